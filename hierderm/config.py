@@ -1,0 +1,292 @@
+"""The one configuration of everything that trains or compares: frozen dataclasses, filled from TOML and flags.
+
+`load_config(path, {"training.epochs": "5"})` reads a file, lays the flags over it and reports all faults at once.
+The resolved configuration is written beside the results with `dump_config` and can be run again.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from hierderm.errors import ConfigError, suggest
+
+_STRICT = ConfigDict(extra="forbid")
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Options = dict[str, Any]
+
+
+def _doc(text: str) -> Any:
+    return Field(description=text)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """Which pictures, under which tree."""
+
+    cases: Annotated[str, _doc("a CSV or Parquet table of cases, or 'synthetic:demo|scin-like|toy'")] = "synthetic:demo"
+    taxonomy: Annotated[str, _doc("a taxonomy file or the id of a shipped one; '' for the built-in data's own")] = ""
+    image_root: Annotated[str, _doc("folder that image paths start at; '' is the table's folder")] = ""
+    min_images: Annotated[Positive, _doc("drop conditions with fewer images than this")] = 1
+    kinds: Annotated[
+        tuple[Literal["diagnosis", "group", "finding"], ...], _doc("kinds of taxonomy names to keep as labels")
+    ] = ("diagnosis", "group", "finding")
+    unreadable: Annotated[Literal["error", "exclude"], _doc("what to do with pictures that can't be read")] = "error"
+    unknown: Annotated[Literal["error", "exclude"], _doc("what to do with conditions the taxonomy lacks")] = "error"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SplitConfig:
+    """How cases are divided into training, validation and test."""
+
+    reuse: Annotated[bool, _doc("keep the table's own split column where it is complete")] = True
+    test_fraction: Annotated[Fraction, _doc("share of the cases held out for the test (not used with folds)")] = 0.25
+    validation_fraction: Annotated[Fraction, _doc("share of the cases for choosing the epoch")] = 0.15
+    folds: Annotated[NotNegative, _doc("k of a k-fold split, 0 for hold-out")] = 0
+    fold: Annotated[NotNegative, _doc("which fold is the test, from 0")] = 0
+    near_duplicates: Annotated[
+        int, Field(ge=-1, le=255), _doc("pictures whose hashes differ in at most this of 256 bits stay together; -1 off")
+    ] = 16
+    seed: Annotated[int, _doc("seed of the division")] = 0
+
+    def __post_init__(self) -> None:
+        if self.folds == 1 or self.folds and self.fold >= self.folds:
+            raise ValueError(f"folds must be 0 or at least 2 and fold below it, got folds {self.folds}, fold {self.fold}")
+        if self.test_fraction + self.validation_fraction >= 1:
+            raise ValueError("test_fraction and validation_fraction must leave something for training")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BackboneConfig:
+    """The image encoder, by name."""
+
+    name: Annotated[str, _doc("'hierderm:tiny', 'timm:<model>', 'hf:<repository or folder>'")] = "hierderm:tiny"
+    weights: Annotated[str, _doc("'pretrained', 'random', or a safetensors file (timm)")] = "pretrained"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """What stands on the backbone."""
+
+    neck: Annotated[
+        Literal["identity", "linear", "residual"], _doc("layer from the backbone's output to the embedding")
+    ] = "identity"
+    embedding_dim: Annotated[NotNegative, _doc("length of the embedding; 0 is the backbone's (linear neck only)")] = 0
+    projection_dim: Annotated[
+        NotNegative, _doc("length of the contrastive projection; 0 puts the loss on the embedding itself")
+    ] = 128
+    classifier: Annotated[Literal["cosine", "linear"], _doc("the fine head")] = "cosine"
+    classifier_scale: Annotated[float, Field(gt=0), _doc("logit scale of the cosine classifier at the start")] = 16.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LossConfig:
+    """The two losses, the levels they act on and how they share the time."""
+
+    contrastive: Annotated[str, _doc("'SupCon' (ours) or any pytorch-metric-learning loss; '' for none")] = "SupCon"
+    contrastive_level: Annotated[str, _doc("level of the tree whose nodes are the positives")] = "coarse"
+    contrastive_weight: Annotated[float, Field(ge=0), _doc("factor of the contrastive loss")] = 1.0
+    contrastive_options: Annotated[Options, _doc("keyword arguments of the loss, e.g. temperature")] = field(
+        default_factory=dict
+    )
+    classification: Annotated[
+        str, _doc("'CrossEntropy', 'LogitAdjusted' (ours) or a pytorch-metric-learning loss with logits; '' for none")
+    ] = "CrossEntropy"
+    classification_level: Annotated[str, _doc("level of the tree that is classified")] = "fine"
+    classification_weight: Annotated[float, Field(ge=0), _doc("factor of the classification loss")] = 1.0
+    classification_options: Annotated[Options, _doc("keyword arguments of the loss")] = field(default_factory=dict)
+    schedule: Annotated[
+        Literal["joint", "coarse_then_fine"], _doc("both losses from the start, or the fine one faded in")
+    ] = "coarse_then_fine"
+    coarse_fraction: Annotated[Fraction, _doc("share of the epochs before the classification loss has full weight")] = 0.3
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SamplerConfig:
+    """How a batch is put together."""
+
+    kind: Annotated[Literal["hierarchical", "class_balanced", "shuffle"], _doc("how batches are drawn")] = "hierarchical"
+    images_per_class: Annotated[Positive, _doc("images of one coarse class that stay together in a batch")] = 4
+    balance: Annotated[Fraction, _doc("0: classes as frequent as they are, 1: all equally frequent")] = 0.25
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AugmentationConfig:
+    """Changes that leave the diagnosis as it is. Colour is diagnostic, so it moves little."""
+
+    crop: Annotated[Fraction, _doc("smallest share of the area kept by a random crop; 1 is off: distance varies")] = 0.6
+    flip: Annotated[bool, _doc("mirror both ways: skin has no up or left")] = True
+    rotation: Annotated[float, Field(ge=0, le=180), _doc("degrees; the camera is held at any angle")] = 20.0
+    brightness: Annotated[Fraction, _doc("relative change: exposure varies")] = 0.2
+    contrast: Annotated[Fraction, _doc("relative change: light is hard or soft")] = 0.2
+    saturation: Annotated[Fraction, _doc("relative change, small: redness is a sign")] = 0.1
+    hue: Annotated[float, Field(ge=0, le=0.5), _doc("turn, very small: white balance, not erythema to purpura")] = 0.02
+    blur: Annotated[Fraction, _doc("chance of a slight blur: focus varies")] = 0.1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """The loop."""
+
+    freeze: Annotated[
+        Literal["frozen", "last_blocks", "lora", "full"], _doc("what of the backbone learns; frozen caches its features")
+    ] = "last_blocks"
+    last_blocks: Annotated[Positive, _doc("how many blocks learn with 'last_blocks'")] = 3
+    lora_rank: Annotated[Positive, _doc("rank of the adapters with 'lora'")] = 8
+    epochs: Annotated[Positive, _doc("passes over the training images, at most")] = 12
+    batch_size: Annotated[Positive, _doc("images a batch")] = 128
+    learning_rate: Annotated[float, Field(gt=0), _doc("peak learning rate of heads and neck (AdamW)")] = 1e-3
+    backbone_learning_rate: Annotated[float, Field(gt=0), _doc("peak learning rate of the backbone")] = 3e-4
+    weight_decay: Annotated[float, Field(ge=0), _doc("AdamW weight decay")] = 0.05
+    warmup: Annotated[Fraction, _doc("share of the steps in which the learning rate rises")] = 0.1
+    monitor: Annotated[str, _doc("validation metric that chooses the epoch, higher is better")] = "mean_map_at_r"
+    patience: Annotated[Positive, _doc("epochs without improvement before training stops")] = 8
+    precision: Annotated[
+        Literal["32-true", "16-mixed", "bf16-mixed", "64-true"], _doc("Lightning's name of the precision")
+    ] = "32-true"
+    accelerator: Annotated[str, _doc("Lightning's accelerator: auto, cpu, gpu")] = "auto"
+    devices: Annotated[Positive, _doc("how many devices")] = 1
+    workers: Annotated[NotNegative, _doc("processes that load pictures")] = 0
+    cache_images: Annotated[bool, _doc("keep decoded pictures in memory (small data)")] = True
+    tensorboard: Annotated[bool, _doc("write TensorBoard logs (extra: hierderm[tensorboard])")] = False
+    seed: Annotated[int, _doc("seed of weights, order and augmentation")] = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """How much work goes into the figures and their intervals."""
+
+    bootstrap_rounds: Annotated[NotNegative, _doc("resamplings of the test cases; 0 for no intervals")] = 1000
+    kmeans_seeds: Annotated[Positive, _doc("k-means runs that are averaged")] = 5
+    confidence: Annotated[float, Field(gt=0, lt=1), _doc("coverage of the intervals")] = 0.95
+    seed: Annotated[int, _doc("seed of k-means and bootstrap")] = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelEntry:
+    """One row of a comparison: a method, and the settings in which it differs from the rest."""
+
+    name: Annotated[str, Field(min_length=1), _doc("its name in tables")]
+    method: Annotated[
+        Literal["train", "vanilla", "linear_probe", "lda"], _doc("how its embedding comes about")
+    ] = "train"
+    note: Annotated[str, _doc("one line for the report")] = ""
+    set: Annotated[Options, _doc("settings that differ, e.g. {'loss.contrastive_level': 'fine'}")] = field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Config:
+    """Everything. `models` is for comparisons only; training reads the other sections."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$"), _doc("name of the run; part of folder names")] = "run"
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    models: tuple[ModelEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [entry.name for entry in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names of models must differ, got {names}")
+
+
+_ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """A Config from a TOML file (defaults without one) with dotted `overrides` laid over it."""
+    content: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"{path}: the configuration file does not exist.")
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} must be a TOML file: {error}.") from None
+    source = str(path) if path is not None else "the command line"
+    return build_config(_with(content, overrides or {}), source=source)
+
+
+def build_config(content: Mapping[str, Any], *, source: str = "configuration") -> Config:
+    """A Config from nested dicts; all faults in one ConfigError, unknown keys with the closest known one."""
+    try:
+        return _ADAPTER.validate_python(dict(content))
+    except ValidationError as error:
+        known = [name for name, *_ in describe_fields()]
+        lines = []
+        for fault in error.errors():
+            key = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+                lines.append(f"  unknown key '{key}'.{suggest(key, known)}")
+            else:
+                what = fault["msg"].removeprefix("Value error, ")
+                lines.append(f"  {key or 'the settings together'}: {what}, got {_short(fault.get('input'))}.")
+        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines])) from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def with_overrides(config: Config, overrides: Mapping[str, Any], *, source: str = "overrides") -> Config:
+    """A copy with dotted settings changed: `with_overrides(config, {"training.epochs": 3})`."""
+    return build_config(_with(asdict(config), overrides), source=source)
+
+
+def parse_value(text: str) -> Any:
+    """A flag's text as TOML would read it (numbers, true, lists), else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _with(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+    for dotted, value in overrides.items():
+        *path, last = dotted.split(".")
+        place = result
+        for key in path:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"unknown key '{dotted}': '{key}' is no section.")
+        place[last] = value
+    return result
+
+
+def describe_fields() -> Iterator[tuple[str, str, Any, str]]:
+    """Every setting as (dotted name, type, default, description), for help and docs."""
+    for section in fields(Config):
+        if is_dataclass(section.default):
+            hints = get_type_hints(type(section.default), include_extras=True)
+            for setting in fields(section.default):
+                described, value = hints[setting.name], getattr(section.default, setting.name)
+                texts = [m.description for m in described.__metadata__ if getattr(m, "description", None)]
+                choices = [a for a in get_args(get_args(described)[0]) if isinstance(a, str)]
+                kind = "|".join(choices) if choices else type(value).__name__
+                yield f"{section.name}.{setting.name}", kind, value, texts[-1]
+    yield "name", "str", Config.name, "name of the run; part of folder names"
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration as TOML, such that reading it gives the same Config."""
+    import tomli_w
+
+    return tomli_w.dumps(asdict(config))

@@ -1,0 +1,68 @@
+"""What hierderm raises, and how faults of the user's input are told.
+
+Every message says what must hold, what came (file, row, value) and what to do. Faults of one file are collected
+and raised together, so that a table is mended in one pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class HierdermError(Exception):
+    """The base of all errors a user can mend; the command line prints its text without a traceback."""
+
+
+class ConfigError(HierdermError):
+    """A configuration file or flag is wrong."""
+
+
+class TaxonomyError(HierdermError):
+    """A taxonomy file is faulty, or a name is not in the tree."""
+
+
+class CaseTableError(HierdermError):
+    """A table of images and cases is faulty, or does not fit its split."""
+
+
+class CheckpointError(HierdermError):
+    """Weights, preprocessing, taxonomy or split of a saved model are damaged or do not fit."""
+
+
+class EmbeddingError(HierdermError):
+    """Arrays of embeddings or labels do not have the shape or the content they must have."""
+
+
+class MissingExtraError(HierdermError):
+    """An optional part is used and its package is not installed."""
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs an optional package. Install it with: pip install 'hierderm[{extra}]'")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with an input: where it is and what is wrong with it."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def describe_faults(title: str, faults: Sequence[Fault], *, shown: int = 50) -> str:
+    """All faults as one message: `title`, then one line a fault, at most `shown` of them and a count of the rest."""
+    lines = [title, *(f"  {fault}" for fault in faults[:shown])]
+    if len(faults) > shown:
+        lines.append(f"  ... and {len(faults) - shown} more")
+    return "\n".join(lines)
+
+
+def suggest(name: str, known: Iterable[str], *, most: int = 3) -> str:
+    """' Closest: ...' with the names in `known` that resemble `name`, or '' where none does."""
+    by_fold = {candidate.casefold(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.casefold(), list(by_fold), n=most, cutoff=0.6)
+    return f" Closest: {', '.join(repr(by_fold[fold]) for fold in close)}." if close else ""

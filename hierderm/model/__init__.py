@@ -1,0 +1,1 @@
+"""Backbones by name, heads, and the network that joins them."""

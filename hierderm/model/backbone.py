@@ -1,0 +1,255 @@
+"""Image encoders by name, behind one small interface: pictures in, one vector each out.
+
+    hierderm:tiny                       the small SigLIP that ships with the package
+    timm:vit_base_patch16_siglip_224    any timm model; weights from the hub or from a safetensors file
+    hf:google/siglip2-base-patch16-224  any transformers vision model, from the hub or a folder
+
+Weights are safetensors only. A SigLIP file of transformers also loads into timm's SigLIP: its keys are mapped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hierderm.config import BackboneConfig
+from hierderm.errors import CheckpointError, suggest
+from hierderm.model.preprocessing import Preprocessing
+from hierderm.model.tiny import FOLDER as TINY_FOLDER
+
+TINY = "hierderm:tiny"
+
+
+class Backbone(nn.Module):
+    """An encoder with its preprocessing.
+
+    `dim`: length of its output. `architecture`: what `build_backbone` needs to make the same encoder without
+    weights, plain JSON. `blocks`: the repeated blocks, input side first, for freezing from the input up.
+    """
+
+    def __init__(self, encoder: nn.Module, preprocessing: Preprocessing, architecture: dict[str, Any]) -> None:
+        super().__init__()
+        self.encoder, self.preprocessing, self.architecture = encoder, preprocessing, architecture
+        self.pooled = architecture["library"] == "transformers"
+        with torch.no_grad():
+            side = preprocessing.size
+            self.dim = int(self.eval()(torch.zeros(1, 3, side, side)).shape[1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Preprocessed images, shape (n, 3, size, size), float32, to vectors, shape (n, dim)."""
+        output = self.encoder(images) if not self.pooled else self.encoder(pixel_values=images)
+        if not self.pooled:
+            return output  # type: ignore[no-any-return]
+        pooled = getattr(output, "pooler_output", None)
+        features: Tensor = pooled if pooled is not None else output.last_hidden_state[:, 0]
+        return features.flatten(1)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        lists = [m for m in self.encoder.modules() if isinstance(m, nn.ModuleList | nn.Sequential) and len(m) > 1]
+        repeated = [m for m in lists if len({type(child) for child in m}) == 1]
+        if not repeated:
+            raise CheckpointError(
+                f"{self.architecture['name']} has no repeated blocks; use training.freeze = 'frozen' or 'full'."
+            )
+        return list(max(repeated, key=lambda m: sum(p.numel() for p in m.parameters())))
+
+
+def load_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone of a name with its weights; CheckpointError where name, file or weights are wrong."""
+    library, _, name = config.name.partition(":")
+    if config.name == TINY:
+        return _load_transformers(TINY, str(TINY_FOLDER), config.weights)
+    if library == "hf" and name:
+        return _load_transformers(config.name, name, config.weights)
+    if library == "timm" and name:
+        return _load_timm(name, config.weights)
+    raise CheckpointError(
+        f"a backbone must be '{TINY}', 'timm:<model>' or 'hf:<repository or folder>', got '{config.name}'."
+    )
+
+
+def build_backbone(architecture: dict[str, Any], preprocessing: Preprocessing) -> Backbone:
+    """The encoder that `architecture` describes, without weights: a checkpoint brings them."""
+    if architecture.get("library") == "timm":
+        encoder = _create_timm(architecture["model"], pretrained=False, **architecture["options"])
+    elif architecture.get("library") == "transformers":
+        from transformers import AutoConfig, AutoModel
+
+        content = dict(architecture["config"])
+        encoder = AutoModel.from_config(AutoConfig.for_model(content.pop("model_type"), **content))
+    else:
+        raise CheckpointError(f"the saved architecture {str(architecture)[:80]} is not one of hierderm's.")
+    return Backbone(encoder, preprocessing, architecture)
+
+
+# --- transformers ------------------------------------------------------------------------------------------------
+
+
+def _load_transformers(name: str, source: str, weights: str) -> Backbone:
+    from transformers import AutoConfig, AutoModel
+
+    if weights not in ("pretrained", "random"):
+        raise CheckpointError(
+            f"{name}: backbone.weights must be 'pretrained' or 'random' for transformers models, got '{weights}'. "
+            "Give the folder of the weights as the name, 'hf:<folder>'."
+        )
+    folder = Path(source)
+    if folder.is_dir():
+        for file in ("config.json", "preprocessor_config.json", "model.safetensors"):
+            if not (folder / file).is_file() and not (file.startswith("model") and list(folder.glob("model-*"))):
+                raise CheckpointError(f"{name}: the folder must hold {file}, it does not.")
+    elif source.startswith((".", "/", "~")):
+        raise CheckpointError(f"{name}: the folder does not exist.")
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(source)
+            vision = getattr(config, "vision_config", config)
+            preprocessing = Preprocessing.from_transformers(_preprocessor_config(source))
+            if weights == "random":
+                encoder = AutoModel.from_config(vision)
+            else:
+                encoder, report = AutoModel.from_pretrained(
+                    source, config=vision, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+                )
+                _require_complete(name, report["missing_keys"], report["mismatched_keys"])
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(_not_loaded(name, error, "hf:<folder> with config.json and model.safetensors")) from None
+    architecture = {"name": name, "library": "transformers", "config": json.loads(vision.to_json_string(False))}
+    architecture["config"].pop("dtype", None)
+    return Backbone(encoder, preprocessing, architecture)
+
+
+def _preprocessor_config(source: str) -> dict[str, Any]:
+    path = Path(source) / "preprocessor_config.json"
+    if not path.is_file():
+        from transformers.utils import cached_file
+
+        path = Path(str(cached_file(source, "preprocessor_config.json")))
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _not_loaded(name: str, error: Exception, local: str) -> str:
+    reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    return f"{name}: could not be loaded ({reason}). Without internet give local weights: {local}."
+
+
+def _require_complete(name: str, missing: Any, mismatched: Any) -> None:
+    if missing or mismatched:
+        some = [str(key) for key in [*missing, *mismatched]]
+        raise CheckpointError(
+            f"{name}: the file does not hold these weights of the vision tower, or in another shape: "
+            f"{', '.join(some[:3])}{f' and {len(some) - 3} more' if len(some) > 3 else ''}. Is it another model?"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' report of the unused text tower off the terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+# --- timm --------------------------------------------------------------------------------------------------------
+
+
+def _load_timm(model: str, weights: str, **options: Any) -> Backbone:
+    from timm.data import resolve_model_data_config
+
+    name = f"timm:{model}"
+    if weights in ("pretrained", "random"):
+        try:
+            encoder = _create_timm(model, pretrained=weights == "pretrained", **options)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(_not_loaded(name, error, "backbone.weights = '<file>.safetensors'")) from None
+    else:
+        state = _read_safetensors(name, Path(weights))
+        if any(key.endswith("head.probe") for key in state):  # a SigLIP of transformers
+            options = {"act_layer": "gelu_tanh", **options}
+            state = siglip_to_timm(state)
+        encoder = _create_timm(model, pretrained=False, **options)
+        shapes = {key: value.shape for key, value in encoder.state_dict().items()}
+        state = {key: value for key, value in state.items() if key in shapes}  # classifier and text tower stay out
+        wrong = [key for key, value in state.items() if value.shape != shapes[key]]
+        _require_complete(name, sorted(set(shapes) - set(state)), wrong)
+        encoder.load_state_dict(state)
+    data = resolve_model_data_config(encoder)
+    if "img_size" in options:
+        data["input_size"] = (3, options["img_size"], options["img_size"])
+    architecture = {"name": name, "library": "timm", "model": model, "options": options}
+    return Backbone(encoder, Preprocessing.from_timm(data), architecture)
+
+
+def _create_timm(model: str, *, pretrained: bool, **options: Any) -> nn.Module:
+    import timm
+
+    if not timm.is_model(model.split(".")[0]):
+        raise CheckpointError(f"timm has no model '{model}'.{suggest(model, timm.list_models())}")
+    encoder: nn.Module = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
+    return encoder
+
+
+def _read_safetensors(name: str, path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"{name}: the weights file {path} does not exist.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{name}: {path} is not a whole safetensors file ({error}).") from None
+
+
+_RENAMES = (
+    ("embeddings.patch_embedding", "patch_embed.proj"),
+    ("encoder.layers", "blocks"),
+    ("layer_norm", "norm"),
+    ("self_attn.out_proj", "attn.proj"),
+    ("post_layernorm", "norm"),
+    ("head.attention.out_proj", "attn_pool.proj"),
+    ("head.layernorm", "attn_pool.norm"),
+    ("head.mlp", "attn_pool.mlp"),
+)
+
+
+def siglip_to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The vision weights of a transformers SigLIP under timm's names; projections that timm fuses are joined."""
+    vision = {key.removeprefix("vision_model."): value for key, value in state.items() if "text_model" not in key}
+    result: dict[str, Tensor] = {}
+    for key, value in vision.items():
+        if key == "embeddings.position_embedding.weight":
+            result["pos_embed"] = value[None]
+        elif key == "head.probe":
+            result["attn_pool.latent"] = value
+        elif key.startswith("head.attention.in_proj_"):
+            kind, dim = key.rpartition("_")[2], len(value) // 3
+            result[f"attn_pool.q.{kind}"], result[f"attn_pool.kv.{kind}"] = value[:dim], value[dim:]
+        elif ".self_attn.q_proj." in key:
+            parts = [vision[key.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            result[_renamed(key.replace("self_attn.q_proj", "attn.qkv"))] = torch.cat(parts)
+        elif ".self_attn.k_proj." not in key and ".self_attn.v_proj." not in key:
+            result[_renamed(key)] = value
+    return result
+
+
+def _renamed(key: str) -> str:
+    for old, new in _RENAMES:
+        key = key.replace(old, new)
+    return key
