@@ -83,7 +83,9 @@ class ModelConfig:
     projection_dim: Annotated[
         NotNegative, _doc("length of the contrastive projection; 0 puts the loss on the embedding itself")
     ] = 128
-    classifier: Annotated[Literal["cosine", "linear"], _doc("the fine head")] = "cosine"
+    classifier: Annotated[
+        Literal["cosine", "linear", "none"], _doc("the fine head; 'none' where the fine loss needs no logits")
+    ] = "cosine"
     classifier_scale: Annotated[float, Field(gt=0), _doc("logit scale of the cosine classifier at the start")] = 16.0
 
 
@@ -98,7 +100,7 @@ class LossConfig:
         default_factory=dict
     )
     classification: Annotated[
-        str, _doc("'CrossEntropy', 'LogitAdjusted' (ours) or a pytorch-metric-learning loss with logits; '' for none")
+        str, _doc("'CrossEntropy', 'LogitAdjusted' (ours), a pytorch-metric-learning loss (no probabilities then), or ''")
     ] = "CrossEntropy"
     classification_level: Annotated[str, _doc("level of the tree that is classified")] = "fine"
     classification_weight: Annotated[float, Field(ge=0), _doc("factor of the classification loss")] = 1.0
@@ -147,7 +149,9 @@ class TrainingConfig:
     backbone_learning_rate: Annotated[float, Field(gt=0), _doc("peak learning rate of the backbone")] = 3e-4
     weight_decay: Annotated[float, Field(ge=0), _doc("AdamW weight decay")] = 0.05
     warmup: Annotated[Fraction, _doc("share of the steps in which the learning rate rises")] = 0.1
-    monitor: Annotated[str, _doc("validation metric that chooses the epoch, higher is better")] = "mean_map_at_r"
+    monitor: Annotated[
+        Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"], _doc("validation metric that chooses the epoch")
+    ] = "mean_map_at_r"
     patience: Annotated[Positive, _doc("epochs without improvement before training stops")] = 8
     precision: Annotated[
         Literal["32-true", "16-mixed", "bf16-mixed", "64-true"], _doc("Lightning's name of the precision")
@@ -174,7 +178,7 @@ class EvaluationConfig:
 class ModelEntry:
     """One row of a comparison: a method, and the settings in which it differs from the rest."""
 
-    name: Annotated[str, Field(min_length=1), _doc("its name in tables")]
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$"), _doc("its name in tables and folders")]
     method: Annotated[
         Literal["train", "vanilla", "linear_probe", "lda"], _doc("how its embedding comes about")
     ] = "train"
@@ -199,11 +203,14 @@ class Config:
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     models: tuple[ModelEntry, ...] = ()
+    focus: Annotated[str, _doc("model of a comparison that is set against all others; '' is the last")] = ""
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.models]
         if len(set(names)) < len(names):
             raise ValueError(f"the names of models must differ, got {names}")
+        if self.focus and self.models and self.focus not in names:
+            raise ValueError(f"focus must be one of the models {names}, got '{self.focus}'")
 
 
 _ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
@@ -283,6 +290,7 @@ def describe_fields() -> Iterator[tuple[str, str, Any, str]]:
                 kind = "|".join(choices) if choices else type(value).__name__
                 yield f"{section.name}.{setting.name}", kind, value, texts[-1]
     yield "name", "str", Config.name, "name of the run; part of folder names"
+    yield "focus", "str", Config.focus, "model of a comparison that is set against all others; '' is the last"
 
 
 def dump_config(config: Config) -> str:

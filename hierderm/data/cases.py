@@ -170,13 +170,15 @@ def check_cases(
     *,
     source: str = "cases",
     decode: bool = True,
+    check_pictures: bool = True,
     unreadable: Choice = "error",
     unknown: Choice = "error",
 ) -> CaseTable:
     """The one check of a table: every fault is found, and all are raised in one CaseTableError with row numbers.
 
     Rows are numbered as a spreadsheet shows them, the header being row 1. Rows with an unreadable picture or an
-    unknown condition are faults, or with "exclude" are left out and listed in `CaseTable.excluded`.
+    unknown condition are faults, or with "exclude" are left out and listed in `CaseTable.excluded`. `decode` reads every
+    picture; without it files only have to exist, and without `check_pictures` not even that (embeddings suffice).
     """
     _require_columns(frame, source)
     frame = _clean(frame)
@@ -184,7 +186,7 @@ def check_cases(
     excluded: dict[int, Fault] = {}
     for position, what in _condition_problems(frame, taxonomy).items():
         _sort_out(Fault(_row(source, position), what), position, unknown, faults, excluded)
-    paths = [root / path for path in frame[c.IMAGE_PATH]]
+    paths = [root / path for path in frame[c.IMAGE_PATH]] if check_pictures else []
     for position, reason in unreadable_pictures(paths, decode=decode).items():
         fault = Fault(_row(source, position), f"picture '{frame[c.IMAGE_PATH].iloc[position]}': {reason}.")
         _sort_out(fault, position, unreadable, faults, excluded)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from hierderm.config import BackboneConfig
 from hierderm.errors import CheckpointError, suggest
-from hierderm.model.preprocessing import Preprocessing
+from hierderm.data.preprocessing import Preprocessing
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
 
 TINY = "hierderm:tiny"

@@ -63,8 +63,10 @@ def make_neck(config: ModelConfig, dim: int) -> tuple[nn.Module, int]:
     return (ResidualNeck(dim) if config.neck == "residual" else nn.Identity()), dim
 
 
-def make_classifier(config: ModelConfig, dim: int, n_classes: int) -> nn.Module:
-    """The classifier on embeddings of length `dim`."""
+def make_classifier(config: ModelConfig, dim: int, n_classes: int) -> nn.Module | None:
+    """The classifier on embeddings of length `dim`, or None where the model has none."""
+    if config.classifier == "none":
+        return None
     if config.classifier == "cosine":
         return CosineClassifier(dim, n_classes, config.classifier_scale)
     return nn.Linear(dim, n_classes)

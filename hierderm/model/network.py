@@ -14,15 +14,15 @@ from hierderm.taxonomy import Taxonomy
 
 
 class Outputs(NamedTuple):
-    """`embedding` (n, dim) and `projection` (n, projection_dim): unit length; `logits` (n, n_classes)."""
+    """`embedding` (n, dim) and `projection` (n, projection_dim): unit length; `logits` (n, n_classes) or None."""
 
     embedding: Tensor
     projection: Tensor
-    logits: Tensor
+    logits: Tensor | None
 
 
 class Network(nn.Module):
-    """Backbone, neck and heads. `classified_level` is the level of the tree whose nodes the classifier tells apart."""
+    """Backbone, neck and heads. `classified_level` is the level of the tree that the classifier tells apart."""
 
     def __init__(self, backbone: Backbone, config: ModelConfig, taxonomy: Taxonomy, classified_level: int) -> None:
         super().__init__()
@@ -39,7 +39,8 @@ class Network(nn.Module):
     def heads(self, features: Tensor) -> Outputs:
         """All outputs from features of the backbone: the path of frozen-feature training."""
         embedding = self.embed(features)
-        return Outputs(embedding, self.projection(embedding), self.classifier(embedding))
+        logits = self.classifier(embedding) if self.classifier is not None else None
+        return Outputs(embedding, self.projection(embedding), logits)
 
     def forward(self, images: Tensor) -> Outputs:
         """All outputs from preprocessed images, shape (n, 3, size, size)."""

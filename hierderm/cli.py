@@ -1,0 +1,596 @@
+"""The command line. Heavy imports happen inside commands, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hierderm import __version__
+from hierderm.errors import ConfigError, HierdermError
+
+if TYPE_CHECKING:
+    from hierderm.config import Config
+    from hierderm.data.cases import CaseTable
+    from hierderm.taxonomy import Taxonomy
+
+app = typer.Typer(
+    help="Hierarchical image embeddings for dermatology research. Not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+taxonomy_app = typer.Typer(help="Look at, check and make taxonomies.", no_args_is_help=True, rich_markup_mode="markdown")
+data_app = typer.Typer(help="Make a checked table of cases from your data.", no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(taxonomy_app, name="taxonomy")
+app.add_typer(data_app, name="data")
+
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+DEMO = {
+    "name": "demo",
+    "focus": "hierarchical",
+    "training": {"epochs": 6},
+    "models": [
+        {"name": "vanilla", "method": "vanilla", "note": "the backbone as it is"},
+        {"name": "linear-probe", "method": "linear_probe", "note": "logistic regression on the conditions, vanilla features"},
+        {"name": "lda", "method": "lda", "note": "linear discriminants of the conditions, vanilla features"},
+        {
+            "name": "flat-fine",
+            "note": "both losses on the conditions",
+            "set": {"loss.contrastive_level": "fine", "loss.schedule": "joint"},
+        },
+        {
+            "name": "flat-coarse",
+            "note": "both losses on the categories",
+            "set": {"loss.classification_level": "coarse", "loss.schedule": "joint"},
+        },
+        {"name": "hierarchical", "note": "contrastive loss on the categories, then the conditions"},
+    ],
+}  # fmt: skip
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
+TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]
+Unreadable = Annotated[
+    Literal["error", "exclude"], typer.Option(help="Pictures that can't be read: stop, or leave out and list.")
+]
+Unknown = Annotated[
+    Literal["error", "exclude"], typer.Option(help="Conditions the taxonomy lacks: stop, or leave out and list.")
+]
+
+
+def main() -> None:
+    """Run the command line; faults of the input end with their message and exit code 1, without a traceback."""
+    try:
+        app()
+    except HierdermError as error:
+        typer.secho(f"Error: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on from here.", err=True)
+        sys.exit(130)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _show(result: dict[str, Any], as_json: bool, text: str) -> None:
+    typer.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hierderm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None: ...
+
+
+# --- taxonomy ----------------------------------------------------------------------------------------------------
+
+
+@taxonomy_app.command("list")
+def taxonomy_list() -> None:
+    """The taxonomies that come with hierderm."""
+    from hierderm.taxonomy_file import read_taxonomy, shipped_taxonomies
+
+    for path in shipped_taxonomies().values():
+        typer.echo(read_taxonomy(path).summary())
+
+
+@taxonomy_app.command("show")
+def taxonomy_show(
+    name: Annotated[str, typer.Argument(help="A shipped taxonomy's id, or a file.")], as_json: JsonFlag = False
+) -> None:
+    """The tree as text. A faulty file is listed fault by fault.
+
+    Example: `hierderm taxonomy show scin`
+    """
+    from hierderm.taxonomy_file import load_taxonomy
+
+    tree = load_taxonomy(name)
+    nodes = [
+        {"level": tree.level_names[level], "name": node.name, "parent": tree.names(level - 1)[node.parent] if level else None}
+        for level, of_level in enumerate(tree.levels)
+        for node in of_level
+    ]
+    _show({"summary": tree.summary(), "nodes": nodes}, as_json, f"{tree.summary()}\n\n{tree.render()}")
+
+
+@taxonomy_app.command("find")
+def taxonomy_find(
+    taxonomy: Annotated[str, typer.Argument(help="A shipped taxonomy's id, or a file.")],
+    condition: Annotated[str, typer.Argument(help="A condition, or a synonym of it.")],
+) -> None:
+    """Where a condition stands. An unknown name answers with the closest ones.
+
+    Example: `hierderm taxonomy find scin shingles`
+    """
+    from hierderm.taxonomy_file import load_taxonomy
+
+    tree = load_taxonomy(taxonomy)
+    path = tree.ancestors[tree.index(condition)]
+    typer.echo(" > ".join(tree.names(level)[number] for level, number in enumerate(path)))
+
+
+@taxonomy_app.command("from-csv")
+def taxonomy_from_csv(
+    table: Annotated[Path, typer.Argument(help="A CSV with a column a level.")],
+    levels: Annotated[str, typer.Option(help="The columns, coarse to fine, e.g. category,condition.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The taxonomy file to write.")],
+    taxonomy_id: Annotated[str, typer.Option("--id", help="Its id; the file's name by default.")] = "",
+) -> None:
+    """A taxonomy from the columns of your own CSV.
+
+    Example: `hierderm taxonomy from-csv mine.csv --levels category,condition -o tree.csv`
+    """
+    from hierderm.data.cases import read_frame
+    from hierderm.errors import CaseTableError, suggest
+    from hierderm.taxonomy import taxonomy_from_paths
+    from hierderm.taxonomy_file import write_taxonomy
+
+    frame, columns = read_frame(table), [name.strip() for name in levels.split(",")]
+    for name in columns:
+        if name not in frame:
+            raise CaseTableError(f"{table.name} has no column '{name}'.{suggest(name, frame.columns)} It has {list(frame)}.")
+    cells = frame[columns].apply(lambda column: column.str.strip())
+    empty = (cells == "").any(axis=1)
+    if empty.any() or cells.empty:
+        rows = [str(position + 2) for position in empty.to_numpy().nonzero()[0]]
+        where = f"row(s) {', '.join(rows[:10])} have an empty one" if rows else "the table has no rows"
+        raise CaseTableError(f"{table.name}: every row must have a name in {columns}; {where}.")
+    tree = taxonomy_from_paths(cells.to_numpy().tolist(), columns, id=taxonomy_id or out.stem)
+    write_taxonomy(tree, out)
+    typer.echo(f"{out}: {tree.summary()}")
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+def _write_checked(
+    frame: Any, tree: Taxonomy, root: Path, out: Path, source: str, unreadable: Any, unknown: Any, as_json: bool, **more: Any
+) -> None:
+    from hierderm.data.cases import check_cases
+
+    table = check_cases(frame, tree, root, source=source, unreadable=unreadable, unknown=unknown)
+    _finish(table, out, as_json, **more)
+
+
+def _finish(table: CaseTable, out: Path, as_json: bool, **more: Any) -> None:
+    table.write(out)
+    for fault in table.excluded[:20]:
+        _say(f"left out: {fault}")
+    if len(table.excluded) > 20:
+        _say(f"... and {len(table.excluded) - 20} more left out")
+    n_cases, n_conditions = len(set(table.case_ids)), len(table.image_counts())
+    result = {
+        "table": str(out),
+        "images": len(table),
+        "cases": n_cases,
+        "conditions": n_conditions,
+        "excluded": [str(fault) for fault in table.excluded],
+        **more,
+    }
+    extra = "".join(f", {key.replace('_', ' ')} {value}" for key, value in more.items())
+    _show(result, as_json, f"{out}: {len(table)} pictures of {n_cases} cases, {n_conditions} conditions{extra}")
+
+
+@data_app.command("csv")
+def data_csv(
+    table: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row a picture.")],
+    taxonomy: TaxonomyName,
+    out: OutFile,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Our column = yours, e.g. condition=diagnosis; repeat for several.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder that image paths start at; the table's by default.")] = None,
+    unreadable: Unreadable = "error",
+    unknown: Unknown = "error",
+    as_json: JsonFlag = False,
+) -> None:
+    """Any table with a row a picture: image_path, image_id, case_id, condition, and more if you have it.
+
+    Example: `hierderm data csv mine.csv -t scin --column condition=diagnosis -o cases.csv`
+    """
+    from hierderm.data.cases import read_cases
+    from hierderm.taxonomy_file import load_taxonomy
+
+    pairs = [pair.partition("=") for pair in column or []]
+    if any(not sign or not ours or not theirs for ours, sign, theirs in pairs):
+        raise ConfigError(f"--column must look like condition=diagnosis, got {column}.")
+    rename = {ours: theirs for ours, _, theirs in pairs}
+    done = read_cases(
+        table, load_taxonomy(taxonomy), image_root=images, rename=rename, unreadable=unreadable, unknown=unknown
+    )
+    _finish(done, out, as_json)
+
+
+@data_app.command("folder")
+def data_folder(
+    folder: Annotated[Path, typer.Argument(help="<category>/<condition>/*.jpg, or <condition>/*.jpg with --taxonomy.")],
+    out: OutFile,
+    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped id or a file; not needed with categories.")] = "",
+    case_pattern: Annotated[str, typer.Option(help="Regular expression that finds the case id in a file name.")] = "",
+    unreadable: Unreadable = "error",
+    unknown: Unknown = "error",
+    as_json: JsonFlag = False,
+) -> None:
+    """Pictures in folders. The tree of <category>/<condition> folders is written beside the table.
+
+    Example: `hierderm data folder photos -o cases.csv --case-pattern "^(p[0-9]+)_"`
+    """
+    from hierderm.data.folder import read_folder
+    from hierderm.taxonomy_file import load_taxonomy, write_taxonomy
+
+    frame, tree = read_folder(folder, load_taxonomy(taxonomy) if taxonomy else None, case_pattern=case_pattern)
+    if not taxonomy:
+        path = out.with_name(f"{out.stem}-taxonomy.csv")
+        write_taxonomy(tree, path)
+        _say(f"{path}: {tree.summary()}")
+    _write_checked(frame, tree, folder, out, str(folder), unreadable, unknown, as_json)
+
+
+@data_app.command("scin")
+def data_scin(
+    folder: Annotated[Path, typer.Argument(help="The published 'dataset' folder: two CSV files and images/.")],
+    out: OutFile,
+    taxonomy: TaxonomyName = "scin",
+    monk_pool: Annotated[Literal["us", "india"], typer.Option(help="Whose Monk skin-tone labels to use.")] = "us",
+    unreadable: Unreadable = "error",
+    unknown: Unknown = "error",
+    as_json: JsonFlag = False,
+) -> None:
+    """SCIN as published: scin_cases.csv, scin_labels.csv and images/.
+
+    Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
+    """
+    from hierderm.data.scin import read_scin
+    from hierderm.taxonomy_file import load_taxonomy
+
+    scin = read_scin(folder / "scin_cases.csv", folder / "scin_labels.csv", monk_pool=monk_pool)
+    tree = load_taxonomy(taxonomy)
+    _write_checked(scin.frame, tree, folder / "images", out, "SCIN", unreadable, unknown, as_json, scin=scin.counts)
+
+
+@data_app.command("fitzpatrick17k")
+def data_fitzpatrick17k(
+    table: Annotated[Path, typer.Argument(help="The published fitzpatrick17k.csv.")],
+    images: Annotated[Path, typer.Option(help="Folder of <md5hash>.jpg.")],
+    out: OutFile,
+    taxonomy: TaxonomyName = "fitzpatrick17k",
+    keep_wrong: Annotated[bool, typer.Option(help="Keep rows that the authors mark as wrongly labelled.")] = False,
+    unreadable: Unreadable = "error",
+    unknown: Unknown = "error",
+    as_json: JsonFlag = False,
+) -> None:
+    """The Fitzpatrick17k table and its pictures.
+
+    Example: `hierderm data fitzpatrick17k fitzpatrick17k.csv --images pictures -o cases.csv --unreadable exclude`
+    """
+    from hierderm.data.fitzpatrick17k import read_fitzpatrick17k
+    from hierderm.taxonomy_file import load_taxonomy
+
+    frame = read_fitzpatrick17k(table, keep_wrong=keep_wrong)
+    _write_checked(frame, load_taxonomy(taxonomy), images, out, table.name, unreadable, unknown, as_json)
+
+
+@data_app.command("synthetic")
+def data_synthetic(
+    folder: Annotated[Path, typer.Argument(help="Folder to write pictures, cases.csv and taxonomy.csv to.")],
+    preset: Annotated[Literal["toy", "demo", "scin-like"], typer.Option(help="How much of it.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Another seed, other conditions and pictures.")] = 0,
+) -> None:
+    """The built-in procedural pictures, to look at or to use elsewhere.
+
+    Example: `hierderm data synthetic pictures --preset toy`
+    """
+    from dataclasses import replace
+
+    from hierderm.data.synthetic import PRESETS, write_synthetic
+
+    typer.echo(str(write_synthetic(replace(PRESETS[preset], seed=seed), folder)))
+
+
+@app.command()
+def split(
+    table: Annotated[Path, typer.Argument(help="A table of cases.")],
+    taxonomy: TaxonomyName,
+    out: OutFile,
+    test: Annotated[float, typer.Option(help="Share of the cases for the test.")] = 0.25,
+    validation: Annotated[float, typer.Option(help="Share of the cases for validation.")] = 0.15,
+    folds: Annotated[int, typer.Option(help="k of a k-fold split; 0 for hold-out.")] = 0,
+    fold: Annotated[int, typer.Option(help="Which fold is the test.")] = 0,
+    near_duplicates: Annotated[int, typer.Option(help="Bits of 256 that look-alikes may differ in; -1 off.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Divide cases into train, validation and test: by case, stratified, near-duplicates together.
+
+    Example: `hierderm split cases.csv -t scin -o split.csv --folds 5 --fold 0`
+    """
+    from dataclasses import asdict
+
+    from hierderm.config import load_config
+    from hierderm.data.cases import read_cases
+    from hierderm.data.splits import split_cases
+    from hierderm.taxonomy_file import load_taxonomy
+
+    settings = {
+        "split.test_fraction": test,
+        "split.validation_fraction": validation,
+        "split.folds": folds,
+        "split.fold": fold,
+        "split.near_duplicates": near_duplicates,
+        "split.seed": seed,
+    }
+    config = load_config(None, settings)
+    done, report = split_cases(read_cases(table, load_taxonomy(taxonomy)), config.split)
+    done.write(out)
+    lines = [f"{part}: {report.images[part]} pictures of {report.cases[part]} cases" for part in report.images]
+    lines += [
+        f"conditions with a single case, kept in training: {report.single_group_conditions}",
+        f"cases joined with a look-alike: {report.cases_joined}",
+        f"hash: {report.hash}",
+    ]
+    _show(asdict(report), as_json, "\n".join([f"{out}:", *lines]))
+
+
+# --- models ------------------------------------------------------------------------------------------------------
+
+
+def _config(path: Path | None, flags: list[str]) -> Config:
+    """The file with flags such as `--training.epochs 5` laid over it."""
+    from hierderm.config import describe_fields, load_config, parse_value
+    from hierderm.errors import suggest
+
+    overrides: dict[str, Any] = {}
+    rest = list(flags)
+    known = [name for name, *_ in describe_fields()]
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--") or name not in known:
+            raise ConfigError(f"unknown argument '{flag}'.{suggest(name, known)} List them with: hierderm config")
+        if not equals:
+            if not rest:
+                raise ConfigError(f"'{flag}' must be followed by a value.")
+            value = rest.pop(0)
+        overrides[name] = parse_value(value)
+    return load_config(path, overrides)
+
+
+def _unused_folder(name: str) -> Path:
+    return Path("runs") / re.sub(r"[^\w.-]", "-", name)
+
+
+@app.command(context_settings=SETTINGS)
+def train(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Argument(help="A TOML file; without it, defaults and flags.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/<name> by default.")] = None,
+) -> None:
+    """Train one model. A killed run goes on when the command is given again.
+
+    Every setting is a flag too (list them with `hierderm config`).
+
+    Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.epochs 20 -o runs/first`
+    """
+    settings = _config(config, context.args)
+    from hierderm.pipeline import prepare_cases, train_run
+
+    folder = out or _unused_folder(settings.name)
+    table, _ = prepare_cases(settings, folder, _say)
+    run = train_run(settings, table, folder, _say)
+    best = run.history[settings.training.monitor].max()
+    typer.echo(f"{folder / 'model'}: {len(run.history)} epochs, best validation {settings.training.monitor} {best:.3f}")
+
+
+@app.command()
+def embed(
+    table: Annotated[Path, typer.Argument(help="A table of cases.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of embeddings to write.")],
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model folder of a run, e.g. runs/first/model.")] = None,
+    backbone: Annotated[str, typer.Option(help="Or a backbone by name, untrained: the vanilla baseline.")] = "",
+    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="The table's tree; the model's own by default.")] = "",
+    unreadable: Unreadable = "error",
+    workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
+) -> None:
+    """Embed the pictures of a table with a trained model or a backbone.
+
+    Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
+    """
+    from hierderm.data.cases import read_cases
+    from hierderm.taxonomy_file import load_taxonomy
+
+    if (model is None) == (not backbone):
+        raise ConfigError("give either --model or --backbone, and not both.")
+    if model is None:
+        if not taxonomy:
+            raise ConfigError("--backbone needs --taxonomy: the tree that the table's conditions belong to.")
+        from hierderm.config import BackboneConfig
+        from hierderm.embed import embed_vanilla
+        from hierderm.model.backbone import load_backbone
+
+        cases = read_cases(table, load_taxonomy(taxonomy), unreadable=unreadable)
+        done = embed_vanilla(load_backbone(BackboneConfig(backbone)), cases, workers=workers)
+    else:
+        from hierderm.embed import embed_trained
+        from hierderm.model.checkpoint import load_model, read_header
+
+        header = read_header(model)
+        network = load_model(model, taxonomy=load_taxonomy(taxonomy) if taxonomy else None)
+        cases = read_cases(table, network.taxonomy, unreadable=unreadable)
+        done = embed_trained(
+            network,
+            cases,
+            name=str(model),
+            weights_hash=str(header["weights_hash"]),
+            split_hash=str(header["split_hash"]),
+            workers=workers,
+        )
+    done.save(out)
+    typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
+
+
+@app.command()
+def evaluate(
+    embeddings: Annotated[Path, typer.Argument(help="A folder that `hierderm embed` wrote.")],
+    taxonomy: TaxonomyName,
+    cases: Annotated[Path | None, typer.Option(help="Split table; by default the split stored with the embeddings.")] = None,
+    rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score embeddings on the test split, at both levels, with intervals.
+
+    Example: `hierderm evaluate embeddings -t runs/first/taxonomy.csv --cases runs/first/cases.csv`
+    """
+    from hierderm.config import load_config
+    from hierderm.data.cases import check_cases, read_cases
+    from hierderm.embeddings import EmbeddingTable
+    from hierderm.pipeline import evaluate_test
+    from hierderm.report.names import METRIC_NAMES
+    from hierderm.taxonomy_file import load_taxonomy
+
+    config, tree = load_config(None, {"evaluation.bootstrap_rounds": rounds}), load_taxonomy(taxonomy)
+    embedded = EmbeddingTable.load(embeddings)
+    if cases is not None:
+        table = read_cases(cases, tree, decode=False)
+    else:
+        table = check_cases(embedded.frame, tree, Path(), source=str(embeddings), check_pictures=False)
+    evaluation = evaluate_test(config, embedded, table, embeddings.name)
+    lines = [f"{evaluation.n_images} test pictures of {evaluation.n_cases} cases"]
+    for metric in evaluation.metrics:
+        skipped = f"  ({metric.skipped} skipped)" if metric.skipped else ""
+        name = f"{metric.level} {METRIC_NAMES[metric.name]}"
+        lines.append(f"{name:28s} {metric.value:7.3f}  [{metric.low:.3f}, {metric.high:.3f}]{skipped}")
+    _show(evaluation.to_dict(), as_json, "\n".join(lines))
+
+
+def _compare(settings: Config, folder: Path, as_json: bool) -> None:
+    from hierderm.pipeline import compare as run_comparison
+
+    page = run_comparison(settings, folder, _say)
+    report = json.loads((folder / "report.json").read_text())
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    _print_table(report)
+    for sentence in report["summary"]:
+        typer.echo(f"- {sentence}")
+    typer.echo(f"\nReport: {page.resolve()}")
+
+
+def _print_table(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hierderm.report.names import HEADLINES, metric_name
+
+    values = {
+        model["model"]: {(m["level"], m["name"]): m["value"] for m in model["metrics"]} for model in report["models"]
+    }
+    shown = Table(title=f"{report['name']}: held-out cases, higher is better, best in bold")
+    shown.add_column("model", no_wrap=True)
+    for key in HEADLINES:
+        shown.add_column(metric_name(*key), justify="right")
+    for model, figures in values.items():
+        cells = []
+        for key in HEADLINES:
+            best = max((of_model.get(key) or -1.0) for of_model in values.values())
+            value = figures.get(key)
+            text = "–" if value is None else f"{value:.3f}"
+            cells.append(f"[bold]{text}[/bold]" if value is not None and round(value, 3) == round(best, 3) else text)
+        shown.add_row(model, *cells)
+    Console(width=None if sys.stdout.isatty() else 120).print(shown)
+
+
+@app.command(context_settings=SETTINGS)
+def compare(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(help="A TOML file with [[models]], such as experiments/three_way.toml.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/<name> by default.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train and evaluate several models on one split and write report.html and report.json.
+
+    Finished parts are not done again. Every setting is a flag too (list them with `hierderm config`).
+
+    Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
+    """
+    settings = _config(config, context.args)
+    _compare(settings, out or _unused_folder(settings.name), as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("runs/demo"),
+    as_json: JsonFlag = False,
+) -> None:
+    """The comparison on the built-in data, offline, in a few minutes: what hierderm does, in one command."""
+    from hierderm.config import build_config
+
+    _compare(build_config(DEMO), out, as_json)
+
+
+@app.command("config")
+def show_config(
+    file: Annotated[Path | None, typer.Argument(help="A TOML file to check and complete.")] = None,
+) -> None:
+    """All settings with their defaults and meaning; with a file, the file checked and completed.
+
+    Example: `hierderm config > run.toml`
+    """
+    from hierderm.config import describe_fields, dump_config, load_config
+
+    if file is not None:
+        typer.echo(dump_config(load_config(file)))
+        return
+    typer.echo(_default_toml(list(describe_fields())))
+
+
+def _default_toml(settings: list[tuple[str, str, Any, str]]) -> str:
+    import tomli_w
+
+    lines: list[str] = []
+    for name, kind, default, text in sorted(settings, key=lambda s: "." in s[0]):
+        section, dot, key = name.rpartition(".")
+        if dot and f"[{section}]" not in lines:
+            lines += ["", f"[{section}]"]
+        choices = f" ({kind})" if "|" in kind else ""
+        lines.append(f"{tomli_w.dumps({key: default}).strip()}  # {text}{choices}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

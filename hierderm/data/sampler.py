@@ -1,0 +1,139 @@
+"""Batches that hold positives, see every image each epoch and do not starve rare conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+from hierderm.config import SamplerConfig
+from hierderm.errors import ConfigError
+from hierderm.taxonomy import IntArray
+
+
+class TreeBatchSampler(Sampler[list[int]]):
+    """Batches of whole chunks: `images_per_class` images of one coarse class, siblings and twins side by side.
+
+    `labels`: the labels of the levels to respect, coarse first, each shape (n_images,). Within a class the images are
+    ordered so that each finer level's images come in pairs where they can, then cut into chunks. So every image of a
+    chunk has positives at the coarse level, and most have one at the fine level.
+
+    An epoch holds every image at least once. With `balance` b in [0, 1] a class of n images is drawn for
+    n^(1 - b) * n_max^b images: the rest are repeats, spread over the fine classes evenly. Incomplete last chunks are
+    filled with repeats; a class with one image meets its own other augmentation.
+
+    Batches of epoch e depend on `seed` and e alone. Distributed: this process yields every `world_size`-th batch.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[IntArray],
+        batch_size: int,
+        *,
+        images_per_class: int = 4,
+        balance: float = 0.0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if not 2 <= images_per_class <= batch_size:
+            raise ConfigError(
+                "2 <= sampler.images_per_class <= training.batch_size must hold, "
+                f"got images_per_class {images_per_class}, batch_size {batch_size}."
+            )
+        self.labels = [np.asarray(level) for level in labels]
+        self.images_per_class, self.chunks_per_batch = images_per_class, batch_size // images_per_class
+        self.seed, self.epoch, self.rank, self.world_size = seed, 0, rank, world_size
+        counts = np.bincount(self.labels[0])
+        self.classes = np.flatnonzero(counts)
+        n = counts[self.classes]
+        drawn = n ** (1 - balance) * n.max() ** balance
+        self.chunks_of_class = np.ceil(np.maximum(n, drawn) / images_per_class).astype(int)
+
+    def __len__(self) -> int:
+        n_batches = -(-int(self.chunks_of_class.sum()) // self.chunks_per_batch)
+        return -(-n_batches // self.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        chunks: list[IntArray] = []
+        for label, n_chunks in zip(self.classes, self.chunks_of_class, strict=True):
+            images = np.flatnonzero(self.labels[0] == label)
+            order = self._extended(images, n_chunks * self.images_per_class, rng)
+            chunks += list(order.reshape(n_chunks, self.images_per_class))
+        n_needed = len(self) * self.world_size * self.chunks_per_batch
+        order_of_chunks = rng.permutation(len(chunks))
+        order_of_chunks = np.resize(order_of_chunks, n_needed)  # the last batch is filled from the first chunks
+        batches = order_of_chunks.reshape(-1, self.chunks_per_batch)
+        for batch in batches[self.rank :: self.world_size]:
+            yield [int(image) for chunk in batch for image in chunks[chunk]]
+
+    def _extended(self, images: IntArray, n_wanted: int, rng: np.random.Generator) -> IntArray:
+        """`n_wanted` of `images`, each at least once, in pairs by the finer levels."""
+        once = _paired(images, self.labels[1:], rng)
+        n_more = n_wanted - len(images)
+        if n_more == 0:
+            return once
+        finest = self.labels[-1][images]
+        share = 1 / np.bincount(finest)[finest]
+        more = rng.choice(images, n_more, p=share / share.sum())
+        return _paired(np.concatenate([once, more]), self.labels[1:], rng)
+
+
+def _paired(images: IntArray, finer: Sequence[IntArray], rng: np.random.Generator) -> IntArray:
+    """A random order in which images of the same finest class, where there are several, follow each other in twos."""
+    shuffled = rng.permutation(images)
+    if not finer:
+        return shuffled
+    groups: list[IntArray] = []
+    for label in np.unique(finer[-1][shuffled]):
+        members = shuffled[finer[-1][shuffled] == label]
+        groups += [members[start : start + 2] for start in range(0, len(members), 2)]
+    # Pairs first, so that they are not cut by the chunks; the odd ones out fill the end.
+    pairs = [group for group in groups if len(group) == 2]
+    singles = [group for group in groups if len(group) == 1]
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    singles = [singles[i] for i in rng.permutation(len(singles))]
+    return np.concatenate([*pairs, *singles])
+
+
+class ShuffledBatchSampler(Sampler[list[int]]):
+    """Every image once an epoch in random order; the same interface as TreeBatchSampler."""
+
+    def __init__(self, n_images: int, batch_size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.n_images, self.batch_size = n_images, min(batch_size, n_images)
+        self.seed, self.epoch, self.rank, self.world_size = seed, 0, rank, world_size
+
+    def __len__(self) -> int:
+        return -(-self.n_images // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order: npt.NDArray[np.int64] = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_images)
+        order = np.resize(order, len(self) * self.world_size * self.batch_size)
+        yield from order.reshape(-1, self.batch_size)[self.rank :: self.world_size].tolist()
+
+
+def make_sampler(
+    config: SamplerConfig,
+    coarse: IntArray,
+    fine: IntArray,
+    batch_size: int,
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> TreeBatchSampler | ShuffledBatchSampler:
+    """The sampler of a configuration. `coarse` and `fine` are the labels of the two losses, shape (n_images,)."""
+    if config.kind == "shuffle":
+        return ShuffledBatchSampler(len(fine), batch_size, seed=seed, rank=rank, world_size=world_size)
+    return TreeBatchSampler(
+        [coarse, fine] if config.kind == "hierarchical" else [coarse],
+        batch_size,
+        images_per_class=config.images_per_class,
+        balance=config.balance,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )

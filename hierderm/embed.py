@@ -1,0 +1,88 @@
+"""From pictures to vectors: a backbone's features, or a trained model's embeddings and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hierderm.data.cases import CaseTable
+from hierderm.data.images import PictureDataset
+from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
+from hierderm.model.backbone import Backbone
+from hierderm.model.network import Network
+from hierderm.progress import track
+
+
+def best_device() -> torch.device:
+    """A GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _batches(paths: Sequence[Path], backbone: Backbone, batch_size: int, workers: int) -> Iterator[Tensor]:
+    loader = DataLoader(PictureDataset(paths, backbone.preprocessing), batch_size=batch_size, num_workers=workers)
+    for images, _ in track(loader, "Embedding", total=len(loader)):
+        yield images
+
+
+@torch.inference_mode()
+def backbone_features(
+    backbone: Backbone, paths: Sequence[Path], *, batch_size: int = 64, workers: int = 0
+) -> npt.NDArray[np.float32]:
+    """The backbone's output for each picture, shape (n_images, dim), float32, not normalised."""
+    device = best_device()
+    backbone.eval().to(device)
+    rows = [backbone(images.to(device)).float().cpu() for images in _batches(paths, backbone, batch_size, workers)]
+    return torch.cat(rows).numpy()
+
+
+def embed_vanilla(backbone: Backbone, table: CaseTable, *, workers: int = 0) -> EmbeddingTable:
+    """The untrained baseline: the backbone's own output at unit length."""
+    features = backbone_features(backbone, table.paths, workers=workers)
+    provenance = Provenance(
+        model=backbone.architecture["name"],
+        preprocessing_hash=backbone.preprocessing.hash,
+        taxonomy_hash=table.taxonomy.content_hash,
+    )
+    return EmbeddingTable(unit_length(features), table.frame, provenance)
+
+
+@torch.inference_mode()
+def embed_trained(
+    network: Network,
+    table: CaseTable,
+    *,
+    name: str,
+    weights_hash: str = "",
+    split_hash: str = "",
+    batch_size: int = 64,
+    workers: int = 0,
+) -> EmbeddingTable:
+    """A trained model's embeddings, with condition probabilities where it classifies conditions."""
+    device = best_device()
+    network.eval().to(device)
+    embeddings, probabilities = [], []
+    fine = network.taxonomy.fine_level
+    for images in _batches(table.paths, network.backbone, batch_size, workers):
+        outputs = network(images.to(device))
+        embeddings.append(outputs.embedding.float().cpu())
+        if outputs.logits is not None and network.classified_level == fine:
+            probabilities.append(network.probabilities(outputs.logits.float(), fine).cpu())
+    provenance = Provenance(
+        model=name,
+        weights_hash=weights_hash,
+        preprocessing_hash=network.backbone.preprocessing.hash,
+        taxonomy_hash=network.taxonomy.content_hash,
+        split_hash=split_hash,
+    )
+    return EmbeddingTable(
+        torch.cat(embeddings).numpy(),
+        table.frame,
+        provenance,
+        torch.cat(probabilities).numpy() if probabilities else None,
+    )

@@ -1,0 +1,117 @@
+"""Embeddings of a table's images as a value object that knows which model, preprocessing, tree and split made it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hierderm import columns as c
+from hierderm.errors import EmbeddingError
+from hierderm.files import file_hash
+
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the embeddings; hashes of twelve hex digits, '' where unknown."""
+
+    model: str = ""
+    weights_hash: str = ""
+    preprocessing_hash: str = ""
+    taxonomy_hash: str = ""
+    split_hash: str = ""
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """`embeddings`: unit length, shape (n_images, dim), float32; `frame`: the rows of the case table they belong to.
+
+    `probabilities`: of the conditions, shape (n_images, n_fine), rows summing to 1, or None where the model has none.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    frame: pd.DataFrame
+    provenance: Provenance = Provenance()
+    probabilities: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.frame):
+            raise EmbeddingError(
+                f"embeddings must have shape (n_images, dim) with n_images = {len(self.frame)} rows of the table, "
+                f"got {self.embeddings.shape}. For one image use embeddings[None]."
+            )
+        if not np.isfinite(self.embeddings).all():
+            rows = np.flatnonzero(~np.isfinite(self.embeddings).all(axis=1))
+            raise EmbeddingError(f"embeddings must be finite; {len(rows)} row(s) are not, the first is row {rows[0]}.")
+        length = np.linalg.norm(self.embeddings, axis=1)
+        if len(length) and np.abs(length - 1).max() > UNIT_TOLERANCE:
+            row = int(np.abs(length - 1).argmax())
+            raise EmbeddingError(f"embeddings must have unit length, row {row} has {length[row]:.4f}. Normalise them.")
+        if self.probabilities is not None and len(self.probabilities) != len(self.frame):
+            raise EmbeddingError(
+                f"probabilities must have a row an image ({len(self.frame)}), got {self.probabilities.shape}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    @property
+    def case_ids(self) -> npt.NDArray[np.str_]:
+        return self.frame[c.CASE_ID].to_numpy(dtype=str)
+
+    def select(self, rows: npt.NDArray[np.bool_]) -> EmbeddingTable:
+        """The rows where `rows`, shape (n_images,), is true."""
+        probabilities = None if self.probabilities is None else self.probabilities[rows]
+        return EmbeddingTable(
+            self.embeddings[rows], self.frame[rows].reset_index(drop=True), self.provenance, probabilities
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write a folder: embeddings.npy, cases.parquet, embeddings.json; it appears whole or not at all."""
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        np.save(temporary / "embeddings.npy", self.embeddings)
+        if self.probabilities is not None:
+            np.save(temporary / "probabilities.npy", self.probabilities)
+        self.frame.to_parquet(temporary / "cases.parquet", index=False)
+        hashes = {path.name: file_hash(path) for path in sorted(temporary.iterdir())}
+        header = {"provenance": asdict(self.provenance), "files": hashes}
+        (temporary / "embeddings.json").write_text(json.dumps(header, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> EmbeddingTable:
+        """Read a folder that `save` wrote; a damaged or missing file is an error that names it."""
+        header_path = folder / "embeddings.json"
+        if not header_path.is_file():
+            raise EmbeddingError(f"{folder} must be a folder of embeddings, it has no embeddings.json.")
+        header = json.loads(header_path.read_text())
+        for name, expected in header["files"].items():
+            if not (folder / name).is_file() or file_hash(folder / name) != expected:
+                raise EmbeddingError(f"{folder / name} is missing or damaged (checksum). Embed again.")
+        probabilities = folder / "probabilities.npy"
+        return cls(
+            np.load(folder / "embeddings.npy", allow_pickle=False),
+            pd.read_parquet(folder / "cases.parquet"),
+            Provenance(**header["provenance"]),
+            np.load(probabilities, allow_pickle=False) if probabilities.name in header["files"] else None,
+        )
+
+
+def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Rows divided by their length, float32; a zero row is an error, as it has no direction."""
+    vectors = np.asarray(vectors, dtype=np.float64)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(vectors).all() or (length == 0).any():
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1) | (length[:, 0] == 0))[0])
+        raise EmbeddingError(f"embeddings must be finite and not zero, row {row} is.")
+    return (vectors / length).astype(np.float32)

@@ -1,0 +1,46 @@
+"""Intervals by resampling cases, paired between models.
+
+Pictures of a case are not independent, so whole cases are drawn. The same draws serve every model of a comparison:
+the difference between two models is then resampled on the same cases.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def case_draws(case_ids: npt.NDArray[np.str_], n_rounds: int, seed: int) -> npt.NDArray[np.uint16]:
+    """How often each image counts in each round, shape (n_rounds, n_images): its case is drawn with replacement."""
+    _, cases = np.unique(case_ids, return_inverse=True)
+    n_cases = int(cases.max()) + 1
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=n_rounds)
+    return draws[:, cases].astype(np.uint16)
+
+
+def resampled_means(values: FloatArray, draws: npt.NDArray[np.uint16]) -> FloatArray:
+    """The mean of `values`, shape (n_images,), in every round, shape (n_rounds,); nan values do not count."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return np.full(len(draws), np.nan)
+    weights = draws[:, known].astype(np.float64)
+    total = weights.sum(axis=1)
+    sums = weights @ values[known]
+    return np.divide(sums, total, out=np.full(len(draws), np.nan), where=total > 0)
+
+
+def interval(value: float, replicates: FloatArray, confidence: float = 0.95) -> tuple[float, float]:
+    """Lower and upper end of the interval of `value`: the quantiles of its replicates, centred on `value`.
+
+    Drawing a case twice puts twins into a cluster together, which raises agreement measures in every round; centring
+    takes this bias out (Efron and Tibshirani 1993, section 10.2). nan, nan where there is nothing to resample.
+    """
+    known = replicates[~np.isnan(replicates)]
+    if len(known) == 0 or np.isnan(value):
+        return float("nan"), float("nan")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known - known.mean(), [tail, 1 - tail])
+    return value + float(low), value + float(high)

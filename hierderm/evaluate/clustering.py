@@ -1,0 +1,129 @@
+"""Clustering of embeddings against labels: k-means, agreement measures, purity, and per-category rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_samples
+from sklearn.metrics.cluster import expected_mutual_information
+
+from hierderm.taxonomy import IntArray
+
+FloatArray = npt.NDArray[np.float64]
+
+AGREEMENT = ("nmi", "ami", "ari", "homogeneity", "completeness", "v_measure", "purity", "purity_unweighted")
+
+
+def kmeans_clusters(embeddings: npt.NDArray[np.floating], k: int, seed: int) -> IntArray:
+    """Cluster numbers, shape (n_images,), of one k-means run (scikit-learn, k-means++, one initialisation).
+
+    `k` is cut to the number of distinct embeddings. On unit vectors k-means is close to spherical k-means.
+    """
+    k = min(k, len(np.unique(embeddings, axis=0)))
+    return KMeans(k, n_init=1, random_state=seed).fit(embeddings).labels_.astype(np.int64)
+
+
+def contingency(labels: IntArray, clusters: IntArray, weights: npt.NDArray[np.integer] | None = None) -> IntArray:
+    """Images of each (label, cluster), shape (n_labels, n_clusters); `weights`: times each image counts."""
+    n_labels, n_clusters = int(labels.max()) + 1, int(clusters.max()) + 1
+    table = np.bincount(labels * n_clusters + clusters, weights=weights, minlength=n_labels * n_clusters)
+    table = table.reshape(n_labels, n_clusters).astype(np.int64)
+    return table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
+
+
+def agreement(table: IntArray) -> dict[str, float]:
+    """Agreement of labels and clusters from their contingency table, shape (n_labels, n_clusters).
+
+    With MI the mutual information and H the entropies: homogeneity MI / H(labels), completeness MI / H(clusters), V
+    their harmonic mean, NMI = MI / mean(H(labels), H(clusters)) (equal to V), AMI = (MI - E) / (mean H - E) with E
+    the expectation under random labels (Vinh et al. 2010), ARI the Rand index adjusted likewise (Hubert and Arabie
+    1985). Purity is the share of images that have the commonest label of their cluster: `purity` counts images,
+    `purity_unweighted` is the mean over clusters (as the seed experiment used; small clusters flatter it).
+    All in [0, 1] but AMI and ARI, which can be negative; higher is better. One label or one cluster: homogeneity or
+    completeness is 1, as in scikit-learn.
+    """
+    n = int(table.sum())
+    label_sizes, cluster_sizes = table.sum(axis=1), table.sum(axis=0)
+    h_labels, h_clusters = _entropy(label_sizes), _entropy(cluster_sizes)
+    row, column = np.nonzero(table)
+    cells = table[row, column].astype(np.float64)
+    expected = label_sizes[row].astype(np.float64) * cluster_sizes[column]
+    mi = max(0.0, float((cells / n * (np.log(cells * n) - np.log(expected))).sum()))
+    homogeneity = mi / h_labels if h_labels > 0 else 1.0
+    completeness = mi / h_clusters if h_clusters > 0 else 1.0
+    both = homogeneity + completeness
+    v = 2 * homogeneity * completeness / both if both > 0 else 0.0
+    mean_h = (h_labels + h_clusters) / 2
+    chance = float(expected_mutual_information(table, n)) if mean_h > 0 else 0.0
+    trivial = len(label_sizes) == len(cluster_sizes) == 1
+    ami = 1.0 if trivial else (mi - chance) / _away_from_zero(mean_h - chance)
+    largest = table.max(axis=0)
+    return {
+        "nmi": v,
+        "ami": float(ami),
+        "ari": _adjusted_rand(table, label_sizes, cluster_sizes),
+        "homogeneity": homogeneity,
+        "completeness": completeness,
+        "v_measure": v,
+        "purity": float(largest.sum() / n),
+        "purity_unweighted": float((largest / cluster_sizes).mean()),
+    }
+
+
+def _entropy(sizes: IntArray) -> float:
+    share = sizes / sizes.sum()
+    return float(-(share * np.log(share)).sum()) if len(sizes) > 1 else 0.0
+
+
+def _away_from_zero(value: float) -> float:
+    tiny = float(np.finfo(np.float64).eps)
+    return min(value, -tiny) if value < 0 else max(value, tiny)
+
+
+def _adjusted_rand(table: IntArray, label_sizes: IntArray, cluster_sizes: IntArray) -> float:
+    def pairs(counts: IntArray) -> float:
+        counts = counts.astype(np.float64)
+        return float((counts * (counts - 1) / 2).sum())
+
+    n = float(table.sum())
+    both, labels, clusters, every = pairs(table.ravel()), pairs(label_sizes), pairs(cluster_sizes), n * (n - 1) / 2
+    expected = labels * clusters / every if every else 0.0
+    spread = (labels + clusters) / 2 - expected
+    return 1.0 if spread == 0 else (both - expected) / spread
+
+
+def label_silhouette(embeddings: npt.NDArray[np.floating], labels: IntArray) -> FloatArray:
+    """Silhouette of each image with the labels as clusters, shape (n_images,), in [-1, 1] (Rousseeuw 1987).
+
+    Euclidean on unit vectors. 0 for an image alone with its label. nan where there are fewer than two labels, or as
+    many labels as images: the silhouette is not defined there.
+    """
+    n_labels = len(np.unique(labels))
+    if not 2 <= n_labels < len(labels):
+        return np.full(len(labels), np.nan)
+    return np.asarray(silhouette_samples(embeddings, labels), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class CategoryRow:
+    """One category in one clustering: its size, how much of it lies in its main cluster, how pure that cluster is."""
+
+    label: int
+    n_images: int
+    share_in_main_cluster: float
+    purity_of_main_cluster: float
+
+
+def category_rows(labels: IntArray, clusters: IntArray) -> list[CategoryRow]:
+    """A row for each label that occurs, in label order."""
+    rows = []
+    for label in np.unique(labels):
+        inside = np.bincount(clusters[labels == label], minlength=int(clusters.max()) + 1)
+        main = int(inside.argmax())
+        size = int((clusters == main).sum())
+        total = int(inside.sum())
+        rows.append(CategoryRow(int(label), total, float(inside[main] / total), float(inside[main] / size)))
+    return rows

@@ -1,0 +1,231 @@
+"""All figures of one model on held-out cases, with intervals, and paired differences between models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hierderm import columns as c
+from hierderm.config import EvaluationConfig
+from hierderm.embeddings import EmbeddingTable
+from hierderm.errors import EmbeddingError
+from hierderm.evaluate.bootstrap import case_draws, interval, resampled_means
+from hierderm.evaluate.clustering import (
+    AGREEMENT,
+    agreement,
+    category_rows,
+    contingency,
+    kmeans_clusters,
+    label_silhouette,
+)
+from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.taxonomy import IntArray, Taxonomy
+
+FloatArray = npt.NDArray[np.float64]
+Key = tuple[str, str]  # level name, metric name
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure: `value` in its interval [`low`, `high`], on `count` images; `skipped` had no defined value.
+
+    Higher is better for every metric here.
+    """
+
+    level: str
+    name: str
+    value: float
+    low: float
+    high: float
+    count: int
+    skipped: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, where an undefined figure is null."""
+        return {key: None if isinstance(v, float) and np.isnan(v) else v for key, v in self.__dict__.items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one model. `replicates`: of each (level, metric), shape (n_rounds,), for paired differences."""
+
+    model: str
+    metrics: tuple[Metric, ...]
+    categories: tuple[dict[str, Any], ...]
+    n_images: int
+    n_cases: int
+    replicates: dict[Key, FloatArray] = field(repr=False, compare=False)
+
+    def __getitem__(self, key: Key) -> Metric:
+        """`evaluation["fine", "map_at_r"]`."""
+        for metric in self.metrics:
+            if (metric.level, metric.name) == key:
+                return metric
+        raise KeyError(f"{key}; there are {[(m.level, m.name) for m in self.metrics]}")
+
+    def get(self, key: Key) -> Metric | None:
+        return next((metric for metric in self.metrics if (metric.level, metric.name) == key), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "n_images": self.n_images,
+            "n_cases": self.n_cases,
+            "metrics": [metric.to_dict() for metric in self.metrics],
+            "categories": list(self.categories),
+        }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`model` minus `reference` in one metric, with the paired interval; `resolved` where it excludes 0."""
+
+    level: str
+    name: str
+    model: str
+    reference: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def resolved(self) -> bool:
+        return bool(self.low > 0 or self.high < 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "resolved": self.resolved}
+
+
+def evaluate_embeddings(
+    table: EmbeddingTable,
+    taxonomy: Taxonomy,
+    config: EvaluationConfig,
+    *,
+    name: str,
+    train_case_ids: npt.NDArray[np.str_] | None = None,
+) -> Evaluation:
+    """Score held-out embeddings at the top and the finest level of the tree.
+
+    Cases that occur in `train_case_ids` are refused: figures on pictures that were trained on mean nothing.
+    """
+    refuse_leak(table.case_ids, train_case_ids)
+    fine = taxonomy.encode(table.frame[c.CONDITION])
+    levels = [0] if taxonomy.n_levels == 1 else [0, taxonomy.fine_level]
+    level_names = ["fine"] if taxonomy.n_levels == 1 else ["coarse", "fine"]
+    labels = [taxonomy.to_level(fine, level) for level in levels]
+    draws = case_draws(table.case_ids, config.bootstrap_rounds, config.seed)
+    retrieval = retrieval_scores(table.embeddings, labels, table.case_ids)
+    metrics: list[Metric] = []
+    replicates: dict[Key, FloatArray] = {}
+    for level, level_name, level_labels, scores in zip(levels, level_names, labels, retrieval, strict=True):
+        values = {
+            "recall_at_1": scores.recall_at_1,
+            "map_at_r": scores.map_at_r,
+            "silhouette": label_silhouette(table.embeddings, level_labels),
+        }
+        if table.probabilities is not None:
+            predicted = taxonomy.sum_up(table.probabilities, level).argmax(axis=1)
+            values["top1_accuracy"] = (predicted == level_labels).astype(np.float64)
+        for metric_name, of_images in values.items():
+            metric, rounds = _mean_metric(level_name, metric_name, of_images, draws, config)
+            metrics.append(metric)
+            replicates[level_name, metric_name] = rounds
+        clustered = _clustering_metrics(table, level_name, level_labels, draws, config)
+        metrics += [metric for metric, _ in clustered]
+        replicates |= {(metric.level, metric.name): rounds for metric, rounds in clustered}
+    categories = _category_table(table, taxonomy, labels[0], retrieval[0].recall_at_1, retrieval[0].map_at_r, config)
+    n_cases = len(np.unique(table.case_ids))
+    return Evaluation(name, tuple(metrics), tuple(categories), len(table), n_cases, replicates)
+
+
+def refuse_leak(case_ids: npt.NDArray[np.str_], train_case_ids: npt.NDArray[np.str_] | None) -> None:
+    """EmbeddingError where a case to be evaluated was trained on."""
+    shared = np.intersect1d(case_ids, train_case_ids) if train_case_ids is not None else np.array([])
+    if len(shared):
+        raise EmbeddingError(
+            f"{len(shared)} case(s) of the evaluation are training cases, e.g. '{shared[0]}': the figures would be "
+            "those of pictures the model has seen. Evaluate the test split only."
+        )
+
+
+def _mean_metric(
+    level: str, name: str, values: FloatArray, draws: npt.NDArray[np.uint16], config: EvaluationConfig
+) -> tuple[Metric, FloatArray]:
+    known = values[~np.isnan(values)]
+    value = float(known.mean()) if len(known) else float("nan")
+    rounds = resampled_means(values, draws)
+    low, high = interval(value, rounds, config.confidence)
+    return Metric(level, name, value, low, high, len(known), len(values) - len(known)), rounds
+
+
+def _clustering_metrics(
+    table: EmbeddingTable,
+    level: str,
+    labels: IntArray,
+    draws: npt.NDArray[np.uint16],
+    config: EvaluationConfig,
+) -> list[tuple[Metric, FloatArray]]:
+    """k-means with as many clusters as labels occur, averaged over its seeds.
+
+    Each bootstrap round takes the next seed's clusters, so the interval covers the luck of k-means too.
+    """
+    k = len(np.unique(labels))
+    runs = [kmeans_clusters(table.embeddings, k, config.seed + run) for run in range(config.kmeans_seeds)]
+    on_all = [agreement(contingency(labels, clusters)) for clusters in runs]
+    rounds = [
+        agreement(contingency(labels, runs[number % len(runs)], weights)) for number, weights in enumerate(draws)
+    ]
+    result = []
+    for name in AGREEMENT:
+        value = float(np.mean([scores[name] for scores in on_all]))
+        of_rounds = np.array([scores[name] for scores in rounds])
+        result.append((Metric(level, name, value, *interval(value, of_rounds, config.confidence), len(labels)), of_rounds))
+    return result
+
+
+def _category_table(
+    table: EmbeddingTable,
+    taxonomy: Taxonomy,
+    labels: IntArray,
+    recall_at_1: FloatArray,
+    map_at_r: FloatArray,
+    config: EvaluationConfig,
+) -> list[dict[str, Any]]:
+    clusters = kmeans_clusters(table.embeddings, len(np.unique(labels)), config.seed)
+    rows = []
+    for row in category_rows(labels, clusters):
+        inside = labels == row.label
+        known = inside & ~np.isnan(map_at_r)
+        rows.append(
+            {
+                "category": taxonomy.names(0)[row.label],
+                "n_images": row.n_images,
+                "n_cases": len(np.unique(table.case_ids[inside])),
+                "recall_at_1": float(recall_at_1[known].mean()) if known.any() else None,
+                "map_at_r": float(map_at_r[known].mean()) if known.any() else None,
+                "share_in_main_cluster": row.share_in_main_cluster,
+                "purity_of_main_cluster": row.purity_of_main_cluster,
+            }
+        )
+    return rows
+
+
+def paired_difference(model: Evaluation, reference: Evaluation, key: Key, confidence: float) -> Difference | None:
+    """`model` minus `reference` on the same draws of the same cases; None where either lacks the metric."""
+    first, second = model.get(key), reference.get(key)
+    if first is None or second is None or np.isnan(first.value) or np.isnan(second.value):
+        return None
+    if model.n_images != reference.n_images or len(model.replicates[key]) != len(reference.replicates[key]):
+        raise EmbeddingError("a paired difference needs both models on the same images and bootstrap rounds.")
+    value = first.value - second.value
+    low, high = interval(value, model.replicates[key] - reference.replicates[key], confidence)
+    return Difference(*key, model.model, reference.model, value, low, high)
+
+
+def mean_map_at_r(embeddings: npt.NDArray[np.float32], labels: list[IntArray], cases: npt.NDArray[np.str_]) -> FloatArray:
+    """MAP@R of each level, shape (n_levels,): what training monitors. 0 where no query has a relevant image."""
+    scores = retrieval_scores(embeddings, labels, cases)
+    return np.array([np.nanmean(s.map_at_r) if s.n_skipped < len(s.map_at_r) else 0.0 for s in scores])

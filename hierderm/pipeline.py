@@ -1,0 +1,358 @@
+"""The only place that strings the stages together: data, training, embeddings, evaluation, comparison."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hierderm import columns as c
+from hierderm.config import Config, ModelEntry, dump_config, with_overrides
+from hierderm.data.cases import CaseTable, read_cases
+from hierderm.data.splits import SplitReport, split_cases
+from hierderm.data.synthetic import PRESETS, write_synthetic
+from hierderm.embeddings import EmbeddingTable, Provenance
+from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, suggest
+from hierderm.evaluate.summary import Evaluation, evaluate_embeddings, mean_map_at_r
+from hierderm.files import write_atomically, write_json
+from hierderm.report.rows import Row
+from hierderm.taxonomy_file import load_taxonomy, read_taxonomy
+
+if TYPE_CHECKING:
+    from hierderm.model.backbone import Backbone
+    from hierderm.model.network import Network
+
+Say = Callable[[str], None]
+PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
+
+
+def silent(_: str) -> None:
+    """The default listener of a pipeline: says nothing."""
+
+
+# --- data --------------------------------------------------------------------------------------------------------
+
+
+def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[CaseTable, SplitReport | None]:
+    """The split table of a configuration, written to `folder/cases.csv` and read back from there the next time.
+
+    A second call with other data or split settings is an error: the results beside it belong to the first.
+    """
+    done, stamp = folder / "cases.csv", folder / "data.json"
+    wanted = {"data": asdict(config.data), "split": asdict(config.split)}
+    wanted = json.loads(json.dumps(wanted))
+    if done.is_file() and stamp.is_file():
+        saved = json.loads(stamp.read_text())
+        if saved["settings"] != wanted:
+            raise ConfigError(
+                f"{folder} holds results on other data or another split. Choose another --out, or delete the folder."
+            )
+        table = read_cases(done, read_taxonomy(folder / "taxonomy.csv"), decode=False)
+        return table, SplitReport(**saved["split_report"]) if saved["split_report"] else None
+    table = _limit(config, load_cases(config, folder, say))
+    report = None
+    if config.split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
+        say("Split: the table's own.")
+    else:
+        say("Splitting by case, near-duplicate pictures together ...")
+        table, report = split_cases(table, config.split)
+    from hierderm.taxonomy_file import write_taxonomy
+
+    write_taxonomy(table.taxonomy, folder / "taxonomy.csv")
+    write_json(folder / "excluded.json", [str(fault) for fault in table.excluded])
+    table.write(done)
+    write_json(stamp, {"settings": wanted, "split_report": asdict(report) if report else None})
+    return table, report
+
+
+def load_cases(config: Config, folder: Path, say: Say = silent) -> CaseTable:
+    """The checked table that `config.data` names; built-in data are generated below `folder` first."""
+    data = config.data
+    name, taxonomy, root = data.cases, data.taxonomy, Path(data.image_root) if data.image_root else None
+    path = Path(name)
+    if name.startswith("synthetic:"):
+        preset = name.removeprefix("synthetic:")
+        if preset not in PRESETS:
+            raise ConfigError(f"unknown built-in data '{name}'.{suggest(preset, PRESETS)} Known: {list(PRESETS)}.")
+        say(f"Drawing the built-in pictures ({PRESETS[preset].n_cases} cases) ...")
+        path = write_synthetic(PRESETS[preset], folder / "synthetic")
+        taxonomy = taxonomy or str(path.parent / "taxonomy.csv")
+    elif not taxonomy:
+        raise ConfigError("data.taxonomy must name a taxonomy for your own table: a shipped id or a file.")
+    say("Checking table and pictures ...")
+    return read_cases(
+        path, load_taxonomy(taxonomy), image_root=root, unreadable=data.unreadable, unknown=data.unknown
+    )
+
+
+def _limit(config: Config, table: CaseTable) -> CaseTable:
+    """Leave out kinds of names and rare conditions by choice; what goes is listed in `excluded`."""
+    nodes = table.taxonomy.levels[-1]
+    counts = table.image_counts()
+    kept = [
+        node.name
+        for node in nodes
+        if node.kind in config.data.kinds and counts.get(node.name, 0) >= config.data.min_images
+    ]
+    if not kept:
+        raise ConfigError(
+            f"no condition is left with data.kinds {list(config.data.kinds)} and data.min_images "
+            f"{config.data.min_images}; the largest has {max(counts.values())} images."
+        )
+    return table.with_taxonomy(table.taxonomy.keep(kept))
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its network, its model folder and its history, one row an epoch."""
+
+    network: Network
+    folder: Path
+    history: pd.DataFrame
+    seconds: float
+
+
+def train_run(config: Config, table: CaseTable, folder: Path, say: Say = silent) -> Trained:
+    """Train one model, or continue a killed run, or load a finished one; all of it lies in `folder`."""
+    from hierderm.model.checkpoint import load_model
+
+    claim_folder(config, table, folder)
+    if (folder / "model" / "model.json").is_file():
+        say("Already trained.")
+        seconds = json.loads((folder / "finished.json").read_text())["seconds"]
+        network = load_model(folder / "model", taxonomy=table.taxonomy)
+        return Trained(network, folder, pd.read_csv(folder / "history.csv"), seconds)
+    return _train(config, table, folder, say)
+
+
+def claim_folder(config: Config, table: CaseTable, folder: Path) -> None:
+    """Write configuration, environment and split of a run to its folder; refuse the folder of another run."""
+    stamp = folder / "run.json"
+    identity = {
+        "config": json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in ("models", "name")})),
+        "split_hash": table.split_hash,
+        "taxonomy_hash": table.taxonomy.content_hash,
+    }
+    if stamp.is_file():
+        saved = json.loads(stamp.read_text())
+        if saved != identity:
+            parts = [key for key in identity if saved.get(key) != identity[key]]
+            raise CheckpointError(
+                f"{folder} holds another run: its {', '.join(parts)} differ(s). Choose another --out, or delete it."
+            )
+        return
+    write_json(folder / "environment.json", environment())
+    write_atomically(folder / "config.toml", dump_config(config))
+    write_json(stamp, identity)
+
+
+def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
+    import torch
+
+    from hierderm.model.backbone import load_backbone
+    from hierderm.model.checkpoint import save_model
+    from hierderm.model.network import Network
+    from hierderm.report.card import model_card
+    from hierderm.report.plots import history_figure
+    from hierderm.training.freezing import apply_freezing, merge_adapters
+    from hierderm.training.loop import run_training
+    from hierderm.training.losses import LOGIT_LOSSES
+    from hierderm.training.module import TrainingModule
+
+    start = time.monotonic()
+    torch.manual_seed(config.training.seed)
+    train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
+    _require_learning(config)
+    model_config = config.model
+    if config.loss.classification not in LOGIT_LOSSES:
+        model_config = replace(model_config, classifier="none")
+    backbone = load_backbone(config.backbone)
+    apply_freezing(backbone, config.training)
+    level = table.taxonomy.level_number(config.loss.classification_level)
+    network = Network(backbone, model_config, table.taxonomy, level)
+    features = None
+    if config.training.freeze == "frozen":
+        say("Caching the frozen backbone's features ...")
+        features = tuple(torch.from_numpy(cached_features(config, backbone, part, folder)) for part in (train, validation))
+    module = TrainingModule(network, config, train, validation, score_validation, features)
+    network.train()
+    history = run_training(module, folder)
+    merge_adapters(backbone)
+    save_model(network, folder / "model", split_hash=table.split_hash)
+    write_atomically(folder / "curves.png", history_figure({config.name: history}))
+    card = model_card(config, table, history)
+    write_atomically(folder / "model" / "README.md", card)
+    seconds = round(time.monotonic() - start, 1)
+    write_json(folder / "finished.json", {"seconds": seconds, "epochs": len(history)})
+    return Trained(network.eval(), folder, history, seconds)
+
+
+def _require_learning(config: Config) -> None:
+    loss, training = config.loss, config.training
+    if training.freeze == "frozen" and config.model.neck == "identity":
+        raise ConfigError(
+            "training.freeze = 'frozen' with model.neck = 'identity' leaves the embedding as it is: "
+            "choose model.neck = 'residual' or 'linear'."
+        )
+    active = [(loss.contrastive, loss.contrastive_weight), (loss.classification, loss.classification_weight)]
+    if not any(name and weight > 0 for name, weight in active):
+        raise ConfigError("at least one of loss.contrastive and loss.classification must be named and weigh > 0.")
+
+
+def score_validation(embeddings: Any, table: CaseTable) -> dict[str, float]:
+    """What training monitors, in [0, 1]: MAP@R on validation at both ends of the tree, and their mean."""
+    levels = [0, table.taxonomy.fine_level]
+    coarse, fine = mean_map_at_r(embeddings, [table.labels(level) for level in levels], table.case_ids)
+    return {"coarse_map_at_r": float(coarse), "fine_map_at_r": float(fine), "mean_map_at_r": float(coarse + fine) / 2}
+
+
+def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> Any:
+    """The frozen backbone's output for a table, shape (n_images, dim), computed once and kept in `folder`."""
+    from hierderm.embed import backbone_features
+    from hierderm.files import replacing, text_hash
+
+    key = json.dumps([asdict(config.backbone), backbone.preprocessing.hash, [str(path) for path in table.paths]])
+    path = folder / "features" / f"{text_hash(key)}.npy"
+    if not path.is_file():
+        features = backbone_features(backbone, table.paths, workers=config.training.workers)
+        with replacing(path) as temporary, temporary.open("wb") as handle:
+            np.save(handle, features)
+    return np.load(path, allow_pickle=False)
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for the run folder and the report."""
+    return {"python": sys.version.split()[0], "machine": platform.platform()} | {p: version(p) for p in PACKAGES}
+
+
+# --- embedding and evaluation ------------------------------------------------------------------------------------
+
+
+def embed_run(run: Trained, table: CaseTable, *, name: str, workers: int = 0) -> EmbeddingTable:
+    """Embed a table with a finished run; the embeddings carry the hashes of weights, preprocessing, tree and split."""
+    from hierderm.embed import embed_trained
+    from hierderm.model.checkpoint import read_header
+
+    header = read_header(run.folder / "model")
+    return embed_trained(
+        run.network,
+        table,
+        name=name,
+        weights_hash=str(header["weights_hash"]),
+        split_hash=str(header["split_hash"]),
+        workers=workers,
+    )
+
+
+def evaluate_test(config: Config, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
+    """Figures on the test split; embeddings of a model that was trained on another split are refused."""
+    provenance = embeddings.provenance
+    for what, made_with, now in (
+        ("split", provenance.split_hash, table.split_hash),
+        ("taxonomy", provenance.taxonomy_hash, table.taxonomy.content_hash),
+    ):
+        if made_with and made_with != now:
+            raise EmbeddingError(
+                f"{name}: the model was trained on {what} {made_with}, the table has {now}: test cases may be among "
+                "its training cases. Evaluate on the table the run wrote (cases.csv in its folder)."
+            )
+    in_test = np.isin(embeddings.frame[c.IMAGE_ID], table.part(c.TEST).frame[c.IMAGE_ID])
+    train_cases = table.case_ids[table.splits != c.TEST]
+    test = embeddings.select(in_test)
+    return evaluate_embeddings(test, table.taxonomy, config.evaluation, name=name, train_case_ids=train_cases)
+
+
+# --- comparison --------------------------------------------------------------------------------------------------
+
+
+def compare(config: Config, folder: Path, say: Say = silent) -> Path:
+    """Train and evaluate every model of `config.models` on one split and write the report; returns `report.html`.
+
+    Finished parts are kept in `folder` and not done again.
+    """
+    from hierderm.report.build import write_report
+
+    if len(config.models) < 1:
+        raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
+    own = {entry.name: own_config(config, entry) for entry in config.models}  # faults show before anything runs
+    table, split_report = prepare_cases(config, folder, say)
+    rows = [_row(own[entry.name], entry, table, folder, say) for entry in config.models]
+    say("Writing the report ...")
+    return write_report(config, table, split_report, rows, folder, environment())
+
+
+def own_config(config: Config, entry: ModelEntry) -> Config:
+    """The configuration of one row: the common one with the entry's settings laid over it."""
+    shared = [key for key in entry.set if key.split(".")[0] in ("data", "split", "evaluation", "models", "name")]
+    if shared:
+        raise ConfigError(f"model '{entry.name}' must not change {shared}: all models share data, split and evaluation.")
+    settings: Mapping[str, Any] = {**entry.set, "name": entry.name, "models": []}
+    return with_overrides(config, settings, source=f"model '{entry.name}'")
+
+
+def _row(config: Config, entry: ModelEntry, table: CaseTable, folder: Path, say: Say) -> Row:
+    run_folder = folder / "models" / entry.name
+    history, seconds, setting = None, 0.0, ""
+    if entry.method == "train":
+        say(f"{entry.name}: training ...")
+        run = train_run(config, table, run_folder, say)
+        history, seconds = run.history, run.seconds
+        test = _saved(run_folder / "test", lambda: embed_run(run, table.part(c.TEST), name=entry.name))
+    else:
+        say(f"{entry.name}: {entry.method.replace('_', ' ')} on frozen features ...")
+        claim_folder(config, table, run_folder)
+        start = time.monotonic()
+        test = _saved(run_folder / "test", lambda: _frozen_baseline(config, entry, table, folder))
+        seconds = time.monotonic() - start
+        notes = run_folder / "probe.json"
+        setting = json.loads(notes.read_text())["setting"] if notes.is_file() else ""
+    say(f"{entry.name}: evaluating ...")
+    evaluation = evaluate_test(config, test, table, entry.name)
+    write_json(run_folder / "evaluation.json", evaluation.to_dict())
+    return Row(entry, evaluation, test, history, seconds, setting)
+
+
+def _saved(folder: Path, make: Callable[[], EmbeddingTable]) -> EmbeddingTable:
+    """Embeddings from `folder`, made and saved there the first time."""
+    if not (folder / "embeddings.json").is_file():
+        make().save(folder)
+    return EmbeddingTable.load(folder)
+
+
+def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder: Path) -> EmbeddingTable:
+    from hierderm.embeddings import unit_length
+    from hierderm.model.backbone import load_backbone
+    from hierderm.training.probes import Probe, fit_probe
+
+    backbone = load_backbone(config.backbone)
+    train, validation, test = (table.part(split) for split in c.SPLITS)
+    test_features = cached_features(config, backbone, test, folder)
+    provenance = Provenance(
+        model=entry.name,
+        preprocessing_hash=backbone.preprocessing.hash,
+        taxonomy_hash=table.taxonomy.content_hash,
+        split_hash=table.split_hash,
+    )
+    if entry.method == "vanilla":
+        return EmbeddingTable(unit_length(test_features), test.frame, provenance)
+    validation_features = cached_features(config, backbone, validation, folder)
+
+    def score(probe: Probe) -> float:
+        return score_validation(probe.embed(validation_features), validation)[config.training.monitor]
+
+    features = cached_features(config, backbone, train, folder)
+    probe = fit_probe(entry.method, features, train.fine, table.taxonomy.size(-1), score)
+    write_json(folder / "models" / entry.name / "probe.json", {"setting": f"regularisation {probe.setting:g}"})
+    return EmbeddingTable(probe.embed(test_features), test.frame, provenance, probe.probabilities(test_features))

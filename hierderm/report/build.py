@@ -1,0 +1,221 @@
+"""The comparison report: `report.json` for scripts and a self-contained `report.html` for people."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from hierderm import __version__
+from hierderm import columns as c
+from hierderm.config import Config, dump_config
+from hierderm.data.cases import CaseTable
+from hierderm.data.decode import open_picture
+from hierderm.data.splits import SplitReport
+from hierderm.evaluate.retrieval import nearest_others
+from hierderm.evaluate.summary import Difference, Evaluation, Metric, paired_difference
+from hierderm.files import write_atomically, write_json
+from hierderm.report.card import DISCLAIMER
+from hierderm.report.names import HEADLINES, METRIC_NAMES, metric_name
+from hierderm.report.plots import category_bars, embedding_maps, history_figure, project
+from hierderm.report.rows import Row
+from hierderm.report.words import focus_sentences, headline_sentences
+from hierderm.taxonomy import IntArray
+
+THUMBNAIL = 96  # pixels a side
+MAP_IMAGES = 3000  # points of a map, at most
+N_EXAMPLES, N_NEIGHBOURS = 4, 6
+
+
+def write_report(
+    config: Config,
+    table: CaseTable,
+    split_report: SplitReport | None,
+    rows: Sequence[Row],
+    folder: Path,
+    environment: Mapping[str, str],
+) -> Path:
+    """Write `report.json` and `report.html` to `folder`; returns the path of the page."""
+    evaluations = [row.evaluation for row in rows]
+    focus = next(e for e in evaluations if e.model == (config.focus or evaluations[-1].model))
+    confidence = config.evaluation.confidence
+    differences = focus_differences(focus, evaluations, confidence)
+    words = headline_sentences(evaluations, confidence)
+    focus_words = focus_sentences([d for d in differences if (d.level, d.name) in HEADLINES])
+    facts = _facts(config, table, split_report, evaluations[0])
+    write_json(
+        folder / "report.json",
+        {
+            "hierderm": __version__,
+            "name": config.name,
+            "split_hash": table.split_hash,
+            "taxonomy": table.taxonomy.summary(),
+            "facts": facts,
+            "summary": words + focus_words,
+            "models": [
+                {**row.evaluation.to_dict(), "method": row.entry.method, "seconds": row.seconds} for row in rows
+            ],
+            "differences": [d.to_dict() for d in differences],
+            "environment": dict(environment),
+            "config": asdict(config),
+        },
+    )
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = template.from_string((files("hierderm.report") / "report.html.j2").read_text()).render(
+        name=config.name,
+        disclaimer=DISCLAIMER,
+        facts=facts,
+        words=words,
+        focus=focus.model,
+        focus_words=focus_words,
+        level_tables=[_level_table(level, evaluations) for level in ("coarse", "fine")],
+        difference_table=_difference_table(differences),
+        rows=rows,
+        curves=_uri(history_figure({r.entry.name: r.history for r in rows if r.history is not None}))
+        if any(row.history is not None for row in rows)
+        else "",
+        maps=_uri(_maps(config, table, rows)),
+        bars=_uri(category_bars(evaluations)),
+        examples=_examples(table, rows, focus.model),
+        confidence=round(100 * confidence),
+        rounds=config.evaluation.bootstrap_rounds,
+        kmeans_seeds=config.evaluation.kmeans_seeds,
+        excluded=[str(fault) for fault in table.excluded],
+        config=dump_config(config),
+        environment=environment,
+        version=__version__,
+    )
+    write_atomically(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def focus_differences(focus: Evaluation, evaluations: Sequence[Evaluation], confidence: float) -> list[Difference]:
+    """The focus model minus every other in every metric both have."""
+    found = [
+        paired_difference(focus, other, (metric.level, metric.name), confidence)
+        for other in evaluations
+        if other is not focus
+        for metric in focus.metrics
+    ]
+    return [difference for difference in found if difference is not None]
+
+
+def _facts(
+    config: Config, table: CaseTable, split_report: SplitReport | None, evaluation: Evaluation
+) -> list[tuple[str, str]]:
+    counts = {split: int((table.splits == split).sum()) for split in c.SPLITS}
+    cases = {split: len(np.unique(table.case_ids[table.splits == split])) for split in c.SPLITS}
+    facts = [
+        ("Data", config.data.cases),
+        ("Taxonomy", table.taxonomy.summary()),
+        *((f"{split.capitalize()}", f"{counts[split]} pictures of {cases[split]} cases") for split in c.SPLITS),
+        ("Split", f"by case, hash {table.split_hash}"),
+        ("Backbone", config.backbone.name),
+    ]
+    if split_report:
+        facts.append(("Conditions with a single case", f"{split_report.single_group_conditions}, all in training"))
+        facts.append(("Cases joined with a look-alike", str(split_report.cases_joined)))
+    if table.excluded:
+        facts.append(("Rows left out by choice", f"{len(table.excluded)}, listed below"))
+    skipped = {m.level: m.skipped for m in evaluation.metrics if m.name == "map_at_r"}
+    for level, n in skipped.items():
+        facts.append((f"Test pictures without a relevant other case ({level})", f"{n}, skipped in retrieval"))
+    return facts
+
+
+def _level_table(level: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Metrics down, models across; the best of each row marked."""
+    rows = []
+    for name, title in METRIC_NAMES.items():
+        metrics = [evaluation.get((level, name)) for evaluation in evaluations]
+        values = [metric.value for metric in metrics if metric is not None and not np.isnan(metric.value)]
+        if values:
+            cells = [_cell(metric, max(values)) for metric in metrics]
+            rows.append({"title": title, "headline": (level, name) in HEADLINES, "cells": cells})
+    return {"level": level, "models": [evaluation.model for evaluation in evaluations], "rows": rows}
+
+
+def _cell(metric: Metric | None, best: float) -> dict[str, Any]:
+    if metric is None or np.isnan(metric.value):
+        return {"text": "–", "interval": "", "best": False}
+    interval = "" if np.isnan(metric.low) else f"{metric.low:.3f} to {metric.high:.3f}"
+    return {"text": f"{metric.value:.3f}", "interval": interval, "best": round(metric.value, 3) == round(best, 3)}
+
+
+def _difference_table(differences: Sequence[Difference]) -> dict[str, Any]:
+    references = list(dict.fromkeys(d.reference for d in differences))
+    found = {(d.level, d.name, d.reference): d for d in differences}
+    rows = [
+        {"title": metric_name(*key), "cells": [found.get((*key, reference)) for reference in references]}
+        for key in HEADLINES
+        if any((*key, reference) in found for reference in references)
+    ]
+    return {"references": references, "rows": rows}
+
+
+def _maps(config: Config, table: CaseTable, rows: Sequence[Row]) -> bytes:
+    names = [str(name) for name in rows[0].test.frame[c.CONDITION]]
+    labels = table.taxonomy.to_level(table.taxonomy.encode(names), 0)
+    chosen = np.random.default_rng(config.evaluation.seed).permutation(len(labels))[:MAP_IMAGES]
+    points = {row.entry.name: project(row.test.embeddings[chosen], config.evaluation.seed) for row in rows}
+    return embedding_maps(points, labels[chosen], table.taxonomy.names(0))
+
+
+def _examples(table: CaseTable, rows: Sequence[Row], focus: str) -> list[dict[str, Any]]:
+    """Picture rows of the focus model and the first: queries whose nearest neighbour is right, and wrong."""
+    shown = [row for row in rows if row.entry.name == focus]
+    shown += [row for row in rows[:1] if row.entry.name != focus]
+    return [{"model": row.entry.name, "groups": _example_groups(table, row)} for row in shown]
+
+
+def _example_groups(table: CaseTable, row: Row) -> list[dict[str, Any]]:
+    frame = row.test.frame
+    fine = table.taxonomy.encode(frame[c.CONDITION])
+    coarse = table.taxonomy.to_level(fine, 0)
+    everyone = np.arange(len(frame))
+    k = min(N_NEIGHBOURS, len(frame) - int(frame[c.CASE_ID].value_counts().max()))
+    if k < 1:
+        return []
+    neighbours = nearest_others(row.test.embeddings, row.test.case_ids, everyone, k)
+    nearest = neighbours[:, 0]
+    rng = np.random.default_rng(0)
+    groups = []
+    for title, rows_of_kind in (
+        ("Nearest case has the same condition", fine[nearest] == fine),
+        ("Nearest case has another condition of the same category", (fine[nearest] != fine) & (coarse[nearest] == coarse)),
+        ("Nearest case is of another category", coarse[nearest] != coarse),
+    ):
+        queries = rng.permutation(np.flatnonzero(rows_of_kind))[:N_EXAMPLES]
+        share = f"{rows_of_kind.mean():.0%} of {len(frame)} queries"
+        lines = [[_tile(table, frame, i, query, fine, coarse) for i in (query, *neighbours[query])] for query in queries]
+        groups.append({"title": title, "share": share, "lines": lines})
+    return groups
+
+
+def _tile(table: CaseTable, frame: Any, image: int, query: int, fine: IntArray, coarse: IntArray) -> dict[str, str]:
+    verdict = "same" if fine[image] == fine[query] else "category" if coarse[image] == coarse[query] else "other"
+    return {
+        "picture": _thumbnail(table.root / frame[c.IMAGE_PATH].iloc[image]),
+        "condition": str(frame[c.CONDITION].iloc[image]),
+        "category": table.taxonomy.names(0)[coarse[image]],
+        "verdict": "query" if image == query else verdict,
+    }
+
+
+def _thumbnail(path: Path) -> str:
+    picture = open_picture(path)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return _uri(buffer.getvalue(), "jpeg")
+
+
+def _uri(content: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,43 @@
+"""The model card that goes with every trained model."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from hierderm import columns as c
+from hierderm.config import Config
+from hierderm.data.cases import CaseTable
+
+DISCLAIMER = (
+    "This is a research tool, not a medical device. It must not be used to diagnose, to treat, or to decide whether "
+    "somebody sees a doctor."
+)
+
+
+def model_card(config: Config, table: CaseTable, history: pd.DataFrame) -> str:
+    """Markdown: what the model is, on what it was trained, how it was chosen, and what it must not be used for."""
+    best = history.loc[history[config.training.monitor].idxmax()]
+    images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
+    tree, loss = table.taxonomy, config.loss
+    coarse = f"{loss.contrastive} on {loss.contrastive_level}" if loss.contrastive else "none"
+    fine = f"{loss.classification} on {loss.classification_level}" if loss.classification else "none"
+    return f"""# {config.name}
+
+{DISCLAIMER}
+
+| | |
+|---|---|
+| backbone | `{config.backbone.name}`, learning: {config.training.freeze} |
+| contrastive loss | {coarse}, weight {loss.contrastive_weight:g} |
+| classification loss | {fine}, weight {loss.classification_weight:g} |
+| taxonomy | {tree.summary()} |
+| data | `{config.data.cases}` |
+| images | {images["train"]} training, {images["validation"]} validation, {images["test"]} test (not seen) |
+| split | {table.split_hash} |
+| chosen epoch | {int(best["epoch"]) + 1} of {len(history)}, by validation {config.training.monitor} |
+| validation MAP@R | coarse {best["coarse_map_at_r"]:.3f}, fine {best["fine_map_at_r"]:.3f} |
+
+Test figures, with intervals, are in the report of the comparison. How well the model does on other cameras, clinics
+or skin tones than those of its data is not known. Load it with `hierderm embed` or
+`hierderm.model.checkpoint.load_model`; the weights are safetensors.
+"""

@@ -1,0 +1,106 @@
+"""Figures as PNG bytes (matplotlib, no display)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hierderm.evaluate.summary import Evaluation
+from hierderm.taxonomy import IntArray
+
+# Twenty colours told apart by most readers; categories beyond repeat them with another marker.
+PALETTE = (
+    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999", "#004488", "#DDAA33", "#BB5566",
+    "#000000", "#117733", "#88CCEE", "#DDCC77", "#882255", "#44AA99", "#332288", "#CC6677", "#661100", "#6699CC",
+)  # fmt: skip
+MARKERS = "o^sDvP*X"
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def history_figure(histories: Mapping[str, pd.DataFrame]) -> bytes:
+    """Training loss and validation MAP@R by epoch, a line a model."""
+    panels = (
+        ("train_loss", "training loss"),
+        ("coarse_map_at_r", "validation, coarse MAP@R"),
+        ("fine_map_at_r", "validation, fine MAP@R"),
+    )
+    figure = Figure(figsize=(12, 3.2))
+    for place, (column, title) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for number, (name, history) in enumerate(histories.items()):
+            colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+            axes.plot(history["epoch"] + 1, history[column], color=colour, marker=marker, markersize=4, label=name)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if place == 1:
+            axes.legend(fontsize=8)
+    return png(figure)
+
+
+def embedding_maps(
+    points: Mapping[str, npt.NDArray[np.floating]], labels: IntArray, names: Sequence[str], columns: int = 3
+) -> bytes:
+    """A 2-D map a model, each point a test picture, coloured by category."""
+    n_rows = -(-len(points) // columns)
+    figure = Figure(figsize=(4.4 * columns, 4.2 * n_rows + 1))
+    shown = np.unique(labels)
+    for place, (name, where) in enumerate(points.items(), start=1):
+        axes = figure.add_subplot(n_rows, columns, place)
+        for order, label in enumerate(shown):
+            inside = labels == label
+            style: dict[str, Any] = {"color": PALETTE[order % 20], "marker": MARKERS[order // 20 % len(MARKERS)]}
+            axes.scatter(where[inside, 0], where[inside, 1], s=12, linewidths=0, label=names[label], **style)
+        axes.set_title(name, fontsize=11)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    handles, texts = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncols=4, fontsize=8, markerscale=2)
+    return png(figure)
+
+
+def project(embeddings: npt.NDArray[np.floating], seed: int) -> npt.NDArray[np.floating]:
+    """t-SNE of the embeddings to the plane (scikit-learn), shape (n_images, 2); PCA where there are under 10."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if len(embeddings) < 10:
+        flat = PCA(min(2, *embeddings.shape), random_state=seed).fit_transform(embeddings)
+        return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+    perplexity = min(30.0, (len(embeddings) - 1) / 3)
+    points: npt.NDArray[np.floating] = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        embeddings.astype(np.float64)
+    )
+    return points
+
+
+def category_bars(evaluations: Sequence[Evaluation]) -> bytes:
+    """Recall@1 of each category, a bar a model; the categories by size."""
+    rows = sorted(evaluations[0].categories, key=lambda row: -row["n_images"])
+    figure = Figure(figsize=(11, 0.09 * len(rows) * (len(evaluations) + 1) + 1.2))
+    axes = figure.add_subplot()
+    height = 0.8 / len(evaluations)
+    for number, evaluation in enumerate(evaluations):
+        value = {row["category"]: row["recall_at_1"] or 0.0 for row in evaluation.categories}
+        where = np.arange(len(rows)) + (number - (len(evaluations) - 1) / 2) * height
+        lengths = [value[row["category"]] for row in rows]
+        axes.barh(where, lengths, height * 0.9, color=PALETTE[number % len(PALETTE)], label=evaluation.model)
+    axes.set_yticks(range(len(rows)), [f"{row['category']} ({row['n_images']})" for row in rows], fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("coarse recall@1 (test pictures of the category in brackets)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.09), ncols=len(evaluations))
+    return png(figure)

@@ -1,0 +1,56 @@
+"""The summary in words: who wins, by how much, and how certain that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hierderm.evaluate.summary import Difference, Evaluation, paired_difference
+from hierderm.report.names import HEADLINES, metric_name
+
+
+def headline_sentences(evaluations: Sequence[Evaluation], confidence: float) -> list[str]:
+    """For each headline metric one sentence: the leader, whom it beats beyond doubt, and whom it does not."""
+    sentences = []
+    for key in HEADLINES:
+        scored = [e for e in evaluations if e.get(key) is not None and not np.isnan(e[key].value)]
+        if not scored:
+            continue
+        leader = max(scored, key=lambda e: e[key].value)
+        others = [paired_difference(leader, e, key, confidence) for e in scored if e is not leader]
+        beaten = [d for d in others if d is not None and d.resolved]
+        open_ = [d for d in others if d is not None and not d.resolved]
+        text = f"{metric_name(*key)}: {leader.model} leads with {leader[key].value:.3f}"
+        if beaten:
+            text += f"; it is better than {_list(d.reference for d in beaten)} beyond the interval"
+        if open_:
+            text += f"; its lead over {_list(f'{d.reference} ({_signed(d)})' for d in open_)} is not resolved"
+        sentences.append(text + ".")
+    return sentences
+
+
+def focus_sentences(differences: Sequence[Difference]) -> list[str]:
+    """For each rival of the focus model one sentence with the metrics it wins, loses and leaves open."""
+    sentences = []
+    for reference in dict.fromkeys(d.reference for d in differences):
+        against = [d for d in differences if d.reference == reference]
+        wins = [d for d in against if d.resolved and d.value > 0]
+        losses = [d for d in against if d.resolved and d.value < 0]
+        unresolved = [d for d in against if not d.resolved]
+        parts = [
+            f"{verb} {_list(f'{metric_name(d.level, d.name)} ({_signed(d)})' for d in some)}"
+            for verb, some in (("better in", wins), ("worse in", losses), ("not told apart in", unresolved))
+            if some
+        ]
+        sentences.append(f"{against[0].model} against {reference}: {'; '.join(parts)}.")
+    return sentences
+
+
+def _signed(difference: Difference) -> str:
+    return f"{difference.value:+.3f}, {difference.low:+.3f} to {difference.high:+.3f}"
+
+
+def _list(items: object) -> str:
+    words = list(items)  # type: ignore[call-overload]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

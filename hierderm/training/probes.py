@@ -1,0 +1,86 @@
+"""Baselines on frozen features, learnt from the training split alone: a linear probe and LDA (scikit-learn)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from hierderm.embeddings import unit_length
+from hierderm.errors import ConfigError
+from hierderm.taxonomy import IntArray
+
+FloatArray = npt.NDArray[np.floating]
+PENALTIES = (0.001, 0.01, 0.1, 1.0)  # inverse strength of the probe's L2 penalty
+SHRINKAGES = (0.1, 0.3, 0.6, 0.9)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted baseline: `embed` makes unit-length embeddings, `probabilities` those of all conditions."""
+
+    name: str
+    setting: float
+    embed: Callable[[FloatArray], npt.NDArray[np.float32]]
+    probabilities: Callable[[FloatArray], npt.NDArray[np.float32]]
+
+
+def fit_probe(
+    method: str,
+    features: FloatArray,
+    fine: IntArray,
+    n_fine: int,
+    score: Callable[[Probe], float],
+) -> Probe:
+    """The 'linear_probe' or 'lda' whose strength of regularisation has the best `score` (on validation).
+
+    `features`: of the training images, shape (n_images, dim); `fine`: their conditions, shape (n_images,).
+    """
+    if len(np.unique(fine)) < 2:
+        raise ConfigError(f"{method} needs at least two conditions in the training split, got one.")
+    if method == "linear_probe":
+        probes = [_linear_probe(features, fine, n_fine, penalty) for penalty in PENALTIES]
+    else:
+        probes = [_lda(features, fine, n_fine, shrinkage) for shrinkage in SHRINKAGES]
+    return max(probes, key=score)
+
+
+def _linear_probe(features: FloatArray, fine: IntArray, n_fine: int, penalty: float) -> Probe:
+    """Multinomial logistic regression on standardised features; its embedding is the centred logits."""
+    scaler = StandardScaler().fit(features)
+    model = LogisticRegression(C=penalty, max_iter=1000).fit(scaler.transform(features), fine)
+
+    def embed(new: FloatArray) -> npt.NDArray[np.float32]:
+        logits = model.decision_function(scaler.transform(new))
+        logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits  # two classes: one column
+        return unit_length(logits - logits.mean(axis=1, keepdims=True))
+
+    def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
+        return _all_conditions(model.predict_proba(scaler.transform(new)), model.classes_, n_fine)
+
+    return Probe("linear_probe", penalty, embed, probabilities)
+
+
+def _lda(features: FloatArray, fine: IntArray, n_fine: int, shrinkage: float) -> Probe:
+    """Fisher's discriminants of the conditions, shrunk, as conditions have few images; the projection embeds."""
+    scaler = StandardScaler().fit(features)
+    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(scaler.transform(features), fine)
+
+    def embed(new: FloatArray) -> npt.NDArray[np.float32]:
+        return unit_length(model.transform(scaler.transform(new)))
+
+    def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
+        return _all_conditions(model.predict_proba(scaler.transform(new)), model.classes_, n_fine)
+
+    return Probe("lda", shrinkage, embed, probabilities)
+
+
+def _all_conditions(probabilities: FloatArray, classes: IntArray, n_fine: int) -> npt.NDArray[np.float32]:
+    result = np.zeros((len(probabilities), n_fine), dtype=np.float32)
+    result[:, classes] = probabilities
+    return result
