@@ -21,7 +21,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch.nn.functional import logsigmoid, normalize
+from torch.nn.functional import logsigmoid
 
 from hierderm.data.synthetic import Recipe, generate
 from hierderm.model.tiny import CAPTION_LENGTH, FOLDER, random_siglip

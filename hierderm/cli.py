@@ -26,34 +26,16 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-taxonomy_app = typer.Typer(help="Look at, check and make taxonomies.", no_args_is_help=True, rich_markup_mode="markdown")
-data_app = typer.Typer(help="Make a checked table of cases from your data.", no_args_is_help=True, rich_markup_mode="markdown")
+taxonomy_app = typer.Typer(
+    help="Look at, check and make taxonomies.", no_args_is_help=True, rich_markup_mode="markdown"
+)
+data_app = typer.Typer(
+    help="Make a checked table of cases from your data.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(data_app, name="data")
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
-DEMO = {
-    "name": "demo",
-    "focus": "hierarchical",
-    "training": {"epochs": 6},
-    "models": [
-        {"name": "vanilla", "method": "vanilla", "note": "the backbone as it is"},
-        {"name": "linear-probe", "method": "linear_probe", "note": "logistic regression on the conditions, vanilla features"},
-        {"name": "lda", "method": "lda", "note": "linear discriminants of the conditions, vanilla features"},
-        {
-            "name": "flat-fine",
-            "note": "both losses on the conditions",
-            "set": {"loss.contrastive_level": "fine", "loss.schedule": "joint"},
-        },
-        {
-            "name": "flat-coarse",
-            "note": "both losses on the categories",
-            "set": {"loss.classification_level": "coarse", "loss.schedule": "joint"},
-        },
-        {"name": "hierarchical", "note": "contrastive loss on the categories, then the conditions"},
-    ],
-}  # fmt: skip
-
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
 TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]
@@ -93,7 +75,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None: ...
 
 
@@ -121,7 +105,11 @@ def taxonomy_show(
 
     tree = load_taxonomy(name)
     nodes = [
-        {"level": tree.level_names[level], "name": node.name, "parent": tree.names(level - 1)[node.parent] if level else None}
+        {
+            "level": tree.level_names[level],
+            "name": node.name,
+            "parent": tree.names(level - 1)[node.parent] if level else None,
+        }
         for level, of_level in enumerate(tree.levels)
         for node in of_level
     ]
@@ -163,7 +151,9 @@ def taxonomy_from_csv(
     frame, columns = read_frame(table), [name.strip() for name in levels.split(",")]
     for name in columns:
         if name not in frame:
-            raise CaseTableError(f"{table.name} has no column '{name}'.{suggest(name, frame.columns)} It has {list(frame)}.")
+            raise CaseTableError(
+                f"{table.name} has no column '{name}'.{suggest(name, frame.columns)} It has {list(frame)}."
+            )
     cells = frame[columns].apply(lambda column: column.str.strip())
     empty = (cells == "").any(axis=1)
     if empty.any() or cells.empty:
@@ -179,7 +169,15 @@ def taxonomy_from_csv(
 
 
 def _write_checked(
-    frame: Any, tree: Taxonomy, root: Path, out: Path, source: str, unreadable: Any, unknown: Any, as_json: bool, **more: Any
+    frame: Any,
+    tree: Taxonomy,
+    root: Path,
+    out: Path,
+    source: str,
+    unreadable: Any,
+    unknown: Any,
+    as_json: bool,
+    **more: Any,
 ) -> None:
     from hierderm.data.cases import check_cases
 
@@ -214,7 +212,9 @@ def data_csv(
     column: Annotated[
         list[str] | None, typer.Option(help="Our column = yours, e.g. condition=diagnosis; repeat for several.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder that image paths start at; the table's by default.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder that image paths start at; the table's by default.")
+    ] = None,
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
     as_json: JsonFlag = False,
@@ -240,7 +240,9 @@ def data_csv(
 def data_folder(
     folder: Annotated[Path, typer.Argument(help="<category>/<condition>/*.jpg, or <condition>/*.jpg with --taxonomy.")],
     out: OutFile,
-    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped id or a file; not needed with categories.")] = "",
+    taxonomy: Annotated[
+        str, typer.Option("--taxonomy", "-t", help="A shipped id or a file; not needed with categories.")
+    ] = "",
     case_pattern: Annotated[str, typer.Option(help="Regular expression that finds the case id in a file name.")] = "",
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
@@ -420,9 +422,13 @@ def train(
 def embed(
     table: Annotated[Path, typer.Argument(help="A table of cases.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of embeddings to write.")],
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model folder of a run, e.g. runs/first/model.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Model folder of a run, e.g. runs/first/model.")
+    ] = None,
     backbone: Annotated[str, typer.Option(help="Or a backbone by name, untrained: the vanilla baseline.")] = "",
-    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="The table's tree; the model's own by default.")] = "",
+    taxonomy: Annotated[
+        str, typer.Option("--taxonomy", "-t", help="The table's tree; the model's own by default.")
+    ] = "",
     unreadable: Unreadable = "error",
     workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
 ) -> None:
@@ -467,7 +473,9 @@ def embed(
 def evaluate(
     embeddings: Annotated[Path, typer.Argument(help="A folder that `hierderm embed` wrote.")],
     taxonomy: TaxonomyName,
-    cases: Annotated[Path | None, typer.Option(help="Split table; by default the split stored with the embeddings.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="Split table; by default the split stored with the embeddings.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
     as_json: JsonFlag = False,
 ) -> None:
@@ -558,9 +566,10 @@ def demo(
     as_json: JsonFlag = False,
 ) -> None:
     """The comparison on the built-in data, offline, in a few minutes: what hierderm does, in one command."""
-    from hierderm.config import build_config
+    from hierderm.config import load_config
+    from hierderm.files import shipped
 
-    _compare(build_config(DEMO), out, as_json)
+    _compare(load_config(shipped("experiments") / "three_way.toml"), out, as_json)
 
 
 @app.command("config")

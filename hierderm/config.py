@@ -53,13 +53,17 @@ class SplitConfig:
     folds: Annotated[NotNegative, _doc("k of a k-fold split, 0 for hold-out")] = 0
     fold: Annotated[NotNegative, _doc("which fold is the test, from 0")] = 0
     near_duplicates: Annotated[
-        int, Field(ge=-1, le=255), _doc("pictures whose hashes differ in at most this of 256 bits stay together; -1 off")
+        int,
+        Field(ge=-1, le=255),
+        _doc("pictures whose hashes differ in at most this of 256 bits stay together; -1 off"),
     ] = 16
     seed: Annotated[int, _doc("seed of the division")] = 0
 
     def __post_init__(self) -> None:
-        if self.folds == 1 or self.folds and self.fold >= self.folds:
-            raise ValueError(f"folds must be 0 or at least 2 and fold below it, got folds {self.folds}, fold {self.fold}")
+        if self.folds == 1 or (self.folds and self.fold >= self.folds):
+            raise ValueError(
+                f"folds must be 0 or at least 2 and fold below it, got folds {self.folds}, fold {self.fold}"
+            )
         if self.test_fraction + self.validation_fraction >= 1:
             raise ValueError("test_fraction and validation_fraction must leave something for training")
 
@@ -100,7 +104,8 @@ class LossConfig:
         default_factory=dict
     )
     classification: Annotated[
-        str, _doc("'CrossEntropy', 'LogitAdjusted' (ours), a pytorch-metric-learning loss (no probabilities then), or ''")
+        str,
+        _doc("'CrossEntropy', 'LogitAdjusted' (ours), a pytorch-metric-learning loss (no probabilities then), or ''"),
     ] = "CrossEntropy"
     classification_level: Annotated[str, _doc("level of the tree that is classified")] = "fine"
     classification_weight: Annotated[float, Field(ge=0), _doc("factor of the classification loss")] = 1.0
@@ -108,14 +113,18 @@ class LossConfig:
     schedule: Annotated[
         Literal["joint", "coarse_then_fine"], _doc("both losses from the start, or the fine one faded in")
     ] = "coarse_then_fine"
-    coarse_fraction: Annotated[Fraction, _doc("share of the epochs before the classification loss has full weight")] = 0.3
+    coarse_fraction: Annotated[Fraction, _doc("share of the epochs before the classification loss has full weight")] = (
+        0.3
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
 class SamplerConfig:
     """How a batch is put together."""
 
-    kind: Annotated[Literal["hierarchical", "class_balanced", "shuffle"], _doc("how batches are drawn")] = "hierarchical"
+    kind: Annotated[Literal["hierarchical", "class_balanced", "shuffle"], _doc("how batches are drawn")] = (
+        "hierarchical"
+    )
     images_per_class: Annotated[Positive, _doc("images of one coarse class that stay together in a batch")] = 4
     balance: Annotated[Fraction, _doc("0: classes as frequent as they are, 1: all equally frequent")] = 0.25
 
@@ -139,7 +148,8 @@ class TrainingConfig:
     """The loop."""
 
     freeze: Annotated[
-        Literal["frozen", "last_blocks", "lora", "full"], _doc("what of the backbone learns; frozen caches its features")
+        Literal["frozen", "last_blocks", "lora", "full"],
+        _doc("what of the backbone learns; frozen caches its features"),
     ] = "last_blocks"
     last_blocks: Annotated[Positive, _doc("how many blocks learn with 'last_blocks'")] = 3
     lora_rank: Annotated[Positive, _doc("rank of the adapters with 'lora'")] = 8
@@ -179,9 +189,9 @@ class ModelEntry:
     """One row of a comparison: a method, and the settings in which it differs from the rest."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$"), _doc("its name in tables and folders")]
-    method: Annotated[
-        Literal["train", "vanilla", "linear_probe", "lda"], _doc("how its embedding comes about")
-    ] = "train"
+    method: Annotated[Literal["train", "vanilla", "linear_probe", "lda"], _doc("how its embedding comes about")] = (
+        "train"
+    )
     note: Annotated[str, _doc("one line for the report")] = ""
     set: Annotated[Options, _doc("settings that differ, e.g. {'loss.contrastive_level': 'fine'}")] = field(
         default_factory=dict

@@ -114,4 +114,4 @@ def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     if not np.isfinite(vectors).all() or (length == 0).any():
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1) | (length[:, 0] == 0))[0])
         raise EmbeddingError(f"embeddings must be finite and not zero, row {row} is.")
-    return (vectors / length).astype(np.float32)
+    return np.asarray(vectors / length, dtype=np.float32)

@@ -43,3 +43,9 @@ def file_hash(path: Path) -> str:
 def text_hash(text: str) -> str:
     """Twelve hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def shipped(folder: str) -> Path:
+    """A folder of data that lies at the top of the repository and inside the package of a wheel."""
+    inside = Path(__file__).parent / "shipped" / folder
+    return inside if inside.is_dir() else Path(__file__).parents[1] / folder

@@ -89,9 +89,7 @@ def load_cases(config: Config, folder: Path, say: Say = silent) -> CaseTable:
     elif not taxonomy:
         raise ConfigError("data.taxonomy must name a taxonomy for your own table: a shipped id or a file.")
     say("Checking table and pictures ...")
-    return read_cases(
-        path, load_taxonomy(taxonomy), image_root=root, unreadable=data.unreadable, unknown=data.unknown
-    )
+    return read_cases(path, load_taxonomy(taxonomy), image_root=root, unreadable=data.unreadable, unknown=data.unknown)
 
 
 def _limit(config: Config, table: CaseTable) -> CaseTable:
@@ -185,7 +183,8 @@ def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
     features = None
     if config.training.freeze == "frozen":
         say("Caching the frozen backbone's features ...")
-        features = tuple(torch.from_numpy(cached_features(config, backbone, part, folder)) for part in (train, validation))
+        of_train, of_validation = (cached_features(config, backbone, part, folder) for part in (train, validation))
+        features = torch.from_numpy(of_train), torch.from_numpy(of_validation)
     module = TrainingModule(network, config, train, validation, score_validation, features)
     network.train()
     history = run_training(module, folder)
@@ -297,7 +296,9 @@ def own_config(config: Config, entry: ModelEntry) -> Config:
     """The configuration of one row: the common one with the entry's settings laid over it."""
     shared = [key for key in entry.set if key.split(".")[0] in ("data", "split", "evaluation", "models", "name")]
     if shared:
-        raise ConfigError(f"model '{entry.name}' must not change {shared}: all models share data, split and evaluation.")
+        raise ConfigError(
+            f"model '{entry.name}' must not change {shared}: all models share data, split and evaluation."
+        )
     settings: Mapping[str, Any] = {**entry.set, "name": entry.name, "models": []}
     return with_overrides(config, settings, source=f"model '{entry.name}'")
 

@@ -132,7 +132,7 @@ class Taxonomy:
 
     def to_level(self, fine: npt.ArrayLike, level: int) -> IntArray:
         """Condition numbers (any shape) to the numbers of their ancestors on `level`."""
-        return self.ancestors[np.asarray(fine, dtype=np.int64), level]
+        return np.asarray(self.ancestors[np.asarray(fine, dtype=np.int64), level])
 
     @cached_property
     def lca_height(self) -> IntArray:
@@ -141,7 +141,7 @@ class Taxonomy:
         0 for a condition with itself, 1 for siblings, `n_levels` where only the (unnamed) root is shared.
         """
         agree = self.ancestors[:, None, :] == self.ancestors[None, :, :]
-        return self.n_levels - agree.sum(axis=2, dtype=np.int64)
+        return np.asarray(self.n_levels - agree.sum(axis=2, dtype=np.int64))
 
     @cached_property
     def tree_distance(self) -> IntArray:
@@ -158,7 +158,7 @@ class Taxonomy:
 
     def membership(self, level: int = 0) -> FloatArray:
         """The matrix of 'is under', shape (n_fine, n_level), float64, entries 0 or 1."""
-        return np.eye(self.size(level))[self.ancestors[:, level]]
+        return np.asarray(np.eye(self.size(level))[self.ancestors[:, level]])
 
     # --- new trees from this one ---------------------------------------------------------------------------------
 

@@ -16,11 +16,10 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
-from hierderm.files import write_atomically
+from hierderm.files import shipped, write_atomically
 from hierderm.taxonomy import KINDS, Node, Taxonomy, fold
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
@@ -38,9 +37,7 @@ class _Row:
 
 def shipped_taxonomies() -> dict[str, Path]:
     """The trees that come with hierderm, by id."""
-    inside = Path(str(files("hierderm"))) / "taxonomies"  # in a wheel
-    folder = inside if inside.is_dir() else Path(__file__).parents[1] / "taxonomy"  # in a checkout
-    return {path.stem: path for path in sorted(folder.glob("*.csv"))}
+    return {path.stem: path for path in sorted(shipped("taxonomy").glob("*.csv"))}
 
 
 def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
@@ -105,9 +102,7 @@ def _read_head(text: str, fault: Callable[[int, str], None]) -> tuple[dict[str, 
     return head, n_head
 
 
-def _read_rows(
-    text: str, n_head: int, level_names: Sequence[str], fault: Callable[[int, str], None]
-) -> Iterator[_Row]:
+def _read_rows(text: str, n_head: int, level_names: Sequence[str], fault: Callable[[int, str], None]) -> Iterator[_Row]:
     reader = csv.DictReader(io.StringIO("\n".join(text.splitlines()[n_head:])), restkey="", restval="")
     present = reader.fieldnames or []
     for column in present:

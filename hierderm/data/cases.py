@@ -177,8 +177,8 @@ def check_cases(
     """The one check of a table: every fault is found, and all are raised in one CaseTableError with row numbers.
 
     Rows are numbered as a spreadsheet shows them, the header being row 1. Rows with an unreadable picture or an
-    unknown condition are faults, or with "exclude" are left out and listed in `CaseTable.excluded`. `decode` reads every
-    picture; without it files only have to exist, and without `check_pictures` not even that (embeddings suffice).
+    unknown condition are faults, or with "exclude" are left out and listed in `CaseTable.excluded`. `decode` reads
+    every picture; without it files only have to exist, and without `check_pictures` not even that (embeddings suffice).
     """
     _require_columns(frame, source)
     frame = _clean(frame)
@@ -199,6 +199,10 @@ def check_cases(
     kept = frame.drop(index=list(excluded)).reset_index(drop=True)
     kept[c.CONDITION] = [taxonomy.names()[taxonomy.index(name)] for name in kept[c.CONDITION]]
     return CaseTable(kept, taxonomy, root, tuple(excluded.values()))
+
+
+def _positions(wrong: pd.Series) -> list[int]:
+    return [int(i) for i in np.flatnonzero(wrong)]
 
 
 def _row(source: str, position: int) -> str:
@@ -240,9 +244,9 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
 def _id_faults(frame: pd.DataFrame, source: str) -> list[Fault]:
     faults = []
     for name in c.REQUIRED:
-        faults += [Fault(_row(source, i), f"{name} must not be empty.") for i in np.flatnonzero(frame[name] == "")]
+        faults += [Fault(_row(source, i), f"{name} must not be empty.") for i in _positions(frame[name] == "")]
     repeated = frame[c.IMAGE_ID].duplicated() & (frame[c.IMAGE_ID] != "")
-    for i in np.flatnonzero(repeated):
+    for i in _positions(repeated):
         value = frame[c.IMAGE_ID].iloc[i]
         first = int(np.flatnonzero(frame[c.IMAGE_ID] == value)[0])
         faults.append(Fault(_row(source, i), f"image_id '{value}' is already that of row {first + 2}."))
@@ -253,7 +257,7 @@ def _split_faults(frame: pd.DataFrame, source: str) -> list[Fault]:
     if c.SPLIT not in frame:
         return []
     faults = []
-    for i in np.flatnonzero(~frame[c.SPLIT].isin([*c.SPLITS, ""])):
+    for i in _positions(~frame[c.SPLIT].isin([*c.SPLITS, ""])):
         value = frame[c.SPLIT].iloc[i]
         faults.append(Fault(_row(source, i), f"split must be one of {list(c.SPLITS)}, got '{value}'."))
     first: dict[str, tuple[str, int]] = {}
@@ -273,7 +277,7 @@ def _range_faults(frame: pd.DataFrame, source: str) -> list[Fault]:
         given = frame[name].astype(object).where(frame[name].notna() & (frame[name].astype(str) != ""), None)
         numbers = pd.to_numeric(given, errors="coerce")
         wrong = given.notna() & ~(numbers.between(low, high) & (numbers % 1 == 0))
-        for i in np.flatnonzero(wrong):
+        for i in _positions(wrong):
             what = f"{name} must be a whole number from {low} to {high} or empty, got '{given.iloc[i]}'."
             faults.append(Fault(_row(source, i), what))
         frame[name] = numbers.astype("Int64") if not wrong.any() else numbers

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-FloatImage = npt.NDArray[np.float32]
+FloatImage = npt.NDArray[np.floating]
 
 # The ten swatches of the Monk Skin Tone scale (Monk 2019, published as sRGB).
 MONK_TONES = (
@@ -126,7 +126,7 @@ def _positions(lesions: Lesions, rng: np.random.Generator) -> npt.NDArray[np.flo
 
 def _turned(points: npt.NDArray[np.float64], angle: float) -> npt.NDArray[np.float64]:
     cos, sin = np.cos(angle), np.sin(angle)
-    return points @ np.array([[cos, sin], [-sin, cos]])
+    return np.asarray(points @ np.array([[cos, sin], [-sin, cos]]))
 
 
 def _paint(
@@ -247,9 +247,7 @@ _LESION_PAINTERS = {
 }
 
 
-def _on_body(
-    flesh: FloatImage, patient: Patient, x: FloatImage, y: FloatImage, rng: np.random.Generator
-) -> FloatImage:
+def _on_body(flesh: FloatImage, patient: Patient, x: FloatImage, y: FloatImage, rng: np.random.Generator) -> FloatImage:
     """Round the limb and put cloth or a wall behind it; fold lines on hands and feet."""
     turn = rng.uniform(0, np.pi)
     across = x * np.cos(turn) + y * np.sin(turn) - rng.uniform(-0.15, 0.15)

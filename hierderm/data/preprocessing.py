@@ -46,13 +46,16 @@ class Preprocessing:
         """The resized picture, shape (3, size, size), uint8."""
         image = v2.functional.pil_to_tensor(picture) if isinstance(picture, Image.Image) else picture
         if self.fit == "squash":
-            return F.resize(image, [self.size, self.size], self.mode, antialias=True)
+            squashed: Tensor = F.resize(image, [self.size, self.size], self.mode, antialias=True)
+            return squashed
         short = round(self.size / self.crop_fraction)
-        return F.center_crop(F.resize(image, [short], self.mode, antialias=True), [self.size, self.size])
+        cropped: Tensor = F.center_crop(F.resize(image, [short], self.mode, antialias=True), [self.size, self.size])
+        return cropped
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 in [0, 255], shape (..., 3, h, w), to what the backbone takes, float32."""
-        return F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std))
+        normalised: Tensor = F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std))
+        return normalised
 
     def __call__(self, picture: Image.Image | Tensor) -> Tensor:
         """A picture as the backbone takes it, shape (3, size, size), float32."""

@@ -56,7 +56,7 @@ def read_scin(cases_csv: Path, labels_csv: Path, *, monk_pool: str = "us") -> Sc
     faults = _join_faults(cases, cases_csv.name, labels, labels_csv.name)
     label_rows: dict[str, dict[str, Any]] = {}
     counts: Counter[str] = Counter()
-    for number, row in enumerate(labels.to_dict("records")):
+    for number, row in enumerate(_records(labels)):
         try:
             weights = _weights(str(row[WEIGHTED_LABEL]))
             fitzpatrick = _dermatologist_fitzpatrick(row)
@@ -77,7 +77,7 @@ def read_scin(cases_csv: Path, labels_csv: Path, *, monk_pool: str = "us") -> Sc
     if faults:
         raise CaseTableError(describe_faults(f"SCIN has {len(faults)} fault(s):", faults))
     rows = []
-    for row in cases.to_dict("records"):
+    for row in _records(cases):
         if row["case_id"] in label_rows:
             counts["cases"] += 1
             rows += _image_rows(row, label_rows[row["case_id"]])
@@ -85,6 +85,10 @@ def read_scin(cases_csv: Path, labels_csv: Path, *, monk_pool: str = "us") -> Sc
         raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and a picture.")
     counts["images"] = len(rows)
     return ScinTable(frame_from_rows(rows), dict(counts))
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _require(frame: pd.DataFrame, path: Path, names: list[str]) -> None:

@@ -129,7 +129,7 @@ def long_tail(n_cases: int, n_conditions: int, largest: float = LARGEST_SHARE) -
 
     def shares(b: float) -> npt.NDArray[np.float64]:
         weights = 1 / (rank + b)
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
     few = n_conditions * largest <= 1  # the first can't have a smaller share than the mean
     b = 1e6 if few else 0.0 if shares(0)[0] <= largest else brentq(lambda b: shares(b)[0] - largest, 0, 1e6)

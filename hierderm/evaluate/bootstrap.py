@@ -18,7 +18,7 @@ def case_draws(case_ids: npt.NDArray[np.str_], n_rounds: int, seed: int) -> npt.
     n_cases = int(cases.max()) + 1
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=n_rounds)
-    return draws[:, cases].astype(np.uint16)
+    return np.asarray(draws[:, cases], dtype=np.uint16)
 
 
 def resampled_means(values: FloatArray, draws: npt.NDArray[np.uint16]) -> FloatArray:
@@ -29,7 +29,7 @@ def resampled_means(values: FloatArray, draws: npt.NDArray[np.uint16]) -> FloatA
     weights = draws[:, known].astype(np.float64)
     total = weights.sum(axis=1)
     sums = weights @ values[known]
-    return np.divide(sums, total, out=np.full(len(draws), np.nan), where=total > 0)
+    return np.asarray(np.divide(sums, total, out=np.full(len(draws), np.nan), where=total > 0))
 
 
 def interval(value: float, replicates: FloatArray, confidence: float = 0.95) -> tuple[float, float]:

@@ -23,7 +23,7 @@ def kmeans_clusters(embeddings: npt.NDArray[np.floating], k: int, seed: int) -> 
     `k` is cut to the number of distinct embeddings. On unit vectors k-means is close to spherical k-means.
     """
     k = min(k, len(np.unique(embeddings, axis=0)))
-    return KMeans(k, n_init=1, random_state=seed).fit(embeddings).labels_.astype(np.int64)
+    return np.asarray(KMeans(k, n_init=1, random_state=seed).fit(embeddings).labels_, dtype=np.int64)
 
 
 def contingency(labels: IntArray, clusters: IntArray, weights: npt.NDArray[np.integer] | None = None) -> IntArray:
@@ -31,7 +31,7 @@ def contingency(labels: IntArray, clusters: IntArray, weights: npt.NDArray[np.in
     n_labels, n_clusters = int(labels.max()) + 1, int(clusters.max()) + 1
     table = np.bincount(labels * n_clusters + clusters, weights=weights, minlength=n_labels * n_clusters)
     table = table.reshape(n_labels, n_clusters).astype(np.int64)
-    return table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
+    return np.asarray(table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0])
 
 
 def agreement(table: IntArray) -> dict[str, float]:

@@ -175,14 +175,14 @@ def _clustering_metrics(
     k = len(np.unique(labels))
     runs = [kmeans_clusters(table.embeddings, k, config.seed + run) for run in range(config.kmeans_seeds)]
     on_all = [agreement(contingency(labels, clusters)) for clusters in runs]
-    rounds = [
-        agreement(contingency(labels, runs[number % len(runs)], weights)) for number, weights in enumerate(draws)
-    ]
+    rounds = [agreement(contingency(labels, runs[number % len(runs)], weights)) for number, weights in enumerate(draws)]
     result = []
     for name in AGREEMENT:
         value = float(np.mean([scores[name] for scores in on_all]))
         of_rounds = np.array([scores[name] for scores in rounds])
-        result.append((Metric(level, name, value, *interval(value, of_rounds, config.confidence), len(labels)), of_rounds))
+        result.append(
+            (Metric(level, name, value, *interval(value, of_rounds, config.confidence), len(labels)), of_rounds)
+        )
     return result
 
 
@@ -225,7 +225,9 @@ def paired_difference(model: Evaluation, reference: Evaluation, key: Key, confid
     return Difference(*key, model.model, reference.model, value, low, high)
 
 
-def mean_map_at_r(embeddings: npt.NDArray[np.float32], labels: list[IntArray], cases: npt.NDArray[np.str_]) -> FloatArray:
+def mean_map_at_r(
+    embeddings: npt.NDArray[np.float32], labels: list[IntArray], cases: npt.NDArray[np.str_]
+) -> FloatArray:
     """MAP@R of each level, shape (n_levels,): what training monitors. 0 where no query has a relevant image."""
     scores = retrieval_scores(embeddings, labels, cases)
     return np.array([np.nanmean(s.map_at_r) if s.n_skipped < len(s.map_at_r) else 0.0 for s in scores])

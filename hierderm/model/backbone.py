@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hierderm.config import BackboneConfig
-from hierderm.errors import CheckpointError, suggest
 from hierderm.data.preprocessing import Preprocessing
+from hierderm.errors import CheckpointError, suggest
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
 
 TINY = "hierderm:tiny"
@@ -132,7 +132,7 @@ def _load_transformers(name: str, source: str, weights: str) -> Backbone:
 def _preprocessor_config(source: str) -> dict[str, Any]:
     path = Path(source) / "preprocessor_config.json"
     if not path.is_file():
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         path = Path(str(cached_file(source, "preprocessor_config.json")))
     content: dict[str, Any] = json.loads(path.read_text())
@@ -173,7 +173,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _load_timm(model: str, weights: str, **options: Any) -> Backbone:
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
     name = f"timm:{model}"
     if weights in ("pretrained", "random"):

@@ -13,12 +13,19 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 
+IMAGE_SIZE = 96  # pixels a side
 CAPTION_LENGTH = 16  # tokens; captions are padded to it, as SigLIP's are to 64
 FOLDER = Path(__file__).parents[1] / "weights" / "siglip-tiny"
 
 
 def siglip_config(
-    *, vocabulary: int, image_size: int = 96, patch_size: int = 12, width: int = 128, depth: int = 6, text_depth: int = 2
+    *,
+    vocabulary: int,
+    image_size: int = IMAGE_SIZE,
+    patch_size: int = 12,
+    width: int = 128,
+    depth: int = 6,
+    text_depth: int = 2,
 ) -> SiglipConfig:
     """A SigLIP of `width` in both towers; the defaults are `hierderm:tiny`, 1.9 million weights."""
     tower = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": 4}
@@ -54,7 +61,7 @@ def random_siglip(captions: Iterable[str], folder: Path, **shape: int) -> Siglip
 
     tokenizer = caption_tokenizer(captions)
     config = siglip_config(vocabulary=len(tokenizer), **shape)
-    size = config.vision_config.image_size
+    size = shape.get("image_size", IMAGE_SIZE)
     model = SiglipModel(config)
     # transformers draws these two at random; SigLIP begins at 10 and -10 (arXiv 2303.15343, section 3.2).
     torch.nn.init.constant_(model.logit_scale, math.log(10.0))

@@ -189,12 +189,17 @@ def _example_groups(table: CaseTable, row: Row) -> list[dict[str, Any]]:
     groups = []
     for title, rows_of_kind in (
         ("Nearest case has the same condition", fine[nearest] == fine),
-        ("Nearest case has another condition of the same category", (fine[nearest] != fine) & (coarse[nearest] == coarse)),
+        (
+            "Nearest case has another condition of the same category",
+            (fine[nearest] != fine) & (coarse[nearest] == coarse),
+        ),
         ("Nearest case is of another category", coarse[nearest] != coarse),
     ):
         queries = rng.permutation(np.flatnonzero(rows_of_kind))[:N_EXAMPLES]
         share = f"{rows_of_kind.mean():.0%} of {len(frame)} queries"
-        lines = [[_tile(table, frame, i, query, fine, coarse) for i in (query, *neighbours[query])] for query in queries]
+        lines = [
+            [_tile(table, frame, i, query, fine, coarse) for i in (query, *neighbours[query])] for query in queries
+        ]
         groups.append({"title": title, "share": share, "lines": lines})
     return groups
 

@@ -16,7 +16,7 @@ DISCLAIMER = (
 
 def model_card(config: Config, table: CaseTable, history: pd.DataFrame) -> str:
     """Markdown: what the model is, on what it was trained, how it was chosen, and what it must not be used for."""
-    best = history.loc[history[config.training.monitor].idxmax()]
+    best = history.iloc[int(history[config.training.monitor].to_numpy().argmax())]
     images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
     tree, loss = table.taxonomy, config.loss
     coarse = f"{loss.contrastive} on {loss.contrastive_level}" if loss.contrastive else "none"

@@ -40,5 +40,6 @@ def _add_adapters(backbone: Backbone, rank: int) -> None:
 
 def merge_adapters(backbone: Backbone) -> None:
     """Fold adapters, where there are any, into the weights they adapt: the encoder is plain again."""
-    if hasattr(backbone.encoder, "merge_and_unload"):
-        backbone.encoder = backbone.encoder.merge_and_unload()
+    merge = getattr(backbone.encoder, "merge_and_unload", None)
+    if merge is not None:
+        backbone.encoder = merge()

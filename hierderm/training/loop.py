@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 import pandas as pd
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from hierderm.errors import ConfigError, MissingExtraError
@@ -73,7 +74,7 @@ def run_training(module: TrainingModule, folder: Path) -> pd.DataFrame:
         )
         try:
             trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
-        except lightning.pytorch.utilities.exceptions.MisconfigurationException as error:
+        except MisconfigurationException as error:
             raise ConfigError(f"Lightning does not accept the training settings: {error}") from None
     if trainer.interrupted:
         raise KeyboardInterrupt

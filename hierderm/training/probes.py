@@ -67,7 +67,13 @@ def _linear_probe(features: FloatArray, fine: IntArray, n_fine: int, penalty: fl
 
 
 def _lda(features: FloatArray, fine: IntArray, n_fine: int, shrinkage: float) -> Probe:
-    """Fisher's discriminants of the conditions, shrunk, as conditions have few images; the projection embeds."""
+    """Fisher's discriminants of the conditions, shrunk, as conditions have few images; the projection embeds.
+
+    Conditions with a single image have no spread within: they are left out, unless all are such.
+    """
+    several = np.bincount(fine)[fine] > 1
+    if len(np.unique(fine[several])) > 1:
+        features, fine = features[several], fine[several]
     scaler = StandardScaler().fit(features)
     model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(scaler.transform(features), fine)
 
