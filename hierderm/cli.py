@@ -35,10 +35,16 @@ data_app = typer.Typer(
 app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(data_app, name="data")
 
-SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+PASS_ON = {"ignore_unknown_options": True}  # settings are flags that `_config` reads
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
 TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG.toml] [--section.setting VALUE]...", help="A TOML file, and settings laid over it."
+    ),
+]
 Unreadable = Annotated[
     Literal["error", "exclude"], typer.Option(help="Pictures that can't be read: stop, or leave out and list.")
 ]
@@ -333,7 +339,7 @@ def split(
     validation: Annotated[float, typer.Option(help="Share of the cases for validation.")] = 0.15,
     folds: Annotated[int, typer.Option(help="k of a k-fold split; 0 for hold-out.")] = 0,
     fold: Annotated[int, typer.Option(help="Which fold is the test.")] = 0,
-    near_duplicates: Annotated[int, typer.Option(help="Bits of 256 that look-alikes may differ in; -1 off.")] = 16,
+    near_duplicates: Annotated[int, typer.Option(help="Bits of 256 that look-alikes may differ in; -1 off.")] = 24,
     seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -371,17 +377,21 @@ def split(
 # --- models ------------------------------------------------------------------------------------------------------
 
 
-def _config(path: Path | None, flags: list[str]) -> Config:
-    """The file with flags such as `--training.epochs 5` laid over it."""
+def _config(arguments: list[str], *, file_needed: bool = False) -> Config:
+    """The configuration of `[CONFIG.toml] [--section.setting VALUE]...`: flags are laid over the file."""
     from hierderm.config import describe_fields, load_config, parse_value
     from hierderm.errors import suggest
 
+    path: Path | None = None
     overrides: dict[str, Any] = {}
-    rest = list(flags)
+    rest = list(arguments)
     known = [name for name, *_ in describe_fields()]
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
         name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("-") and path is None:
+            path = Path(flag + equals + value)
+            continue
         if not flag.startswith("--") or name not in known:
             raise ConfigError(f"unknown argument '{flag}'.{suggest(name, known)} List them with: hierderm config")
         if not equals:
@@ -389,6 +399,8 @@ def _config(path: Path | None, flags: list[str]) -> Config:
                 raise ConfigError(f"'{flag}' must be followed by a value.")
             value = rest.pop(0)
         overrides[name] = parse_value(value)
+    if path is None and file_needed:
+        raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
     return load_config(path, overrides)
 
 
@@ -396,11 +408,10 @@ def _unused_folder(name: str) -> Path:
     return Path("runs") / re.sub(r"[^\w.-]", "-", name)
 
 
-@app.command(context_settings=SETTINGS)
+@app.command(context_settings=PASS_ON)
 def train(
-    context: typer.Context,
-    config: Annotated[Path | None, typer.Argument(help="A TOML file; without it, defaults and flags.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/<name> by default.")] = None,
+    arguments: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/NAME by default.")] = None,
 ) -> None:
     """Train one model. A killed run goes on when the command is given again.
 
@@ -408,7 +419,7 @@ def train(
 
     Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.epochs 20 -o runs/first`
     """
-    settings = _config(config, context.args)
+    settings = _config(arguments or [])
     from hierderm.pipeline import prepare_cases, train_run
 
     folder = out or _unused_folder(settings.name)
@@ -543,11 +554,10 @@ def _print_table(report: dict[str, Any]) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(shown)
 
 
-@app.command(context_settings=SETTINGS)
+@app.command(context_settings=PASS_ON)
 def compare(
-    context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="A TOML file with [[models]], such as experiments/three_way.toml.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/<name> by default.")] = None,
+    arguments: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/NAME by default.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train and evaluate several models on one split and write report.html and report.json.
@@ -556,7 +566,7 @@ def compare(
 
     Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
-    settings = _config(config, context.args)
+    settings = _config(arguments or [], file_needed=True)
     _compare(settings, out or _unused_folder(settings.name), as_json)
 
 
@@ -597,7 +607,8 @@ def _default_toml(settings: list[tuple[str, str, Any, str]]) -> str:
         if dot and f"[{section}]" not in lines:
             lines += ["", f"[{section}]"]
         choices = f" ({kind})" if "|" in kind else ""
-        lines.append(f"{tomli_w.dumps({key: default}).strip()}  # {text}{choices}")
+        value = f"{key} = {{}}" if default == {} else tomli_w.dumps({key: default}).strip()
+        lines.append(f"{value}  # {text}{choices}")
     return "\n".join(lines)
 
 

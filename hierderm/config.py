@@ -56,7 +56,7 @@ class SplitConfig:
         int,
         Field(ge=-1, le=255),
         _doc("pictures whose hashes differ in at most this of 256 bits stay together; -1 off"),
-    ] = 16
+    ] = 24
     seed: Annotated[int, _doc("seed of the division")] = 0
 
     def __post_init__(self) -> None:

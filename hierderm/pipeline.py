@@ -21,11 +21,11 @@ from hierderm.data.cases import CaseTable, read_cases
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic import PRESETS, write_synthetic
 from hierderm.embeddings import EmbeddingTable, Provenance
-from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, suggest
+from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, Fault, suggest
 from hierderm.evaluate.summary import Evaluation, evaluate_embeddings, mean_map_at_r
 from hierderm.files import write_atomically, write_json
 from hierderm.report.rows import Row
-from hierderm.taxonomy_file import load_taxonomy, read_taxonomy
+from hierderm.taxonomy_file import load_taxonomy, read_taxonomy, write_taxonomy
 
 if TYPE_CHECKING:
     from hierderm.model.backbone import Backbone
@@ -56,8 +56,7 @@ def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[Case
             raise ConfigError(
                 f"{folder} holds results on other data or another split. Choose another --out, or delete the folder."
             )
-        table = read_cases(done, read_taxonomy(folder / "taxonomy.csv"), decode=False)
-        return table, SplitReport(**saved["split_report"]) if saved["split_report"] else None
+        return _prepared(folder), SplitReport(**saved["split_report"]) if saved["split_report"] else None
     table = _limit(config, load_cases(config, folder, say))
     report = None
     if config.split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
@@ -65,13 +64,18 @@ def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[Case
     else:
         say("Splitting by case, near-duplicate pictures together ...")
         table, report = split_cases(table, config.split)
-    from hierderm.taxonomy_file import write_taxonomy
-
     write_taxonomy(table.taxonomy, folder / "taxonomy.csv")
-    write_json(folder / "excluded.json", [str(fault) for fault in table.excluded])
+    write_json(folder / "excluded.json", [asdict(fault) for fault in table.excluded])
     table.write(done)
     write_json(stamp, {"settings": wanted, "split_report": asdict(report) if report else None})
-    return table, report
+    return _prepared(folder), report
+
+
+def _prepared(folder: Path) -> CaseTable:
+    """The table as every later step sees it, the first time and after a resumption alike."""
+    excluded = tuple(Fault(**fault) for fault in json.loads((folder / "excluded.json").read_text()))
+    table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
+    return replace(table, excluded=excluded)
 
 
 def load_cases(config: Config, folder: Path, say: Say = silent) -> CaseTable:
@@ -126,6 +130,7 @@ def train_run(config: Config, table: CaseTable, folder: Path, say: Say = silent)
     """Train one model, or continue a killed run, or load a finished one; all of it lies in `folder`."""
     from hierderm.model.checkpoint import load_model
 
+    _require_learning(config)
     claim_folder(config, table, folder)
     if (folder / "model" / "model.json").is_file():
         say("Already trained.")
@@ -172,7 +177,6 @@ def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
     start = time.monotonic()
     torch.manual_seed(config.training.seed)
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
-    _require_learning(config)
     model_config = config.model
     if config.loss.classification not in LOGIT_LOSSES:
         model_config = replace(model_config, classifier="none")
@@ -314,11 +318,9 @@ def _row(config: Config, entry: ModelEntry, table: CaseTable, folder: Path, say:
     else:
         say(f"{entry.name}: {entry.method.replace('_', ' ')} on frozen features ...")
         claim_folder(config, table, run_folder)
-        start = time.monotonic()
         test = _saved(run_folder / "test", lambda: _frozen_baseline(config, entry, table, folder))
-        seconds = time.monotonic() - start
-        notes = run_folder / "probe.json"
-        setting = json.loads(notes.read_text())["setting"] if notes.is_file() else ""
+        finished = json.loads((run_folder / "finished.json").read_text())
+        seconds, setting = finished["seconds"], finished["setting"]
     say(f"{entry.name}: evaluating ...")
     evaluation = evaluate_test(config, test, table, entry.name)
     write_json(run_folder / "evaluation.json", evaluation.to_dict())
@@ -337,6 +339,7 @@ def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder
     from hierderm.model.backbone import load_backbone
     from hierderm.training.probes import Probe, fit_probe
 
+    start = time.monotonic()
     backbone = load_backbone(config.backbone)
     train, validation, test = (table.part(split) for split in c.SPLITS)
     test_features = cached_features(config, backbone, test, folder)
@@ -346,7 +349,13 @@ def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder
         taxonomy_hash=table.taxonomy.content_hash,
         split_hash=table.split_hash,
     )
+
+    def finish(setting: str) -> None:
+        seconds = round(time.monotonic() - start, 1)
+        write_json(folder / "models" / entry.name / "finished.json", {"seconds": seconds, "setting": setting})
+
     if entry.method == "vanilla":
+        finish("")
         return EmbeddingTable(unit_length(test_features), test.frame, provenance)
     validation_features = cached_features(config, backbone, validation, folder)
 
@@ -355,5 +364,5 @@ def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder
 
     features = cached_features(config, backbone, train, folder)
     probe = fit_probe(entry.method, features, train.fine, table.taxonomy.size(-1), score)
-    write_json(folder / "models" / entry.name / "probe.json", {"setting": f"regularisation {probe.setting:g}"})
+    finish(f"regularisation {probe.setting:g}")
     return EmbeddingTable(probe.embed(test_features), test.frame, provenance, probe.probabilities(test_features))

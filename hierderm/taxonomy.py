@@ -214,7 +214,7 @@ class Taxonomy:
 
         def visit(level: int, number: int) -> None:
             node = self.levels[level][number]
-            extra = [] if node.kind == "diagnosis" else [node.kind]
+            extra = [node.kind] if level == self.fine_level and node.kind != "diagnosis" else []
             extra += [f"ICD-10 {code}" for code in node.icd10] + [f"SNOMED {code}" for code in node.snomed]
             if image_counts is not None and level == self.fine_level:
                 extra.append(f"{image_counts.get(node.name, 0)} images")

@@ -58,8 +58,8 @@ def agreement(table: IntArray) -> dict[str, float]:
     v = 2 * homogeneity * completeness / both if both > 0 else 0.0
     mean_h = (h_labels + h_clusters) / 2
     chance = float(expected_mutual_information(table, n)) if mean_h > 0 else 0.0
-    trivial = len(label_sizes) == len(cluster_sizes) == 1
-    ami = 1.0 if trivial else (mi - chance) / _away_from_zero(mean_h - chance)
+    same_partition = len(cells) == len(label_sizes) == len(cluster_sizes)  # AMI would be 0 / 0 on singletons
+    ami = 1.0 if same_partition else (mi - chance) / _away_from_zero(mean_h - chance)
     largest = table.max(axis=0)
     return {
         "nmi": v,

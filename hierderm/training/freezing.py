@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import nn
 
 from hierderm.config import TrainingConfig
@@ -35,7 +37,9 @@ def _add_adapters(backbone: Backbone, rank: int) -> None:
         if isinstance(module, nn.Linear) and id(module) in in_blocks and "attn" in name
     ]
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
-    backbone.encoder = get_peft_model(backbone.encoder, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*")  # between peft and transformers
+        backbone.encoder = get_peft_model(backbone.encoder, config)
 
 
 def merge_adapters(backbone: Backbone) -> None:

@@ -1,0 +1,61 @@
+"""The toy: 48 cases of nine conditions in three categories, pictures of 32 pixels, and a small random SigLIP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from hierderm.config import Config, SplitConfig, build_config
+from hierderm.data.cases import CaseTable, read_cases
+from hierderm.data.splits import split_cases
+from hierderm.data.synthetic import PRESETS, write_synthetic
+from hierderm.taxonomy_file import read_taxonomy
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+matplotlib.use("agg")
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    write_synthetic(PRESETS["toy"], folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy(toy_folder: Path) -> CaseTable:
+    """The toy's table with a hold-out split."""
+    table = read_cases(toy_folder / "cases.csv", read_taxonomy(toy_folder / "taxonomy.csv"))
+    return split_cases(table, SplitConfig(test_fraction=0.35, validation_fraction=0.2))[0]
+
+
+@pytest.fixture(scope="session")
+def small_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the hub would give it: an untrained SigLIP for pictures of 32 pixels."""
+    import torch
+
+    from hierderm.model.tiny import random_siglip
+
+    folder = tmp_path_factory.mktemp("siglip")
+    torch.manual_seed(0)
+    random_siglip(["red papule"], folder, image_size=32, patch_size=8, width=32, depth=2, text_depth=1)
+    return folder
+
+
+@pytest.fixture
+def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
+    """A configuration that trains on the toy in seconds."""
+    return build_config(
+        {
+            "name": "toy",
+            "data": {"cases": str(toy_folder / "cases.csv"), "taxonomy": str(toy_folder / "taxonomy.csv")},
+            "split": {"test_fraction": 0.35, "validation_fraction": 0.2},
+            "backbone": {"name": f"hf:{small_siglip}"},
+            "model": {"projection_dim": 16},
+            "training": {"epochs": 2, "batch_size": 16, "freeze": "full"},
+            "evaluation": {"bootstrap_rounds": 20, "kmeans_seeds": 2},
+        }
+    )

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hierderm.config import BackboneConfig, ModelConfig
+from hierderm.data.cases import CaseTable
+from hierderm.errors import CheckpointError
+from hierderm.model.backbone import load_backbone
+from hierderm.model.checkpoint import load_model, save_model
+from hierderm.model.network import Network
+
+
+@pytest.fixture
+def saved(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> Path:
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    save_model(Network(backbone, ModelConfig(neck="residual"), toy.taxonomy, 1), tmp_path / "m", split_hash="abc")
+    return tmp_path / "m"
+
+
+def test_a_saved_model_gives_the_same_outputs(saved: Path, toy: CaseTable) -> None:
+    first, second = load_model(saved), load_model(saved, taxonomy=toy.taxonomy)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for one, other in zip(first(images), second(images), strict=True):
+            torch.testing.assert_close(one, other)
+    assert not list(saved.glob("*.ckpt")) and not list(saved.glob("*.pt"))
+
+
+def test_another_taxonomy_is_refused(saved: Path, toy: CaseTable) -> None:
+    other = toy.taxonomy.keep(toy.taxonomy.names()[:5])
+    with pytest.raises(CheckpointError, match=r"was trained on taxonomy synthetic .* but the data have synthetic"):
+        load_model(saved, taxonomy=other)
+
+
+def test_other_preprocessing_is_refused(saved: Path) -> None:
+    own = load_model(saved).backbone.preprocessing
+    load_model(saved, preprocessing=own)
+    with pytest.raises(CheckpointError, match="was trained with Preprocessing.*Use its own"):
+        load_model(saved, preprocessing=replace(own, mean=(0.48, 0.46, 0.41)))
+    header = json.loads((saved / "model.json").read_text())
+    header["preprocessing"]["mean"] = [0.1, 0.1, 0.1]
+    (saved / "model.json").write_text(json.dumps(header))
+    with pytest.raises(CheckpointError, match="the preprocessing was changed after the model was saved"):
+        load_model(saved)
+
+
+def test_damage_is_named(saved: Path) -> None:
+    tree = (saved / "taxonomy.csv").read_text()
+    (saved / "taxonomy.csv").write_text(tree.replace("type 1", "type one"))
+    with pytest.raises(CheckpointError, match=r"taxonomy\.csv was changed"):
+        load_model(saved)
+    (saved / "taxonomy.csv").write_text(tree)
+    (saved / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing or damaged"):
+        load_model(saved)
+    (saved / "model.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"model\.json is damaged"):
+        load_model(saved)
+    (saved / "model.json").write_text('{"format": 99}')
+    with pytest.raises(CheckpointError, match="has format 99"):
+        load_model(saved)
+    with pytest.raises(CheckpointError, match=r"it has no model\.json"):
+        load_model(saved.parent)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hierderm.config import Config, with_overrides
+from hierderm.embeddings import EmbeddingTable
+from hierderm.errors import ConfigError, EmbeddingError
+from hierderm.pipeline import compare, embed_run, evaluate_test, load_cases, prepare_cases, train_run
+
+MODELS = [
+    {"name": "vanilla", "method": "vanilla"},
+    {"name": "linear-probe", "method": "linear_probe"},
+    {"name": "lda", "method": "lda"},
+    {"name": "flat-coarse", "set": {"loss.classification_level": "coarse", "loss.schedule": "joint"}},
+    {"name": "hierarchical"},
+]
+
+
+@pytest.fixture
+def comparison(toy_config: Config) -> Config:
+    return with_overrides(toy_config, {"models": MODELS})
+
+
+def test_a_comparison_writes_its_report_and_resumes(comparison: Config, tmp_path: Path) -> None:
+    said: list[str] = []
+    page = compare(comparison, tmp_path, said.append)
+    html, report = page.read_text(), json.loads((tmp_path / "report.json").read_text())
+    assert [model["model"] for model in report["models"]] == [model["name"] for model in MODELS]
+    for model in report["models"]:
+        names = {(metric["level"], metric["name"]) for metric in model["metrics"]}
+        assert {("coarse", "ami"), ("fine", "map_at_r"), ("fine", "purity_unweighted")} <= names
+        assert (("fine", "top1_accuracy") in names) == (
+            model["method"] != "vanilla" and model["model"] != "flat-coarse"
+        )
+    assert any(sentence.startswith("hierarchical against vanilla") for sentence in report["summary"])
+    assert "not a medical device" in html
+    assert "http://" not in html and "https://" not in html  # readable without internet
+    assert html.count("data:image/jpeg") > 20
+    for name in ("config.toml", "environment.json", "history.csv", "curves.png", "model/README.md", "model/model.json"):
+        assert (tmp_path / "models" / "hierarchical" / name).is_file()
+
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    said.clear()
+    compare(comparison, tmp_path, said.append)
+    assert said.count("Already trained.") == 2
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == times
+    assert json.loads((tmp_path / "report.json").read_text())["models"] == report["models"]
+
+
+def test_vanilla_and_trained_share_split_and_cases(comparison: Config, tmp_path: Path) -> None:
+    compare(comparison, tmp_path)
+    tables = [EmbeddingTable.load(tmp_path / "models" / model["name"] / "test") for model in MODELS]
+    assert len({tuple(table.frame["image_id"]) for table in tables}) == 1
+    assert len({table.provenance.split_hash for table in tables}) == 1
+
+
+def test_models_may_not_change_what_is_shared(comparison: Config, tmp_path: Path) -> None:
+    unfair = with_overrides(comparison, {"models": [{"name": "a", "set": {"split.seed": 3}}]})
+    with pytest.raises(ConfigError, match=r"model 'a' must not change \['split.seed'\]"):
+        compare(unfair, tmp_path)
+    with pytest.raises(ConfigError, match="unknown key 'training.epoch'. Closest: 'training.epochs'"):
+        compare(with_overrides(comparison, {"models": [{"name": "a", "set": {"training.epoch": 3}}]}), tmp_path)
+    with pytest.raises(ConfigError, match="must list its models"):
+        compare(with_overrides(comparison, {"models": []}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"training.freeze": "frozen", "model.neck": "residual"},
+        {"training.freeze": "last_blocks", "training.last_blocks": 1, "sampler.kind": "class_balanced"},
+        {"training.freeze": "lora", "training.lora_rank": 2},
+        {"loss.classification": "LogitAdjusted", "loss.contrastive": "MultiSimilarityLoss", "model.projection_dim": 0},
+        {"loss.classification": "ArcFaceLoss", "sampler.kind": "shuffle"},
+        {"loss.contrastive": "", "training.tensorboard": True},
+    ],
+    ids=lambda settings: ",".join(map(str, settings.values())),
+)
+def test_every_way_to_train(toy_config: Config, tmp_path: Path, settings: dict[str, object]) -> None:
+    config = with_overrides(toy_config, settings)
+    table, _ = prepare_cases(config, tmp_path)
+    run = train_run(config, table, tmp_path)
+    assert len(run.history) == 2
+    assert np.isfinite(run.history["train_loss"]).all()
+    embeddings = embed_run(run, table, name="run")
+    assert (embeddings.probabilities is None) == (config.loss.classification == "ArcFaceLoss")
+    again = train_run(config, table, tmp_path)  # loads
+    np.testing.assert_allclose(embed_run(again, table, name="run").embeddings, embeddings.embeddings, atol=1e-5)
+
+
+def test_training_learns(toy_config: Config, tmp_path: Path) -> None:
+    config = with_overrides(toy_config, {"training.epochs": 8, "training.backbone_learning_rate": 1e-3})
+    table, _ = prepare_cases(config, tmp_path)
+    history = train_run(config, table, tmp_path).history
+    assert history["contrastive_loss"].iloc[-1] < history["contrastive_loss"].iloc[0]
+    assert history["classification_loss"].dropna().iloc[-1] < history["classification_loss"].dropna().iloc[0]
+
+
+def test_settings_that_teach_nothing_are_refused(toy_config: Config, tmp_path: Path) -> None:
+    table, _ = prepare_cases(toy_config, tmp_path)
+    for settings, message in (
+        ({"training.freeze": "frozen"}, "leaves the embedding as it is"),
+        ({"loss.contrastive": "", "loss.classification": ""}, "at least one of"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train_run(with_overrides(toy_config, settings), table, tmp_path / "run")
+
+
+def test_a_model_of_another_split_is_refused(toy_config: Config, tmp_path: Path) -> None:
+    table, _ = prepare_cases(toy_config, tmp_path / "one")
+    embeddings = embed_run(train_run(toy_config, table, tmp_path / "one"), table, name="one")
+    other = with_overrides(toy_config, {"split.seed": 7})
+    moved, _ = prepare_cases(other, tmp_path / "two")
+    with pytest.raises(EmbeddingError, match="the model was trained on split .* test cases may be among"):
+        evaluate_test(other, embeddings, moved, "one")
+    assert evaluate_test(toy_config, embeddings, table, "one").n_images == (table.splits == "test").sum()
+
+
+def test_choices_that_leave_rows_out_are_listed(toy_config: Config, tmp_path: Path) -> None:
+    config = with_overrides(toy_config, {"data.min_images": 8})
+    table, report = prepare_cases(config, tmp_path)
+    assert report is not None
+    assert min(table.image_counts().values()) >= 8
+    listed = json.loads((tmp_path / "excluded.json").read_text())
+    assert len(listed) == len(load_cases(toy_config, tmp_path)) - len(table) > 0
+    with pytest.raises(ConfigError, match="no condition is left .* the largest has"):
+        prepare_cases(with_overrides(toy_config, {"data.min_images": 999}), tmp_path / "x")
+
+
+def test_data_that_are_not_named(toy_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown built-in data 'synthetic:dem'. Closest: 'demo'"):
+        load_cases(with_overrides(toy_config, {"data.cases": "synthetic:dem"}), tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.taxonomy must name a taxonomy"):
+        load_cases(with_overrides(toy_config, {"data.taxonomy": ""}), tmp_path)
+
+
+def test_a_split_of_the_table_is_kept(toy_config: Config, tmp_path: Path) -> None:
+    table, _ = prepare_cases(toy_config, tmp_path / "one")
+    own = with_overrides(
+        toy_config,
+        {
+            "data.cases": str(tmp_path / "one" / "cases.csv"),
+            "data.taxonomy": str(tmp_path / "one" / "taxonomy.csv"),
+            "split.seed": 5,
+        },
+    )
+    again, report = prepare_cases(own, tmp_path / "two")
+    assert report is None
+    assert again.split_hash == table.split_hash

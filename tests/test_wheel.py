@@ -1,0 +1,32 @@
+"""The wheel carries trees, demo and weights: it is built, installed aside, and used from another folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_is_complete(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wheel = next(tmp_path.glob("*.whl"))
+    assert wheel.stat().st_size < 8_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    script = (
+        "import hierderm, pathlib; assert 'site' in hierderm.__file__; "
+        "from hierderm.taxonomy_file import load_taxonomy; print(load_taxonomy('scin').summary()); "
+        "from hierderm.config import load_config; from hierderm.files import shipped; "
+        "print(len(load_config(shipped('experiments') / 'three_way.toml').models)); "
+        "from hierderm.model.backbone import load_backbone, BackboneConfig; print(load_backbone(BackboneConfig()).dim)"
+    )
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {script}"]
+    used = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert used.returncode == 0, used.stderr
+    assert used.stdout.splitlines()[0].endswith("16 x category, 230 x condition")
+    assert used.stdout.splitlines()[1:] == ["6", "128"]
