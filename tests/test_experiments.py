@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_the_backbones_of_scin_load_up_to_the_download(name: str, monkeypatch: p
         called: list[object] = []
         create = timm.create_model
 
-        def no_download(model: str, *, pretrained: bool, **options: object) -> object:
+        def no_download(model: str, *, pretrained: bool, **options: Any) -> object:
             called.append((model, pretrained))
             if pretrained:
                 raise OSError("no internet")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, EmbeddingError
 from hierderm.pipeline import compare, embed_run, evaluate_test, load_cases, prepare_cases, train_run
 
-MODELS = [
+MODELS: list[dict[str, Any]] = [
     {"name": "vanilla", "method": "vanilla"},
     {"name": "linear-probe", "method": "linear_probe"},
     {"name": "lda", "method": "lda"},

@@ -24,8 +24,8 @@ class SupConLoss(BaseMetricLossFunction):  # type: ignore[misc]  # pytorch-metri
         L_i = -1/|P(i)| * sum over p in P(i) of log( exp(s_ip / t) / sum over a in A(i) of exp(s_ia / t) )
 
     with s the cosine and t the `temperature` > 0. Same values and gradients as pytorch-metric-learning's SupConLoss
-    from one dense log-sum-exp, at about half its memory. Anchors without positives do not count; a batch without
-    any gives 0. Works with the library's miners (pairs they leave out leave P and A), cross-batch memory and
+    from one dense log-sum-exp, at 0.57 of its memory for 4,096 embeddings (benchmarks/supcon.py). Anchors without
+    positives do not count; a batch without any gives 0. Works with the library's miners (pairs they leave out leave P and A), cross-batch memory and
     distributed wrapper.
     """
 

@@ -69,7 +69,7 @@ def test_by_name() -> None:
     kinds = {
         kind: make_sampler(SamplerConfig(kind=kind), COARSE, FINE, 16, seed=0)
         for kind in ("shuffle", "class_balanced", "hierarchical")
-    }  # type: ignore[arg-type]
+    }
     assert isinstance(kinds["shuffle"], ShuffledBatchSampler)
     tree = kinds["hierarchical"]
     assert isinstance(tree, TreeBatchSampler) and len(tree.labels) == 2
