@@ -26,7 +26,7 @@ from hierderm.report.card import DISCLAIMER
 from hierderm.report.names import HEADLINES, METRIC_NAMES, metric_name
 from hierderm.report.plots import category_bars, embedding_maps, history_figure, project
 from hierderm.report.rows import Row
-from hierderm.report.words import focus_sentences, headline_sentences
+from hierderm.report.words import focus_sentences, headline_sentences, verdict
 from hierderm.taxonomy import IntArray
 
 THUMBNAIL = 96  # pixels a side
@@ -48,7 +48,9 @@ def write_report(
     confidence = config.evaluation.confidence
     differences = focus_differences(focus, evaluations, confidence)
     words = headline_sentences(evaluations, confidence)
-    focus_words = focus_sentences([d for d in differences if (d.level, d.name) in HEADLINES])
+    of_headlines = [d for d in differences if (d.level, d.name) in HEADLINES]
+    focus_words = focus_sentences(of_headlines)
+    in_short = verdict(evaluations, of_headlines)
     facts = _facts(config, table, split_report, evaluations[0])
     write_json(
         folder / "report.json",
@@ -58,7 +60,7 @@ def write_report(
             "split_hash": table.split_hash,
             "taxonomy": table.taxonomy.summary(),
             "facts": facts,
-            "summary": words + focus_words,
+            "summary": [in_short, *focus_words, *words],
             "models": [
                 {**row.evaluation.to_dict(), "method": row.entry.method, "seconds": row.seconds} for row in rows
             ],
@@ -72,6 +74,7 @@ def write_report(
         name=config.name,
         disclaimer=DISCLAIMER,
         facts=facts,
+        in_short=in_short,
         words=words,
         focus=focus.model,
         focus_words=focus_words,

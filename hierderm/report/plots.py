@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hierderm.evaluate.summary import Evaluation
 from hierderm.taxonomy import IntArray
@@ -44,6 +45,7 @@ def history_figure(histories: Mapping[str, pd.DataFrame]) -> bytes:
             axes.plot(history["epoch"] + 1, history[column], color=colour, marker=marker, markersize=4, label=name)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if place == 1:
             axes.legend(fontsize=8)

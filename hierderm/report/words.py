@@ -6,18 +6,42 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hierderm.evaluate.summary import Difference, Evaluation, paired_difference
+from hierderm.evaluate.summary import Difference, Evaluation, Key, paired_difference
 from hierderm.report.names import HEADLINES, metric_name
+
+
+def verdict(evaluations: Sequence[Evaluation], differences: Sequence[Difference]) -> str:
+    """One sentence: who leads how many headline figures, and how the focus model stands against each other one."""
+    leaders = [_leader(evaluations, key).model for key in HEADLINES if _scored(evaluations, key)]
+    counts = sorted(((leaders.count(model), model) for model in set(leaders)), reverse=True)
+    text = f"Of {len(leaders)} headline figures {_list(f'{model} leads {count}' for count, model in counts)}"
+    standings = []
+    for reference in dict.fromkeys(d.reference for d in differences):
+        against = [d for d in differences if d.reference == reference]
+        wins = sum(d.resolved and d.value > 0 for d in against)
+        losses = sum(d.resolved and d.value < 0 for d in against)
+        standings.append(f"{wins} to {losses} against {reference}")
+    if standings:
+        text += f"; counting only what the intervals resolve, {differences[0].model} stands {_list(standings)}"
+    return f"{text}."
+
+
+def _scored(evaluations: Sequence[Evaluation], key: Key) -> list[Evaluation]:
+    return [e for e in evaluations if e.get(key) is not None and not np.isnan(e[key].value)]
+
+
+def _leader(evaluations: Sequence[Evaluation], key: Key) -> Evaluation:
+    return max(_scored(evaluations, key), key=lambda e: e[key].value)
 
 
 def headline_sentences(evaluations: Sequence[Evaluation], confidence: float) -> list[str]:
     """For each headline metric one sentence: the leader, whom it beats beyond doubt, and whom it does not."""
     sentences = []
     for key in HEADLINES:
-        scored = [e for e in evaluations if e.get(key) is not None and not np.isnan(e[key].value)]
+        scored = _scored(evaluations, key)
         if not scored:
             continue
-        leader = max(scored, key=lambda e: e[key].value)
+        leader = _leader(evaluations, key)
         others = [paired_difference(leader, e, key, confidence) for e in scored if e is not leader]
         beaten = [d for d in others if d is not None and d.resolved]
         open_ = [d for d in others if d is not None and not d.resolved]

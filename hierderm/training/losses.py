@@ -25,8 +25,8 @@ class SupConLoss(BaseMetricLossFunction):  # type: ignore[misc]  # pytorch-metri
 
     with s the cosine and t the `temperature` > 0. Same values and gradients as pytorch-metric-learning's SupConLoss
     from one dense log-sum-exp, at 0.57 of its memory for 4,096 embeddings (benchmarks/supcon.py). Anchors without
-    positives do not count; a batch without any gives 0. Works with the library's miners (pairs they leave out leave P and A), cross-batch memory and
-    distributed wrapper.
+    positives do not count; a batch without any gives 0. Works with the library's miners (pairs they leave out leave
+    P and A), cross-batch memory and distributed wrapper.
     """
 
     def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
