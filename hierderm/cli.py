@@ -441,6 +441,7 @@ def embed(
         str, typer.Option("--taxonomy", "-t", help="The table's tree; the model's own by default.")
     ] = "",
     unreadable: Unreadable = "error",
+    unknown: Unknown = "error",
     workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
 ) -> None:
     """Embed the pictures of a table with a trained model or a backbone.
@@ -459,7 +460,7 @@ def embed(
         from hierderm.embed import embed_vanilla
         from hierderm.model.backbone import load_backbone
 
-        cases = read_cases(table, load_taxonomy(taxonomy), unreadable=unreadable)
+        cases = read_cases(table, load_taxonomy(taxonomy), unreadable=unreadable, unknown=unknown)
         done = embed_vanilla(load_backbone(BackboneConfig(backbone)), cases, workers=workers)
     else:
         from hierderm.embed import embed_trained
@@ -467,7 +468,7 @@ def embed(
 
         header = read_header(model)
         network = load_model(model, taxonomy=load_taxonomy(taxonomy) if taxonomy else None)
-        cases = read_cases(table, network.taxonomy, unreadable=unreadable)
+        cases = read_cases(table, network.taxonomy, unreadable=unreadable, unknown=unknown)
         done = embed_trained(
             network,
             cases,

@@ -122,11 +122,14 @@ class LossConfig:
 class SamplerConfig:
     """How a batch is put together."""
 
-    kind: Annotated[Literal["hierarchical", "class_balanced", "shuffle"], _doc("how batches are drawn")] = (
-        "hierarchical"
-    )
+    kind: Annotated[
+        Literal["hierarchical", "class_balanced", "shuffle"],
+        _doc("by the tree, all classes equally often, or at random"),
+    ] = "hierarchical"
     images_per_class: Annotated[Positive, _doc("images of one coarse class that stay together in a batch")] = 4
-    balance: Annotated[Fraction, _doc("0: classes as frequent as they are, 1: all equally frequent")] = 0.25
+    balance: Annotated[Fraction, _doc("hierarchical: 0 leaves classes as frequent as they are, 1 makes them equal")] = (
+        0.25
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -23,7 +23,7 @@ from hierderm.data.synthetic import PRESETS, write_synthetic
 from hierderm.embeddings import EmbeddingTable, Provenance
 from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, Fault, suggest
 from hierderm.evaluate.summary import Evaluation, evaluate_embeddings, mean_map_at_r
-from hierderm.files import write_atomically, write_json
+from hierderm.files import file_hash, write_atomically, write_json
 from hierderm.report.rows import Row
 from hierderm.taxonomy_file import load_taxonomy, read_taxonomy, write_taxonomy
 
@@ -48,9 +48,13 @@ def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[Case
     A second call with other data or split settings is an error: the results beside it belong to the first.
     """
     done, stamp = folder / "cases.csv", folder / "data.json"
-    wanted = {"data": asdict(config.data), "split": asdict(config.split)}
-    wanted = json.loads(json.dumps(wanted))
-    if done.is_file() and stamp.is_file():
+    inputs = {
+        name: file_hash(path) for name in (config.data.cases, config.data.taxonomy) if (path := Path(name)).is_file()
+    }
+    wanted = json.loads(json.dumps({"data": asdict(config.data), "split": asdict(config.split), "inputs": inputs}))
+    if done.is_file() and not stamp.is_file():
+        raise ConfigError(f"{done} is not of a run of hierderm and would be overwritten. Choose another --out.")
+    if done.is_file():
         saved = json.loads(stamp.read_text())
         if saved["settings"] != wanted:
             raise ConfigError(
@@ -66,8 +70,8 @@ def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[Case
         table, report = split_cases(table, config.split)
     write_taxonomy(table.taxonomy, folder / "taxonomy.csv")
     write_json(folder / "excluded.json", [asdict(fault) for fault in table.excluded])
-    table.write(done)
     write_json(stamp, {"settings": wanted, "split_report": asdict(report) if report else None})
+    table.write(done)  # last: a folder with this file is whole
     return _prepared(folder), report
 
 

@@ -133,6 +133,22 @@ def test_choices_that_leave_rows_out_are_listed(toy_config: Config, tmp_path: Pa
         prepare_cases(with_overrides(toy_config, {"data.min_images": 999}), tmp_path / "x")
 
 
+def test_edited_input_and_foreign_files_are_noticed(toy_config: Config, toy_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    mine = tmp_path / "mine"
+    shutil.copytree(toy_folder, mine)
+    config = with_overrides(toy_config, {"data.cases": str(mine / "cases.csv")})
+    prepare_cases(config, tmp_path / "run")
+    with (mine / "cases.csv").open() as handle:
+        lines = handle.readlines()
+    (mine / "cases.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(ConfigError, match="holds results on other data"):
+        prepare_cases(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"cases\.csv is not of a run of hierderm and would be overwritten"):
+        prepare_cases(config, mine)
+
+
 def test_data_that_are_not_named(toy_config: Config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown built-in data 'synthetic:dem'. Closest: 'demo'"):
         load_cases(with_overrides(toy_config, {"data.cases": "synthetic:dem"}), tmp_path)

@@ -86,15 +86,17 @@ class CaseTable:
         return {str(name): int(count) for name, count in self.frame[c.CONDITION].value_counts().items()}
 
     def with_taxonomy(self, taxonomy: Taxonomy) -> CaseTable:
-        """The same images under another tree; rows whose condition it lacks are excluded and listed."""
+        """The same images under another tree; rows whose condition it lacks are excluded and listed.
+
+        A differential loses the names that the tree lacks, and what is left of it sums to 1 again.
+        """
         known = np.array([taxonomy.find(name) is not None for name in self.frame[c.CONDITION]])
         faults = tuple(
             Fault(str(row[c.IMAGE_ID]), f"condition '{row[c.CONDITION]}' is not in taxonomy '{taxonomy.id}'")
             for _, row in self.frame[~known].iterrows()
         )
         frame = self.frame[known].reset_index(drop=True)
-        frame[c.CONDITION] = [taxonomy.names()[taxonomy.index(name)] for name in frame[c.CONDITION]]
-        return CaseTable(frame, taxonomy, self.root, (*self.excluded, *faults))
+        return CaseTable(_in_the_trees_names(frame, taxonomy), taxonomy, self.root, (*self.excluded, *faults))
 
     def write(self, path: Path) -> None:
         """Write CSV or Parquet, by the suffix; image paths become relative to the file where they lie below it."""
@@ -197,8 +199,28 @@ def check_cases(
     if len(excluded) == len(frame):
         raise CaseTableError(describe_faults(f"{source}: no row is left, all are excluded:", list(excluded.values())))
     kept = frame.drop(index=list(excluded)).reset_index(drop=True)
-    kept[c.CONDITION] = [taxonomy.names()[taxonomy.index(name)] for name in kept[c.CONDITION]]
-    return CaseTable(kept, taxonomy, root, tuple(excluded.values()))
+    return CaseTable(_in_the_trees_names(kept, taxonomy), taxonomy, root, tuple(excluded.values()))
+
+
+def _in_the_trees_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
+    """Conditions and differentials in the tree's own spelling; `frame` is the caller's to change."""
+    frame[c.CONDITION] = [taxonomy.names()[taxonomy.index(name)] for name in frame[c.CONDITION]]
+    if c.WEIGHTS in frame:
+        frame[c.WEIGHTS] = [_weights_in(taxonomy, text) for text in frame[c.WEIGHTS]]
+    return frame
+
+
+def _weights_in(taxonomy: Taxonomy, text: str) -> str:
+    if not text:
+        return ""
+    kept: dict[str, float] = {}
+    for name, weight in json.loads(text).items():
+        number = taxonomy.find(name)
+        if number is not None:
+            own = taxonomy.names()[number]
+            kept[own] = kept.get(own, 0.0) + weight
+    total = sum(kept.values())
+    return json.dumps({name: weight / total for name, weight in kept.items()}, ensure_ascii=False) if kept else ""
 
 
 def _positions(wrong: pd.Series) -> list[int]:

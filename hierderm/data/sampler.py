@@ -132,7 +132,7 @@ def make_sampler(
         [coarse, fine] if config.kind == "hierarchical" else [coarse],
         batch_size,
         images_per_class=config.images_per_class,
-        balance=config.balance,
+        balance=config.balance if config.kind == "hierarchical" else 1.0,
         seed=seed,
         rank=rank,
         world_size=world_size,

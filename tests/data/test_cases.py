@@ -158,6 +158,15 @@ def test_another_tree_lists_what_it_lacks(folder: Path) -> None:
     assert "a: condition 'Eczema' is not in taxonomy 't'" in str(table.excluded[0])
 
 
+def test_differentials_follow_the_tree(folder: Path) -> None:
+    texts = ['{"eczema": 0.5, "IMPETIGO": 0.5}', '{"Impetigo": 0.75, "Eczema": 0.25}', ""]
+    table = check_cases(frame(**{c.WEIGHTS: texts}), TREE, folder)
+    assert json.loads(table.frame[c.WEIGHTS][0]) == {"Eczema": 0.5, "Impetigo": 0.5}
+    smaller = table.with_taxonomy(TREE.keep(["Impetigo"]))
+    assert smaller.frame[c.WEIGHTS].tolist() == ['{"Impetigo": 1.0}', ""]
+    check_cases(smaller.frame, smaller.taxonomy, folder)  # what is written can be read again
+
+
 def test_a_table_without_split_says_how_to_make_one(folder: Path) -> None:
     with pytest.raises(CaseTableError, match="Make one with: hierderm split"):
         _ = check_cases(frame(), TREE, folder).splits

@@ -12,7 +12,12 @@ def evaluation(name: str, coarse: float, fine: float) -> Evaluation:
     values = {("coarse", "ami"): coarse, ("fine", "ami"): fine}
     metrics = tuple(Metric(*key, value, value - 0.02, value + 0.02, 50) for key, value in values.items())
     return Evaluation(
-        name, metrics, (), 50, 30, {key: ROUNDS + value + np.roll(ROUNDS, ord(name[0])) for key, value in values.items()}
+        name,
+        metrics,
+        (),
+        50,
+        30,
+        {key: ROUNDS + value + np.roll(ROUNDS, ord(name[0])) for key, value in values.items()},
     )
 
 
