@@ -23,14 +23,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-taxonomy_app = typer.Typer(
-    help="Look at, check and make taxonomies.", no_args_is_help=True, rich_markup_mode="markdown"
-)
+taxonomy_app = typer.Typer(help="Look at, check and make taxonomies.", no_args_is_help=True, rich_markup_mode=None)
 data_app = typer.Typer(
-    help="Make a checked table of cases from your data.", no_args_is_help=True, rich_markup_mode="markdown"
+    help="Make a checked table of cases from your data.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(data_app, name="data")
@@ -343,7 +341,9 @@ def split(
     seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Divide cases into train, validation and test: by case, stratified, near-duplicates together.
+    """Divide cases into train, validation and test.
+
+    By case, stratified by condition, near-duplicates together.
 
     Example: `hierderm split cases.csv -t scin -o split.csv --folds 5 --fold 0`
     """
@@ -413,9 +413,10 @@ def train(
     arguments: Settings = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/NAME by default.")] = None,
 ) -> None:
-    """Train one model. A killed run goes on when the command is given again.
+    """Train one model.
 
-    Every setting is a flag too (list them with `hierderm config`).
+    A killed run goes on when the command is given again. Every setting is a flag too
+    (list them with `hierderm config`).
 
     Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.epochs 20 -o runs/first`
     """
@@ -444,7 +445,7 @@ def embed(
     unknown: Unknown = "error",
     workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
 ) -> None:
-    """Embed the pictures of a table with a trained model or a backbone.
+    """Embed pictures with a model or a backbone.
 
     Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
     """
@@ -491,7 +492,9 @@ def evaluate(
     rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score embeddings on the test split, at both levels, with intervals.
+    """Score embeddings of held-out cases.
+
+    At both levels of the tree, with intervals.
 
     Example: `hierderm evaluate embeddings -t runs/first/taxonomy.csv --cases runs/first/cases.csv`
     """
@@ -561,8 +564,9 @@ def compare(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/NAME by default.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train and evaluate several models on one split and write report.html and report.json.
+    """Train and compare models; write a report.
 
+    All on one split; the report is report.html and report.json.
     Finished parts are not done again. Every setting is a flag too (list them with `hierderm config`).
 
     Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
@@ -576,7 +580,10 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("runs/demo"),
     as_json: JsonFlag = False,
 ) -> None:
-    """The comparison on the built-in data, offline, in a few minutes: what hierderm does, in one command."""
+    """Compare on the built-in data.
+
+    Offline, in a few minutes: what hierderm does, in one command.
+    """
     from hierderm.config import load_config
     from hierderm.files import shipped
 
@@ -587,7 +594,9 @@ def demo(
 def show_config(
     file: Annotated[Path | None, typer.Argument(help="A TOML file to check and complete.")] = None,
 ) -> None:
-    """All settings with their defaults and meaning; with a file, the file checked and completed.
+    """List all settings, or check a file.
+
+    With a file: the file checked and completed with the defaults.
 
     Example: `hierderm config > run.toml`
     """
