@@ -195,14 +195,14 @@ def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
         features = torch.from_numpy(of_train), torch.from_numpy(of_validation)
     module = TrainingModule(network, config, train, validation, score_validation, features)
     network.train()
-    history = run_training(module, folder)
+    history, chosen = run_training(module, folder)
     merge_adapters(backbone)
     save_model(network, folder / "model", split_hash=table.split_hash)
     write_atomically(folder / "curves.png", history_figure({config.name: history}))
-    card = model_card(config, table, history)
+    card = model_card(config, table, history, chosen)
     write_atomically(folder / "model" / "README.md", card)
     seconds = round(time.monotonic() - start, 1)
-    write_json(folder / "finished.json", {"seconds": seconds, "epochs": len(history)})
+    write_json(folder / "finished.json", {"seconds": seconds, "epochs": len(history), "chosen_epoch": chosen + 1})
     return Trained(network.eval(), folder, history, seconds)
 
 

@@ -14,9 +14,12 @@ DISCLAIMER = (
 )
 
 
-def model_card(config: Config, table: CaseTable, history: pd.DataFrame) -> str:
-    """Markdown: what the model is, on what it was trained, how it was chosen, and what it must not be used for."""
-    best = history.iloc[int(history[config.training.monitor].to_numpy().argmax())]
+def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: int) -> str:
+    """Markdown: what the model is, on what it was trained, how it was chosen, and what it must not be used for.
+
+    `chosen`: the row of `history` whose weights the model has.
+    """
+    best = history.iloc[chosen]
     images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
     tree, loss = table.taxonomy, config.loss
     coarse = f"{loss.contrastive} on {loss.contrastive_level}" if loss.contrastive else "none"

@@ -38,10 +38,11 @@ class History(lightning.Callback):
         self.rows = state["rows"]
 
 
-def run_training(module: TrainingModule, folder: Path) -> pd.DataFrame:
-    """Train to the end, resuming from `folder/checkpoints/last.ckpt` where there is one; returns the history.
+def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, int]:
+    """Train to the end, resuming from `folder/checkpoints/last.ckpt` where there is one.
 
-    The module then holds the weights of the best epoch. The same seed gives the same history, broken or not.
+    Returns the history and the row of it whose epoch was best. The module then holds the weights of that epoch. The
+    same seed gives the same history, broken or not.
     """
     training = module.settings.training
     history = History(folder / "history.csv")
@@ -78,9 +79,9 @@ def run_training(module: TrainingModule, folder: Path) -> pd.DataFrame:
             raise ConfigError(f"Lightning does not accept the training settings: {error}") from None
     if trainer.interrupted:
         raise KeyboardInterrupt
-    state = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-    module.load_state_dict(state)
-    return pd.DataFrame(history.rows)
+    chosen = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(chosen["state_dict"])
+    return pd.DataFrame(history.rows), int(chosen["epoch"])
 
 
 def _logger(folder: Path) -> Any:
