@@ -19,7 +19,7 @@ demo: $(READY) ## install, then run the four-way comparison offline on the built
 	HF_HUB_OFFLINE=1 $(BIN)/hierderm demo --out runs/demo
 
 test: $(READY) lint ## lint, types and all tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
