@@ -404,7 +404,7 @@ def _config(arguments: list[str], *, file_needed: bool = False) -> Config:
     return load_config(path, overrides)
 
 
-def _unused_folder(name: str) -> Path:
+def _default_folder(name: str) -> Path:
     return Path("runs") / re.sub(r"[^\w.-]", "-", name)
 
 
@@ -423,7 +423,7 @@ def train(
     settings = _config(arguments or [])
     from hierderm.pipeline import prepare_cases, train_run
 
-    folder = out or _unused_folder(settings.name)
+    folder = out or _default_folder(settings.name)
     table, _ = prepare_cases(settings, folder, _say)
     run = train_run(settings, table, folder, _say)
     best = run.history[settings.training.monitor].max()
@@ -572,7 +572,7 @@ def compare(
     Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
     settings = _config(arguments or [], file_needed=True)
-    _compare(settings, out or _unused_folder(settings.name), as_json)
+    _compare(settings, out or _default_folder(settings.name), as_json)
 
 
 @app.command()
