@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -404,10 +403,6 @@ def _config(arguments: list[str], *, file_needed: bool = False) -> Config:
     return load_config(path, overrides)
 
 
-def _default_folder(name: str) -> Path:
-    return Path("runs") / re.sub(r"[^\w.-]", "-", name)
-
-
 @app.command(context_settings=PASS_ON)
 def train(
     arguments: Settings = None,
@@ -423,10 +418,10 @@ def train(
     settings = _config(arguments or [])
     from hierderm.pipeline import prepare_cases, train_run
 
-    folder = out or _default_folder(settings.name)
+    folder = out or Path("runs") / settings.name
     table, _ = prepare_cases(settings, folder, _say)
     run = train_run(settings, table, folder, _say)
-    best = run.history[settings.training.monitor].max()
+    best = run.history[settings.training.monitor].iloc[run.chosen]
     typer.echo(f"{folder / 'model'}: {len(run.history)} epochs, best validation {settings.training.monitor} {best:.3f}")
 
 
@@ -464,20 +459,12 @@ def embed(
         cases = read_cases(table, load_taxonomy(taxonomy), unreadable=unreadable, unknown=unknown)
         done = embed_vanilla(load_backbone(BackboneConfig(backbone)), cases, workers=workers)
     else:
-        from hierderm.embed import embed_trained
-        from hierderm.model.checkpoint import load_model, read_header
+        from hierderm.embed import embed_saved
+        from hierderm.model.checkpoint import load_model
 
-        header = read_header(model)
         network = load_model(model, taxonomy=load_taxonomy(taxonomy) if taxonomy else None)
         cases = read_cases(table, network.taxonomy, unreadable=unreadable, unknown=unknown)
-        done = embed_trained(
-            network,
-            cases,
-            name=str(model),
-            weights_hash=str(header["weights_hash"]),
-            split_hash=str(header["split_hash"]),
-            workers=workers,
-        )
+        done = embed_saved(model, network, cases, name=str(model), workers=workers)
     done.save(out)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
@@ -572,7 +559,7 @@ def compare(
     Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
     settings = _config(arguments or [], file_needed=True)
-    _compare(settings, out or _default_folder(settings.name), as_json)
+    _compare(settings, out or Path("runs") / settings.name, as_json)
 
 
 @app.command()

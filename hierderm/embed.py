@@ -15,6 +15,7 @@ from hierderm.data.cases import CaseTable
 from hierderm.data.images import PictureDataset
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
 from hierderm.model.backbone import Backbone
+from hierderm.model.checkpoint import read_header
 from hierderm.model.network import Network
 from hierderm.progress import track
 
@@ -50,6 +51,19 @@ def embed_vanilla(backbone: Backbone, table: CaseTable, *, workers: int = 0) -> 
         taxonomy_hash=table.taxonomy.content_hash,
     )
     return EmbeddingTable(unit_length(features), table.frame, provenance)
+
+
+def embed_saved(folder: Path, network: Network, table: CaseTable, *, name: str, workers: int = 0) -> EmbeddingTable:
+    """As `embed_trained`, for the network loaded from the model `folder`, whose header gives the hashes."""
+    header = read_header(folder)
+    return embed_trained(
+        network,
+        table,
+        name=name,
+        weights_hash=str(header["weights_hash"]),
+        split_hash=str(header["split_hash"]),
+        workers=workers,
+    )
 
 
 @torch.inference_mode()

@@ -20,10 +20,10 @@ from hierderm.config import Config, ModelEntry, dump_config, with_overrides
 from hierderm.data.cases import CaseTable, read_cases
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic import PRESETS, write_synthetic
-from hierderm.embeddings import EmbeddingTable, Provenance
+from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
 from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, Fault, suggest
 from hierderm.evaluate.summary import Evaluation, evaluate_embeddings, mean_map_at_r
-from hierderm.files import file_hash, write_atomically, write_json
+from hierderm.files import file_hash, replacing, text_hash, write_atomically, write_json
 from hierderm.report.rows import Row
 from hierderm.taxonomy_file import load_taxonomy, read_taxonomy, write_taxonomy
 
@@ -122,11 +122,12 @@ def _limit(config: Config, table: CaseTable) -> CaseTable:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its network, its model folder and its history, one row an epoch."""
+    """A finished run: its network, its folder, its history (one row an epoch) and the row the network is of."""
 
     network: Network
     folder: Path
     history: pd.DataFrame
+    chosen: int
     seconds: float
 
 
@@ -136,11 +137,11 @@ def train_run(config: Config, table: CaseTable, folder: Path, say: Say = silent)
 
     _require_learning(config)
     claim_folder(config, table, folder)
-    if (folder / "model" / "model.json").is_file():
+    if (folder / "finished.json").is_file():  # written last: with it the folder is whole
         say("Already trained.")
-        seconds = json.loads((folder / "finished.json").read_text())["seconds"]
-        network = load_model(folder / "model", taxonomy=table.taxonomy)
-        return Trained(network, folder, pd.read_csv(folder / "history.csv"), seconds)
+        finished = json.loads((folder / "finished.json").read_text())
+        network, history = load_model(folder / "model", taxonomy=table.taxonomy), pd.read_csv(folder / "history.csv")
+        return Trained(network, folder, history, finished["chosen_epoch"] - 1, finished["seconds"])
     return _train(config, table, folder, say)
 
 
@@ -203,7 +204,7 @@ def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
     write_atomically(folder / "model" / "README.md", card)
     seconds = round(time.monotonic() - start, 1)
     write_json(folder / "finished.json", {"seconds": seconds, "epochs": len(history), "chosen_epoch": chosen + 1})
-    return Trained(network.eval(), folder, history, seconds)
+    return Trained(network.eval(), folder, history, chosen, seconds)
 
 
 def _require_learning(config: Config) -> None:
@@ -228,7 +229,6 @@ def score_validation(embeddings: Any, table: CaseTable) -> dict[str, float]:
 def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> Any:
     """The frozen backbone's output for a table, shape (n_images, dim), computed once and kept in `folder`."""
     from hierderm.embed import backbone_features
-    from hierderm.files import replacing, text_hash
 
     key = json.dumps([asdict(config.backbone), backbone.preprocessing.hash, [str(path) for path in table.paths]])
     path = folder / "features" / f"{text_hash(key)}.npy"
@@ -249,18 +249,9 @@ def environment() -> dict[str, str]:
 
 def embed_run(run: Trained, table: CaseTable, *, name: str, workers: int = 0) -> EmbeddingTable:
     """Embed a table with a finished run; the embeddings carry the hashes of weights, preprocessing, tree and split."""
-    from hierderm.embed import embed_trained
-    from hierderm.model.checkpoint import read_header
+    from hierderm.embed import embed_saved
 
-    header = read_header(run.folder / "model")
-    return embed_trained(
-        run.network,
-        table,
-        name=name,
-        weights_hash=str(header["weights_hash"]),
-        split_hash=str(header["split_hash"]),
-        workers=workers,
-    )
+    return embed_saved(run.folder / "model", run.network, table, name=name, workers=workers)
 
 
 def evaluate_test(config: Config, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
@@ -339,7 +330,6 @@ def _saved(folder: Path, make: Callable[[], EmbeddingTable]) -> EmbeddingTable:
 
 
 def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder: Path) -> EmbeddingTable:
-    from hierderm.embeddings import unit_length
     from hierderm.model.backbone import load_backbone
     from hierderm.training.probes import Probe, fit_probe
 

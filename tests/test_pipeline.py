@@ -94,6 +94,18 @@ def test_every_way_to_train(toy_config: Config, tmp_path: Path, settings: dict[s
     np.testing.assert_allclose(embed_run(again, table, name="run").embeddings, embeddings.embeddings, atol=1e-5)
 
 
+def test_a_run_killed_between_its_last_writes_is_finished(toy_config: Config, tmp_path: Path) -> None:
+    table, _ = prepare_cases(toy_config, tmp_path)
+    first = train_run(toy_config, table, tmp_path)
+    (tmp_path / "finished.json").unlink()
+    again = train_run(toy_config, table, tmp_path)
+    assert again.chosen == first.chosen
+    assert again.history.equals(first.history)
+    np.testing.assert_allclose(
+        embed_run(again, table, name="a").embeddings, embed_run(first, table, name="a").embeddings, atol=1e-6
+    )
+
+
 def test_training_learns(toy_config: Config, tmp_path: Path) -> None:
     config = with_overrides(toy_config, {"training.epochs": 8, "training.backbone_learning_rate": 1e-3})
     table, _ = prepare_cases(config, tmp_path)

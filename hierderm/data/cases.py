@@ -204,7 +204,8 @@ def check_cases(
 
 def _in_the_trees_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
     """Conditions and differentials in the tree's own spelling; `frame` is the caller's to change."""
-    frame[c.CONDITION] = [taxonomy.names()[taxonomy.index(name)] for name in frame[c.CONDITION]]
+    names = np.array(taxonomy.names(), dtype=object)
+    frame[c.CONDITION] = names[taxonomy.encode(frame[c.CONDITION])]
     if c.WEIGHTS in frame:
         frame[c.WEIGHTS] = [_weights_in(taxonomy, text) for text in frame[c.WEIGHTS]]
     return frame
@@ -217,7 +218,7 @@ def _weights_in(taxonomy: Taxonomy, text: str) -> str:
     for name, weight in json.loads(text).items():
         number = taxonomy.find(name)
         if number is not None:
-            own = taxonomy.names()[number]
+            own = taxonomy.levels[-1][number].name
             kept[own] = kept.get(own, 0.0) + weight
     total = sum(kept.values())
     return json.dumps({name: weight / total for name, weight in kept.items()}, ensure_ascii=False) if kept else ""

@@ -92,8 +92,16 @@ class Difference:
     high: float
 
     @property
+    def better(self) -> bool:
+        return bool(self.low > 0)
+
+    @property
+    def worse(self) -> bool:
+        return bool(self.high < 0)
+
+    @property
     def resolved(self) -> bool:
-        return bool(self.low > 0 or self.high < 0)
+        return self.better or self.worse
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "resolved": self.resolved}

@@ -18,8 +18,8 @@ def verdict(evaluations: Sequence[Evaluation], differences: Sequence[Difference]
     standings = []
     for reference in dict.fromkeys(d.reference for d in differences):
         against = [d for d in differences if d.reference == reference]
-        wins = sum(d.resolved and d.value > 0 for d in against)
-        losses = sum(d.resolved and d.value < 0 for d in against)
+        wins = sum(d.better for d in against)
+        losses = sum(d.worse for d in against)
         standings.append(f"{wins} to {losses} against {reference}")
     if standings:
         text += f"; counting only what the intervals resolve, {differences[0].model} stands {_list(standings)}"
@@ -59,8 +59,8 @@ def focus_sentences(differences: Sequence[Difference]) -> list[str]:
     sentences = []
     for reference in dict.fromkeys(d.reference for d in differences):
         against = [d for d in differences if d.reference == reference]
-        wins = [d for d in against if d.resolved and d.value > 0]
-        losses = [d for d in against if d.resolved and d.value < 0]
+        wins = [d for d in against if d.better]
+        losses = [d for d in against if d.worse]
         unresolved = [d for d in against if not d.resolved]
         parts = [
             f"{verb} {_list(f'{metric_name(d.level, d.name)} ({_signed(d)})' for d in some)}"

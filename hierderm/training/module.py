@@ -41,7 +41,7 @@ class TrainingModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.settings, self.train_table, self.validation_table = network, config, train, validation
-        self.score, self.features = score, features
+        self.score, self.from_features = score, features is not None
         tree, loss = train.taxonomy, config.loss
         self.contrastive_labels = torch.from_numpy(train.labels(tree.level_number(loss.contrastive_level)))
         self.class_labels = torch.from_numpy(train.labels(network.classified_level))
@@ -55,13 +55,11 @@ class TrainingModule(lightning.LightningModule):
                 loss.classification, loss.classification_options, class_counts=counts, dim=network.dim
             )
         self.embedded: list[Tensor] = []
-        self.pictures: tuple[PictureDataset, PictureDataset] | None = None
-        if features is None:
-            self.pictures = self._picture_sets()
+        self.train_data, self.validation_data = self._picture_sets() if features is None else map(_numbered, features)
 
     # --- data ----------------------------------------------------------------------------------------------------
 
-    def _picture_sets(self) -> tuple[PictureDataset, PictureDataset]:
+    def _picture_sets(self) -> tuple[Dataset[Any], Dataset[Any]]:
         training, preprocessing = self.settings.training, self.network.backbone.preprocessing
         train = PictureDataset(
             self.train_table.paths,
@@ -86,28 +84,17 @@ class TrainingModule(lightning.LightningModule):
             world_size=self.trainer.world_size,
         )
         sampler.epoch = self.current_epoch
-        data: Dataset[Any]
-        if self.pictures is not None:
-            data = self.pictures[0]
-            self.pictures[0].epoch = self.current_epoch
-        else:
-            assert self.features is not None
-            data = TensorDataset(self.features[0], torch.arange(len(self.features[0])))
-        return DataLoader(data, batch_sampler=sampler, num_workers=training.workers)
+        if isinstance(self.train_data, PictureDataset):
+            self.train_data.epoch = self.current_epoch
+        return DataLoader(self.train_data, batch_sampler=sampler, num_workers=training.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        data: Dataset[Any]
-        if self.pictures is not None:
-            data = self.pictures[1]
-        else:
-            assert self.features is not None
-            data = TensorDataset(self.features[1], torch.arange(len(self.features[1])))
-        return DataLoader(data, batch_size=256, num_workers=self.settings.training.workers)
+        return DataLoader(self.validation_data, batch_size=256, num_workers=self.settings.training.workers)
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
     def outputs(self, inputs: Tensor) -> Outputs:
-        return cast(Outputs, self.network(inputs) if self.features is None else self.network.heads(inputs))
+        return cast(Outputs, self.network.heads(inputs) if self.from_features else self.network(inputs))
 
     def classification_share(self) -> float:
         """How much of the classification loss counts in this epoch, in [0, 1].
@@ -122,8 +109,6 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self.settings.training.seed * 1_000_003 + self.current_epoch)  # dropout, for exact resume
-        if self.settings.training.freeze == "frozen":
-            self.network.backbone.eval()
 
     def training_step(self, batch: list[Tensor], step: int) -> Tensor:
         inputs, position = batch
@@ -181,3 +166,8 @@ class TrainingModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _numbered(features: Tensor) -> Dataset[Any]:
+    """Features with their position, as PictureDataset gives pictures."""
+    return TensorDataset(features, torch.arange(len(features)))
