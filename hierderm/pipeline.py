@@ -22,6 +22,7 @@ from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic import PRESETS, write_synthetic
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
 from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, Fault, suggest
+from hierderm.evaluate.ranking import Labelled
 from hierderm.evaluate.summary import Evaluation, evaluate_embeddings, mean_map_at_r
 from hierderm.files import file_hash, replacing, text_hash, write_atomically, write_json
 from hierderm.report.rows import Row
@@ -221,8 +222,8 @@ def _require_learning(config: Config) -> None:
 
 def score_validation(embeddings: Any, table: CaseTable) -> dict[str, float]:
     """What training monitors, in [0, 1]: MAP@R on validation at both ends of the tree, and their mean."""
-    levels = [0, table.taxonomy.fine_level]
-    coarse, fine = mean_map_at_r(embeddings, [table.labels(level) for level in levels], table.case_ids)
+    pictures = Labelled(np.asarray(embeddings), table.taxonomy.ancestors[table.fine].T, table.case_ids)
+    coarse, fine = mean_map_at_r(pictures)[[0, -1]]
     return {"coarse_map_at_r": float(coarse), "fine_map_at_r": float(fine), "mean_map_at_r": float(coarse + fine) / 2}
 
 

@@ -1,8 +1,13 @@
-"""Nearest-neighbour retrieval with the query's own case left out: recall@1 and MAP@R, each for every query."""
+"""Nearest-neighbour retrieval with the query's own case left out: metrics of one ranking, and all of them for all.
+
+A neighbour is relevant at a level where it shares the query's node there. `relevant`: the 1-based places of the
+relevant items, ascending; `n_ranked`: how many items are ranked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,116 +15,202 @@ import numpy as np
 import numpy.typing as npt
 
 from hierderm.errors import EmbeddingError
+from hierderm.evaluate.hierarchy import (
+    average_set_intersection,
+    hierarchical_average_precision,
+    mean_lca_height,
+    mistake_severity,
+    ndcg,
+)
+from hierderm.evaluate.ranking import (
+    Labelled,
+    Ranking,
+    mean_of_cases,
+    rankings,
+    rankings_by_best,
+    rankings_of_hits,
+)
 from hierderm.taxonomy import IntArray
 
 FloatArray = npt.NDArray[np.float64]
 NoRelevant = Literal["skip", "zero", "error"]
-CHUNK = 512  # queries at a time: memory is CHUNK * n_images, not n_images squared
+Aggregation = Literal["best", "mean"]
+K = 10  # how many neighbours the metrics of a first page look at
+K_VOTE = 5  # neighbours that vote in k-NN accuracy
+
+
+# --- one ranking -------------------------------------------------------------------------------------------------
+
+
+def recall_at(relevant: IntArray, k: int) -> float:
+    """1 where one of the first `k` is relevant, else 0 (as metric learning uses the word)."""
+    return float(len(relevant) > 0 and relevant[0] <= k)
+
+
+def precision_at(relevant: IntArray, k: int) -> float:
+    """Share of relevant items among the first `k`, in [0, 1]; out of k also where fewer than k are relevant."""
+    return float((relevant <= k).sum() / k)
+
+
+def r_precision(relevant: IntArray) -> float:
+    """Precision among the first R, R the number of relevant items; nan where R = 0."""
+    return precision_at(relevant, len(relevant)) if len(relevant) else float("nan")
+
+
+def map_at_r(relevant: IntArray) -> float:
+    """MAP@R = 1/R * sum over relevant places i <= R of the precision at i (Musgrave et al. 2020, arXiv 2003.08505).
+
+    nan where R = 0. Worked example: relevant places [1, 3], R = 2: only the first counts, P(1) = 1, so 0.5.
+    """
+    n_relevant = len(relevant)
+    if not n_relevant:
+        return float("nan")
+    within = relevant[relevant <= n_relevant]
+    return float((np.arange(1, len(within) + 1) / within).sum() / n_relevant)
+
+
+def reciprocal_rank(relevant: IntArray) -> float:
+    """1 / the first relevant place, in (0, 1]; nan where none is."""
+    return float(1 / relevant[0]) if len(relevant) else float("nan")
+
+
+def vote_is_right(neighbour_labels: IntArray, label: int) -> float:
+    """1 where most of the neighbours carry `label`; of labels with as many votes the nearer one wins."""
+    votes = Counter(neighbour_labels.tolist())  # keeps the order of first occurrence, and so does max
+    return float(bool(votes) and max(votes, key=lambda key: votes[key]) == label)
+
+
+# --- all queries -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class RetrievalScores:
-    """For each query, shape (n_queries,): `recall_at_1` 0 or 1, `map_at_r` in [0, 1]; nan where it is skipped.
+class LevelScores:
+    """Figures of each query at one level, each shape (n_queries,); nan where a query is skipped.
 
-    `n_relevant`: how many images of other cases carry the query's label.
+    `values`: recall_at_1, recall_at_10, precision_at_10, r_precision, map_at_r, mrr, knn_accuracy. `n_relevant`: how
+    many items of other cases share the query's node.
     """
 
-    recall_at_1: FloatArray
-    map_at_r: FloatArray
+    values: dict[str, FloatArray]
     n_relevant: IntArray
 
     @property
     def n_skipped(self) -> int:
-        return int(np.isnan(self.map_at_r).sum())
+        return int(np.isnan(self.values["map_at_r"]).sum())
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """`levels`: one LevelScores a level, coarse first; `tree`: metrics of the whole tree, each shape (n_queries,).
+
+    In `tree`, ndcg, hap and asi are in [0, 1] and higher is better; lca_height_at_10 and mistake_severity are in
+    levels and lower is better; mistake_severity is nan where the nearest item is right.
+    """
+
+    levels: tuple[LevelScores, ...]
+    tree: dict[str, FloatArray]
 
 
 def retrieval_scores(
-    embeddings: npt.NDArray[np.floating],
-    labels_by_level: Sequence[IntArray],
-    case_ids: npt.NDArray[np.str_],
-    *,
-    no_relevant: NoRelevant = "skip",
-) -> list[RetrievalScores]:
-    """Every image queries all images of other cases; one RetrievalScores a level.
+    queries: Labelled, gallery: Labelled | None = None, *, no_relevant: NoRelevant = "skip"
+) -> RetrievalScores:
+    """Every image queries the gallery; by default all images of other cases.
 
-    `embeddings`: unit length, shape (n_images, dim); `labels_by_level`: each shape (n_images,); `case_ids`: shape
-    (n_images,). With R the number of relevant images (same label, another case) of a query and P(i) the precision
-    among its i nearest: MAP@R = 1/R * sum over i <= R, i-th relevant, of P(i) (Musgrave et al. 2020, arXiv
-    2003.08505, section 3.2); recall@1 is whether the nearest is relevant. Ties in similarity keep table order. A
-    query without relevant images is skipped (nan), zero or an error, by `no_relevant`.
-
-    Worked example: labels of the ranking [1, 0, 1, 0] for a query of label 1 with R = 2: only the first two count,
-    P(1) = 1, so MAP@R = 1/2 * 1 = 0.5.
+    A query without relevant images at a level is skipped there (nan), zero or an error, by `no_relevant`; the
+    metrics of the tree treat a query so that shares not even a category with anything.
     """
-    n = len(embeddings)
-    if any(len(labels) != n for labels in labels_by_level) or len(case_ids) != n:
-        raise EmbeddingError(
-            f"labels and case_ids must have a row an embedding ({n}), got "
-            f"{[len(labels) for labels in labels_by_level]} and {len(case_ids)}."
+    every = rankings(queries, gallery)
+    return _scores(every, queries.labels, (gallery or queries).labels, no_relevant)
+
+
+def case_scores(pictures: Labelled, aggregation: Aggregation, *, no_relevant: NoRelevant = "skip") -> RetrievalScores:
+    """Every case queries all other cases; rows in the order of the sorted case ids.
+
+    `aggregation`: cases are as similar as their best pair of pictures, or as the means of their embeddings.
+    """
+    means = mean_of_cases(pictures)
+    every = rankings(means) if aggregation == "mean" else rankings_by_best(pictures)
+    return _scores(every, means.labels, means.labels, no_relevant)
+
+
+def hit_scores(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray) -> list[dict[str, FloatArray]]:
+    """Figures of each query from the first k that a search found, one table a level: recall, precision, k-NN, height.
+
+    For `rows` see `rankings_of_hits`. recall_at_k, precision_at_k and lca_height_at_k name the k of the search.
+    """
+    k = rows.shape[1]
+    found = list(rankings_of_hits(rows, query_labels, gallery_labels))
+    tables = []
+    for level, of_queries in enumerate(query_labels):
+        relevant = [ranking.relevant(level) for ranking in found]
+        votes = [gallery_labels[level, ranking.nearest[:K_VOTE]] for ranking in found]
+        tables.append(
+            {
+                "recall_at_1": np.array([recall_at(places, 1) for places in relevant]),
+                f"recall_at_{k}": np.array([recall_at(places, k) for places in relevant]),
+                f"precision_at_{k}": np.array([precision_at(places, k) for places in relevant]),
+                "knn_accuracy": np.array([vote_is_right(v, label) for v, label in zip(votes, of_queries, strict=True)]),
+                f"lca_height_at_{k}": np.array([mean_lca_height(ranking, k) for ranking in found]),
+            }
         )
-    _, cases = np.unique(case_ids, return_inverse=True)
-    hits = [np.full(n, np.nan) for _ in labels_by_level]
-    precisions = [np.full(n, np.nan) for _ in labels_by_level]
-    relevant_counts = [_relevant_counts(np.asarray(labels), cases) for labels in labels_by_level]
-    for start in range(0, n, CHUNK):
-        rows = slice(start, min(start + CHUNK, n))
-        similarity = embeddings[rows] @ embeddings.T  # (n_chunk, n_images)
-        own = cases[rows, None] == cases[None, :]
-        similarity[own] = -np.inf
-        deepest = max(1, *(int(counts[rows].max()) for counts in relevant_counts))
-        ranking = _top(similarity, min(deepest, n))
-        for level, labels in enumerate(labels_by_level):
-            same = labels[ranking] == labels[rows, None]
-            same &= cases[ranking] != cases[rows, None]
-            hits[level][rows], precisions[level][rows] = _scores(same, relevant_counts[level][rows])
-    return [
-        _without_relevant(RetrievalScores(h, p, r), no_relevant)
-        for h, p, r in zip(hits, precisions, relevant_counts, strict=True)
+    return tables
+
+
+def _scores(
+    every: Iterable[Ranking], query_labels: IntArray, gallery_labels: IntArray, no_relevant: NoRelevant
+) -> RetrievalScores:
+    of_levels: list[list[dict[str, float]]] = [[] for _ in query_labels]
+    of_tree: list[dict[str, float]] = []
+    counts: list[list[int]] = [[] for _ in query_labels]
+    for query, ranking in enumerate(every):
+        for level, rows in enumerate(of_levels):
+            relevant = ranking.relevant(level)
+            votes = gallery_labels[level, ranking.nearest[:K_VOTE]]
+            counts[level].append(len(relevant))
+            rows.append(_level_row(relevant, vote_is_right(votes, int(query_labels[level, query]))))
+        of_tree.append(_tree_row(ranking))
+    n_relevant = [np.array(of_level, dtype=np.int64) for of_level in counts]
+    levels = [
+        LevelScores(
+            {key: _settle(key, values, counted, no_relevant) for key, values in _columns(rows).items()}, counted
+        )
+        for rows, counted in zip(of_levels, n_relevant, strict=True)
     ]
+    tree = {key: _settle(key, values, n_relevant[0], no_relevant) for key, values in _columns(of_tree).items()}
+    return RetrievalScores(tuple(levels), tree)
 
 
-def nearest_others(
-    embeddings: npt.NDArray[np.floating], case_ids: npt.NDArray[np.str_], queries: IntArray, k: int
-) -> IntArray:
-    """Positions of the `k` nearest images of other cases for some `queries`, nearest first, shape (n_queries, k)."""
-    similarity = embeddings[queries] @ embeddings.T
-    similarity[case_ids[queries, None] == case_ids[None, :]] = -np.inf
-    return _top(similarity, k)
+def _level_row(relevant: IntArray, vote: float) -> dict[str, float]:
+    return {
+        "recall_at_1": recall_at(relevant, 1),
+        f"recall_at_{K}": recall_at(relevant, K),
+        f"precision_at_{K}": precision_at(relevant, K),
+        "r_precision": r_precision(relevant),
+        "map_at_r": map_at_r(relevant),
+        "mrr": reciprocal_rank(relevant),
+        "knn_accuracy": vote,
+    }
 
 
-def _top(similarity: npt.NDArray[np.floating], k: int) -> IntArray:
-    if 4 * k >= similarity.shape[1]:
-        return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    # A partition finds the k-th similarity; whatever ties with it is cut in table order, as a full sort would.
-    threshold = -np.partition(-similarity, k - 1, axis=1)[:, k - 1 : k]
-    ranking = np.empty((len(similarity), k), dtype=np.int64)
-    for row, (values, least) in enumerate(zip(similarity, threshold, strict=True)):
-        candidates = np.flatnonzero(values >= least)
-        ranking[row] = candidates[np.argsort(-values[candidates], kind="stable")[:k]]
-    return ranking
+def _tree_row(ranking: Ranking) -> dict[str, float]:
+    return {
+        "ndcg": ndcg(ranking),
+        "hap": hierarchical_average_precision(ranking),
+        "asi": average_set_intersection(ranking),
+        f"lca_height_at_{K}": mean_lca_height(ranking, K),
+        "mistake_severity": mistake_severity(ranking),
+    }
 
 
-def _relevant_counts(labels: IntArray, cases: IntArray) -> IntArray:
-    """Images of the same label in other cases, for each image."""
-    of_label = np.bincount(labels)
-    pair = labels * (cases.max() + 1) + cases
-    _, inverse, of_pair = np.unique(pair, return_inverse=True, return_counts=True)
-    return (of_label[labels] - of_pair[inverse]).astype(np.int64)
+def _columns(rows: Sequence[dict[str, float]]) -> dict[str, FloatArray]:
+    return {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
 
 
-def _scores(same: npt.NDArray[np.bool_], n_relevant: IntArray) -> tuple[FloatArray, FloatArray]:
-    rank = np.arange(1, same.shape[1] + 1)
-    within = same & (rank <= n_relevant[:, None])
-    precision = np.cumsum(same, axis=1) / rank
-    map_at_r = (precision * within).sum(axis=1) / np.maximum(n_relevant, 1)
-    return same[:, 0].astype(np.float64), map_at_r
-
-
-def _without_relevant(scores: RetrievalScores, choice: NoRelevant) -> RetrievalScores:
-    none = scores.n_relevant == 0
+def _settle(name: str, values: FloatArray, n_relevant: IntArray, choice: NoRelevant) -> FloatArray:
+    """`values` with the queries that have no relevant item treated as chosen."""
+    if name in ("mistake_severity", f"lca_height_at_{K}"):
+        return values  # heights are defined without a relevant item
+    none = n_relevant == 0
     if none.any() and choice == "error":
         raise EmbeddingError(f"{int(none.sum())} queries have no relevant image; use no_relevant='skip' or 'zero'.")
-    fill = np.nan if choice == "skip" else 0.0
-    return RetrievalScores(
-        np.where(none, fill, scores.recall_at_1), np.where(none, fill, scores.map_at_r), scores.n_relevant
-    )
+    return np.where(none, np.nan if choice == "skip" else 0.0, values)

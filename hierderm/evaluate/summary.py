@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +21,27 @@ from hierderm.evaluate.clustering import (
     kmeans_clusters,
     label_silhouette,
 )
-from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.evaluate.ranking import Labelled
+from hierderm.evaluate.retrieval import Aggregation, K, LevelScores, RetrievalScores, case_scores, retrieval_scores
 from hierderm.taxonomy import IntArray, Taxonomy
 
 FloatArray = npt.NDArray[np.float64]
 Key = tuple[str, str]  # level name, metric name
+Direction = Literal["higher", "lower"]
+LOWER_IS_BETTER = (f"lca_height_at_{K}", "mistake_severity")
+AGGREGATIONS: tuple[Aggregation, ...] = ("best", "mean")
+
+
+def direction(name: str) -> Direction:
+    """Whether a higher or a lower value of a metric is better."""
+    return "lower" if name in LOWER_IS_BETTER else "higher"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure: `value` in its interval [`low`, `high`], on `count` images; `skipped` had no defined value.
+    """One figure: `value` in its interval [`low`, `high`], on `count` images or cases; `skipped` had no defined value.
 
-    Higher is better for every metric here.
+    `level`: 'coarse', 'fine', or 'tree' for the metrics that give credit by the tree.
     """
 
     level: str
@@ -45,7 +54,8 @@ class Metric:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, where an undefined figure is null."""
-        return {key: None if isinstance(v, float) and np.isnan(v) else v for key, v in self.__dict__.items()}
+        known = {key: None if isinstance(v, float) and np.isnan(v) else v for key, v in self.__dict__.items()}
+        return {**known, "better": direction(self.name)}
 
 
 @dataclass(frozen=True)
@@ -93,11 +103,11 @@ class Difference:
 
     @property
     def better(self) -> bool:
-        return bool(self.low > 0)
+        return bool(self.high < 0) if direction(self.name) == "lower" else bool(self.low > 0)
 
     @property
     def worse(self) -> bool:
-        return bool(self.high < 0)
+        return bool(self.low > 0) if direction(self.name) == "lower" else bool(self.high < 0)
 
     @property
     def resolved(self) -> bool:
@@ -125,27 +135,34 @@ def evaluate_embeddings(
     level_names = ["fine"] if taxonomy.n_levels == 1 else ["coarse", "fine"]
     labels = [taxonomy.to_level(fine, level) for level in levels]
     draws = case_draws(table.case_ids, config.bootstrap_rounds, config.seed)
-    retrieval = retrieval_scores(table.embeddings, labels, table.case_ids)
+    pictures = Labelled(table.embeddings, taxonomy.ancestors[fine].T, table.case_ids)
+    retrieval = retrieval_scores(pictures)
     metrics: list[Metric] = []
     replicates: dict[Key, FloatArray] = {}
-    for level, level_name, level_labels, scores in zip(levels, level_names, labels, retrieval, strict=True):
-        values = {
-            "recall_at_1": scores.recall_at_1,
-            "map_at_r": scores.map_at_r,
-            "silhouette": label_silhouette(table.embeddings, level_labels),
-        }
+
+    def add(level_name: str, values: dict[str, FloatArray], of_draws: npt.NDArray[np.uint16]) -> None:
+        for metric_name, of_queries in values.items():
+            metric, rounds = _mean_metric(level_name, metric_name, of_queries, of_draws, config)
+            metrics.append(metric)
+            replicates[level_name, metric_name] = rounds
+
+    for level, level_name, level_labels in zip(levels, level_names, labels, strict=True):
+        values = {**retrieval.levels[level].values, "silhouette": label_silhouette(table.embeddings, level_labels)}
         if table.probabilities is not None:
             predicted = taxonomy.sum_up(table.probabilities, level).argmax(axis=1)
             values["top1_accuracy"] = (predicted == level_labels).astype(np.float64)
-        for metric_name, of_images in values.items():
-            metric, rounds = _mean_metric(level_name, metric_name, of_images, draws, config)
-            metrics.append(metric)
-            replicates[level_name, metric_name] = rounds
+        add(level_name, values, draws)
         clustered = _clustering_metrics(table, level_name, level_labels, draws, config)
         metrics += [metric for metric, _ in clustered]
         replicates |= {(metric.level, metric.name): rounds for metric, rounds in clustered}
-    categories = _category_table(table, taxonomy, labels[0], retrieval[0].recall_at_1, retrieval[0].map_at_r, config)
-    n_cases = len(np.unique(table.case_ids))
+    if taxonomy.n_levels > 1:
+        add("tree", retrieval.tree, draws)
+    _, first = np.unique(table.case_ids, return_index=True)
+    if len(first) < len(table):
+        for level_name, of_cases in _case_metrics(pictures, levels, level_names).items():
+            add(level_name, of_cases, draws[:, first])
+    categories = _category_table(table, taxonomy, labels[0], retrieval, config)
+    n_cases = len(first)
     return Evaluation(name, tuple(metrics), tuple(categories), len(table), n_cases, replicates)
 
 
@@ -194,31 +211,51 @@ def _clustering_metrics(
     return result
 
 
+def _case_metrics(pictures: Labelled, levels: list[int], level_names: list[str]) -> dict[str, dict[str, FloatArray]]:
+    """Retrieval of cases by cases, once with each way to compare cases of several pictures."""
+    found: dict[str, dict[str, FloatArray]] = {name: {} for name in level_names}
+    for aggregation in AGGREGATIONS:
+        scores = case_scores(pictures, aggregation)
+        for level, name in zip(levels, level_names, strict=True):
+            for metric in ("recall_at_1", "map_at_r"):
+                found[name][f"case_{metric}_{aggregation}"] = scores.levels[level].values[metric]
+    return found
+
+
 def _category_table(
     table: EmbeddingTable,
     taxonomy: Taxonomy,
     labels: IntArray,
-    recall_at_1: FloatArray,
-    map_at_r: FloatArray,
+    retrieval: RetrievalScores,
     config: EvaluationConfig,
 ) -> list[dict[str, Any]]:
+    """Coarse figures of each category, its fine recall@1, and the height of what its pictures bring up."""
+    coarse, fine = retrieval.levels[0].values, retrieval.levels[-1].values
+    columns = {
+        **{name: coarse[name] for name in ("recall_at_1", "map_at_r", "r_precision", "mrr")},
+        "fine_recall_at_1": fine["recall_at_1"],
+        f"lca_height_at_{K}": retrieval.tree[f"lca_height_at_{K}"],
+    }
     clusters = kmeans_clusters(table.embeddings, len(np.unique(labels)), config.seed)
     rows = []
     for row in category_rows(labels, clusters):
         inside = labels == row.label
-        known = inside & ~np.isnan(map_at_r)
         rows.append(
             {
                 "category": taxonomy.names(0)[row.label],
                 "n_images": row.n_images,
                 "n_cases": len(np.unique(table.case_ids[inside])),
-                "recall_at_1": float(recall_at_1[known].mean()) if known.any() else None,
-                "map_at_r": float(map_at_r[known].mean()) if known.any() else None,
+                **{name: _mean_of_known(values[inside]) for name, values in columns.items()},
                 "share_in_main_cluster": row.share_in_main_cluster,
                 "purity_of_main_cluster": row.purity_of_main_cluster,
             }
         )
     return rows
+
+
+def _mean_of_known(values: FloatArray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def paired_difference(model: Evaluation, reference: Evaluation, key: Key, confidence: float) -> Difference | None:
@@ -233,9 +270,10 @@ def paired_difference(model: Evaluation, reference: Evaluation, key: Key, confid
     return Difference(*key, model.model, reference.model, value, low, high)
 
 
-def mean_map_at_r(
-    embeddings: npt.NDArray[np.float32], labels: list[IntArray], cases: npt.NDArray[np.str_]
-) -> FloatArray:
+def mean_map_at_r(pictures: Labelled) -> FloatArray:
     """MAP@R of each level, shape (n_levels,): what training monitors. 0 where no query has a relevant image."""
-    scores = retrieval_scores(embeddings, labels, cases)
-    return np.array([np.nanmean(s.map_at_r) if s.n_skipped < len(s.map_at_r) else 0.0 for s in scores])
+
+    def mean(scores: LevelScores) -> float:
+        return _mean_of_known(scores.values["map_at_r"]) or 0.0
+
+    return np.array([mean(scores) for scores in retrieval_scores(pictures).levels])

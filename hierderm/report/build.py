@@ -19,8 +19,8 @@ from hierderm.config import Config, dump_config
 from hierderm.data.cases import CaseTable
 from hierderm.data.decode import open_picture
 from hierderm.data.splits import SplitReport
-from hierderm.evaluate.retrieval import nearest_others
-from hierderm.evaluate.summary import Difference, Evaluation, Metric, paired_difference
+from hierderm.evaluate.ranking import nearest_others
+from hierderm.evaluate.summary import Difference, Evaluation, Metric, direction, paired_difference
 from hierderm.files import write_atomically, write_json
 from hierderm.report.card import DISCLAIMER
 from hierderm.report.names import HEADLINES, METRIC_NAMES, metric_name
@@ -32,6 +32,7 @@ from hierderm.taxonomy import IntArray
 THUMBNAIL = 96  # pixels a side
 MAP_IMAGES = 3000  # points of a map, at most
 N_EXAMPLES, N_NEIGHBOURS = 4, 6
+LEVELS = {"coarse": "at the coarse level", "fine": "at the fine level", "tree": "of the tree"}
 
 
 def write_report(
@@ -78,7 +79,7 @@ def write_report(
         words=words,
         focus=focus.model,
         focus_words=focus_words,
-        level_tables=[_level_table(level, evaluations) for level in ("coarse", "fine")],
+        level_tables=[_level_table(level, evaluations) for level in LEVELS],
         difference_table=_difference_table(differences),
         rows=rows,
         curves=_uri(history_figure({r.entry.name: r.history for r in rows if r.history is not None}))
@@ -140,9 +141,11 @@ def _level_table(level: str, evaluations: Sequence[Evaluation]) -> dict[str, Any
         metrics = [evaluation.get((level, name)) for evaluation in evaluations]
         values = [metric.value for metric in metrics if metric is not None and not np.isnan(metric.value)]
         if values:
-            cells = [_cell(metric, max(values)) for metric in metrics]
+            lower = direction(name) == "lower"
+            cells = [_cell(metric, min(values) if lower else max(values)) for metric in metrics]
+            title = f"{title} (lower is better)" if lower else title
             rows.append({"title": title, "headline": (level, name) in HEADLINES, "cells": cells})
-    return {"level": level, "models": [evaluation.model for evaluation in evaluations], "rows": rows}
+    return {"level": LEVELS[level], "models": [evaluation.model for evaluation in evaluations], "rows": rows}
 
 
 def _cell(metric: Metric | None, best: float) -> dict[str, Any]:
