@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from hierderm.data.cases import CaseTable
 from hierderm.data.images import PictureDataset
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
-from hierderm.model.backbone import Backbone
+from hierderm.model.backbone import Backbone, weights_hash
 from hierderm.model.checkpoint import read_header
 from hierderm.model.network import Network
 from hierderm.progress import track
@@ -47,6 +47,7 @@ def embed_vanilla(backbone: Backbone, table: CaseTable, *, workers: int = 0) -> 
     features = backbone_features(backbone, table.paths, workers=workers)
     provenance = Provenance(
         model=backbone.architecture["name"],
+        weights_hash=weights_hash(backbone),
         preprocessing_hash=backbone.preprocessing.hash,
         taxonomy_hash=table.taxonomy.content_hash,
     )

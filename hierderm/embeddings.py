@@ -107,6 +107,43 @@ class EmbeddingTable:
         )
 
 
+@dataclass(frozen=True)
+class Hit:
+    """One case that was found, through its picture that is nearest to the query.
+
+    `path`: its node on each level, coarse first; `similarity`: cosine, in [-1, 1], higher is nearer.
+    """
+
+    case_id: str
+    image_id: str
+    condition: str
+    path: tuple[str, ...]
+    similarity: float
+    file: Path
+
+
+@dataclass(frozen=True)
+class SearchHits:
+    """The nearest cases of `n_queries` queries in a gallery.
+
+    `rows`: positions in the gallery, each the picture of a case that is nearest to the query, nearest case first,
+    shape (n_queries, k), int64, -1 where no further case exists; `similarity`: cosine, same shape, float32, nan there.
+    """
+
+    rows: npt.NDArray[np.int64]
+    similarity: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.rows.shape != self.similarity.shape:
+            raise EmbeddingError(
+                f"rows and similarity must both have shape (n_queries, k), got {self.rows.shape} and "
+                f"{self.similarity.shape}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Rows divided by their length, float32; a zero row is an error, as it has no direction."""
     vectors = np.asarray(vectors, dtype=np.float64)

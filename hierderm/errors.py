@@ -35,11 +35,20 @@ class EmbeddingError(HierdermError):
     """Arrays of embeddings or labels do not have the shape or the content they must have."""
 
 
-class MissingExtraError(HierdermError):
-    """An optional part is used and its package is not installed."""
+class IndexFolderError(HierdermError):
+    """The folder of a case index is damaged, foreign or half-written, or does not fit the query."""
 
-    def __init__(self, purpose: str, extra: str) -> None:
-        super().__init__(f"{purpose} needs an optional package. Install it with: pip install 'hierderm[{extra}]'")
+
+class SearchError(HierdermError):
+    """A query or a filter asks for what an index does not have."""
+
+
+class MissingExtraError(HierdermError):
+    """An optional part is used and its package is not installed; `extra` or `package` says what to install."""
+
+    def __init__(self, purpose: str, extra: str = "", *, package: str = "") -> None:
+        wanted = package or f"'hierderm[{extra}]'"
+        super().__init__(f"{purpose} needs an optional package. Install it with: pip install {wanted}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Weights are safetensors only. A SigLIP file of transformers also loads into timm
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -92,6 +93,15 @@ def build_backbone(architecture: dict[str, Any], preprocessing: Preprocessing) -
     return Backbone(encoder, preprocessing, architecture)
 
 
+def weights_hash(module: nn.Module) -> str:
+    """Twelve hex digits over the names, types and values of a module's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()[:12]
+
+
 # --- transformers ------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +121,7 @@ def _load_transformers(name: str, source: str, weights: str) -> Backbone:
     elif source.startswith((".", "/", "~")):
         raise CheckpointError(f"{name}: the folder does not exist.")
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(source)
             vision = getattr(config, "vision_config", config)
             preprocessing = Preprocessing.from_transformers(_preprocessor_config(source))
@@ -154,8 +164,8 @@ def _require_complete(name: str, missing: Any, mismatched: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' report of the unused text tower off the terminal."""
+def quiet() -> Iterator[None]:
+    """Keep transformers' report of unused towers, and its progress bars, off the terminal."""
     from transformers.utils import logging as transformers_logging
 
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()

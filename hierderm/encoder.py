@@ -1,0 +1,90 @@
+"""Queries to vectors: pictures in memory, and text where the backbone has a text tower of the same space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.functional import normalize
+
+from hierderm.config import BackboneConfig
+from hierderm.embed import best_device
+from hierderm.embeddings import Provenance
+from hierderm.errors import SearchError
+from hierderm.model.backbone import Backbone, load_backbone, weights_hash
+from hierderm.model.checkpoint import load_model, read_header
+from hierderm.model.network import Network
+from hierderm.model.text import TextTower, load_text_tower
+from hierderm.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`embeddings`: unit length, shape (n_pictures, dim), float32; `probabilities`: of conditions, or None."""
+
+    embeddings: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32] | None = None
+
+
+class Encoder:
+    """A model, or a vanilla backbone, that embeds queries. Make one with `load_encoder`. Safe to use from threads."""
+
+    def __init__(self, name: str, model: Backbone | Network, provenance: Provenance, text: TextTower | None) -> None:
+        self.name, self.model, self.provenance, self.text = name, model, provenance, text
+        self.device = best_device()
+        modules: list[nn.Module] = [model] if text is None else [model, text]
+        for module in modules:
+            module.eval().to(self.device)
+
+    @property
+    def taxonomy(self) -> Taxonomy | None:
+        """The tree a trained model classifies; None of a vanilla backbone."""
+        return self.model.taxonomy if isinstance(self.model, Network) else None
+
+    @torch.inference_mode()
+    def pictures(self, pictures: Sequence[Image.Image]) -> Encoded:
+        """Embed RGB pictures, with the probabilities of conditions where the model classifies them."""
+        backbone = self.model.backbone if isinstance(self.model, Network) else self.model
+        images = torch.stack([backbone.preprocessing(picture) for picture in pictures]).to(self.device)
+        if isinstance(self.model, Backbone):
+            return Encoded(normalize(self.model(images).float(), dim=1).cpu().numpy())
+        outputs = self.model(images)
+        probabilities = None
+        if outputs.logits is not None and self.model.classified_level == self.model.taxonomy.fine_level:
+            level = self.model.classified_level
+            probabilities = self.model.probabilities(outputs.logits.float(), level).cpu().numpy()
+        return Encoded(outputs.embedding.float().cpu().numpy(), probabilities)
+
+    @torch.inference_mode()
+    def words(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embed texts, shape (n_texts, dim), unit length. SearchError where the model has no text side."""
+        if self.text is None:
+            raise SearchError(
+                f"{self.name} can't embed text: only an untrained SigLIP with its text tower can, since training moves "
+                "the pictures and not the words. Search an index of such a backbone, e.g. hierderm:tiny."
+            )
+        return np.asarray(normalize(self.text(texts).float(), dim=1).cpu().numpy())
+
+
+def load_encoder(name: str) -> Encoder:
+    """The encoder of a trained model's folder, or of a backbone by name such as 'hierderm:tiny'."""
+    if ":" in name and not Path(name).is_dir():
+        backbone = load_backbone(BackboneConfig(name))
+        provenance = Provenance(name, weights_hash(backbone), backbone.preprocessing.hash)
+        return Encoder(name, backbone, provenance, load_text_tower(name, backbone.dim))
+    header = read_header(Path(name))
+    network = load_model(Path(name))
+    provenance = Provenance(
+        name,
+        str(header["weights_hash"]),
+        network.backbone.preprocessing.hash,
+        network.taxonomy.content_hash,
+        str(header["split_hash"]),
+    )
+    return Encoder(name, network, provenance, None)

@@ -1,0 +1,57 @@
+"""The text side of a SigLIP: captions to vectors of the space its pictures lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hierderm.model.backbone import TINY, quiet
+from hierderm.model.tiny import FOLDER as TINY_FOLDER
+
+SIGLIP_TYPES = ("siglip", "siglip2")
+
+
+class TextTower(nn.Module):
+    """Tokenizer and text encoder of a SigLIP; texts are padded to the length it was trained with."""
+
+    def __init__(self, encoder: nn.Module, tokenizer: Any, length: int) -> None:
+        super().__init__()
+        self.encoder, self.tokenizer, self.length = encoder, tokenizer, length
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of texts, shape (n_texts, dim), float32, not normalised."""
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+        )
+        device = next(self.encoder.parameters()).device
+        output: Tensor = self.encoder(input_ids=tokens["input_ids"].to(device)).pooler_output
+        return output
+
+
+def load_text_tower(name: str, dim: int) -> TextTower | None:
+    """The text tower that belongs to a backbone, or None where it has none (timm, or no SigLIP).
+
+    `dim`: length of the backbone's output, which the text vectors must have to be compared with it.
+    """
+    library, _, source = name.partition(":")
+    if name != TINY and library != "hf":
+        return None
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    place = str(TINY_FOLDER) if name == TINY else source
+    with quiet():
+        config = AutoConfig.from_pretrained(place)
+        if config.model_type not in SIGLIP_TYPES or (Path(place).is_dir() and not _has_tokenizer(Path(place))):
+            return None
+        model = AutoModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32).text_model
+        tower = TextTower(model, AutoTokenizer.from_pretrained(place), config.text_config.max_position_embeddings)
+    with torch.inference_mode():
+        return tower if tower.eval()(["a"]).shape[1] == dim else None
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "spiece.model"))

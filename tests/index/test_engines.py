@@ -1,0 +1,50 @@
+"""FAISS beside torch: neither crashes, hangs or takes more threads than the process may."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import os, threading
+{first}
+{second}
+import numpy as np
+import torch
+from hierderm.index.engines import Engine, import_faiss
+from hierderm.embeddings import unit_length
+assert import_faiss().omp_get_max_threads() == int(os.environ["OMP_NUM_THREADS"])
+vectors = unit_length(np.random.default_rng(0).normal(size=(3000, 32)))
+layer = torch.nn.Linear(32, 32)
+def work():
+    for kind in ("hnsw", "ivf"):
+        engine = Engine.build(kind, vectors)
+        for _ in range(5):
+            layer(torch.from_numpy(vectors)).square().mean().backward()
+            assert engine.propose(vectors[:50], 10, None).shape == (50, 10)
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(timeout=100)
+assert not any(thread.is_alive() for thread in threads)
+print("fine", len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.parametrize("first", ["faiss", "torch"])
+def test_faiss_and_torch_in_one_process(first: str) -> None:
+    second = "torch" if first == "faiss" else "faiss"
+    script = SCRIPT.format(first=f"import {first}", second=f"import {second}")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={"OMP_NUM_THREADS": "2", "PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "2"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    word, n_threads = done.stdout.split()
+    # Pools live on after their work: torch's, FAISS's for each of the three callers, and a few helpers; not 2 x cores
+    # for each of every library.
+    assert word == "fine" and int(n_threads) <= 32
