@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hierderm import __version__
+from hierderm.cli_search import index_app, search
 from hierderm.errors import ConfigError, HierdermError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ data_app = typer.Typer(
 )
 app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(data_app, name="data")
+app.add_typer(index_app, name="index")
+app.command()(search)
 
 PASS_ON = {"ignore_unknown_options": True}  # settings are flags that `_config` reads
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -444,27 +447,15 @@ def embed(
 
     Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
     """
+    from hierderm.cli_search import tree_of
     from hierderm.data.cases import read_cases
-    from hierderm.taxonomy_file import load_taxonomy
+    from hierderm.embed import embed_by_name
 
     if (model is None) == (not backbone):
         raise ConfigError("give either --model or --backbone, and not both.")
-    if model is None:
-        if not taxonomy:
-            raise ConfigError("--backbone needs --taxonomy: the tree that the table's conditions belong to.")
-        from hierderm.config import BackboneConfig
-        from hierderm.embed import embed_vanilla
-        from hierderm.model.backbone import load_backbone
-
-        cases = read_cases(table, load_taxonomy(taxonomy), unreadable=unreadable, unknown=unknown)
-        done = embed_vanilla(load_backbone(BackboneConfig(backbone)), cases, workers=workers)
-    else:
-        from hierderm.embed import embed_saved
-        from hierderm.model.checkpoint import load_model
-
-        network = load_model(model, taxonomy=load_taxonomy(taxonomy) if taxonomy else None)
-        cases = read_cases(table, network.taxonomy, unreadable=unreadable, unknown=unknown)
-        done = embed_saved(model, network, cases, name=str(model), workers=workers)
+    name = backbone or str(model)
+    cases = read_cases(table, tree_of(name, taxonomy), unreadable=unreadable, unknown=unknown)
+    done = embed_by_name(name, cases, workers=workers)
     done.save(out)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 

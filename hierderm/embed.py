@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from hierderm.config import BackboneConfig
 from hierderm.data.cases import CaseTable
 from hierderm.data.images import PictureDataset
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
-from hierderm.model.backbone import Backbone, weights_hash
-from hierderm.model.checkpoint import read_header
+from hierderm.model.backbone import Backbone, load_backbone, weights_hash
+from hierderm.model.checkpoint import load_model, read_header
 from hierderm.model.network import Network
 from hierderm.progress import track
 
@@ -65,6 +66,20 @@ def embed_saved(folder: Path, network: Network, table: CaseTable, *, name: str, 
         split_hash=str(header["split_hash"]),
         workers=workers,
     )
+
+
+def is_model_folder(name: str) -> bool:
+    """Whether `name` means a trained model's folder rather than a backbone such as 'hierderm:tiny'."""
+    return ":" not in name or Path(name).is_dir()
+
+
+def embed_by_name(name: str, table: CaseTable, *, workers: int = 0) -> EmbeddingTable:
+    """Embed a table with a trained model, named by its folder, or with a vanilla backbone, by its name."""
+    if is_model_folder(name):
+        return embed_saved(
+            Path(name), load_model(Path(name), taxonomy=table.taxonomy), table, name=name, workers=workers
+        )
+    return embed_vanilla(load_backbone(BackboneConfig(name)), table, workers=workers)
 
 
 @torch.inference_mode()

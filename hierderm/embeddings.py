@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from hierderm.errors import EmbeddingError
 from hierderm.files import file_hash
 
 UNIT_TOLERANCE = 1e-3
+Aggregation = Literal["best", "mean"]  # how cases of several pictures are compared
 
 
 @dataclass(frozen=True)

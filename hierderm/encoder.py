@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from hierderm.config import BackboneConfig
-from hierderm.embed import best_device
+from hierderm.embed import best_device, is_model_folder
 from hierderm.embeddings import Provenance
 from hierderm.errors import SearchError
 from hierderm.model.backbone import Backbone, load_backbone, weights_hash
@@ -74,7 +74,7 @@ class Encoder:
 
 def load_encoder(name: str) -> Encoder:
     """The encoder of a trained model's folder, or of a backbone by name such as 'hierderm:tiny'."""
-    if ":" in name and not Path(name).is_dir():
+    if not is_model_folder(name):
         backbone = load_backbone(BackboneConfig(name))
         provenance = Provenance(name, weights_hash(backbone), backbone.preprocessing.hash)
         return Encoder(name, backbone, provenance, load_text_tower(name, backbone.dim))

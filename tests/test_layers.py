@@ -20,8 +20,9 @@ LADDER = (
     ("index",),
     ("evaluate",),
     ("report",),
-    ("pipeline",),
+    ("pipeline", "finder"),
     ("app",),
+    ("cli_search",),
     ("cli",),
 )
 RUNG = {name: number for number, names in enumerate(LADDER) for name in names}
@@ -29,7 +30,13 @@ TORCH = {
     "data/images.py", "data/sampler.py", "data/preprocessing.py", "embed.py", "encoder.py",
     *(f"{folder}/" for folder in ("model", "training")),
 }  # fmt: skip
-LAZY = {"pipeline.py", "cli.py", "progress.py"}  # these import heavy parts inside functions only
+LAZY = {
+    "pipeline.py",
+    "finder.py",
+    "cli_search.py",
+    "cli.py",
+    "progress.py",
+}  # these import heavy parts inside functions only
 
 
 def sources() -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hierderm.embeddings import Aggregation
 from hierderm.errors import EmbeddingError
 from hierderm.evaluate.hierarchy import (
     average_set_intersection,
@@ -34,7 +35,6 @@ from hierderm.taxonomy import IntArray
 
 FloatArray = npt.NDArray[np.float64]
 NoRelevant = Literal["skip", "zero", "error"]
-Aggregation = Literal["best", "mean"]
 K = 10  # how many neighbours the metrics of a first page look at
 K_VOTE = 5  # neighbours that vote in k-NN accuracy
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from hierderm import columns as c
 from hierderm.config import EvaluationConfig
-from hierderm.embeddings import EmbeddingTable
+from hierderm.embeddings import Aggregation, EmbeddingTable
 from hierderm.errors import EmbeddingError
 from hierderm.evaluate.bootstrap import case_draws, interval, resampled_means
 from hierderm.evaluate.clustering import (
@@ -22,7 +22,7 @@ from hierderm.evaluate.clustering import (
     label_silhouette,
 )
 from hierderm.evaluate.ranking import Labelled
-from hierderm.evaluate.retrieval import Aggregation, K, LevelScores, RetrievalScores, case_scores, retrieval_scores
+from hierderm.evaluate.retrieval import K, LevelScores, RetrievalScores, case_scores, retrieval_scores
 from hierderm.taxonomy import IntArray, Taxonomy
 
 FloatArray = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from hierderm.embeddings import SearchHits
+from hierderm.embeddings import Aggregation, SearchHits
 from hierderm.errors import SearchError
 from hierderm.taxonomy import IntArray, Taxonomy
 
@@ -50,7 +50,7 @@ class LevelCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How to read votes: made from validation queries by `calibrate`, for `k` hits.
+    """How to read votes: made from validation queries by `calibrate`, for `k` hits found with `aggregation`.
 
     `temperature`: of the weights exp(similarity / temperature), > 0; `wanted`: the accuracy that answers keep to.
     """
@@ -59,6 +59,7 @@ class Calibration:
     temperature: float
     wanted: float
     levels: tuple[LevelCalibration, ...]
+    aggregation: Aggregation = "best"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.embeddings import UNIT_TOLERANCE, EmbeddingTable, Hit, Provenance, SearchHits
+from hierderm.embeddings import UNIT_TOLERANCE, Aggregation, EmbeddingTable, Hit, Provenance, SearchHits
 from hierderm.errors import SearchError, suggest
 from hierderm.index.answer import Calibration
 from hierderm.index.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
@@ -21,9 +21,8 @@ from hierderm.index.filters import Filter, allowed_rows
 from hierderm.index.nearest import Gallery, nearest_cases
 from hierderm.taxonomy import IntArray, Taxonomy
 
-Aggregation = Literal["best", "mean"]
 MAX_PICTURES = 3  # of one query case
-EXACT_BELOW = 20_000  # allowed rows that are compared one by one, whatever the kind of index
+EXACT_BELOW = 20_000  # rows that a filter leaves are compared one by one, whatever the kind of index
 BLOCK = 2**24  # similarities at a time
 RECALL_QUERIES, RECALL_K, WANTED_RECALL = 200, 10, 0.95
 
@@ -137,27 +136,35 @@ class CaseIndex:
         self.ids = np.arange(len(self))
         self.__dict__.pop("_places", None)
         self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
-        recall = self.measure_recall()
+        sample = self._recall_sample()
+        recall = self._recall(sample)
         while recall < WANTED_RECALL and self.engine.effort < self.engine.max_effort:
             self.engine.effort = min(2 * self.engine.effort, self.engine.max_effort)
-            recall = self.measure_recall()
+            recall = self._recall(sample)
         self.about = replace(self.about, effort=self.engine.effort, recall_at_10=recall, removed=0)
 
     def measure_recall(self) -> float:
         """Share of the exact 10 nearest other pictures that a search of some pictures of the index finds, in [0, 1]."""
+        return self._recall(self._recall_sample())
+
+    def _recall_sample(self) -> list[tuple[int, IntArray]]:
+        """Some rows, each with the rows that are exactly nearest to it."""
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self))[:RECALL_QUERIES])
+        exact = self._every([np.asarray(self.vectors[[row]]) for row in chosen], np.ones(len(self), dtype=bool))
+        return [
+            (int(row), _first(rows, similarity, RECALL_K, but=row))
+            for row, (rows, similarity) in zip(chosen, exact, strict=True)
+        ]
+
+    def _recall(self, sample: list[tuple[int, IntArray]]) -> float:
         if self.engine is None:
             return 1.0
-        chosen = np.sort(np.random.default_rng(0).permutation(len(self))[:RECALL_QUERIES])
-        queries, k = np.asarray(self.vectors[chosen]), min(RECALL_K, len(self) - 1)
-        proposed = self._propose(queries, k + 1)
+        queries = np.asarray(self.vectors[[row for row, _ in sample]])
         shares = []
-        for row, query, near in zip(chosen, queries, proposed, strict=True):
-            found, exact = (self._nearest(query, rows[rows != row], k) for rows in (near, np.arange(len(self))))
-            shares.append(len(np.intersect1d(found, exact)) / max(k, 1))
+        for (row, exact), query, near in zip(sample, queries, self._propose(queries, RECALL_K + 1), strict=True):
+            found = _first(near, self.vectors[near] @ query, RECALL_K, but=row)
+            shares.append(len(np.intersect1d(found, exact)) / max(1, len(exact)))
         return float(np.mean(shares))
-
-    def _nearest(self, query: npt.NDArray[np.float32], rows: IntArray, k: int) -> IntArray:
-        return rows[np.argsort(-(self.vectors[rows] @ query), kind="stable")[:k]]
 
     # --- searching -----------------------------------------------------------------------------------------------
 
@@ -215,7 +222,7 @@ class CaseIndex:
         allowed = allowed_rows(only, self.frame, self.taxonomy) if only else np.ones(len(self), dtype=bool)
         outs = [self._case_numbers(out) for out in leave_out] if leave_out is not None else [[]] * n_queries
         rows, similarity = np.full((n_queries, k), -1), np.full((n_queries, k), np.nan, dtype=np.float32)
-        exact = self.engine is None or allowed.sum() <= EXACT_BELOW
+        exact = self.engine is None or (not allowed.all() and allowed.sum() <= EXACT_BELOW)
         candidates = self._every(groups, allowed) if exact else self._proposed(groups, allowed, k, outs, per_condition)
         for query, (of_query, of_rows) in enumerate(candidates):
             if outs[query]:
@@ -407,3 +414,10 @@ def _refuse_repeated(new: pd.DataFrame, known: pd.Index[Any]) -> None:
 def _mean(group: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     mean = group.mean(axis=0, keepdims=True)
     return np.asarray(mean / np.linalg.norm(mean), dtype=np.float32)
+
+
+def _first(rows: IntArray, similarity: npt.NDArray[np.float32], k: int, *, but: int) -> IntArray:
+    """The `k` rows of highest similarity, `but` one."""
+    others = rows != but
+    rows, similarity = rows[others], similarity[others]
+    return rows[np.argpartition(-similarity, min(k, len(rows) - 1))[:k]] if len(rows) else rows

@@ -63,6 +63,9 @@ class Engine:
         lists = max(1, min(round(4 * n**0.5), n // 39))
         index = faiss.index_factory(dim, f"IVF{lists},{_coding(kind, n, dim)}", faiss.METRIC_INNER_PRODUCT)
         index.cp.min_points_per_centroid = 1  # FAISS warns on the terminal below 39
+        if kind == "ivfpq":
+            index.pq.cp.niter, index.pq.cp.max_points_per_centroid = 10, 64
+            index.pq.cp.min_points_per_centroid = 1
         chosen = np.sort(np.random.default_rng(seed).permutation(n)[:TRAINING_VECTORS])
         index.train(np.ascontiguousarray(vectors[chosen]))
         index.add_with_ids(vectors, np.arange(n))
@@ -114,9 +117,9 @@ class Engine:
 
 
 def _coding(kind: Kind, n: int, dim: int) -> str:
-    """How an inverted file keeps its vectors: as they are, or as product codes of about a byte for four numbers."""
+    """How an inverted file keeps its vectors: as they are, or as product codes of about a byte for eight numbers."""
     if kind == "ivf":
         return "Flat"
-    parts = next(parts for parts in range(max(1, dim // 4), 0, -1) if dim % parts == 0)
+    parts = next(parts for parts in range(max(1, dim // 8), 0, -1) if dim % parts == 0)
     bits = 8 if n >= 4 * 256 else 4
-    return f"PQ{parts}x{bits}"
+    return f"PQ{parts}x{bits}np"  # np: without polysemous training, which takes nearly all the time and is not used

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -24,6 +22,7 @@ from hierderm.evaluate.summary import Difference, Evaluation, Metric, direction,
 from hierderm.files import write_atomically, write_json
 from hierderm.report.card import DISCLAIMER
 from hierderm.report.names import HEADLINES, METRIC_NAMES, metric_name
+from hierderm.report.pictures import data_uri, thumbnail_uri
 from hierderm.report.plots import category_bars, embedding_maps, history_figure, project
 from hierderm.report.rows import Row
 from hierderm.report.words import focus_sentences, headline_sentences, verdict
@@ -82,11 +81,11 @@ def write_report(
         level_tables=[_level_table(level, evaluations) for level in LEVELS],
         difference_table=_difference_table(differences),
         rows=rows,
-        curves=_uri(history_figure({r.entry.name: r.history for r in rows if r.history is not None}))
+        curves=data_uri(history_figure({r.entry.name: r.history for r in rows if r.history is not None}))
         if any(row.history is not None for row in rows)
         else "",
-        maps=_uri(_maps(config, table, rows)),
-        bars=_uri(category_bars(evaluations)),
+        maps=data_uri(_maps(config, table, rows)),
+        bars=data_uri(category_bars(evaluations)),
         examples=_examples(table, rows, focus.model),
         confidence=round(100 * confidence),
         rounds=config.evaluation.bootstrap_rounds,
@@ -213,20 +212,8 @@ def _example_groups(table: CaseTable, row: Row) -> list[dict[str, Any]]:
 def _tile(table: CaseTable, frame: Any, image: int, query: int, fine: IntArray, coarse: IntArray) -> dict[str, str]:
     verdict = "same" if fine[image] == fine[query] else "category" if coarse[image] == coarse[query] else "other"
     return {
-        "picture": _thumbnail(table.root / frame[c.IMAGE_PATH].iloc[image]),
+        "picture": thumbnail_uri(open_picture(table.root / frame[c.IMAGE_PATH].iloc[image]), THUMBNAIL),
         "condition": str(frame[c.CONDITION].iloc[image]),
         "category": table.taxonomy.names(0)[coarse[image]],
         "verdict": "query" if image == query else verdict,
     }
-
-
-def _thumbnail(path: Path) -> str:
-    picture = open_picture(path)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return _uri(buffer.getvalue(), "jpeg")
-
-
-def _uri(content: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,27 @@
+"""Small pictures inside pages."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """Image bytes as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def thumbnail(picture: Image.Image, side: int) -> bytes:
+    """JPEG bytes of an RGB picture whose longer side is at most `side` pixels; nothing of its metadata is kept."""
+    small = picture.copy()
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=82)
+    return buffer.getvalue()
+
+
+def thumbnail_uri(picture: Image.Image, side: int) -> str:
+    """`thumbnail` as a data URI."""
+    return data_uri(thumbnail(picture, side), "jpeg")
