@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hierderm import __version__
-from hierderm.cli_search import index_app, search
+from hierderm.cli_search import build_index, index_app, search, serve
 from hierderm.errors import ConfigError, HierdermError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(data_app, name="data")
 app.add_typer(index_app, name="index")
 app.command()(search)
+app.command()(serve)
 
 PASS_ON = {"ignore_unknown_options": True}  # settings are flags that `_config` reads
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -558,14 +559,22 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("runs/demo"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare on the built-in data.
+    """Compare on the built-in data, and index it.
 
     Offline, in a few minutes: what hierderm does, in one command.
     """
     from hierderm.config import load_config
     from hierderm.files import shipped
+    from hierderm.index.storage import HEADER
 
-    _compare(load_config(shipped("experiments") / "three_way.toml"), out, as_json)
+    config = load_config(shipped("experiments") / "three_way.toml")
+    _compare(config, out, as_json)
+    index = out / "index"
+    if not (index / HEADER).is_file():
+        _say("Indexing the training and validation cases ...")
+        model = str(out / "models" / config.focus / "model")
+        build_index(out / "cases.csv", model, index, splits=("train", "validation"))
+    _say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
 
 
 @app.command("config")

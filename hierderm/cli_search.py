@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_args_is_help=True, rich_markup_mode=None)
 
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 ModelName = Annotated[
@@ -64,28 +66,45 @@ def index_build(
 
     Example: `hierderm index build runs/first/cases.csv --model runs/first/model -o index`
     """
+    chosen = [name.strip() for name in splits.split(",") if name.strip()]
+    lines = build_index(
+        cases, model, out, taxonomy=taxonomy, kind=kind, splits=chosen, accuracy=accuracy, embeddings=embeddings,
+        replace=replace, workers=workers,
+    )  # fmt: skip
+    typer.echo("\n".join([f"{out}:", *lines]))
+
+
+def build_index(
+    cases: Path,
+    model: str,
+    out: Path,
+    *,
+    taxonomy: str = "",
+    kind: Literal["auto", "flat", "hnsw", "ivf", "ivfpq"] = "auto",
+    splits: Sequence[str] = (),
+    accuracy: float = 0.8,
+    embeddings: Path | None = None,
+    replace: bool = False,
+    workers: int = 0,
+) -> list[str]:
+    """Embed a table, index it and write the folder; what the index is, in lines of text."""
     from hierderm import columns as c
     from hierderm.data.cases import read_cases
     from hierderm.embed import embed_by_name
     from hierderm.embeddings import EmbeddingTable
-    from hierderm.errors import IndexFolderError
     from hierderm.finder import make_index
-    from hierderm.index.folder import save_index
-    from hierderm.index.storage import HEADER, refuse_foreign
+    from hierderm.index.folder import refuse_existing, save_index
 
-    refuse_foreign(out)  # before minutes of embedding
-    if (out / HEADER).is_file() and not replace:
-        raise IndexFolderError(f"{out} holds an index already. Choose another folder, or replace it (--replace).")
-    chosen = [name.strip() for name in splits.split(",") if name.strip()]
-    if unknown := sorted(set(chosen) - set(c.SPLITS)):
+    refuse_existing(out, replace=replace)  # before minutes of embedding
+    if unknown := sorted(set(splits) - set(c.SPLITS)):
         raise ConfigError(f"--splits must be of {list(c.SPLITS)}, got {unknown}.")
     table = read_cases(cases, tree_of(model, taxonomy), decode=False)
     embedded = EmbeddingTable.load(embeddings) if embeddings else embed_by_name(model, table, workers=workers)
-    if len(embedded) != len(table) or list(embedded.frame[c.IMAGE_ID]) != list(table.frame[c.IMAGE_ID]):
+    if list(embedded.frame[c.IMAGE_ID]) != list(table.frame[c.IMAGE_ID]):
         raise SearchError(f"{embeddings} must hold the pictures of {cases}, in its order. Embed the table again.")
-    index, why_not = make_index(table, embedded, model=model, kind=kind, splits=chosen, wanted_accuracy=accuracy)
+    index, why_not = make_index(table, embedded, model=model, kind=kind, splits=splits, wanted_accuracy=accuracy)
     save_index(index, out, replace=replace)
-    typer.echo("\n".join([f"{out}:", *_about(index, why_not)]))
+    return _about(index, why_not)
 
 
 @index_app.command("add")
@@ -328,3 +347,38 @@ def _print(title: str, content: dict[str, Any]) -> None:
         typer.echo("Answer: none")
     typer.echo(said["reason"])
     typer.echo("This is a research tool, not a diagnosis.")
+
+
+def serve(
+    index: Annotated[Path, typer.Argument(help="The folder of the index.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is reached from this machine only.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    model: Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")] = "",
+    max_megabytes: Annotated[float, typer.Option(help="Size of one uploaded picture, at most.")] = 15,
+    max_megapixels: Annotated[float, typer.Option(help="Pixels of one uploaded picture, at most.")] = 50,
+) -> None:
+    """Open the page to search with pictures.
+
+    Upload or photograph a picture and look at the nearest cases. Nothing is kept of what is uploaded.
+
+    Example: `hierderm serve index --port 8000`
+    """
+    from hierderm.errors import MissingExtraError
+    from hierderm.finder import CaseFinder
+
+    try:
+        import uvicorn
+
+        from hierderm.app.server import create_app
+        from hierderm.app.uploads import Limits
+    except ImportError:
+        raise MissingExtraError("the page", "app") from None
+    limits = Limits(picture_bytes=round(max_megabytes * 1e6), picture_pixels=round(max_megapixels * 1e6))
+    local = host in ("127.0.0.1", "localhost", "::1")
+    app = create_app(CaseFinder.open(index, model=model), limits=limits, hosts=LOOPBACK if local else ("*",))
+    if not local:
+        typer.echo("Anybody who reaches this address can search and see the pictures of the index.", err=True)
+    typer.echo(f"Open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", err=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning")

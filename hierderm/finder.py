@@ -48,10 +48,11 @@ DEFAULTS = Wanted()
 class Found:
     """The cases that were found, what they say, and what the model's own classifier says (None where it has none).
 
-    `rows`: positions of the hits in the gallery; `classified`: for each level, coarse first, its nodes by falling
-    probability.
+    `embeddings`: of the query, shape (n_pictures, dim); `rows`: positions of the hits in the gallery; `classified`:
+    for each level, coarse first, its nodes by falling probability.
     """
 
+    embeddings: npt.NDArray[np.float32]
     hits: tuple[Hit, ...]
     rows: tuple[int, ...]
     answer: Answer | None
@@ -133,7 +134,8 @@ class CaseFinder:
         if calibration is not None and not wanted.only:
             voters = index.search(embeddings, k=calibration.k, aggregation=calibration.aggregation, leave_out=leave_out)
         said = answer(voters, index.gallery.fine, index.taxonomy, calibration, calibrated_for=not wanted.only)
-        return Found(tuple(index.hits(shown)), tuple(int(row) for row in shown.rows[0] if row >= 0), said)
+        rows = tuple(int(row) for row in shown.rows[0] if row >= 0)
+        return Found(embeddings, tuple(index.hits(shown)), rows, said)
 
     def describe(self, found: Found, *, files: bool) -> dict[str, Any]:
         """An answer as plain JSON. `files`: with the paths of the pictures, which a server must not give away."""

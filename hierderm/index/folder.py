@@ -32,14 +32,17 @@ ID = "_id"  # column of the stored table: what the FAISS structure calls the row
 
 def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
     """Write an index, whole or not at all. An index that lies there is kept, unless `replace` says otherwise."""
-    refuse_foreign(folder)
+    refuse_existing(folder, replace=replace)
     with writing(folder):
-        exists = (folder / HEADER).is_file()
-        if exists and not replace:
-            raise IndexFolderError(
-                f"{folder} holds an index already. Choose another folder, or say that it goes (--replace)."
-            )
+        refuse_existing(folder, replace=replace)  # another process may have been quicker
         _write(index, folder, _generation(folder) + 1)
+
+
+def refuse_existing(folder: Path, *, replace: bool) -> None:
+    """IndexFolderError where `folder` holds foreign files, or an index that is not to be replaced."""
+    refuse_foreign(folder)
+    if (folder / HEADER).is_file() and not replace:
+        raise IndexFolderError(f"{folder} holds an index already. Choose another folder, or replace it (--replace).")
 
 
 def open_index(folder: Path, *, writable: bool = False) -> CaseIndex:

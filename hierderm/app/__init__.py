@@ -1,0 +1,1 @@
+"""The case-retrieval page and its JSON API (the `app` extra)."""

@@ -1,0 +1,44 @@
+"""A map of the gallery in the plane, and the place of a query on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hierderm.index.case_index import CaseIndex
+from hierderm.report.plots import project
+from hierderm.taxonomy import IntArray
+
+POINTS = 1500
+NEIGHBOURS, TEMPERATURE = 5, 0.05
+
+
+@dataclass(frozen=True)
+class GalleryMap:
+    """`rows`: the gallery's pictures that are drawn, shape (n_points,); `points`: t-SNE, in [0, 1], (n_points, 2)."""
+
+    rows: IntArray
+    points: npt.NDArray[np.float64]
+    vectors: npt.NDArray[np.float32]
+
+    def place(self, embeddings: npt.NDArray[np.float32]) -> tuple[float, float]:
+        """Where a query lies: among the drawn pictures it is most similar to, by similarity.
+
+        t-SNE has no place for new pictures; this is the usual stand-in, and as approximate as it sounds.
+        """
+        similarity = (self.vectors @ embeddings.T).max(axis=1)
+        near = np.argsort(-similarity)[:NEIGHBOURS]
+        weights = np.exp((similarity[near] - similarity[near[0]]) / TEMPERATURE)
+        x, y = (weights[:, None] * self.points[near]).sum(axis=0) / weights.sum()
+        return float(x), float(y)
+
+
+def make_map(index: CaseIndex, *, seed: int = 0) -> GalleryMap:
+    """The map of up to 1,500 pictures of an index, drawn at random."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(index))[:POINTS])
+    vectors = np.asarray(index.vectors[rows])
+    points = np.asarray(project(vectors, seed), dtype=np.float64)
+    span = np.ptp(points, axis=0)
+    return GalleryMap(rows, (points - points.min(axis=0)) / np.where(span > 0, span, 1), vectors)

@@ -1,0 +1,321 @@
+// The page: choose pictures, send them, show the answer. Nothing is loaded from elsewhere and nothing is stored.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const COLUMN_NAMES = { fitzpatrick: "Fitzpatrick type", monk: "Monk tone", body_site: "Body site", source: "Source" };
+const SHOWN_CATEGORIES = 4;
+const SHOWN_CONDITIONS = 4;
+
+let info = null;
+let chosen = []; // { file, url }
+let imageId = ""; // a picture of the index as the query
+let hits = [];
+let opened = -1; // which hit the dialog shows, -1 for a picture of the map
+let openedImage = "";
+let searching = 0; // number of the last search: answers to earlier ones are dropped
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function say(text, isError = false) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("error", isError);
+}
+
+const pictureUrl = (id, side) => `/api/picture?image_id=${encodeURIComponent(id)}&side=${side}`;
+const percent = (share) => `${Math.round(100 * share)} %`;
+
+async function getJson(url, options) {
+  const response = await fetch(url, options);
+  const content = await response.json().catch(() => ({ error: `the server answered ${response.status}.` }));
+  if (!response.ok) throw new Error(content.error || `the server answered ${response.status}.`);
+  return content;
+}
+
+// --- choosing -----------------------------------------------------------------------------------------------------
+
+function addFiles(files) {
+  const pictures = [...files].filter((file) => file.type.startsWith("image/"));
+  if (!pictures.length) return say("Only pictures (JPEG, PNG, WebP) can be searched with.", true);
+  const tooLarge = pictures.find((file) => file.size > info.picture_bytes);
+  if (tooLarge) return say(`A picture must have at most ${info.picture_bytes / 1e6} MB.`, true);
+  if (chosen.length + pictures.length > info.max_pictures) return say(`At most ${info.max_pictures} pictures of one case.`, true);
+  imageId = "";
+  byId("text").value = "";
+  chosen.push(...pictures.map((file) => ({ file, url: URL.createObjectURL(file) })));
+  showChosen();
+  search();
+}
+
+function showChosen() {
+  const pictures = imageId ? [{ url: pictureUrl(imageId, 192) }] : chosen;
+  byId("chosen").replaceChildren(
+    ...pictures.map(({ url }, place) => {
+      const remove = element("button", { type: "button", textContent: "×" });
+      remove.setAttribute("aria-label", `Remove picture ${place + 1}`);
+      remove.onclick = () => {
+        if (imageId) imageId = "";
+        else URL.revokeObjectURL(chosen.splice(place, 1)[0].url);
+        showChosen();
+      };
+      return element("li", {}, element("img", { src: url, alt: `query picture ${place + 1}` }), remove);
+    }),
+  );
+}
+
+function clearAll() {
+  searching += 1;
+  chosen.forEach(({ url }) => URL.revokeObjectURL(url));
+  [chosen, imageId, hits] = [[], "", []];
+  byId("text").value = "";
+  byId("results").hidden = true;
+  showChosen();
+  markMap(null);
+  say("");
+}
+
+// --- searching ----------------------------------------------------------------------------------------------------
+
+function queryForm() {
+  const form = new FormData();
+  const text = byId("text").value.trim();
+  if (imageId) form.append("image_id", imageId);
+  else if (chosen.length) chosen.forEach(({ file }) => form.append("picture", file, "picture"));
+  else if (text) form.append("text", text);
+  else return null;
+  for (const name of ["k", "per_condition", "aggregation", "within"]) form.append(name, byId(name).value);
+  for (const select of byId("filters").querySelectorAll("select")) {
+    if (select.value) form.append("where", `${select.name}=${select.value}`);
+  }
+  return form;
+}
+
+async function search() {
+  const form = queryForm();
+  if (!form) return say(info.text ? "Choose a picture or type words first." : "Choose a picture first.", true);
+  const number = ++searching;
+  say("Searching …");
+  byId("go").disabled = true;
+  try {
+    const found = await getJson("/api/search", { method: "POST", body: form });
+    if (number !== searching) return;
+    show(found);
+    say(found.hits.length ? `${found.hits.length} cases found.` : "No case fits these filters.");
+  } catch (error) {
+    if (number === searching) say(`Not searched: ${error.message}`, true);
+  } finally {
+    if (number === searching) byId("go").disabled = false;
+  }
+}
+
+function show(found) {
+  hits = found.hits;
+  byId("results").hidden = false;
+  showAnswer(found.answer, found.levels);
+  showTree(found);
+  byId("hits").replaceChildren(...hits.map(showHit));
+  markMap(found.place);
+}
+
+function showAnswer(answer, levels) {
+  const shown = byId("answer");
+  if (!answer) shown.textContent = "Words find pictures, but give no answer to rely on.";
+  else if (answer.node) {
+    shown.replaceChildren(
+      element("strong", { textContent: answer.node }),
+      ` (${answer.level}). On known cases, answers like this were right in ${percent(answer.confidence)}.`,
+    );
+  } else shown.textContent = answer.confidence === null ? "No answer, only the cases." : "No answer: too uncertain at every level.";
+  byId("reason").textContent = answer ? answer.reason : "";
+}
+
+// The tree with a bar for votes and one for the classifier: the leading categories, each with its leading conditions.
+function showTree(found) {
+  const sources = [found.answer && found.answer.differential, found.classifier];
+  const shares = (level) => sources.map((source) => new Map(source ? source[level].map((node) => [node.name, node.share]) : []));
+  const last = found.levels.length - 1;
+  const [coarse, fine] = [shares(0), shares(last)];
+  const leading = (maps, names) =>
+    names.map((name) => [name, maps.map((map) => map.get(name) || 0)]).filter(([, [votes, probability]]) => votes > 0.005 || probability > 0.005)
+      .sort(([, a], [, b]) => Math.max(...b) - Math.max(...a));
+  const row = ([name, [votes, probability]], first) => {
+    const bars = element("span", { className: "bars" }, bar("votes", votes));
+    if (found.classifier) bars.append(bar("classifier", probability));
+    const made = element("div", { className: first ? "node leading" : "node" }, element("span", { textContent: name }), bars,
+      element("span", { className: "percent", textContent: percent(found.answer ? votes : probability) }));
+    made.title = `${name}: ${percent(votes)} of the votes${found.classifier ? `, classifier ${percent(probability)}` : ""}`;
+    return made;
+  };
+  const list = element("ul");
+  leading(coarse, Object.keys(info.tree)).slice(0, SHOWN_CATEGORIES).forEach((category, place) => {
+    const item = element("li", {}, row(category, place === 0));
+    if (last > 0) {
+      const conditions = leading(fine, info.tree[category[0]]).slice(0, SHOWN_CONDITIONS);
+      item.append(element("ul", {}, ...conditions.map((condition) => element("li", {}, row(condition, false)))));
+    }
+    list.append(item);
+  });
+  byId("tree").replaceChildren(list);
+  byId("classifier-key").hidden = !found.classifier;
+}
+
+function bar(kind, share) {
+  const made = element("i", { className: kind });
+  made.style.width = `${100 * share}%`;
+  return made;
+}
+
+const facts = (of) => Object.entries(COLUMN_NAMES).filter(([name]) => of[name]).map(([name, title]) => `${title} ${of[name]}`).join(" · ");
+
+function showHit(hit, place) {
+  const button = element("button", { type: "button" },
+    element("img", { src: pictureUrl(hit.image_id, 192), alt: "", loading: "lazy" }),
+    element("strong", { textContent: hit.condition }),
+    element("span", { textContent: hit.path.slice(0, -1).join(" › ") }),
+    element("span", { className: "soft", textContent: `similarity ${hit.similarity.toFixed(3)}` }),
+    element("span", { className: "soft", textContent: facts(hit) }));
+  button.setAttribute("aria-label", `Case ${place + 1}: ${hit.condition}, similarity ${hit.similarity.toFixed(3)}. Open beside the query.`);
+  button.onclick = () => openHit(place);
+  return element("li", {}, button);
+}
+
+// --- a case beside the query --------------------------------------------------------------------------------------
+
+function openHit(place) {
+  opened = place;
+  openCase(hits[place].image_id, `similarity ${hits[place].similarity.toFixed(3)}`);
+}
+
+async function openCase(id, extra = "") {
+  try {
+    const found = await getJson(`/api/case?image_id=${encodeURIComponent(id)}`);
+    openedImage = id;
+    byId("case-title").textContent = found.condition;
+    byId("case-facts").textContent = [found.path.join(" › "), `case ${found.case_id}`, facts(found), extra].filter(Boolean).join(" · ");
+    const large = (src, alt) => element("img", { src, alt });
+    const query = imageId ? [large(pictureUrl(imageId, 1024), "query picture")] : chosen.map(({ url }) => large(url, "query picture"));
+    byId("case-query").replaceChildren(...(query.length ? query : [element("p", { className: "soft", textContent: byId("text").value || "No query yet." })]));
+    const images = [id, ...found.images.filter((other) => other !== id)];
+    byId("case-pictures").replaceChildren(...images.map((image) => large(pictureUrl(image, 1024), `picture of case ${found.case_id}`)));
+    byId("previous").disabled = opened <= 0;
+    byId("next").disabled = opened < 0 || opened >= hits.length - 1;
+    if (!byId("case").open) byId("case").showModal();
+  } catch (error) {
+    say(`The case could not be opened: ${error.message}`, true);
+  }
+}
+
+function step(by) {
+  const place = opened + by;
+  if (opened >= 0 && place >= 0 && place < hits.length) openHit(place);
+}
+
+function searchWith(id) {
+  byId("case").close();
+  clearAll();
+  imageId = id;
+  showChosen();
+  search();
+  window.scrollTo({ top: 0 });
+}
+
+// --- the map ------------------------------------------------------------------------------------------------------
+
+const SVG = "http://www.w3.org/2000/svg";
+let circles = new Map();
+
+function svg(name, attributes) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+async function drawMap() {
+  try {
+    const map = await getJson("/api/map");
+    const drawing = svg("svg", { viewBox: "-0.03 -0.03 1.06 1.06", role: "img", "aria-label": "Map of the gallery, coloured by category" });
+    const used = new Set();
+    map.images.forEach((id, place) => {
+      const category = map.categories[place];
+      used.add(category);
+      const circle = svg("circle", { cx: map.points[place][0], cy: map.points[place][1], r: 0.0065, fill: map.colours[category % map.colours.length], "fill-opacity": 0.75 });
+      circle.append(Object.assign(document.createElementNS(SVG, "title"), { textContent: map.names[category] }));
+      circle.onclick = () => { opened = -1; openCase(id); };
+      circles.set(id, circle);
+      drawing.append(circle);
+    });
+    byId("map").replaceChildren(drawing);
+    byId("legend").replaceChildren(...[...used].sort((a, b) => a - b).map((category) => {
+      const dot = element("span", { className: "swatch" });
+      dot.style.background = map.colours[category % map.colours.length];
+      return element("li", {}, dot, map.names[category]);
+    }));
+  } catch (error) {
+    byId("map").textContent = `The map could not be drawn: ${error.message}`;
+  }
+}
+
+function markMap(place) {
+  const drawing = byId("map").querySelector("svg");
+  if (!drawing) return;
+  drawing.querySelectorAll(".mark").forEach((mark) => mark.remove());
+  if (!place) return;
+  for (const hit of hits) {
+    const circle = circles.get(hit.image_id);
+    if (circle) drawing.append(svg("circle", { class: "mark", cx: circle.getAttribute("cx"), cy: circle.getAttribute("cy"), r: 0.014, fill: "none", stroke: "currentColor", "stroke-width": 0.004, "pointer-events": "none" }));
+  }
+  const [x, y] = place;
+  drawing.append(svg("path", { class: "mark", d: `M${x - 0.03} ${y}H${x + 0.03}M${x} ${y - 0.03}V${y + 0.03}`, stroke: "#c1121f", "stroke-width": 0.009, "pointer-events": "none" }));
+}
+
+// --- starting -----------------------------------------------------------------------------------------------------
+
+function offer() {
+  byId("holdings").textContent = `${info.pictures.toLocaleString("en")} pictures of ${info.cases.toLocaleString("en")} cases`;
+  byId("disclaimer").textContent = info.disclaimer;
+  byId("words").hidden = !info.text;
+  for (const [category, conditions] of Object.entries(info.tree)) {
+    const group = element("optgroup", { label: category });
+    if (info.levels.length > 1) group.append(element("option", { value: category, textContent: `${category} (all)` }));
+    group.append(...conditions.map((name) => element("option", { value: name, textContent: name })));
+    byId("within").append(group);
+  }
+  for (const [column, values] of Object.entries(info.filters)) {
+    const select = element("select", { name: column }, element("option", { value: "", textContent: "any" }), ...values.map((value) => element("option", { value, textContent: value })));
+    select.onchange = again;
+    byId("filters").append(element("label", {}, `${COLUMN_NAMES[column]} `, select));
+  }
+}
+
+const again = () => { if (queryForm() && !byId("results").hidden) search(); };
+
+async function start() {
+  try {
+    info = await getJson("/api/info");
+  } catch (error) {
+    return say(`The server does not answer: ${error.message}`, true);
+  }
+  offer();
+  drawMap();
+  byId("query").onsubmit = (event) => { event.preventDefault(); search(); };
+  for (const id of ["files", "camera"]) byId(id).onchange = (event) => { addFiles(event.target.files); event.target.value = ""; };
+  for (const id of ["within", "k", "per_condition", "aggregation"]) byId(id).onchange = again;
+  byId("text").oninput = () => { if (byId("text").value) { chosen.forEach(({ url }) => URL.revokeObjectURL(url)); [chosen, imageId] = [[], ""]; showChosen(); } };
+  byId("clear").onclick = clearAll;
+  byId("close").onclick = () => byId("case").close();
+  byId("previous").onclick = () => step(-1);
+  byId("next").onclick = () => step(1);
+  byId("use").onclick = () => searchWith(openedImage);
+  byId("case").onkeydown = (event) => { if (event.key === "ArrowLeft") step(-1); if (event.key === "ArrowRight") step(1); };
+  document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) addFiles(event.clipboardData.files); });
+  const drop = byId("drop");
+  for (const name of ["dragover", "dragleave", "drop"]) {
+    drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); });
+  }
+  drop.addEventListener("drop", (event) => addFiles(event.dataTransfer.files));
+}
+
+start();

@@ -1,0 +1,126 @@
+"""Uploads from strangers: limited in bytes, number, type and pixels, decoded in memory, metadata dropped."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from hierderm.index.case_index import MAX_PICTURES
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_FIELDS = 60
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`picture_bytes` of one upload, `picture_pixels` once decoded, `seconds` for a request's body to arrive.
+
+    `at_once`: searches that run together; `waiting`: requests that may wait for their turn, further ones are refused.
+    """
+
+    picture_bytes: int = 15_000_000
+    picture_pixels: int = 50_000_000
+    seconds: float = 60
+    at_once: int = 2
+    waiting: int = 32
+
+    @property
+    def body_bytes(self) -> int:
+        """Of a whole request: its pictures and a little for the fields."""
+        return MAX_PICTURES * self.picture_bytes + 100_000
+
+
+class RefusedError(Exception):
+    """A request that is not answered: the HTTP status and the reason, for the person who sent it."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a search request brought: encoded pictures, and its other fields, each with all its values."""
+
+    pictures: list[bytes] = field(default_factory=list)
+    fields: dict[str, list[str]] = field(default_factory=dict)
+
+    def one(self, name: str, default: str = "") -> str:
+        return self.fields.get(name, [default])[-1].strip() or default
+
+
+async def read_form(request: Request, limits: Limits) -> Form:
+    """The form of a multipart request, kept in memory; RefusedError where it is too large or none."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise RefusedError(415, "send a form (multipart/form-data) with the field 'picture', 'image_id' or 'text'.")
+    parser = MultiPartParser(
+        request.headers, _counted(request, limits), max_files=MAX_PICTURES, max_fields=MAX_FIELDS, max_part_size=10_000
+    )
+    parser.spool_max_size = limits.body_bytes  # so that no upload ever reaches the disk
+    try:
+        parsed = await parser.parse()
+    except MultiPartException as error:
+        raise RefusedError(400, f"the form could not be read: {error.message}") from None
+    except ClientDisconnect:
+        raise RefusedError(400, "the upload was broken off.") from None
+    pictures, fields = [], dict[str, list[str]]()
+    for name, value in parsed.multi_items():
+        if isinstance(value, UploadFile):
+            content = await value.read()
+            await value.close()
+            if len(content) > limits.picture_bytes:
+                raise RefusedError(413, _too_large(limits))
+            if content:  # browsers send an empty part for an empty file field
+                pictures.append(content)
+        else:
+            fields.setdefault(name, []).append(value)
+    return Form(pictures, fields)
+
+
+async def _counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, refused as soon as it is larger than a request may be."""
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limits.body_bytes:
+            raise RefusedError(413, _too_large(limits))
+        yield chunk
+
+
+def _too_large(limits: Limits) -> str:
+    return f"a picture must have at most {limits.picture_bytes / 1e6:g} MB, and a request {MAX_PICTURES} pictures."
+
+
+def decode(content: bytes, limits: Limits) -> Image.Image:
+    """An RGB picture, turned as its EXIF says and free of metadata; RefusedError where it is none or too large.
+
+    Width and height are read from the header first, so a picture of 50,000 x 50,000 is refused before any memory is
+    taken for it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower and an error
+            file = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = file.size
+        if width * height > limits.picture_pixels:
+            raise RefusedError(
+                413, f"a picture must have at most {limits.picture_pixels / 1e6:g} megapixels, got {width} x {height}."
+            )
+        turned = ImageOps.exif_transpose(file).convert("RGB")
+    except UnidentifiedImageError:
+        raise RefusedError(415, f"the file must be a picture ({', '.join(FORMATS)}), it is not.") from None
+    except Image.DecompressionBombError:
+        megapixels = limits.picture_pixels / 1e6
+        raise RefusedError(413, f"a picture must have at most {megapixels:g} megapixels, it has far more.") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RefusedError(422, f"the picture is damaged ({str(error)[:100]}).") from None
+    clean = Image.new("RGB", turned.size)
+    clean.paste(turned)
+    return clean
