@@ -33,7 +33,7 @@ SIDES = (192, 1024)  # pixels of the longer side of the pictures that are given 
 MAX_K = 100
 MOST_VALUES = 40  # of a column that is offered as a filter
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

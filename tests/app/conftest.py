@@ -1,0 +1,27 @@
+"""A page on the toy's index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hierderm.data.cases import CaseTable
+from hierderm.embed import embed_by_name
+from hierderm.finder import CaseFinder, make_index
+from hierderm.index.folder import save_index
+
+
+@pytest.fixture(scope="session")
+def toy_index(toy: CaseTable, small_siglip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of training and validation pictures, with skin tones made up for the filters."""
+    model, folder = f"hf:{small_siglip}", tmp_path_factory.mktemp("app") / "index"
+    toned = CaseTable(toy.frame.assign(fitzpatrick=[1 + k % 6 for k in range(len(toy))]), toy.taxonomy, toy.root)
+    index, _ = make_index(toned, embed_by_name(model, toned), model=model, splits=("train", "validation"), k=5)
+    save_index(index, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finder(toy_index: Path) -> CaseFinder:
+    return CaseFinder.open(toy_index)

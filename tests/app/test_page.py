@@ -1,0 +1,119 @@
+"""The page in a real browser (Debian's chromium): upload, look, filter, open a case, with the mouse and the keyboard."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from hierderm import columns as c
+from hierderm.app.server import create_app
+from hierderm.data.cases import CaseTable
+from hierderm.finder import CaseFinder
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason="needs /usr/bin/chromium (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def address(finder: CaseFinder) -> Iterator[str]:
+    running = uvicorn.Server(uvicorn.Config(create_app(finder), port=0, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join(timeout=30)
+
+
+@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
+def page(address: str, request: pytest.FixtureRequest) -> Iterator[object]:
+    from playwright.sync_api import sync_playwright
+
+    width, height = request.param
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        opened = browser.new_page(viewport={"width": width, "height": height})
+        troubles: list[str] = []
+        elsewhere: list[str] = []
+        opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: troubles.append(str(error)))
+        opened.on(
+            "request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else elsewhere.append(r.url)
+        )
+        opened.goto(address)
+        yield opened
+        assert troubles == [] and elsewhere == []
+        browser.close()
+
+
+def test_from_upload_to_case(page: object, toy: CaseTable, finder: CaseFinder) -> None:
+    from playwright.sync_api import Page, expect
+
+    assert isinstance(page, Page)
+    picture = toy.part(c.TEST).paths[0]
+    expect(page.locator("#disclaimer")).to_contain_text("not a medical device")
+    page.set_input_files("#files", picture)
+    hits = page.locator("#hits button")
+    expect(hits).to_have_count(10)
+    expect(page.locator("#chosen img")).to_have_count(1)
+    expect(page.locator("#status")).to_have_text("10 cases found.")
+    assert page.locator("#tree .node").count() >= 2
+    expect(page.locator("#map svg .mark").last).to_be_attached(timeout=20_000)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # nothing runs off a phone
+
+    name = finder.index.taxonomy.names(0)[1]
+    page.select_option("#within", name)
+    expect(hits.filter(has_not_text=name)).to_have_count(0)
+    expect(hits.first).to_be_visible()
+    page.select_option("#filters select[name=fitzpatrick]", "3")
+    expect(page.locator("#hits")).not_to_contain_text("Fitzpatrick type 1")
+    page.select_option("#filters select[name=fitzpatrick]", "")
+    expect(hits.nth(1)).to_be_visible()
+
+    hits.first.focus()
+    page.keyboard.press("Enter")
+    dialog = page.locator("#case")
+    expect(dialog).to_be_visible()
+    expect(dialog.locator("#case-query img")).to_have_count(1)
+    first = dialog.locator("#case-facts").inner_text()
+    page.keyboard.press("ArrowRight")
+    expect(dialog.locator("#case-facts")).not_to_have_text(first)
+    page.keyboard.press("Escape")
+    expect(dialog).not_to_be_visible()
+
+
+def test_words_and_pictures_of_the_gallery(page: object) -> None:
+    from playwright.sync_api import Page, expect
+
+    assert isinstance(page, Page)
+    page.fill("#text", "red papule")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer")).to_contain_text("Words find pictures")
+    page.locator("#hits button").first.click()
+    page.click("#use")
+    expect(page.locator("#chosen img")).to_have_count(1)
+    expect(page.locator("#answer")).not_to_contain_text("Words find pictures")
+    page.click("#clear")
+    expect(page.locator("#results")).to_be_hidden()
+
+
+def test_what_is_no_picture_is_told(page: object, tmp_path: Path) -> None:
+    from playwright.sync_api import Page, expect
+
+    assert isinstance(page, Page)
+    note = tmp_path / "note.txt"
+    note.write_text("no picture")
+    page.set_input_files("#files", note)
+    expect(page.locator("#status.error")).to_contain_text("Only pictures")
+    page.click("#go")
+    expect(page.locator("#status.error")).to_contain_text("Choose a picture or type words first")

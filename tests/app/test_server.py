@@ -1,0 +1,304 @@
+"""The JSON API as a script meets it, and as somebody meets it who means it no good."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from PIL import Image
+
+import hierderm.app.server as server
+from hierderm import columns as c
+from hierderm.app.gallery_map import make_map
+from hierderm.app.server import create_app
+from hierderm.app.uploads import Limits, RefusedError, decode
+from hierderm.data.cases import CaseTable
+from hierderm.finder import CaseFinder
+
+SMALL = Limits(picture_bytes=200_000, picture_pixels=1_000_000)
+
+
+@pytest.fixture(scope="module")
+def client(finder: CaseFinder) -> Iterator[TestClient]:
+    with TestClient(create_app(finder, limits=SMALL)) as opened:
+        yield opened
+
+
+def png(size: tuple[int, int] = (40, 30), colour: tuple[int, int, int] = (200, 120, 110)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def header_of_a_huge_png(side: int = 50_000) -> bytes:
+    """A PNG that says it has side x side pixels, and holds none."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+def post(client: TestClient, *pictures: bytes, **fields: Any) -> httpx.Response:
+    files = [("picture", ("x.png", content, "image/png")) for content in pictures]
+    return client.post("/api/search", files=files or {"none": (None, "")}, data=fields)  # type: ignore[return-value]
+
+
+def test_a_picture_is_answered(client: TestClient, toy: CaseTable) -> None:
+    test = toy.part(c.TEST)
+    answer = post(client, test.paths[0].read_bytes(), k=4).json()
+    assert len(answer["hits"]) == 4 and answer["levels"] == ["category", "condition"]
+    hit = answer["hits"][0]
+    columns = {"fitzpatrick", "monk", "body_site", "source"}
+    assert set(hit) == {"case_id", "image_id", "condition", "path", "similarity", *columns}
+    assert answer["answer"]["differential"][0][0]["share"] > 0
+    assert "not a medical device" in answer["disclaimer"]
+    shown = client.get("/api/picture", params={"image_id": hit["image_id"]})
+    assert shown.headers["content-type"] == "image/jpeg"
+    assert max(Image.open(io.BytesIO(shown.content)).size) <= 192
+    case = client.get("/api/case", params={"image_id": hit["image_id"]}).json()
+    assert case["case_id"] == hit["case_id"] and hit["image_id"] in case["images"]
+
+
+def test_the_answer_is_that_of_the_library(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
+    from hierderm.data.decode import open_picture
+
+    paths = toy.part(c.TEST).paths[:2]
+    expected = finder.describe(finder.by_pictures([open_picture(path) for path in paths]), files=False)
+    answer = post(client, *(path.read_bytes() for path in paths)).json()
+    assert answer["hits"] == expected["hits"] and answer["answer"] == expected["answer"]
+
+
+def test_filters_of_the_form(client: TestClient, finder: CaseFinder) -> None:
+    name = finder.index.taxonomy.names(0)[0]
+    found = post(client, png(), within=name, where=["fitzpatrick=1", "fitzpatrick=2"], per_condition=1).json()
+    assert found["hits"] and {hit["path"][0] for hit in found["hits"]} == {name}
+    assert {hit["fitzpatrick"] for hit in found["hits"]} <= {"1", "2"}
+    assert len({hit["condition"] for hit in found["hits"]}) == len(found["hits"])
+
+
+def test_pictures_of_the_index_and_words(client: TestClient, finder: CaseFinder) -> None:
+    image_id = str(finder.index.frame[c.IMAGE_ID].iloc[0])
+    hits = post(client, image_id=image_id, k=3).json()["hits"]
+    assert len(hits) == 3 and image_id not in {hit["image_id"] for hit in hits}
+    words = post(client, text="red papule").json()
+    assert words["hits"] and words["answer"] is None
+
+
+def test_info_and_map(client: TestClient, finder: CaseFinder) -> None:
+    info = client.get("/api/info").json()
+    assert (info["pictures"], info["cases"], info["text"]) == (len(finder.index), finder.index.n_cases, True)
+    assert info["filters"]["fitzpatrick"] == ["1", "2", "3", "4", "5", "6"]
+    assert sum(len(conditions) for conditions in info["tree"].values()) == len(set(finder.index.gallery.fine))
+    drawn = client.get("/api/map").json()
+    assert len(drawn["points"]) == len(drawn["images"]) == len(finder.index)
+    x, y = post(client, png()).json()["place"]
+    assert 0 <= x <= 1 and 0 <= y <= 1
+    made = make_map(finder.index)
+    nearest = made.place(made.vectors[[5]])
+    assert np.linalg.norm(np.array(nearest) - made.points[5]) < 0.5
+
+
+def test_the_page_is_whole_and_loads_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for name in ("/static/page.js", "/static/style.css"):
+        found = client.get(name)
+        assert found.status_code == 200 and name in page.text
+        assert "//" not in found.text.replace("// ", "").replace("http://www.w3.org/2000/svg", "")
+    assert "http" not in page.text
+    assert client.get("/docs").status_code == 404  # FastAPI's page loads scripts from elsewhere
+    assert client.get("/api/openapi.json").status_code == 404 and client.get("/openapi.json").status_code == 200
+
+
+def test_no_path_of_the_server_is_told(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
+    image_id = str(finder.index.frame[c.IMAGE_ID].iloc[0])
+    answers: list[Any] = [
+        post(client, toy.paths[0].read_bytes()), post(client, b"no picture"), post(client, image_id="../../etc/passwd"),
+        client.get("/api/info"), client.get("/api/case", params={"image_id": image_id}), client.get("/api/map"),
+        client.get("/api/case", params={"image_id": "x"}), client.get("/api/picture", params={"image_id": "/etc/passwd"}),
+        client.get("/static/../server.py"), client.get("/static/%2e%2e/server.py"),
+    ]  # fmt: skip
+    for answer in answers:
+        assert str(toy.root) not in answer.text and str(Path(server.__file__).parent) not in answer.text
+    assert [answer.status_code for answer in answers[-2:]] == [404, 404]
+
+
+def test_a_picture_that_went_missing_is_named_by_its_id(
+    finder: CaseFinder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image_id = str(finder.index.frame[c.IMAGE_ID].iloc[0])
+    monkeypatch.setattr(finder.index, "about", replace(finder.index.about, image_root=str(tmp_path)))
+    monkeypatch.setattr(finder.index, "frame", finder.index.frame.assign(image_path="gone.png"))
+    with TestClient(create_app(finder)) as client:
+        answer = client.get("/api/picture", params={"image_id": image_id})
+    assert answer.status_code == 404
+    assert answer.json() == {"error": f"the picture '{image_id}' can't be read on the server."}
+
+
+@pytest.mark.parametrize(
+    ("pictures", "fields", "status", "reason"),
+    [
+        ([b"GIF89a nonsense"], {}, 415, "must be a picture .JPEG, PNG, WEBP., it is not"),
+        ([png()[:60]], {}, 422, "the picture is damaged"),
+        ([header_of_a_huge_png()], {}, 413, "at most 1 megapixels"),
+        ([header_of_a_huge_png(5_000)], {}, 413, "at most 1 megapixels, got 5000 x 5000"),
+        ([png() + b"\0" * 300_000], {}, 413, "at most 0.2 MB"),
+        ([png() + b"\0" * 3_000_000], {}, 413, "at most 0.2 MB"),
+        ([png()] * 4, {}, 400, "Maximum number of files is 3"),
+        ([], {}, 422, "send 1 to 3 pictures, or 'image_id', or 'text'"),
+        ([png()], {"text": "both"}, 422, "one of them"),
+        ([png()], {"k": "1000"}, 422, "k must be a whole number from 1 to 100, got '1000'"),
+        ([png()], {"k": "ten"}, 422, "got 'ten'"),
+        ([png()], {"aggregation": "sum"}, 422, "aggregation must be 'best' or 'mean'"),
+        ([png()], {"within": "Nowhere"}, 422, "'Nowhere' is not a node"),
+        ([png()], {"where": "image_path=x"}, 422, "where must be column=value"),
+        ([png()], {"where": "fitzpatrick=9"}, 422, "has no value '9'"),
+        ([], {"image_id": "x"}, 422, "has no picture 'x'"),
+    ],
+)  # fmt: skip
+def test_refusals(client: TestClient, pictures: list[bytes], fields: dict[str, str], status: int, reason: str) -> None:
+    import re
+
+    answer = post(client, *pictures, **fields)
+    assert answer.status_code == status, answer.text
+    assert re.search(reason, answer.json()["error"]), answer.text
+
+
+def test_other_bodies_are_refused(client: TestClient) -> None:
+    assert client.post("/api/search", content=b"x", headers={"content-type": "text/plain"}).status_code == 415
+    broken = client.post("/api/search", content=b"x", headers={"content-type": "multipart/form-data; boundary=b"})
+    assert broken.status_code == 400 and "could not be read" in broken.json()["error"]
+    assert client.get("/api/picture", params={"image_id": "x", "side": 31}).status_code == 422
+
+
+def test_metadata_is_stripped_and_orientation_kept() -> None:
+    picture = Image.new("RGB", (40, 20), (10, 200, 10))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera with a serial number"
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", exif=exif)
+    clean = decode(buffer.getvalue(), SMALL)
+    assert clean.size == (20, 40) and not clean.getexif() and not clean.info
+
+
+def test_a_huge_picture_takes_no_memory() -> None:
+    import tracemalloc
+
+    tracemalloc.start()
+    with pytest.raises(RefusedError, match="megapixels"):
+        decode(header_of_a_huge_png(), Limits())
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_uploads_do_not_reach_the_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tempfile import SpooledTemporaryFile
+
+    rolled: list[int] = []
+    monkeypatch.setattr(SpooledTemporaryFile, "rollover", lambda self: rolled.append(1))
+    noisy = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (240, 240, 3), dtype=np.uint8)).save(noisy, "PNG")
+    assert len(noisy.getvalue()) > 150_000
+    assert post(client, noisy.getvalue()).status_code == 200
+    assert rolled == []
+
+
+def test_only_named_hosts_are_answered(finder: CaseFinder) -> None:
+    with TestClient(create_app(finder, hosts=("127.0.0.1",))) as client:
+        assert client.get("/api/info", headers={"host": "evil.example"}).status_code == 400
+        assert client.get("/api/info", headers={"host": "127.0.0.1:8000"}).status_code == 200
+
+
+def test_a_failure_tells_nothing(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(server, "_search", broken)
+    with TestClient(create_app(finder), raise_server_exceptions=False) as client:
+        answer = post(client, png())
+    assert answer.status_code == 500 and "/secret" not in answer.text
+
+
+@pytest.fixture(scope="module")
+def address(finder: CaseFinder) -> Iterator[str]:
+    """A real server on a free port."""
+    config = uvicorn.Config(create_app(finder, limits=Limits(waiting=40)), port=0, log_level="error", lifespan="on")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join(timeout=30)
+
+
+def test_twenty_at_once_are_not_mixed(address: str, finder: CaseFinder) -> None:
+    """Each sends another picture of the gallery, and must find that very picture first."""
+    rows = list(range(20))
+    expected = [str(finder.index.frame[c.IMAGE_ID].iloc[row]) for row in rows]
+
+    def ask(row: int) -> str:
+        content = finder.index.hit(row, 1.0).file.read_bytes()
+        answer = httpx.post(f"{address}/api/search", files={"picture": ("x.png", content)}, data={"k": "1"}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["hits"][0]["image_id"])
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(ask, rows)) == expected
+
+
+def test_more_than_may_wait_are_refused_clearly(finder: CaseFinder) -> None:
+    app = create_app(finder, limits=Limits(at_once=1, waiting=4))
+
+    async def ask_all() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            files = {"picture": ("x.png", png())}
+            return await asyncio.gather(*(client.post("/api/search", files=files) for _ in range(20)))
+
+    answers = asyncio.run(ask_all())
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 503} and statuses.count(200) >= 5
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.headers["retry-after"] == "5" and "too many searches are waiting" in refused.json()["error"]
+    assert all(json.loads(answer.text) for answer in answers)
+
+
+def test_a_slow_upload_is_given_up(finder: CaseFinder) -> None:
+    app = create_app(finder, limits=Limits(seconds=0.2))
+
+    async def dawdle() -> httpx.Response:
+        async def body() -> Any:
+            yield b"--b\r\n"
+            await asyncio.sleep(5)
+
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            headers = {"content-type": "multipart/form-data; boundary=b"}
+            return await client.post("/api/search", content=body(), headers=headers)
+
+    answer = asyncio.run(dawdle())
+    assert answer.status_code == 408 and "more than 0.2 s" in answer.json()["error"]
