@@ -92,6 +92,7 @@ def build_index(
     from hierderm.data.cases import read_cases
     from hierderm.embed import embed_by_name
     from hierderm.embeddings import EmbeddingTable
+    from hierderm.encoder import load_encoder
     from hierderm.finder import make_index
     from hierderm.index.folder import refuse_existing, save_index
 
@@ -103,6 +104,8 @@ def build_index(
     if list(embedded.frame[c.IMAGE_ID]) != list(table.frame[c.IMAGE_ID]):
         raise SearchError(f"{embeddings} must hold the pictures of {cases}, in its order. Embed the table again.")
     index, why_not = make_index(table, embedded, model=model, kind=kind, splits=splits, wanted_accuracy=accuracy)
+    if embeddings:
+        index.require_same_model(load_encoder(model).provenance)  # else no query could ever be compared with it
     save_index(index, out, replace=replace)
     return _about(index, why_not)
 

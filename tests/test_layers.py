@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "hierderm"
 LADDER = (
-    ("errors", "columns", "files", "progress"),
+    ("errors", "columns", "files", "machine", "progress"),
     ("config", "taxonomy"),
     ("taxonomy_file",),
     ("data", "embeddings"),

@@ -5,18 +5,24 @@ Memory is a few arrays of CHUNK * n_gallery, whatever the number of queries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
+from hierderm.machine import usable_cores
 from hierderm.taxonomy import IntArray
 
 FloatArray = npt.NDArray[np.float64]
+Result = TypeVar("Result")
 CHUNK = 128  # queries at a time
+THREADS = min(4, usable_cores())
 DEPTH_BITS = 3  # of a sort key, for the depth: trees of up to seven levels
 MAX_GALLERY = 2 ** (32 - DEPTH_BITS)
 
@@ -78,16 +84,34 @@ def rankings(queries: Labelled, gallery: Labelled | None = None, *, k: int = 10)
     _, cases = np.unique(np.concatenate([queries.cases, gallery.cases]), return_inverse=True)
     query_cases, gallery_cases = cases[: len(queries)], cases[len(queries) :]
     places = np.arange(len(gallery), dtype=np.uint64) << np.uint64(DEPTH_BITS)
-    for start in range(0, len(queries), CHUNK):
+    n_levels = len(gallery.labels)
+
+    def sorted_keys(start: int) -> list[npt.NDArray[np.uint64]]:
         rows = slice(start, start + CHUNK)
         similarity = queries.embeddings[rows] @ gallery.embeddings.T  # (n_chunk, n_gallery)
         own = query_cases[rows, None] == gallery_cases
-        keys = _descending(similarity) | places | _depths(queries.labels[:, rows], gallery.labels)
+        keys = _descending(similarity)
+        keys |= places
+        keys |= _depths(queries.labels[:, rows], gallery.labels)
         keys[own] = np.iinfo(np.uint64).max
         keys.sort(axis=1)
-        n_ranked = len(gallery) - own.sum(axis=1)
-        for of_query, n in zip(keys, n_ranked, strict=True):
-            yield _ranking(of_query[:n], k, len(gallery.labels))
+        return [of_query[:n] for of_query, n in zip(keys, len(gallery) - own.sum(axis=1), strict=True)]
+
+    for chunk in _in_order(sorted_keys, range(0, len(queries), CHUNK)):
+        for keys in chunk:
+            yield _ranking(keys, k, n_levels)
+
+
+def _in_order(work: Callable[[int], Result], starts: Iterable[int]) -> Iterator[Result]:
+    """The results of `work`, in order, made by threads that are a few results ahead and no more."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        ahead: deque[Future[Result]] = deque()
+        for start in starts:
+            ahead.append(pool.submit(work, start))
+            if len(ahead) > THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _descending(similarity: npt.NDArray[np.floating]) -> npt.NDArray[np.uint64]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hierderm.errors import IndexFolderError, MissingExtraError
+from hierderm.machine import usable_cores
 from hierderm.taxonomy import IntArray
 
 Kind = Literal["flat", "hnsw", "ivf", "ivfpq"]
@@ -37,7 +38,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError:
         raise MissingExtraError("an index other than 'flat'", package="faiss-cpu") from None
-    faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
+    faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or usable_cores()))
     return faiss
 
 

@@ -1,0 +1,112 @@
+"""Seconds and peak memory of the retrieval metrics, beside pytorch-metric-learning and open-metric-learning.
+
+Goals: what scoring a whole data set costs at both levels of a tree (16 categories, 211 conditions, 512 dimensions),
+each library in a process of its own, whose peak memory is taken. Non-goals: the same metrics: hierderm's
+call gives all of its own (seven a level and five of the tree, own case left out), the others give precision@1, MAP@R,
+R-precision and reciprocal rank (pytorch-metric-learning) or CMC, precision and MAP (open-metric-learning).
+
+    python benchmarks/retrieval.py --sizes 2000 6500 20000 50000 --oml-python /path/to/its/environment/bin/python
+
+open-metric-learning wants numpy < 2, so it needs an environment of its own; without --oml-python its rows are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hierderm.files import write_json
+
+COMMON = """
+import sys, time, resource, json
+import numpy as np
+n = int(sys.argv[1])
+rng = np.random.default_rng(0)
+fine = rng.integers(0, 211, n)
+centres = rng.normal(size=(211, 512))
+embeddings = (centres[fine] + 3 * rng.normal(size=(n, 512))).astype(np.float32)
+embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+levels = [fine // 14, fine]
+def done(start, map_at_r):
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(json.dumps({"seconds": time.perf_counter() - start, "peak_gb": peak, "fine_map_at_r": map_at_r}))
+"""
+HIERDERM = """
+from hierderm.evaluate.ranking import Labelled
+from hierderm.evaluate.retrieval import retrieval_scores
+start = time.perf_counter()
+scores = retrieval_scores(Labelled(embeddings, np.stack(levels), np.arange(n)))
+done(start, float(np.nanmean(scores.levels[1].values["map_at_r"])))
+"""
+PML = """
+import torch
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+include = ("precision_at_1", "mean_average_precision_at_r", "r_precision", "mean_reciprocal_rank")
+start = time.perf_counter()
+for labels in levels:
+    calculator = AccuracyCalculator(include=include, device=torch.device("cpu"))
+    found = calculator.get_accuracy(torch.from_numpy(embeddings), torch.from_numpy(labels))
+done(start, float(found["mean_average_precision_at_r"]))
+"""
+OML = """
+import torch
+from oml.functional.metrics import calc_gt_mask, calc_retrieval_metrics
+start = time.perf_counter()
+queries = torch.from_numpy(embeddings)
+for labels in levels:
+    distances = torch.cdist(queries, queries)
+    distances.fill_diagonal_(float("inf"))
+    labels = torch.from_numpy(labels)
+    mask = labels[:, None] == labels
+    mask.fill_diagonal_(False)
+    calc_retrieval_metrics(distances=distances, mask_gt=mask, cmc_top_k=(1, 10), precision_top_k=(10,), map_top_k=(10,))
+done(start, None)
+"""
+
+
+def measure(python: str, script: str, n: int, seconds: float) -> dict[str, Any]:
+    """Run a script in a process of its own; what it says, or why it did not end well."""
+    command = [python, "-c", COMMON + script, str(n)]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"stopped after {seconds:.0f} s"}
+    if ended.returncode:
+        lines = ended.stderr.strip().splitlines()
+        return {"failed": lines[-1][:200] if lines else f"killed by signal {-ended.returncode}"}
+    return dict(json.loads(ended.stdout.strip().splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2_000, 6_500])
+    parser.add_argument("--oml-python", default="")
+    parser.add_argument("--most-seconds", type=float, default=900)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/retrieval.json"))
+    options = parser.parse_args()
+    scripts = {"hierderm": (sys.executable, HIERDERM), "pytorch-metric-learning": (sys.executable, PML)}
+    if options.oml_python:
+        scripts["open-metric-learning"] = (options.oml_python, OML)
+    rows: list[dict[str, Any]] = []
+    for n in options.sizes:
+        for name, (python, script) in scripts.items():
+            rows.append({"n": n, "library": name, **measure(python, script, n, options.most_seconds)})
+            print(json.dumps(rows[-1]), flush=True)
+            write_json(options.out, rows)
+    print(as_markdown(rows))
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    lines = ["| embeddings | library | seconds | peak GB |", "|---|---|---|---|"]
+    for row in rows:
+        figures = f"{row['seconds']:.1f} | {row['peak_gb']:.1f}" if "seconds" in row else f"{row['failed']} | "
+        lines.append(f"| {row['n']:,} | {row['library']} | {figures} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
