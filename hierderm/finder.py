@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from hierderm import columns as c
 from hierderm.data.cases import CaseTable
+from hierderm.data.decode import open_picture
 from hierderm.embeddings import Aggregation, EmbeddingTable, Hit, SearchHits
 from hierderm.errors import SearchError
 from hierderm.index.answer import Answer, Calibration, Candidate, answer, calibrate
@@ -22,10 +24,9 @@ from hierderm.index.folder import open_index
 from hierderm.taxonomy import IntArray, Taxonomy
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from hierderm.encoder import Encoder
 
+Picture = Path | Image.Image | npt.NDArray[np.uint8]
 SHOWN_COLUMNS = (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
 K = 10
 NO_FILTER = Filter()
@@ -90,11 +91,11 @@ class CaseFinder:
             self._encoder = self._load()
         return self._encoder
 
-    def by_pictures(self, pictures: Sequence[Image.Image], wanted: Wanted = DEFAULTS) -> Found:
-        """The cases nearest to one case of one to three RGB pictures."""
+    def by_pictures(self, pictures: Sequence[Picture], wanted: Wanted = DEFAULTS) -> Found:
+        """The cases nearest to one case of one to three pictures: files, images, or uint8 arrays (height, width, 3)."""
         if not 1 <= len(pictures) <= MAX_PICTURES:
             raise SearchError(f"a query must have 1 to {MAX_PICTURES} pictures, got {len(pictures)}.")
-        encoded = self.encoder.pictures(pictures)
+        encoded = self.encoder.pictures([as_image(picture) for picture in pictures])
         tree, probabilities = self.encoder.taxonomy, encoded.probabilities
         classified = None
         if tree is not None and probabilities is not None:
@@ -156,6 +157,19 @@ class CaseFinder:
             "classifier": None if found.classified is None else [_candidates(level) for level in found.classified],
             "hits": hits,
         }
+
+
+def as_image(picture: Picture) -> Image.Image:
+    """A picture of any accepted kind as RGB. ImageError or SearchError where it is none."""
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    if isinstance(picture, Path):
+        return open_picture(picture)
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise SearchError(
+            f"a picture as an array must be uint8 of shape (height, width, 3), got {picture.dtype} {picture.shape}."
+        )
+    return Image.fromarray(picture)
 
 
 def _answer_content(said: Answer, taxonomy: Taxonomy) -> dict[str, Any]:

@@ -49,6 +49,15 @@ def test_a_picture_of_the_gallery_finds_itself(finder: CaseFinder) -> None:
     assert (again.image_id, round(again.similarity, 4)) == (hit.image_id, 1.0)
 
 
+def test_files_images_and_arrays_are_the_same(finder: CaseFinder, toy: CaseTable) -> None:
+    path = toy.part(c.TEST).paths[0]
+    image = open_picture(path)
+    answers = [finder.by_pictures([picture]).hits for picture in (path, image, np.asarray(image))]
+    assert answers[0] == answers[1] == answers[2]
+    with pytest.raises(SearchError, match=r"uint8 of shape \(height, width, 3\), got float64 \(4, 4\)"):
+        finder.by_pictures([np.zeros((4, 4))])  # type: ignore[list-item]
+
+
 def test_a_filter_takes_the_confidence_away(finder: CaseFinder) -> None:
     name = finder.index.taxonomy.names(0)[0]
     image = str(finder.index.frame[c.IMAGE_ID].iloc[0])

@@ -31,6 +31,16 @@ from hierderm.taxonomy import IntArray
 THUMBNAIL = 96  # pixels a side
 MAP_IMAGES = 3000  # points of a map, at most
 N_EXAMPLES, N_NEIGHBOURS = 4, 6
+CATEGORY_COLUMNS = {
+    "recall_at_1": "Recall@1",
+    "map_at_r": "MAP@R",
+    "r_precision": "R-precision",
+    "mrr": "Reciprocal rank",
+    "fine_recall_at_1": "Fine recall@1",
+    "lca_height_at_10": "Height, top 10",
+    "share_in_main_cluster": "Share in its main cluster",
+    "purity_of_main_cluster": "Purity of that cluster",
+}
 LEVELS = {"coarse": "at the coarse level", "fine": "at the fine level", "tree": "of the tree"}
 
 
@@ -86,6 +96,7 @@ def write_report(
         else "",
         maps=data_uri(_maps(config, table, rows)),
         bars=data_uri(category_bars(evaluations)),
+        categories=_category_rows(focus),
         examples=_examples(table, rows, focus.model),
         confidence=round(100 * confidence),
         rounds=config.evaluation.bootstrap_rounds,
@@ -152,6 +163,24 @@ def _cell(metric: Metric | None, best: float) -> dict[str, Any]:
         return {"text": "–", "interval": "", "best": False}
     interval = "" if np.isnan(metric.low) else f"{metric.low:.3f} to {metric.high:.3f}"
     return {"text": f"{metric.value:.3f}", "interval": interval, "best": round(metric.value, 3) == round(best, 3)}
+
+
+def _category_rows(evaluation: Evaluation) -> list[list[str]]:
+    """A row a category of the focus model's figures, the largest first, as text."""
+    names = [key for key in evaluation.categories[0] if key in CATEGORY_COLUMNS]
+    rows = sorted(evaluation.categories, key=lambda row: -row["n_images"])
+    return [
+        ["Category", "Pictures", "Cases", *(CATEGORY_COLUMNS[name] for name in names)],
+        *(
+            [
+                row["category"],
+                str(row["n_images"]),
+                str(row["n_cases"]),
+                *("–" if row[name] is None else f"{row[name]:.3f}" for name in names),
+            ]
+            for row in rows
+        ),
+    ]
 
 
 def _difference_table(differences: Sequence[Difference]) -> dict[str, Any]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from hierderm.index.case_index import CaseIndex
+from hierderm.index.engines import import_faiss
+from tests.index.toy import DIM, TREE, random_table
 
 SCRIPT = """
 import os, threading
@@ -48,3 +53,15 @@ def test_faiss_and_torch_in_one_process(first: str) -> None:
     # Pools live on after their work: torch's, FAISS's for each of the three callers, and a few helpers; not 2 x cores
     # for each of every library.
     assert word == "fine" and int(n_threads) <= 32
+
+
+def test_exact_search_is_that_of_faiss() -> None:
+    gallery, queries = random_table(500), random_table(30, seed=4).embeddings
+    frame = gallery.frame.assign(case_id=gallery.frame["image_id"])  # a case a picture, as FAISS knows no cases
+    index = CaseIndex.build(type(gallery)(gallery.embeddings, frame, gallery.provenance), TREE)
+    exact = import_faiss().IndexFlatIP(DIM)
+    exact.add(gallery.embeddings)
+    similarity, rows = exact.search(queries, 10)
+    found = index.search_cases(queries, np.arange(30), k=10)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)
