@@ -159,7 +159,7 @@ def main() -> None:
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     titles = ("vectors", "index", "build s", "structure MB", "folder MB", "open s", "queries/s", "at once", "recall@10")
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["n"], "usearch" in row["index"])):
         opening = "" if row["open_seconds"] is None else f"{row['open_seconds']:.1f}"
         lines.append(
             f"| {row['n']:,} | {row['index']} | {row['build_seconds']:.1f} | {row['structure_bytes'] / 1e6:.0f} | "

@@ -211,7 +211,7 @@ def _answer_by(
             confidence = learnt.confidence(first.share)
             reason = (
                 f"The neighbours agree on the {level_names[level]}: {first.share:.0%} of the votes. "
-                f"Of {learnt.answered} validation cases answered so, {learnt.right} were right."
+                f"Of the {learnt.answered} validation cases answered at this level, {learnt.right} were right."
             )
             if level < finest:
                 reason = f"The neighbours disagree on the {level_names[finest]}. {reason}"

@@ -23,7 +23,7 @@ from hierderm.taxonomy import IntArray, Taxonomy
 
 MAX_PICTURES = 3  # of one query case
 EXACT_BELOW = 20_000  # rows that a filter leaves are compared one by one, whatever the kind of index
-BLOCK = 2**24  # similarities at a time
+BLOCK = 2**26  # similarities at a time
 RECALL_QUERIES, RECALL_K, WANTED_RECALL = 200, 10, 0.95
 
 
@@ -247,10 +247,10 @@ class CaseIndex:
         together = max(1, BLOCK // (MAX_PICTURES * max(1, len(rows))))
         for start in range(0, len(groups), together):
             some = groups[start : start + together]
-            similarity = gallery @ np.concatenate(some).T  # (n_rows, n_pictures of some queries)
+            similarity = np.concatenate(some) @ gallery.T  # (n_pictures of some queries, n_rows)
             ends = np.cumsum([len(group) for group in some])
             for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-                yield rows, similarity[:, begin:end].max(axis=1)
+                yield rows, similarity[begin:end].max(axis=0)
 
     def _proposed(
         self,

@@ -70,7 +70,7 @@ class Engine:
         chosen = np.sort(np.random.default_rng(seed).permutation(n)[:TRAINING_VECTORS])
         index.train(np.ascontiguousarray(vectors[chosen]))
         index.add_with_ids(vectors, np.arange(n))
-        return cls(kind, index, max(1, lists // 64))
+        return cls(kind, index, 1)
 
     @classmethod
     def load(cls, path: Path, kind: Kind, effort: int, *, mapped: bool) -> Engine:

@@ -90,7 +90,7 @@ def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:
     strangers = hits([[0, 3, 6]], [[0.9, 0.9, 0.9]])
     first = answer(agree, GALLERY, TREE, made(0.6, 0.6))
     assert (first.level, first.node) == (1, "F0") and first.confidence == pytest.approx(1.0)
-    assert "Of 40 validation cases answered so, 36 were right" in first.reason
+    assert "Of the 40 validation cases answered at this level, 36 were right" in first.reason
     second = answer(siblings, GALLERY, TREE, made(0.6, 0.6))
     assert (second.level, second.node) == (0, "C0")
     assert second.reason.startswith("The neighbours disagree on the condition. The neighbours agree on the category")

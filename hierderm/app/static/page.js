@@ -5,6 +5,7 @@ const byId = (id) => document.getElementById(id);
 const COLUMN_NAMES = { fitzpatrick: "Fitzpatrick type", monk: "Monk tone", body_site: "Body site", source: "Source" };
 const SHOWN_CATEGORIES = 4;
 const SHOWN_CONDITIONS = 4;
+const SHOWN_SHARE = 0.02;
 
 let info = null;
 let chosen = []; // { file, url }
@@ -26,7 +27,7 @@ function say(text, isError = false) {
 }
 
 const pictureUrl = (id, side) => `/api/picture?image_id=${encodeURIComponent(id)}&side=${side}`;
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 async function getJson(url, options) {
   const response = await fetch(url, options);
@@ -126,7 +127,7 @@ function showAnswer(answer, levels) {
   else if (answer.node) {
     shown.replaceChildren(
       element("strong", { textContent: answer.node }),
-      ` (${answer.level}). On known cases, answers like this were right in ${percent(answer.confidence)}.`,
+      ` (${answer.level}). On validation cases, answers with such a share of votes were right in about ${percent(answer.confidence)}.`,
     );
   } else shown.textContent = answer.confidence === null ? "No answer, only the cases." : "No answer: too uncertain at every level.";
   byId("reason").textContent = answer ? answer.reason : "";
@@ -139,7 +140,7 @@ function showTree(found) {
   const last = found.levels.length - 1;
   const [coarse, fine] = [shares(0), shares(last)];
   const leading = (maps, names) =>
-    names.map((name) => [name, maps.map((map) => map.get(name) || 0)]).filter(([, [votes, probability]]) => votes > 0.005 || probability > 0.005)
+    names.map((name) => [name, maps.map((map) => map.get(name) || 0)]).filter(([, [votes, probability]]) => Math.max(votes, probability) >= SHOWN_SHARE)
       .sort(([, a], [, b]) => Math.max(...b) - Math.max(...a));
   const row = ([name, [votes, probability]], first) => {
     const bars = element("span", { className: "bars" }, bar("votes", votes));
@@ -168,7 +169,7 @@ function bar(kind, share) {
   return made;
 }
 
-const facts = (of) => Object.entries(COLUMN_NAMES).filter(([name]) => of[name]).map(([name, title]) => `${title} ${of[name]}`).join(" · ");
+const facts = (of) => Object.entries(COLUMN_NAMES).filter(([name]) => of[name] && info.filters[name]).map(([name, title]) => `${title} ${of[name]}`).join(" · ");
 
 function showHit(hit, place) {
   const button = element("button", { type: "button" },
