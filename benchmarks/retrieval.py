@@ -7,7 +7,8 @@ R-precision and reciprocal rank (pytorch-metric-learning) or CMC, precision and 
 
     python benchmarks/retrieval.py --sizes 2000 6500 20000 50000 --oml-python /path/to/its/environment/bin/python
 
-A process that wants more than 18 GB fails. open-metric-learning wants numpy < 2, so it needs an environment of its own; without --oml-python its rows are left out.
+A process that wants more than 18 GB fails. open-metric-learning wants numpy < 2, so it needs an environment of its own;
+without --oml-python its rows are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COMMON = """
 import sys, time, resource, json
 import numpy as np
 n = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_DATA, (18_000_000_000, 18_000_000_000))  # so that a failure is its own, not the machine's
+resource.setrlimit(resource.RLIMIT_DATA, (18_000_000_000,) * 2)  # so that a failure is its own, not the machine's
 rng = np.random.default_rng(0)
 fine = rng.integers(0, 211, n)
 centres = rng.normal(size=(211, 512))

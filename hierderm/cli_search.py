@@ -135,6 +135,8 @@ def index_add(
     root = Path(index.about.image_root)
     paths = [str(p.relative_to(root) if p.is_relative_to(root) else p) for p in (q.absolute() for q in table.paths)]
     frame = embedded.frame.assign(**{c.IMAGE_PATH: paths})
+    if c.SPLIT in frame:
+        frame[c.SPLIT] = ""  # of another table: its validation cases are not those the index was calibrated on
     with updating(folder) as index:
         index.add(EmbeddingTable(embedded.embeddings, frame, embedded.provenance))
     typer.echo(f"{folder}: {len(table)} pictures added, now {len(index)} of {index.n_cases} cases")

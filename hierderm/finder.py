@@ -144,12 +144,9 @@ class CaseFinder:
         for hit, row in zip(found.hits, found.rows, strict=True):
             of_row = self.index.frame.iloc[row]
             extra = {name: as_text(of_row[name]) for name in SHOWN_COLUMNS if name in of_row}
-            content = asdict(hit) | {
-                "path": list(hit.path),
-                "similarity": round(hit.similarity, 4),
-                "file": str(hit.file),
-            }
-            hits.append({**{key: value for key, value in content.items() if files or key != "file"}, **extra})
+            content = {**asdict(hit), "path": list(hit.path), "similarity": round(hit.similarity, 4), **extra}
+            del content["file"]
+            hits.append({**content, "file": str(hit.file)} if files else content)
         said = found.answer
         return {
             "levels": list(self.index.taxonomy.level_names),
@@ -225,10 +222,7 @@ def make_index(
     name = str(Path(model).absolute()) if model and Path(model).is_dir() else model
     index = CaseIndex.build(whole, table.taxonomy, kind=kind, model=name, image_root=table.root.absolute())
     if trained_on and trained_on != split_hash:
-        return (
-            index,
-            "the model was trained on another split than the table's, so its validation cases may be known to it",
-        )
+        return index, "the model was trained on another split than the table's"
     index.calibration = calibrate_on_validation(index, wanted_accuracy=wanted_accuracy, k=k)
     return index, "" if index.calibration else "there are no validation cases in the index"
 

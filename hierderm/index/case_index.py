@@ -16,6 +16,7 @@ from hierderm import columns as c
 from hierderm.embeddings import UNIT_TOLERANCE, Aggregation, EmbeddingTable, Hit, Provenance, SearchHits
 from hierderm.errors import SearchError, suggest
 from hierderm.index.answer import Calibration
+from hierderm.index.candidates import Candidates, RecallSample, every_row, spans
 from hierderm.index.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
 from hierderm.index.filters import Filter, allowed_rows
 from hierderm.index.nearest import Gallery, nearest_cases
@@ -23,8 +24,7 @@ from hierderm.taxonomy import IntArray, Taxonomy
 
 MAX_PICTURES = 3  # of one query case
 EXACT_BELOW = 20_000  # rows that a filter leaves are compared one by one, whatever the kind of index
-BLOCK = 2**26  # similarities at a time
-RECALL_QUERIES, RECALL_K, WANTED_RECALL = 200, 10, 0.95
+WANTED_RECALL = 0.95
 
 
 @dataclass(frozen=True)
@@ -136,35 +136,16 @@ class CaseIndex:
         self.ids = np.arange(len(self))
         self.__dict__.pop("_places", None)
         self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
-        sample = self._recall_sample()
-        recall = self._recall(sample)
+        sample = RecallSample(self.vectors)
+        recall = sample.recall(self._propose)
         while recall < WANTED_RECALL and self.engine.effort < self.engine.max_effort:
             self.engine.effort = min(2 * self.engine.effort, self.engine.max_effort)
-            recall = self._recall(sample)
+            recall = sample.recall(self._propose)
         self.about = replace(self.about, effort=self.engine.effort, recall_at_10=recall, removed=0)
 
     def measure_recall(self) -> float:
         """Share of the exact 10 nearest other pictures that a search of some pictures of the index finds, in [0, 1]."""
-        return self._recall(self._recall_sample())
-
-    def _recall_sample(self) -> list[tuple[int, IntArray]]:
-        """Some rows, each with the rows that are exactly nearest to it."""
-        chosen = np.sort(np.random.default_rng(0).permutation(len(self))[:RECALL_QUERIES])
-        exact = self._every([np.asarray(self.vectors[[row]]) for row in chosen], np.ones(len(self), dtype=bool))
-        return [
-            (int(row), _first(rows, similarity, RECALL_K, but=row))
-            for row, (rows, similarity) in zip(chosen, exact, strict=True)
-        ]
-
-    def _recall(self, sample: list[tuple[int, IntArray]]) -> float:
-        if self.engine is None:
-            return 1.0
-        queries = np.asarray(self.vectors[[row for row, _ in sample]])
-        shares = []
-        for (row, exact), query, near in zip(sample, queries, self._propose(queries, RECALL_K + 1), strict=True):
-            found = _first(near, self.vectors[near] @ query, RECALL_K, but=row)
-            shares.append(len(np.intersect1d(found, exact)) / max(1, len(exact)))
-        return float(np.mean(shares))
+        return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self._propose)
 
     # --- searching -----------------------------------------------------------------------------------------------
 
@@ -215,7 +196,7 @@ class CaseIndex:
         vectors = self._checked(pictures, k, aggregation, per_condition)
         n_queries = int(queries.max()) + 1 if len(queries) else 0
         groups = [vectors[queries == number] for number in range(n_queries)]
-        if not all(1 <= len(group) <= MAX_PICTURES for group in groups):
+        if not groups or not all(1 <= len(group) <= MAX_PICTURES for group in groups):
             raise SearchError(f"a query must have 1 to {MAX_PICTURES} pictures, got {[len(g) for g in groups][:5]}.")
         if aggregation == "mean":
             groups = [_mean(group) for group in groups]
@@ -223,7 +204,10 @@ class CaseIndex:
         outs = [self._case_numbers(out) for out in leave_out] if leave_out is not None else [[]] * n_queries
         rows, similarity = np.full((n_queries, k), -1), np.full((n_queries, k), np.nan, dtype=np.float32)
         exact = self.engine is None or (not allowed.all() and allowed.sum() <= EXACT_BELOW)
-        candidates = self._every(groups, allowed) if exact else self._proposed(groups, allowed, k, outs, per_condition)
+        if exact:
+            candidates = every_row(self.vectors, groups, allowed)
+        else:
+            candidates = self._proposed(groups, allowed, k, outs, per_condition)
         for query, (of_query, of_rows) in enumerate(candidates):
             if outs[query]:
                 kept = ~np.isin(self.gallery.cases[of_query], outs[query])
@@ -238,20 +222,6 @@ class CaseIndex:
     def _score_means(self, query: npt.NDArray[np.float32], cases: IntArray) -> npt.NDArray[np.floating]:
         return np.asarray(self.gallery.case_means[cases] @ query[0])
 
-    def _every(
-        self, groups: list[npt.NDArray[np.float32]], allowed: npt.NDArray[np.bool_]
-    ) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
-        """All allowed rows with their similarities, a query at a time; the products are made for many at once."""
-        rows = np.flatnonzero(allowed)
-        gallery = self.vectors if len(rows) == len(self) else np.asarray(self.vectors[rows])
-        together = max(1, BLOCK // (MAX_PICTURES * max(1, len(rows))))
-        for start in range(0, len(groups), together):
-            some = groups[start : start + together]
-            similarity = np.concatenate(some) @ gallery.T  # (n_pictures of some queries, n_rows)
-            ends = np.cumsum([len(group) for group in some])
-            for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-                yield rows, similarity[begin:end].max(axis=0)
-
     def _proposed(
         self,
         groups: list[npt.NDArray[np.float32]],
@@ -259,16 +229,15 @@ class CaseIndex:
         k: int,
         outs: list[list[int]],
         per_condition: int,
-    ) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
+    ) -> Iterator[Candidates]:
         """The rows that the engine proposes; all allowed rows where those do not make up `k` cases."""
         proposals = self._propose(np.concatenate(groups), k, allowed)
-        ends = np.cumsum([len(group) for group in groups])
-        for group, begin, end, out in zip(groups, [0, *ends[:-1]], ends, outs, strict=True):
+        for group, (begin, end), out in zip(groups, spans(groups), outs, strict=True):
             rows = np.unique(np.concatenate(proposals[begin:end]))
             rows = rows[allowed[rows]]
             kept = rows[~np.isin(self.gallery.cases[rows], out)]
             if self._distinct(kept, per_condition) < k:
-                yield next(self._every([group], allowed))
+                yield next(every_row(self.vectors, [group], allowed))
             else:
                 yield rows, (self.vectors[rows] @ group.T).max(axis=1)
 
@@ -414,10 +383,3 @@ def _refuse_repeated(new: pd.DataFrame, known: pd.Index[Any]) -> None:
 def _mean(group: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     mean = group.mean(axis=0, keepdims=True)
     return np.asarray(mean / np.linalg.norm(mean), dtype=np.float32)
-
-
-def _first(rows: IntArray, similarity: npt.NDArray[np.float32], k: int, *, but: int) -> IntArray:
-    """The `k` rows of highest similarity, `but` one."""
-    others = rows != but
-    rows, similarity = rows[others], similarity[others]
-    return rows[np.argpartition(-similarity, min(k, len(rows) - 1))[:k]] if len(rows) else rows

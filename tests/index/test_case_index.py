@@ -182,6 +182,8 @@ def test_refusals() -> None:
         index.search(2 * new.embeddings)
     with pytest.raises(SearchError, match=r"a query must have 1 to 3 pictures, got \[4\]"):
         index.search(new.embeddings)
+    with pytest.raises(SearchError, match=r"a query must have 1 to 3 pictures, got \[\]"):
+        index.search(new.embeddings[:0])
     with pytest.raises(SearchError, match="k must be 1 or more"):
         index.search(new.embeddings[:1], k=0)
     with pytest.raises(SearchError, match="aggregation must be 'best' or 'mean', got 'sum'"):
