@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import nn
 from torch.nn.functional import normalize
 
 from hierderm.config import BackboneConfig
@@ -35,12 +35,26 @@ class Encoded:
 class Encoder:
     """A model, or a vanilla backbone, that embeds queries. Make one with `load_encoder`. Safe to use from threads."""
 
-    def __init__(self, name: str, model: Backbone | Network, provenance: Provenance, text: TextTower | None) -> None:
-        self.name, self.model, self.provenance, self.text = name, model, provenance, text
+    def __init__(self, name: str, model: Backbone | Network, provenance: Provenance) -> None:
+        self.name, self.model, self.provenance = name, model, provenance
         self.device = best_device()
-        modules: list[nn.Module] = [model] if text is None else [model, text]
-        for module in modules:
-            module.eval().to(self.device)
+        model.eval().to(self.device)
+
+    @cached_property
+    def text(self) -> TextTower | None:
+        """The text tower of the backbone, loaded on first use; None where there is none of the embedding's space.
+
+        A trained model keeps it where its neck starts as the identity: its pictures have moved since, so how well
+        words still find them must be looked at (docs/search.md has figures).
+        """
+        if isinstance(self.model, Network):
+            if self.model.config.neck == "linear":
+                return None
+            name, dim = self.model.backbone.architecture["name"], self.model.dim
+        else:
+            name, dim = self.model.architecture["name"], self.model.dim
+        tower = load_text_tower(name, dim)
+        return None if tower is None else tower.eval().to(self.device)
 
     @property
     def taxonomy(self) -> Taxonomy | None:
@@ -66,8 +80,8 @@ class Encoder:
         """Embed texts, shape (n_texts, dim), unit length. SearchError where the model has no text side."""
         if self.text is None:
             raise SearchError(
-                f"{self.name} can't embed text: only an untrained SigLIP with its text tower can, since training moves "
-                "the pictures and not the words. Search an index of such a backbone, e.g. hierderm:tiny."
+                f"{self.name} can't embed text: that takes a SigLIP of transformers with its text tower and tokenizer, "
+                "such as hierderm:tiny, and a neck other than 'linear'."
             )
         return np.asarray(normalize(self.text(texts).float(), dim=1).cpu().numpy())
 
@@ -77,7 +91,7 @@ def load_encoder(name: str) -> Encoder:
     if not is_model_folder(name):
         backbone = load_backbone(BackboneConfig(name))
         provenance = Provenance(name, weights_hash(backbone), backbone.preprocessing.hash)
-        return Encoder(name, backbone, provenance, load_text_tower(name, backbone.dim))
+        return Encoder(name, backbone, provenance)
     header = read_header(Path(name))
     network = load_model(Path(name))
     provenance = Provenance(
@@ -87,4 +101,4 @@ def load_encoder(name: str) -> Encoder:
         network.taxonomy.content_hash,
         str(header["split_hash"]),
     )
-    return Encoder(name, network, provenance, None)
+    return Encoder(name, network, provenance)

@@ -8,20 +8,22 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, SiglipModel
 
-from hierderm.config import Config
+from hierderm.config import BackboneConfig, Config, ModelConfig
 from hierderm.data.cases import CaseTable
 from hierderm.data.decode import open_picture
 from hierderm.embed import embed_vanilla
 from hierderm.encoder import load_encoder
 from hierderm.errors import CheckpointError, SearchError
 from hierderm.model.backbone import load_backbone, weights_hash
+from hierderm.model.checkpoint import save_model
+from hierderm.model.network import Network
 from hierderm.pipeline import embed_run, train_run
 
 
 def test_a_picture_gives_what_its_table_gives(toy: CaseTable, small_siglip: Path) -> None:
     encoder = load_encoder(f"hf:{small_siglip}")
     few = toy.select(np.arange(3))
-    embedded = embed_vanilla(load_backbone(Config().backbone.__class__(f"hf:{small_siglip}")), few)
+    embedded = embed_vanilla(load_backbone(BackboneConfig(f"hf:{small_siglip}")), few)
     encoded = encoder.pictures([open_picture(path) for path in few.paths])
     np.testing.assert_allclose(encoded.embeddings, embedded.embeddings, atol=1e-5)
     assert encoded.probabilities is None and encoder.taxonomy is None
@@ -40,8 +42,14 @@ def test_a_trained_model(toy: CaseTable, toy_config: Config, tmp_path: Path) -> 
     np.testing.assert_allclose(encoded.probabilities, embedded.probabilities, atol=1e-5)
     assert encoder.provenance.weights_hash == embedded.provenance.weights_hash
     assert encoder.taxonomy == toy.taxonomy
-    with pytest.raises(SearchError, match="can't embed text: only an untrained SigLIP with its text tower can"):
-        encoder.words(["red papule"])
+    assert encoder.words(["red papule"]).shape == (1, 32)  # its neck started as the identity
+
+
+def test_a_linear_neck_leaves_the_space_of_words(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    save_model(Network(backbone, ModelConfig(neck="linear"), toy.taxonomy, 1), tmp_path / "model")
+    with pytest.raises(SearchError, match="can't embed text: that takes a SigLIP of transformers.*other than 'linear'"):
+        load_encoder(str(tmp_path / "model")).words(["red papule"])
 
 
 def test_text_lies_where_transformers_puts_it(small_siglip: Path) -> None:
@@ -59,15 +67,20 @@ def test_text_lies_where_transformers_puts_it(small_siglip: Path) -> None:
 def test_backbones_without_text(tmp_path: Path, small_siglip: Path) -> None:
     import shutil
 
-    folder = tmp_path / "bare"
+    folder = tmp_path / "gone"
     shutil.copytree(small_siglip, folder)
-    for path in folder.glob("tokenizer*"):
+    encoder = load_encoder(f"hf:{folder}")
+    shutil.rmtree(folder)  # and none where the folder has gone since
+    assert encoder.text is None
+    bare = tmp_path / "bare"
+    shutil.copytree(small_siglip, bare)
+    for path in bare.glob("tokenizer*"):
         path.unlink()
-    assert load_encoder(f"hf:{folder}").text is None
+    assert load_encoder(f"hf:{bare}").text is None
 
 
 def test_weights_have_a_name_of_their_own(small_siglip: Path) -> None:
-    config = Config().backbone.__class__(f"hf:{small_siglip}")
+    config = BackboneConfig(f"hf:{small_siglip}")
     one, same = load_backbone(config), load_backbone(config)
     assert weights_hash(one) == weights_hash(same)
     with torch.no_grad():

@@ -218,7 +218,7 @@ def _search(finder: CaseFinder, form: Form, limits: Limits) -> Found:
         return finder.by_image(image_id, wanted)
     if text:
         if finder.encoder.text is None:
-            raise RefusedError(422, "this index can't be searched by text: its model has no text side.")
+            raise RefusedError(422, "this index can't be searched by words: its model has no text side.")
         return finder.by_text(text, wanted)
     return finder.by_pictures([decode(content, limits) for content in form.pictures], wanted)
 

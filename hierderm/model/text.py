@@ -33,7 +33,7 @@ class TextTower(nn.Module):
 
 
 def load_text_tower(name: str, dim: int) -> TextTower | None:
-    """The text tower that belongs to a backbone, or None where it has none (timm, or no SigLIP).
+    """The text tower that belongs to a backbone, or None where it has none (timm, or no SigLIP) or is not at hand.
 
     `dim`: length of the backbone's output, which the text vectors must have to be compared with it.
     """
@@ -43,12 +43,17 @@ def load_text_tower(name: str, dim: int) -> TextTower | None:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     place = str(TINY_FOLDER) if name == TINY else source
-    with quiet():
-        config = AutoConfig.from_pretrained(place)
-        if config.model_type not in SIGLIP_TYPES or (Path(place).is_dir() and not _has_tokenizer(Path(place))):
-            return None
-        model = AutoModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32).text_model
-        tower = TextTower(model, AutoTokenizer.from_pretrained(place), config.text_config.max_position_embeddings)
+    if library == "hf" and source.startswith((".", "/", "~")) and not Path(source).is_dir():
+        return None  # a trained model outlives the folder its backbone came from
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(place)
+            if config.model_type not in SIGLIP_TYPES or (Path(place).is_dir() and not _has_tokenizer(Path(place))):
+                return None
+            model = AutoModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32).text_model
+            tower = TextTower(model, AutoTokenizer.from_pretrained(place), config.text_config.max_position_embeddings)
+    except OSError:
+        return None  # not on this machine, and no internet
     with torch.inference_mode():
         return tower if tower.eval()(["a"]).shape[1] == dim else None
 

@@ -106,6 +106,14 @@ def test_pictures_of_the_index_and_words(client: TestClient, finder: CaseFinder)
     assert words["hits"] and words["answer"] is None
 
 
+def test_a_model_without_words(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(finder.encoder.__dict__, "text", None)
+    with TestClient(create_app(finder)) as client:
+        assert client.get("/api/info").json()["text"] is False
+        answer = post(client, text="red papule")
+    assert answer.status_code == 422 and "its model has no text side" in answer.json()["error"]
+
+
 def test_info_and_map(client: TestClient, finder: CaseFinder) -> None:
     info = client.get("/api/info").json()
     assert (info["pictures"], info["cases"], info["text"]) == (len(finder.index), finder.index.n_cases, True)

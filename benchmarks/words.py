@@ -1,0 +1,37 @@
+"""How well words find pictures: the name of each category as a query, precision among the ten nearest cases.
+
+Goals: whether a model's pictures still lie where its backbone's text tower puts their names; chance is the share of the
+category in the index. Non-goals: the quality of captions.
+
+    make demo
+    hierderm index build runs/demo/cases.csv --model hierderm:tiny -t runs/demo/taxonomy.csv \\
+        --splits train,validation -o runs/vanilla-index
+    python benchmarks/words.py runs/vanilla-index runs/demo/index
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hierderm.finder import CaseFinder
+
+K = 10
+
+
+def main() -> None:
+    print("| index | precision@10 of category names | chance |\n|---|---|---|")
+    for folder in map(Path, sys.argv[1:]):
+        finder = CaseFinder.open(folder)
+        index = finder.index
+        names = list(index.taxonomy.names(0))
+        found = index.search_cases(finder.encoder.words(names), np.arange(len(names)), k=K)
+        precision = [(index.labels[0, rows] == number).mean() for number, rows in enumerate(found.rows)]
+        chance = [(index.labels[0] == number).mean() for number in range(len(names))]
+        print(f"| {folder} | {np.mean(precision):.3f} | {np.mean(chance):.3f} |")
+
+
+if __name__ == "__main__":
+    main()
