@@ -124,7 +124,8 @@ def create_app(finder: CaseFinder, *, limits: Limits | None = None, hosts: Seque
                 raise RefusedError(408, f"the upload took more than {limits.seconds:g} s.") from None
             found: Found = await turns.run(lambda: _search(finder, form, limits))
         content = finder.describe(found, files=False)
-        content["place"] = the_map.result().place(found.embeddings) if the_map and the_map.done() else None
+        drawn = the_map is not None and the_map.done() and the_map.exception() is None
+        content["place"] = the_map.result().place(found.embeddings) if the_map and drawn else None
         return {**content, "disclaimer": DISCLAIMER}
 
     @app.get("/api/case")

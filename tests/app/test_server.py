@@ -128,6 +128,17 @@ def test_info_and_map(client: TestClient, finder: CaseFinder) -> None:
     assert np.linalg.norm(np.array(nearest) - made.points[5]) < 0.5
 
 
+def test_a_map_that_fails_stops_no_search(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("no map")
+
+    monkeypatch.setattr(server, "make_map", broken)
+    with TestClient(create_app(finder), raise_server_exceptions=False) as client:
+        assert client.get("/api/map").status_code == 500
+        answer = post(client, png())
+        assert answer.status_code == 200 and answer.json()["place"] is None
+
+
 def test_the_page_is_whole_and_loads_nothing_from_elsewhere(client: TestClient) -> None:
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
