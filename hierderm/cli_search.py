@@ -31,14 +31,16 @@ Workers = Annotated[int, typer.Option(help="Processes that load pictures.")]
 
 def tree_of(model: str, taxonomy: str) -> Taxonomy:
     """The tree a table's conditions belong to: the one that is named, or the trained model's own."""
-    from hierderm.model.checkpoint import TREE
+    from hierderm.embed import is_model_folder
+    from hierderm.model.checkpoint import tree_of_model
     from hierderm.taxonomy_file import load_taxonomy
 
-    if taxonomy:
-        return load_taxonomy(taxonomy)
-    if Path(model).is_dir():
-        return load_taxonomy(str(Path(model) / TREE))
-    raise ConfigError("a backbone by name needs --taxonomy: the tree that the table's conditions belong to.")
+    named = load_taxonomy(taxonomy) if taxonomy else None
+    if is_model_folder(model):
+        return tree_of_model(Path(model), named)
+    if named is None:
+        raise ConfigError("a backbone by name needs --taxonomy: the tree that the table's conditions belong to.")
+    return named
 
 
 @index_app.command("build")

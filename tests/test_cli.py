@@ -162,7 +162,9 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
         "embed", out / "cases.csv", "--model", out / "model", "-t", "ham10000", "-o", tmp_path / "w"
     )
     assert "either --model or --backbone" in fails("embed", out / "cases.csv", "-o", tmp_path / "w")
-    assert "--backbone needs --taxonomy" in fails("embed", out / "cases.csv", "--backbone", "x", "-o", tmp_path / "w")
+    assert "a backbone by name needs --taxonomy" in fails(
+        "embed", out / "cases.csv", "--backbone", "timm:x", "-o", tmp_path / "w"
+    )
 
 
 def test_compare(toy_config: Config, tmp_path: Path) -> None:

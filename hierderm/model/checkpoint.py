@@ -66,6 +66,20 @@ def read_header(folder: Path) -> dict[str, object]:
     return header
 
 
+def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy:
+    """The tree a model was trained on. CheckpointError where it was changed since, or where it is not `taxonomy`."""
+    tree = read_taxonomy(folder / TREE)
+    of_header = dict(read_header(folder)["taxonomy"])  # type: ignore[call-overload]
+    if tree.content_hash != of_header["hash"]:
+        raise CheckpointError(f"{folder / TREE} was changed after the model was saved.")
+    if taxonomy is not None and taxonomy.content_hash != tree.content_hash:
+        raise CheckpointError(
+            f"{folder} was trained on taxonomy {tree.summary()}, but the data have {taxonomy.summary()}. "
+            "Use the model's own taxonomy.csv, or train again on this tree."
+        )
+    return tree
+
+
 def load_model(
     folder: Path, *, taxonomy: Taxonomy | None = None, preprocessing: Preprocessing | None = None
 ) -> Network:
@@ -78,15 +92,7 @@ def load_model(
         raise CheckpointError(f"{folder / HEADER}: the preprocessing was changed after the model was saved.")
     if preprocessing is not None and preprocessing != saved:
         raise CheckpointError(f"{folder} was trained with {saved}, but {preprocessing} is asked for. Use its own.")
-    tree = read_taxonomy(folder / TREE)
-    of_header = dict(header["taxonomy"])  # type: ignore[call-overload]
-    if tree.content_hash != of_header["hash"]:
-        raise CheckpointError(f"{folder / TREE} was changed after the model was saved.")
-    if taxonomy is not None and taxonomy.content_hash != tree.content_hash:
-        raise CheckpointError(
-            f"{folder} was trained on taxonomy {tree.summary()}, but the data have {taxonomy.summary()}. "
-            "Use the model's own taxonomy.csv, or train again on this tree."
-        )
+    tree = tree_of_model(folder, taxonomy)
     backbone = build_backbone(header["backbone"], saved)  # type: ignore[arg-type]
     level = int(header["classified_level"])  # type: ignore[call-overload]
     network = Network(backbone, ModelConfig(**header["model"]), tree, level)  # type: ignore[arg-type]

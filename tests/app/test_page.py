@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from playwright.sync_api import Page, expect, sync_playwright
 
 from hierderm import columns as c
 from hierderm.app.server import create_app
@@ -20,6 +21,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+expect.set_options(timeout=20_000)  # CI machines are slow and shared
 pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason="needs /usr/bin/chromium (apt-get install chromium)")
 
 
@@ -36,9 +38,7 @@ def address(finder: CaseFinder) -> Iterator[str]:
 
 
 @pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
-def page(address: str, request: pytest.FixtureRequest) -> Iterator[object]:
-    from playwright.sync_api import sync_playwright
-
+def page(address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     width, height = request.param
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
@@ -56,10 +56,12 @@ def page(address: str, request: pytest.FixtureRequest) -> Iterator[object]:
         browser.close()
 
 
-def test_from_upload_to_case(page: object, toy: CaseTable, finder: CaseFinder) -> None:
-    from playwright.sync_api import Page, expect
+def settled(page: Page) -> None:
+    """Wait for the answer to the search that a change of a filter has begun."""
+    expect(page.locator("#status")).to_contain_text("case")
 
-    assert isinstance(page, Page)
+
+def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> None:
     picture = toy.part(c.TEST).paths[0]
     expect(page.locator("#disclaimer")).to_contain_text("not a medical device")
     page.set_input_files("#files", picture)
@@ -73,11 +75,14 @@ def test_from_upload_to_case(page: object, toy: CaseTable, finder: CaseFinder) -
 
     name = finder.index.taxonomy.names(0)[1]
     page.select_option("#within", name)
+    settled(page)
     expect(hits.filter(has_not_text=name)).to_have_count(0)
     expect(hits.first).to_be_visible()
     page.select_option("#filters select[name=fitzpatrick]", "3")
+    settled(page)
     expect(page.locator("#hits")).not_to_contain_text("Fitzpatrick type 1")
     page.select_option("#filters select[name=fitzpatrick]", "")
+    settled(page)
     expect(hits.nth(1)).to_be_visible()
 
     hits.first.focus()
@@ -92,10 +97,7 @@ def test_from_upload_to_case(page: object, toy: CaseTable, finder: CaseFinder) -
     expect(dialog).not_to_be_visible()
 
 
-def test_words_and_pictures_of_the_gallery(page: object) -> None:
-    from playwright.sync_api import Page, expect
-
-    assert isinstance(page, Page)
+def test_words_and_pictures_of_the_gallery(page: Page) -> None:
     page.fill("#text", "red papule")
     page.keyboard.press("Enter")
     expect(page.locator("#answer")).to_contain_text("Words find pictures")
@@ -107,10 +109,7 @@ def test_words_and_pictures_of_the_gallery(page: object) -> None:
     expect(page.locator("#results")).to_be_hidden()
 
 
-def test_what_is_no_picture_is_told(page: object, tmp_path: Path) -> None:
-    from playwright.sync_api import Page, expect
-
-    assert isinstance(page, Page)
+def test_what_is_no_picture_is_told(page: Page, tmp_path: Path) -> None:
     note = tmp_path / "note.txt"
     note.write_text("no picture")
     page.set_input_files("#files", note)

@@ -227,6 +227,7 @@ function searchWith(id) {
 
 const SVG = "http://www.w3.org/2000/svg";
 let circles = new Map();
+let place = null; // of the query on the map; the server knows it once the map is drawn
 
 function svg(name, attributes) {
   const made = document.createElementNS(SVG, name);
@@ -254,12 +255,15 @@ async function drawMap() {
       dot.style.background = map.colours[category % map.colours.length];
       return element("li", {}, dot, map.names[category]);
     }));
+    if (place) markMap(place);
+    else again(); // a search was answered before there was a map to place it on
   } catch (error) {
     byId("map").textContent = `The map could not be drawn: ${error.message}`;
   }
 }
 
-function markMap(place) {
+function markMap(placed) {
+  place = placed;
   const drawing = byId("map").querySelector("svg");
   if (!drawing) return;
   drawing.querySelectorAll(".mark").forEach((mark) => mark.remove());
