@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 import uvicorn
@@ -60,9 +60,9 @@ def header_of_a_huge_png(side: int = 50_000) -> bytes:
     )
 
 
-def post(client: TestClient, *pictures: bytes, **fields: Any) -> httpx.Response:
+def post(client: TestClient, *pictures: bytes, **fields: Any) -> httpx2.Response:
     files = [("picture", ("x.png", content, "image/png")) for content in pictures]
-    return client.post("/api/search", files=files or {"none": (None, "")}, data=fields)  # type: ignore[return-value]
+    return client.post("/api/search", files=files or {"none": (None, "")}, data=fields)
 
 
 def test_a_picture_is_answered(client: TestClient, toy: CaseTable) -> None:
@@ -281,7 +281,9 @@ def test_twenty_at_once_are_not_mixed(address: str, finder: CaseFinder) -> None:
 
     def ask(row: int) -> str:
         content = finder.index.hit(row, 1.0).file.read_bytes()
-        answer = httpx.post(f"{address}/api/search", files={"picture": ("x.png", content)}, data={"k": "1"}, timeout=60)
+        answer = httpx2.post(
+            f"{address}/api/search", files={"picture": ("x.png", content)}, data={"k": "1"}, timeout=60
+        )
         assert answer.status_code == 200, answer.text
         return str(answer.json()["hits"][0]["image_id"])
 
@@ -292,9 +294,9 @@ def test_twenty_at_once_are_not_mixed(address: str, finder: CaseFinder) -> None:
 def test_more_than_may_wait_are_refused_clearly(finder: CaseFinder) -> None:
     app = create_app(finder, limits=Limits(at_once=1, waiting=4))
 
-    async def ask_all() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async def ask_all() -> list[httpx2.Response]:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             files = {"picture": ("x.png", png())}
             return await asyncio.gather(*(client.post("/api/search", files=files) for _ in range(20)))
 
@@ -309,13 +311,13 @@ def test_more_than_may_wait_are_refused_clearly(finder: CaseFinder) -> None:
 def test_a_slow_upload_is_given_up(finder: CaseFinder) -> None:
     app = create_app(finder, limits=Limits(seconds=0.2))
 
-    async def dawdle() -> httpx.Response:
+    async def dawdle() -> httpx2.Response:
         async def body() -> Any:
             yield b"--b\r\n"
             await asyncio.sleep(5)
 
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             headers = {"content-type": "multipart/form-data; boundary=b"}
             return await client.post("/api/search", content=body(), headers=headers)
 
