@@ -480,8 +480,8 @@ def evaluate(
     from hierderm.config import load_config
     from hierderm.data.cases import check_cases, read_cases
     from hierderm.embeddings import EmbeddingTable
+    from hierderm.evaluate.metrics import METRIC_NAMES
     from hierderm.pipeline import evaluate_test
-    from hierderm.report.names import METRIC_NAMES
     from hierderm.taxonomy_file import load_taxonomy
 
     config, tree = load_config(None, {"evaluation.bootstrap_rounds": rounds}), load_taxonomy(taxonomy)
@@ -500,7 +500,7 @@ def evaluate(
 
 
 def _compare(settings: Config, folder: Path, as_json: bool) -> None:
-    from hierderm.pipeline import compare as run_comparison
+    from hierderm.comparison import compare as run_comparison
 
     page = run_comparison(settings, folder, _say)
     report = json.loads((folder / "report.json").read_text())
@@ -517,7 +517,7 @@ def _print_table(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hierderm.report.names import HEADLINES, metric_name
+    from hierderm.evaluate.metrics import HEADLINES, metric_name
 
     values = {
         model["model"]: {(m["level"], m["name"]): m["value"] for m in model["metrics"]} for model in report["models"]

@@ -184,7 +184,30 @@ class EvaluationConfig:
     bootstrap_rounds: Annotated[NotNegative, _doc("resamplings of the test cases; 0 for no intervals")] = 1000
     kmeans_seeds: Annotated[Positive, _doc("k-means runs that are averaged")] = 5
     confidence: Annotated[float, Field(gt=0, lt=1), _doc("coverage of the intervals")] = 0.95
+    families: Annotated[
+        tuple[
+            Literal["retrieval", "clustering", "classification", "trust", "soft_labels", "knn", "probe", "few_shot"],
+            ...,
+        ],
+        _doc("which metrics; knn, probe and few_shot learn from the training embeddings and take longer"),
+    ] = ("retrieval", "clustering", "classification", "trust", "soft_labels")
+    groups: Annotated[bool, _doc("every figure by skin tone, body site and source, where the table has them")] = True
+    permutations: Annotated[NotNegative, _doc("shufflings of a permutation test; 0 for none")] = 1000
+    calibration_bins: Annotated[Positive, _doc("bins of the calibration error and the reliability diagram")] = 15
+    answer_error: Annotated[float, Field(gt=0, lt=1), _doc("wanted error rate of answers")] = 0.2
+    conformal_error: Annotated[float, Field(gt=0, lt=1), _doc("1 - coverage of conformal sets")] = 0.1
+    agglomerative_images: Annotated[
+        Positive, _doc("images of the agglomerative clustering, at most: its memory grows with their square")
+    ] = 3000
     seed: Annotated[int, _doc("seed of k-means and bootstrap")] = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ProtocolConfig:
+    """How often a comparison trains each model."""
+
+    seeds: Annotated[Positive, _doc("trainings of each model, from training.seed upwards; their mean is shown")] = 1
+    every_fold: Annotated[bool, _doc("train and test on each fold of split.folds instead of one split")] = False
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -215,6 +238,7 @@ class Config:
     augmentation: AugmentationConfig = AugmentationConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
     models: tuple[ModelEntry, ...] = ()
     focus: Annotated[str, _doc("model of a comparison that is set against all others; '' is the last")] = ""
 
@@ -222,6 +246,8 @@ class Config:
         names = [entry.name for entry in self.models]
         if len(set(names)) < len(names):
             raise ValueError(f"the names of models must differ, got {names}")
+        if self.protocol.every_fold and not self.split.folds:
+            raise ValueError("protocol.every_fold needs split.folds of at least 2, e.g. 5")
         if self.focus and self.models and self.focus not in names:
             raise ValueError(f"focus must be one of the models {names}, got '{self.focus}'")
 

@@ -43,6 +43,10 @@ class SearchError(HierdermError):
     """A query or a filter asks for what an index does not have."""
 
 
+class EvaluationWarning(UserWarning):
+    """Figures that are right and yet mislead: of a collapsed embedding, or with test pictures that occur twice."""
+
+
 class MissingExtraError(HierdermError):
     """An optional part is used and its package is not installed; `extra` or `package` says what to install."""
 

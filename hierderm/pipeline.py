@@ -1,4 +1,4 @@
-"""The only place that strings the stages together: data, training, embeddings, evaluation, comparison."""
+"""The only place that strings the stages together: data, training, embeddings, evaluation of one model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.config import Config, ModelEntry, dump_config, with_overrides
+from hierderm.config import Config, dump_config
 from hierderm.data.cases import CaseTable, read_cases
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic import PRESETS, write_synthetic
-from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
-from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, Fault, suggest
+from hierderm.embeddings import EmbeddingTable
+from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
 from hierderm.evaluate.ranking import Labelled
-from hierderm.evaluate.summary import Evaluation, evaluate_embeddings, mean_map_at_r
+from hierderm.evaluate.subject import subject_of
+from hierderm.evaluate.summary import Evaluation, evaluate_subject, mean_map_at_r
 from hierderm.files import file_hash, replacing, text_hash, write_atomically, write_json
-from hierderm.report.rows import Row
 from hierderm.taxonomy_file import load_taxonomy, read_taxonomy, write_taxonomy
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hierderm.model.network import Network
 
 Say = Callable[[str], None]
+NOT_OF_A_RUN = ("models", "name", "focus", "evaluation", "protocol")  # settings that no training depends on
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 
 
@@ -150,7 +151,7 @@ def claim_folder(config: Config, table: CaseTable, folder: Path) -> None:
     """Write configuration, environment and split of a run to its folder; refuse the folder of another run."""
     stamp = folder / "run.json"
     identity = {
-        "config": json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in ("models", "name")})),
+        "config": json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in NOT_OF_A_RUN})),
         "split_hash": table.split_hash,
         "taxonomy_hash": table.taxonomy.content_hash,
     }
@@ -257,107 +258,5 @@ def embed_run(run: Trained, table: CaseTable, *, name: str, workers: int = 0) ->
 
 def evaluate_test(config: Config, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
     """Figures on the test split; embeddings of a model that was trained on another split are refused."""
-    provenance = embeddings.provenance
-    for what, made_with, now in (
-        ("split", provenance.split_hash, table.split_hash),
-        ("taxonomy", provenance.taxonomy_hash, table.taxonomy.content_hash),
-    ):
-        if made_with and made_with != now:
-            raise EmbeddingError(
-                f"{name}: the model was trained on {what} {made_with}, the table has {now}: test cases may be among "
-                "its training cases. Evaluate on the table the run wrote (cases.csv in its folder)."
-            )
-    in_test = np.isin(embeddings.frame[c.IMAGE_ID], table.part(c.TEST).frame[c.IMAGE_ID])
-    train_cases = table.case_ids[table.splits != c.TEST]
-    test = embeddings.select(in_test)
-    return evaluate_embeddings(test, table.taxonomy, config.evaluation, name=name, train_case_ids=train_cases)
-
-
-# --- comparison --------------------------------------------------------------------------------------------------
-
-
-def compare(config: Config, folder: Path, say: Say = silent) -> Path:
-    """Train and evaluate every model of `config.models` on one split and write the report; returns `report.html`.
-
-    Finished parts are kept in `folder` and not done again.
-    """
-    from hierderm.report.build import write_report
-
-    if len(config.models) < 1:
-        raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
-    own = {entry.name: own_config(config, entry) for entry in config.models}  # faults show before anything runs
-    table, split_report = prepare_cases(config, folder, say)
-    rows = [_row(own[entry.name], entry, table, folder, say) for entry in config.models]
-    say("Writing the report ...")
-    return write_report(config, table, split_report, rows, folder, environment())
-
-
-def own_config(config: Config, entry: ModelEntry) -> Config:
-    """The configuration of one row: the common one with the entry's settings laid over it."""
-    shared = [key for key in entry.set if key.split(".")[0] in ("data", "split", "evaluation", "models", "name")]
-    if shared:
-        raise ConfigError(
-            f"model '{entry.name}' must not change {shared}: all models share data, split and evaluation."
-        )
-    settings: Mapping[str, Any] = {**entry.set, "name": entry.name, "models": []}
-    return with_overrides(config, settings, source=f"model '{entry.name}'")
-
-
-def _row(config: Config, entry: ModelEntry, table: CaseTable, folder: Path, say: Say) -> Row:
-    run_folder = folder / "models" / entry.name
-    history, seconds, setting = None, 0.0, ""
-    if entry.method == "train":
-        say(f"{entry.name}: training ...")
-        run = train_run(config, table, run_folder, say)
-        history, seconds = run.history, run.seconds
-        test = _saved(run_folder / "test", lambda: embed_run(run, table.part(c.TEST), name=entry.name))
-    else:
-        say(f"{entry.name}: {entry.method.replace('_', ' ')} on frozen features ...")
-        claim_folder(config, table, run_folder)
-        test = _saved(run_folder / "test", lambda: _frozen_baseline(config, entry, table, folder))
-        finished = json.loads((run_folder / "finished.json").read_text())
-        seconds, setting = finished["seconds"], finished["setting"]
-    say(f"{entry.name}: evaluating ...")
-    evaluation = evaluate_test(config, test, table, entry.name)
-    write_json(run_folder / "evaluation.json", evaluation.to_dict())
-    return Row(entry, evaluation, test, history, seconds, setting)
-
-
-def _saved(folder: Path, make: Callable[[], EmbeddingTable]) -> EmbeddingTable:
-    """Embeddings from `folder`, made and saved there the first time."""
-    if not (folder / "embeddings.json").is_file():
-        make().save(folder)
-    return EmbeddingTable.load(folder)
-
-
-def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder: Path) -> EmbeddingTable:
-    from hierderm.model.backbone import load_backbone
-    from hierderm.training.probes import Probe, fit_probe
-
-    start = time.monotonic()
-    backbone = load_backbone(config.backbone)
-    train, validation, test = (table.part(split) for split in c.SPLITS)
-    test_features = cached_features(config, backbone, test, folder)
-    provenance = Provenance(
-        model=entry.name,
-        preprocessing_hash=backbone.preprocessing.hash,
-        taxonomy_hash=table.taxonomy.content_hash,
-        split_hash=table.split_hash,
-    )
-
-    def finish(setting: str) -> None:
-        seconds = round(time.monotonic() - start, 1)
-        write_json(folder / "models" / entry.name / "finished.json", {"seconds": seconds, "setting": setting})
-
-    if entry.method == "vanilla":
-        finish("")
-        return EmbeddingTable(unit_length(test_features), test.frame, provenance)
-    validation_features = cached_features(config, backbone, validation, folder)
-
-    def score(probe: Probe) -> float:
-        return score_validation(probe.embed(validation_features), validation)[config.training.monitor]
-
-    features = cached_features(config, backbone, train, folder)
-    probe = fit_probe(entry.method, features, train.fine, table.taxonomy.size(-1), score)
-    finish(f"regularisation {probe.setting:g}")
-    return EmbeddingTable(probe.embed(test_features), test.frame, provenance, probe.probabilities(test_features))
+    subject = subject_of(embeddings, table, table.taxonomy, config.evaluation, name=name)
+    return evaluate_subject(subject, config.evaluation.families)

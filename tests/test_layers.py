@@ -17,10 +17,12 @@ LADDER = (
     ("training",),
     ("embed",),
     ("encoder",),
-    ("index",),
     ("evaluate",),
+    ("index",),
     ("report",),
     ("pipeline", "finder"),
+    ("comparison",),
+    ("bench",),
     ("app",),
     ("cli_search",),
     ("cli",),
@@ -32,6 +34,7 @@ TORCH = {
 }  # fmt: skip
 LAZY = {
     "pipeline.py",
+    "comparison.py",
     "finder.py",
     "cli_search.py",
     "cli.py",

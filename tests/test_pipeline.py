@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hierderm.comparison import compare
 from hierderm.config import Config, with_overrides
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, EmbeddingError
-from hierderm.pipeline import compare, embed_run, evaluate_test, load_cases, prepare_cases, train_run
+from hierderm.pipeline import embed_run, evaluate_test, load_cases, prepare_cases, train_run
 
 MODELS: list[dict[str, Any]] = [
     {"name": "vanilla", "method": "vanilla"},
@@ -54,7 +55,7 @@ def test_a_comparison_writes_its_report_and_resumes(comparison: Config, tmp_path
 
 def test_vanilla_and_trained_share_split_and_cases(comparison: Config, tmp_path: Path) -> None:
     compare(comparison, tmp_path)
-    tables = [EmbeddingTable.load(tmp_path / "models" / model["name"] / "test") for model in MODELS]
+    tables = [EmbeddingTable.load(tmp_path / "models" / model["name"] / "embeddings") for model in MODELS]
     assert len({tuple(table.frame["image_id"]) for table in tables}) == 1
     assert len({table.provenance.split_hash for table in tables}) == 1
 

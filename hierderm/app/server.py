@@ -25,7 +25,7 @@ from hierderm.finder import SHOWN_COLUMNS, CaseFinder, Found, Wanted
 from hierderm.index.case_index import MAX_PICTURES
 from hierderm.index.filters import Filter, as_text
 from hierderm.report.card import DISCLAIMER
-from hierderm.report.names import PALETTE
+from hierderm.report.colours import PALETTE
 from hierderm.report.pictures import thumbnail
 
 STATIC = Path(__file__).parent / "static"

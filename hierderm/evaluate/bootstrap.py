@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+BLOCK = 64  # rounds at a time: memory grows with the images, not with images times rounds
 
 
 def case_draws(case_ids: npt.NDArray[np.str_], n_rounds: int, seed: int) -> npt.NDArray[np.uint16]:
@@ -17,19 +18,26 @@ def case_draws(case_ids: npt.NDArray[np.str_], n_rounds: int, seed: int) -> npt.
     _, cases = np.unique(case_ids, return_inverse=True)
     n_cases = int(cases.max()) + 1
     rng = np.random.default_rng(seed)
-    draws = rng.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=n_rounds)
-    return np.asarray(draws[:, cases], dtype=np.uint16)
+    draws = np.empty((n_rounds, len(cases)), dtype=np.uint16)
+    for number in range(n_rounds):
+        drawn = np.bincount(rng.integers(n_cases, size=n_cases), minlength=n_cases)
+        draws[number] = drawn[cases]
+    return draws
 
 
 def resampled_means(values: FloatArray, draws: npt.NDArray[np.uint16]) -> FloatArray:
-    """The mean of `values`, shape (n_images,), in every round, shape (n_rounds,); nan values do not count."""
+    """The mean over images in every round, shape (n_rounds,) or (n_rounds, n_columns); nan values do not count.
+
+    `values`: shape (n_images,) or (n_images, n_columns). nan where no image with a value was drawn.
+    """
     known = ~np.isnan(values)
-    if not known.any():
-        return np.full(len(draws), np.nan)
-    weights = draws[:, known].astype(np.float64)
-    total = weights.sum(axis=1)
-    sums = weights @ values[known]
-    return np.asarray(np.divide(sums, total, out=np.full(len(draws), np.nan), where=total > 0))
+    filled, counted = np.where(known, values, 0.0), known.astype(np.float64)
+    blocks = []
+    for start in range(0, len(draws), BLOCK):
+        weights = draws[start : start + BLOCK].astype(np.float64)
+        total = weights @ counted
+        blocks.append(np.divide(weights @ filled, total, out=np.full(total.shape, np.nan), where=total > 0))
+    return np.concatenate(blocks) if blocks else np.empty((0, *values.shape[1:]))
 
 
 def interval(value: float, replicates: FloatArray, confidence: float = 0.95) -> tuple[float, float]:

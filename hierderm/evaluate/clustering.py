@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_samples
 from sklearn.metrics.cluster import expected_mutual_information
 
 from hierderm.taxonomy import IntArray
@@ -95,35 +96,63 @@ def _adjusted_rand(table: IntArray, label_sizes: IntArray, cluster_sizes: IntArr
     return 1.0 if spread == 0 else (both - expected) / spread
 
 
-def label_silhouette(embeddings: npt.NDArray[np.floating], labels: IntArray) -> FloatArray:
-    """Silhouette of each image with the labels as clusters, shape (n_images,), in [-1, 1] (Rousseeuw 1987).
+def silhouette(embeddings: npt.NDArray[np.floating], groups: IntArray) -> FloatArray:
+    """Silhouette of each image with the groups as clusters, shape (n_images,), in [-1, 1] (Rousseeuw 1987).
 
-    Euclidean on unit vectors. 0 for an image alone with its label. nan where there are fewer than two labels, or as
-    many labels as images: the silhouette is not defined there.
+    With the cosine distance, whose mean over a group follows from the sum of its unit vectors: time and memory grow
+    with images times groups. 0 for an image alone in its group. nan where there are fewer than two groups, or as many
+    groups as images: the silhouette is not defined there.
     """
-    n_labels = len(np.unique(labels))
-    if not 2 <= n_labels < len(labels):
-        return np.full(len(labels), np.nan)
-    return np.asarray(silhouette_samples(embeddings, labels), dtype=np.float64)
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    n = len(groups)
+    if not 2 <= len(sizes) < n:
+        return np.full(n, np.nan)
+    sums = np.zeros((len(sizes), embeddings.shape[1]))
+    np.add.at(sums, group, embeddings)
+    distance = np.maximum(1 - embeddings @ (sums / sizes[:, None]).T, 0)  # mean over each group, (n_images, n_groups)
+    rows, size = np.arange(n), sizes[group]
+    within = distance[rows, group] * size / np.maximum(size - 1, 1)  # an image is at 0 from itself
+    distance[rows, group] = np.inf
+    nearest = distance.min(axis=1)
+    larger = np.maximum(within, nearest)
+    values = np.divide(nearest - within, larger, out=np.zeros(n), where=larger > 0)
+    return np.asarray(np.where(size == 1, 0.0, values))
+
+
+def ward_clusters(embeddings: npt.NDArray[np.floating], counts: Sequence[int]) -> list[IntArray]:
+    """Agglomerative clustering (Ward's, scipy), cut into each number of clusters: a list of shape (n_images,) arrays.
+
+    Memory grows with the square of n_images: give it some thousands.
+    """
+    merges = linkage(embeddings, method="ward")
+    return [np.asarray(fcluster(merges, count, criterion="maxclust") - 1, dtype=np.int64) for count in counts]
 
 
 @dataclass(frozen=True)
 class CategoryRow:
-    """One category in one clustering: its size, how much of it lies in its main cluster, how pure that cluster is."""
+    """One category in one clustering: its size, how much of it lies in its main cluster, how pure that cluster is.
+
+    `went_to`: the labels that rule the clusters its images lie in, with the share of its images, largest first.
+    """
 
     label: int
     n_images: int
     share_in_main_cluster: float
     purity_of_main_cluster: float
+    went_to: tuple[tuple[int, float], ...]
 
 
 def category_rows(labels: IntArray, clusters: IntArray) -> list[CategoryRow]:
     """A row for each label that occurs, in label order."""
+    table = np.zeros((int(labels.max()) + 1, int(clusters.max()) + 1), dtype=np.int64)
+    np.add.at(table, (labels, clusters), 1)
+    ruling, sizes = table.argmax(axis=0), table.sum(axis=0)
     rows = []
     for label in np.unique(labels):
-        inside = np.bincount(clusters[labels == label], minlength=int(clusters.max()) + 1)
-        main = int(inside.argmax())
-        size = int((clusters == main).sum())
-        total = int(inside.sum())
-        rows.append(CategoryRow(int(label), total, float(inside[main] / total), float(inside[main] / size)))
+        inside = table[label]
+        main, total = int(inside.argmax()), int(inside.sum())
+        under = np.bincount(ruling, weights=inside, minlength=len(table)) / total
+        went_to = tuple((int(k), float(under[k])) for k in np.argsort(-under, kind="stable") if under[k] > 0)
+        share, purity = float(inside[main] / total), float(inside[main] / sizes[main])
+        rows.append(CategoryRow(int(label), total, share, purity, went_to))
     return rows

@@ -104,11 +104,13 @@ class RetrievalScores:
     """`levels`: one LevelScores a level, coarse first; `tree`: metrics of the whole tree, each shape (n_queries,).
 
     In `tree`, ndcg, hap and asi are in [0, 1] and higher is better; lca_height_at_10 and mistake_severity are in
-    levels and lower is better; mistake_severity is nan where the nearest item is right.
+    levels and lower is better; mistake_severity is nan where the nearest item is right. `nearest`: positions in the
+    gallery of each query's first 10, shape (n_queries, 10), -1 where there are fewer.
     """
 
     levels: tuple[LevelScores, ...]
     tree: dict[str, FloatArray]
+    nearest: IntArray
 
 
 def retrieval_scores(
@@ -162,6 +164,7 @@ def _scores(
     of_levels: list[list[dict[str, float]]] = [[] for _ in query_labels]
     of_tree: list[dict[str, float]] = []
     counts: list[list[int]] = [[] for _ in query_labels]
+    nearest = np.full((query_labels.shape[1], K), -1, dtype=np.int64)
     for query, ranking in enumerate(every):
         for level, rows in enumerate(of_levels):
             relevant = ranking.relevant(level)
@@ -169,6 +172,7 @@ def _scores(
             counts[level].append(len(relevant))
             rows.append(_level_row(relevant, vote_is_right(votes, int(query_labels[level, query]))))
         of_tree.append(_tree_row(ranking))
+        nearest[query, : len(ranking.nearest)] = ranking.nearest[:K]
     n_relevant = [np.array(of_level, dtype=np.int64) for of_level in counts]
     levels = [
         LevelScores(
@@ -177,7 +181,7 @@ def _scores(
         for rows, counted in zip(of_levels, n_relevant, strict=True)
     ]
     tree = {key: _settle(key, values, n_relevant[0], no_relevant) for key, values in _columns(of_tree).items()}
-    return RetrievalScores(tuple(levels), tree)
+    return RetrievalScores(tuple(levels), tree, nearest)
 
 
 def _level_row(relevant: IntArray, vote: float) -> dict[str, float]:

@@ -13,18 +13,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 from hierderm.embeddings import Aggregation, SearchHits
 from hierderm.errors import SearchError
+from hierderm.evaluate.risk import controlled_threshold
 from hierderm.taxonomy import IntArray, Taxonomy
 
 FloatArray = npt.NDArray[np.float64]
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.005, 1.0, 24))
-STEPS = 25  # thresholds that are tried, from the surest queries down
 BIN = 25  # validation queries that one point of the confidence curve is made from
-FEWEST = 20  # answered queries that a threshold is judged on, at least
-RISK = 0.1  # probability with which a threshold may be too low
 DEFAULT_TEMPERATURE = 0.05
 
 
@@ -123,9 +120,7 @@ def calibrate(
     Their own cases must have been left out of `hits`. The temperature is the one with the highest likelihood. The
     confidence of a share is the accuracy in bins of 25 queries of like shares, smoothed towards a half by two imagined
     queries (Laplace) so that a few lucky ones don't make certainty, and made rising (isotonic regression). A
-    threshold is the lowest share such that the accuracy of the answers is `wanted` or more, save with probability
-    0.1: shares are tested from the surest down, each with a binomial test, until one fails (fixed-sequence testing,
-    Angelopoulos et al. 2021, Learn then Test, arXiv 2110.01052, section 2.3).
+    threshold is the lowest share such that the accuracy of the answers is `wanted` or more (`controlled_threshold`).
     """
     if not 0 < wanted < 1:
         raise SearchError(f"the wanted accuracy must be between 0 and 1, got {wanted}.")
@@ -155,15 +150,7 @@ def _calibrate_level(shares: FloatArray, right: npt.NDArray[np.bool_], wanted: f
     centres = np.array([shares[inside].mean() for inside in bins])
     smoothed = np.array([(right[inside].sum() + 1) / (len(inside) + 2) for inside in bins])
     rising = IsotonicRegression().fit_transform(centres, smoothed)
-    threshold = None
-    counts = np.unique(np.linspace(min(FEWEST, len(shares)), len(shares), STEPS).astype(int))
-    falling = np.sort(shares)[::-1]
-    for count in counts[counts >= FEWEST]:
-        candidate = float(falling[count - 1])
-        answered = shares >= candidate
-        if binom.cdf(int((~right[answered]).sum()), int(answered.sum()), 1 - wanted) > RISK:
-            break
-        threshold = candidate
+    threshold = controlled_threshold(shares, right, wanted)
     passed = shares >= threshold if threshold is not None else np.zeros(len(shares), dtype=bool)
     return LevelCalibration(
         threshold,

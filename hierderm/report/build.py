@@ -17,11 +17,12 @@ from hierderm.config import Config, dump_config
 from hierderm.data.cases import CaseTable
 from hierderm.data.decode import open_picture
 from hierderm.data.splits import SplitReport
+from hierderm.evaluate.differences import Difference, paired_difference
+from hierderm.evaluate.metrics import HEADLINES, METRIC_NAMES, direction, metric_name
 from hierderm.evaluate.ranking import nearest_others
-from hierderm.evaluate.summary import Difference, Evaluation, Metric, direction, paired_difference
+from hierderm.evaluate.summary import Evaluation, Metric
 from hierderm.files import write_atomically, write_json
 from hierderm.report.card import DISCLAIMER
-from hierderm.report.names import HEADLINES, METRIC_NAMES, metric_name
 from hierderm.report.pictures import data_uri, thumbnail_uri
 from hierderm.report.plots import category_bars, embedding_maps, history_figure, project
 from hierderm.report.rows import Row

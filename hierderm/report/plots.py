@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hierderm.evaluate.summary import Evaluation
-from hierderm.report.names import PALETTE
+from hierderm.report.colours import PALETTE
 from hierderm.taxonomy import IntArray
 
 MARKERS = "o^sDvP*X"

@@ -15,7 +15,8 @@ from hierderm.evaluate.summary import Evaluation
 class Row:
     """One model: its entry, its figures, its test embeddings and, where it was trained, its history.
 
-    `seconds`: wall time of the training or fit; `setting`: what was chosen on validation, in words.
+    `test`, `history`: of the first fold and seed. `seconds`: wall time of one training or fit; `n_runs`: how many went
+    into the figures; `setting`: what was chosen on validation, in words.
     """
 
     entry: ModelEntry
@@ -24,3 +25,4 @@ class Row:
     history: pd.DataFrame | None
     seconds: float
     setting: str = ""
+    n_runs: int = 1

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hierderm.evaluate.summary import Difference, Evaluation, Key, paired_difference
-from hierderm.report.names import HEADLINES, metric_name
+from hierderm.evaluate.differences import Difference, paired_difference
+from hierderm.evaluate.metrics import HEADLINES, Key, metric_name
+from hierderm.evaluate.summary import Evaluation
 
 
 def verdict(evaluations: Sequence[Evaluation], differences: Sequence[Difference]) -> str:

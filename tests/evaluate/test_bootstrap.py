@@ -47,3 +47,14 @@ def test_pictures_of_a_case_are_not_independent() -> None:
         return high - low
 
     assert width(4) == pytest.approx(width(1), rel=1e-6)
+
+
+def test_several_columns_at_once_are_as_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(6, 3))
+    table[0, 1] = np.nan
+    draws = case_draws(CASES, 150, 0)
+    together = resampled_means(table, draws)
+    for column in range(3):
+        np.testing.assert_allclose(together[:, column], resampled_means(table[:, column], draws))
+    assert resampled_means(table, draws[:0]).shape == (0, 3)

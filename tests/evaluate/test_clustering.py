@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
+from sklearn.cluster import AgglomerativeClustering
 
-from hierderm.evaluate.clustering import agreement, category_rows, contingency, kmeans_clusters, label_silhouette
+from hierderm.embeddings import unit_length
+from hierderm.evaluate.clustering import (
+    agreement,
+    category_rows,
+    contingency,
+    kmeans_clusters,
+    silhouette,
+    ward_clusters,
+)
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 CLUSTERS = np.array([1, 1, 0, 0, 0, 0])
@@ -58,12 +67,25 @@ def test_kmeans_finds_separate_groups_and_repeats() -> None:
     assert set(kmeans_clusters(np.ones((4, 2)), 3, 0)) == {0}  # one distinct point: one cluster
 
 
-def test_silhouette() -> None:
-    points = np.array([[0.0], [0.1], [5.0], [5.1]])
-    labels = np.array([0, 0, 1, 1])
-    np.testing.assert_allclose(label_silhouette(points, labels), metrics.silhouette_samples(points, labels))
-    assert np.isnan(label_silhouette(points, np.zeros(4, dtype=int))).all()
-    assert np.isnan(label_silhouette(points, np.arange(4))).all()
+def test_silhouette_is_that_of_scikit_learn_with_the_cosine_distance() -> None:
+    rng = np.random.default_rng(0)
+    points = unit_length(rng.normal(size=(60, 5)))
+    labels = rng.integers(0, 6, 60)
+    labels[labels == 5] = 4
+    labels[0] = 5  # alone in its group: 0
+    expected = metrics.silhouette_samples(points, labels, metric="cosine")
+    np.testing.assert_allclose(silhouette(points, labels), expected, atol=1e-6)
+    assert np.isnan(silhouette(points, np.zeros(60, dtype=int))).all()
+    assert np.isnan(silhouette(points, np.arange(60))).all()
+    assert (silhouette(np.ones((4, 1)), np.array([0, 0, 1, 1])) == 0).all()  # all equal: no group is nearer
+
+
+def test_agglomerative_clusters_are_those_of_scikit_learn() -> None:
+    points = np.random.default_rng(0).normal(size=(50, 4))
+    for count, clusters in zip((2, 7), ward_clusters(points, (2, 7)), strict=True):
+        expected = AgglomerativeClustering(count, linkage="ward").fit_predict(points)
+        assert metrics.adjusted_rand_score(expected, clusters) == 1
+        assert set(clusters) == set(range(count))
 
 
 def test_category_rows_by_hand() -> None:
@@ -72,3 +94,5 @@ def test_category_rows_by_hand() -> None:
     assert rows[0].share_in_main_cluster == pytest.approx(2 / 3)
     assert rows[0].purity_of_main_cluster == 1
     assert rows[1].purity_of_main_cluster == pytest.approx(2 / 4)
+    assert sum(share for _, share in rows[0].went_to) == pytest.approx(1)
+    assert rows[0].went_to[0][0] == 0 and rows[0].went_to[0][1] == pytest.approx(2 / 3)

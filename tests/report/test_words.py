@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierderm.evaluate.summary import Evaluation, Metric, paired_difference
+from hierderm.evaluate.differences import paired_difference
+from hierderm.evaluate.summary import Evaluation, Metric
 from hierderm.report.words import focus_sentences, headline_sentences, verdict
 
 ROUNDS = np.random.default_rng(0).normal(0, 0.01, 200)
@@ -18,6 +19,8 @@ def evaluation(name: str, coarse: float, fine: float) -> Evaluation:
         50,
         30,
         {key: ROUNDS + value + np.roll(ROUNDS, ord(name[0])) for key, value in values.items()},
+        {},
+        np.arange(50).astype(str),
     )
 
 
