@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hierderm import __version__
+from hierderm.cli_bench import bench_app
 from hierderm.cli_search import build_index, index_app, search, serve
 from hierderm.errors import ConfigError, HierdermError
 
@@ -33,6 +34,7 @@ data_app = typer.Typer(
 app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(data_app, name="data")
 app.add_typer(index_app, name="index")
+app.add_typer(bench_app, name="bench")
 app.command()(search)
 app.command()(serve)
 

@@ -43,6 +43,10 @@ class SearchError(HierdermError):
     """A query or a filter asks for what an index does not have."""
 
 
+class BenchmarkError(HierdermError):
+    """A benchmark names a task or a model that is not there, or its results do not fit together."""
+
+
 class EvaluationWarning(UserWarning):
     """Figures that are right and yet mislead: of a collapsed embedding, or with test pictures that occur twice."""
 

@@ -24,7 +24,7 @@ LADDER = (
     ("comparison",),
     ("bench",),
     ("app",),
-    ("cli_search",),
+    ("cli_search", "cli_bench"),
     ("cli",),
 )
 RUNG = {name: number for number, names in enumerate(LADDER) for name in names}
@@ -37,6 +37,8 @@ LAZY = {
     "comparison.py",
     "finder.py",
     "cli_search.py",
+    "cli_bench.py",
+    "bench/models.py",
     "cli.py",
     "progress.py",
 }  # these import heavy parts inside functions only

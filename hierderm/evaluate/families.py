@@ -46,18 +46,24 @@ FEW_SHOT_DRAWS = 20
 def retrieval(subject: Subject) -> Figures:
     """Nearest neighbours among the test images of other cases, images and whole cases, by level and by the tree."""
     found: dict[Key, FloatArray] = {}
+    influence: dict[Key, FloatArray] = {}
     for level, name in subject.levels:
-        found |= {(name, metric): values for metric, values in subject.retrieval.levels[level].values.items()}
+        of_level = subject.retrieval.levels[level]
+        found |= {(name, metric): values for metric, values in of_level.values.items()}
+        influence |= {(name, metric): values for metric, values in of_level.influence.items()}
     if subject.taxonomy.n_levels > 1:
         found |= {(TREE, metric): values for metric, values in subject.retrieval.tree.items()}
+        influence |= {(TREE, metric): values for metric, values in subject.retrieval.tree_influence.items()}
     of_cases: dict[Key, FloatArray] = {}
     if len(np.unique(subject.test.case_ids)) < len(subject.test):
         for aggregation in AGGREGATIONS:
-            scores = case_scores(subject.pictures, aggregation)
+            scores = case_scores(subject.pictures, aggregation, influence=True)
             for level, name in subject.levels:
                 for metric in ("recall_at_1", "map_at_r"):
-                    of_cases[name, f"case_{metric}_{aggregation}"] = scores.levels[level].values[metric]
-    return Figures(found, of_cases, warnings=_twins(subject))
+                    key = (name, f"case_{metric}_{aggregation}")
+                    of_cases[key] = scores.levels[level].values[metric]
+                    influence[key] = scores.levels[level].influence[metric]
+    return Figures(found, of_cases, influence, warnings=_twins(subject))
 
 
 def _twins(subject: Subject) -> tuple[str, ...]:
@@ -81,7 +87,7 @@ def clustering(subject: Subject) -> Figures:
     """k-means and agglomerative clusters against the labels of each level, silhouettes, and the collapse check.
 
     k-means has as many clusters as labels occur and is averaged over its seeds; each bootstrap round takes the next
-    seed's clusters, so the interval covers the luck of k-means too. Agglomerative clustering takes some thousand
+    seed's clusters, so the interval covers the luck of k-means, too. Agglomerative clustering takes some thousand
     images, drawn at random, and is cut at as many clusters as each level has labels.
     """
     embeddings, config = subject.test.embeddings, subject.config
@@ -96,7 +102,7 @@ def clustering(subject: Subject) -> Figures:
         per_image[name, "label_silhouette"] = silhouette(embeddings, of_level)
         per_image[name, "cluster_silhouette"] = np.mean([silhouette(embeddings, clusters) for clusters in runs], axis=0)
         keys = tuple((name, metric) for metric in AGREEMENT)
-        statistics.append(Statistic(keys, partial(_agreement_of_runs, of_level, runs)))
+        statistics.append(Statistic(keys, _agreement_of_runs(of_level, runs)))
     for (name, of_level), clusters in zip(labels.items(), cut, strict=False):
         keys = ((name, "agglomerative_ami"), (name, "agglomerative_purity"))
         statistics.append(Statistic(keys, partial(_agreement_of_some, of_level, clusters, some)))
@@ -108,14 +114,27 @@ def clustering(subject: Subject) -> Figures:
     return Figures(per_image, statistics=tuple(statistics), warnings=(warning,) if warning else ())
 
 
-def _agreement_of_runs(
-    labels: IntArray, runs: Sequence[IntArray], weights: IntArray | None, number: int
-) -> list[float]:
-    if number < 0:
-        every = [agreement(contingency(labels, clusters, weights)) for clusters in runs]
-        return [float(np.mean([scores[name] for scores in every])) for name in AGREEMENT]
-    scores = agreement(contingency(labels, runs[number % len(runs)], weights))
-    return [scores[name] for name in AGREEMENT]
+def _agreement_of_runs(labels: IntArray, runs: Sequence[IntArray]) -> Callable[[IntArray | None, int], FloatArray]:
+    """The mean over runs; in a bootstrap round one run, its deviation from the mean cut to that of a mean of all."""
+
+    def of(clusters: IntArray, weights: IntArray | None) -> FloatArray:
+        scores = agreement(contingency(labels, clusters, weights))
+        return np.array([scores[name] for name in AGREEMENT])
+
+    on_all = np.stack([of(clusters, None) for clusters in runs])
+    luck = (on_all - on_all.mean(axis=0)) * (1 - 1 / np.sqrt(len(runs)))
+
+    def compute(weights: IntArray | None, number: int) -> FloatArray:
+        if number < 0:
+            return (
+                np.mean([of(clusters, weights) for clusters in runs], axis=0)
+                if weights is not None
+                else on_all.mean(axis=0)
+            )
+        run = number % len(runs)
+        return np.asarray(of(runs[run], weights) - luck[run])
+
+    return compute
 
 
 def _agreement_of_some(

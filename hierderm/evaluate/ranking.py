@@ -59,14 +59,24 @@ class Ranking:
 
     `ranks`: 1-based places of the items that share the query's node on the coarsest level, ascending, shape (n_any,);
     `depths`: on how many levels, from the top, each of them agrees with the query, in [1, n_levels], shape (n_any,);
-    `nearest`: positions in the gallery of the first items, shape (at most k,); `n_ranked`: how many are ranked.
+    `order`: positions in the gallery of all that are ranked, nearest first, shape (n_ranked,); `k`: how many of them
+    count as `nearest`.
     """
 
     ranks: IntArray
     depths: IntArray
-    nearest: IntArray
-    n_ranked: int
+    order: IntArray
+    k: int
     n_levels: int
+
+    @property
+    def n_ranked(self) -> int:
+        return len(self.order)
+
+    @property
+    def nearest(self) -> IntArray:
+        """Positions in the gallery of the first items, shape (at most k,)."""
+        return self.order[: self.k]
 
     def relevant(self, level: int) -> IntArray:
         """Places of the items that share the query's node on `level`, 0 the coarsest, ascending."""
@@ -132,8 +142,8 @@ def _depths(of_queries: IntArray, of_gallery: IntArray) -> npt.NDArray[np.uint64
 def _ranking(keys: npt.NDArray[np.uint64], k: int, n_levels: int) -> Ranking:
     depths = (keys & np.uint64(2**DEPTH_BITS - 1)).astype(np.uint8)
     found = np.flatnonzero(depths)
-    nearest = (keys[:k] & np.uint64(2**32 - 1)) >> np.uint64(DEPTH_BITS)
-    return Ranking(found + 1, depths[found].astype(np.int64), nearest.astype(np.int64), len(keys), n_levels)
+    order = (keys & np.uint64(2**32 - 1)) >> np.uint64(DEPTH_BITS)
+    return Ranking(found + 1, depths[found].astype(np.int64), order.astype(np.int64), k, n_levels)
 
 
 def rankings_of_hits(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray) -> Iterator[Ranking]:
@@ -146,7 +156,7 @@ def rankings_of_hits(rows: IntArray, query_labels: IntArray, gallery_labels: Int
         nearest = row[row >= 0]
         depths = (gallery_labels[:, nearest] == query_labels[:, query, None]).sum(axis=0)
         found = np.flatnonzero(depths)
-        yield Ranking(found + 1, depths[found], nearest, len(nearest), len(gallery_labels))
+        yield Ranking(found + 1, depths[found], nearest, rows.shape[1], len(gallery_labels))
 
 
 def nearest_others(

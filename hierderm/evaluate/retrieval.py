@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from hierderm.evaluate.hierarchy import (
     mistake_severity,
     ndcg,
 )
+from hierderm.evaluate.influence import Influence, add_level, add_tree, heights_without
 from hierderm.evaluate.ranking import (
     Labelled,
     Ranking,
@@ -37,6 +38,7 @@ FloatArray = npt.NDArray[np.float64]
 NoRelevant = Literal["skip", "zero", "error"]
 K = 10  # how many neighbours the metrics of a first page look at
 K_VOTE = 5  # neighbours that vote in k-NN accuracy
+OF_LEVEL = ("recall_at_1", f"recall_at_{K}", f"precision_at_{K}", "r_precision", "map_at_r", "mrr")
 
 
 # --- one ranking -------------------------------------------------------------------------------------------------
@@ -88,11 +90,13 @@ class LevelScores:
     """Figures of each query at one level, each shape (n_queries,); nan where a query is skipped.
 
     `values`: recall_at_1, recall_at_10, precision_at_10, r_precision, map_at_r, mrr, knn_accuracy. `n_relevant`: how
-    many items of other cases share the query's node.
+    many items of other cases share the query's node. `influence`: of each item of the gallery on the sum of the
+    values over queries, shape (n_gallery,), where it was asked for (`hierderm.evaluate.influence`).
     """
 
     values: dict[str, FloatArray]
     n_relevant: IntArray
+    influence: dict[str, FloatArray] = field(default_factory=dict)
 
     @property
     def n_skipped(self) -> int:
@@ -105,34 +109,43 @@ class RetrievalScores:
 
     In `tree`, ndcg, hap and asi are in [0, 1] and higher is better; lca_height_at_10 and mistake_severity are in
     levels and lower is better; mistake_severity is nan where the nearest item is right. `nearest`: positions in the
-    gallery of each query's first 10, shape (n_queries, 10), -1 where there are fewer.
+    gallery of each query's first 10, shape (n_queries, 10), -1 where there are fewer. `tree_influence`: as that of
+    LevelScores, of all metrics of the tree but asi.
     """
 
     levels: tuple[LevelScores, ...]
     tree: dict[str, FloatArray]
     nearest: IntArray
+    tree_influence: dict[str, FloatArray] = field(default_factory=dict)
 
 
 def retrieval_scores(
-    queries: Labelled, gallery: Labelled | None = None, *, no_relevant: NoRelevant = "skip"
+    queries: Labelled,
+    gallery: Labelled | None = None,
+    *,
+    no_relevant: NoRelevant = "skip",
+    influence: bool = False,
 ) -> RetrievalScores:
     """Every image queries the gallery; by default all images of other cases.
 
     A query without relevant images at a level is skipped there (nan), zero or an error, by `no_relevant`; the
-    metrics of the tree treat a query so that shares not even a category with anything.
+    metrics of the tree treat a query so that shares not even a category with anything. `influence`: compute, too, what
+    each item of the gallery does to the figures, for intervals that allow for another gallery.
     """
     every = rankings(queries, gallery)
-    return _scores(every, queries.labels, (gallery or queries).labels, no_relevant)
+    return _scores(every, queries.labels, (gallery or queries).labels, no_relevant, influence)
 
 
-def case_scores(pictures: Labelled, aggregation: Aggregation, *, no_relevant: NoRelevant = "skip") -> RetrievalScores:
+def case_scores(
+    pictures: Labelled, aggregation: Aggregation, *, no_relevant: NoRelevant = "skip", influence: bool = False
+) -> RetrievalScores:
     """Every case queries all other cases; rows in the order of the sorted case ids.
 
     `aggregation`: cases are as similar as their best pair of pictures, or as the means of their embeddings.
     """
     means = mean_of_cases(pictures)
     every = rankings(means) if aggregation == "mean" else rankings_by_best(pictures)
-    return _scores(every, means.labels, means.labels, no_relevant)
+    return _scores(every, means.labels, means.labels, no_relevant, influence)
 
 
 def hit_scores(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray) -> list[dict[str, FloatArray]]:
@@ -159,12 +172,17 @@ def hit_scores(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray)
 
 
 def _scores(
-    every: Iterable[Ranking], query_labels: IntArray, gallery_labels: IntArray, no_relevant: NoRelevant
+    every: Iterable[Ranking],
+    query_labels: IntArray,
+    gallery_labels: IntArray,
+    no_relevant: NoRelevant,
+    with_influence: bool,
 ) -> RetrievalScores:
     of_levels: list[list[dict[str, float]]] = [[] for _ in query_labels]
     of_tree: list[dict[str, float]] = []
     counts: list[list[int]] = [[] for _ in query_labels]
     nearest = np.full((query_labels.shape[1], K), -1, dtype=np.int64)
+    influences = _Influences(query_labels, gallery_labels) if with_influence else None
     for query, ranking in enumerate(every):
         for level, rows in enumerate(of_levels):
             relevant = ranking.relevant(level)
@@ -173,6 +191,8 @@ def _scores(
             rows.append(_level_row(relevant, vote_is_right(votes, int(query_labels[level, query]))))
         of_tree.append(_tree_row(ranking))
         nearest[query, : len(ranking.nearest)] = ranking.nearest[:K]
+        if influences is not None:
+            influences.add(query, ranking, [rows[-1] for rows in of_levels], of_tree[-1])
     n_relevant = [np.array(of_level, dtype=np.int64) for of_level in counts]
     levels = [
         LevelScores(
@@ -181,7 +201,67 @@ def _scores(
         for rows, counted in zip(of_levels, n_relevant, strict=True)
     ]
     tree = {key: _settle(key, values, n_relevant[0], no_relevant) for key, values in _columns(of_tree).items()}
-    return RetrievalScores(tuple(levels), tree, nearest)
+    found = RetrievalScores(tuple(levels), tree, nearest)
+    return found if influences is None else influences.onto(found)
+
+
+class _Influences:
+    """The influences of one gallery on all figures, gathered query by query."""
+
+    def __init__(self, query_labels: IntArray, gallery_labels: IntArray) -> None:
+        self.query_labels, self.gallery_labels = query_labels, gallery_labels
+        n = gallery_labels.shape[1]
+        self.levels = [Influence(OF_LEVEL, n) for _ in gallery_labels]
+        self.votes = [Influence(("knn_accuracy",), n) for _ in gallery_labels]
+        self.tree = Influence(("ndcg", "hap"), n)
+        self.heights = Influence((f"lca_height_at_{K}", "severity_sum", "n_mistakes"), n)
+
+    def add(
+        self, query: int, ranking: Ranking, of_levels: Sequence[dict[str, float]], of_tree: dict[str, float]
+    ) -> None:
+        for level, (influence, values) in enumerate(zip(self.levels, of_levels, strict=True)):
+            relevant = ranking.relevant(level)
+            add_level(influence, ranking, relevant, K, np.array([values[name] for name in OF_LEVEL]))
+            if len(relevant):  # without one the query is skipped, its vote too
+                self.votes[level].add(ranking.order, self._votes_without(level, query, ranking, values["knn_accuracy"]))
+                if len(relevant) == 1:
+                    self.votes[level].lose(int(ranking.order[relevant[0] - 1]), np.array([values["knn_accuracy"]]))
+        add_tree(self.tree, ranking, np.array([of_tree["ndcg"], of_tree["hap"]]))
+        first = ranking.order[: K + 1]
+        heights = (self.gallery_labels[:, first] != self.query_labels[:, query, None]).sum(axis=0)
+        change = np.zeros((3, min(K, len(first))))
+        change[0] = heights_without(heights, K)
+        if len(heights) > 1:
+            change[1, 0] = heights[1] - heights[0]
+            change[2, 0] = float(heights[1] > 0) - float(heights[0] > 0)
+        self.heights.add(ranking.order, change)
+
+    def _votes_without(self, level: int, query: int, ranking: Ranking, now: float) -> FloatArray:
+        labels, label = self.gallery_labels[level, ranking.order[: K_VOTE + 1]], int(self.query_labels[level, query])
+        changes = [
+            vote_is_right(np.delete(labels, place)[:K_VOTE], label) - now for place in range(min(K_VOTE, len(labels)))
+        ]
+        if (labels == label).sum() == len(ranking.relevant(level)) == 1:  # counted as a query that is lost
+            changes = [0.0 if labels[place] == label else c for place, c in enumerate(changes)]
+        return np.array([changes])
+
+    def onto(self, scores: RetrievalScores) -> RetrievalScores:
+        def mean(values: FloatArray) -> float:
+            known = values[~np.isnan(values)]
+            return float(known.mean()) if len(known) else 0.0
+
+        levels = []
+        for of_level, influence, votes in zip(scores.levels, self.levels, self.votes, strict=True):
+            found = {name: influence.of(name, mean(of_level.values[name])) for name in OF_LEVEL}
+            found["knn_accuracy"] = votes.of("knn_accuracy", mean(of_level.values["knn_accuracy"]))
+            levels.append(replace(of_level, influence=found))
+        tree = {name: self.tree.of(name, mean(scores.tree[name])) for name in ("ndcg", "hap")}
+        tree[f"lca_height_at_{K}"] = self.heights.of(f"lca_height_at_{K}", 0.0)
+        severity = mean(
+            scores.tree["mistake_severity"]
+        )  # of a ratio: the change of its sum less its share of the count
+        tree["mistake_severity"] = self.heights.of("severity_sum", 0.0) - severity * self.heights.of("n_mistakes", 0.0)
+        return replace(scores, levels=tuple(levels), tree_influence=tree)
 
 
 def _level_row(relevant: IntArray, vote: float) -> dict[str, float]:

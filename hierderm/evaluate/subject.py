@@ -60,7 +60,7 @@ class Subject:
     @cached_property
     def retrieval(self) -> RetrievalScores:
         """Every test image queries the others of other cases; computed once for all who need it."""
-        return retrieval_scores(self.pictures)
+        return retrieval_scores(self.pictures, influence=True)
 
 
 def subject_of(

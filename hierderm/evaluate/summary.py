@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from hierderm.errors import EvaluationWarning
 from hierderm.evaluate.bootstrap import case_draws, interval, resampled_means
 from hierderm.evaluate.clustering import category_rows, kmeans_clusters
 from hierderm.evaluate.families import FAMILIES
-from hierderm.evaluate.figures import Figures, joined
+from hierderm.evaluate.figures import Figures, joined, linearised
 from hierderm.evaluate.groups import Gap, GroupFigure, gaps, group_figures, groups_of, neighbour_shares
 from hierderm.evaluate.metrics import Key, direction
 from hierderm.evaluate.ranking import Labelled
@@ -54,9 +54,9 @@ class Evaluation:
     """The figures of one model, and what comparisons and reports need beside them.
 
     `replicates`: of each (level, metric), shape (n_rounds,), for paired differences; `per_image`: the values whose mean
-    a figure is, shape (n_images,), and `case_ids`, shape (n_images,), for permutation tests. `groups`, `gaps`,
-    `neighbours`: by skin tone, body site and source. `details`: curves and tables for the report. `warnings`: what a
-    reader must know before believing a figure.
+    a figure is, shape (n_images,), those of retrieval linearised (`hierderm.evaluate.figures`), and `case_ids`, same
+    shape, for permutation tests. `groups`, `gaps`, `neighbours`: by skin tone, body site and source. `details`: curves
+    and tables for the report. `warnings`: what a reader must know before believing a figure.
     """
 
     model: str
@@ -136,23 +136,33 @@ def evaluate_subject(subject: Subject, families: Sequence[str]) -> Evaluation:
     config, case_ids = subject.config, subject.test.case_ids
     figures = joined([FAMILIES[family](subject) for family in families])
     draws = case_draws(case_ids, config.bootstrap_rounds, config.seed)
-    _, first = np.unique(case_ids, return_index=True)
-    metrics, replicates = _with_intervals(figures, draws, first, config.confidence)
-    groups = groups_of(subject.test.frame) if config.groups and figures.per_image else {}
+    evaluation = with_intervals(subject, figures, draws)
+    if config.groups and figures.per_image:
+        groups = groups_of(subject.test.frame)
+        evaluation = replace(
+            evaluation,
+            groups=tuple(group_figures(figures, groups, case_ids, draws, config.confidence)),
+            gaps=tuple(gaps(figures, groups, case_ids, draws, config.confidence, config.permutations, config.seed)),
+            neighbours=tuple(neighbour_shares(groups, subject.retrieval.nearest)) if "retrieval" in families else (),
+        )
+    return replace(evaluation, categories=tuple(_category_table(subject)) if "retrieval" in families else ())
+
+
+def with_intervals(subject: Subject, figures: Figures, draws: npt.NDArray[np.uint16]) -> Evaluation:
+    """Any figures of a subject as an Evaluation without groups and categories. `draws`: see `case_draws`."""
+    _, first = np.unique(subject.test.case_ids, return_index=True)
+    metrics, replicates = _with_intervals(figures, draws, first, subject.config.confidence)
     return Evaluation(
         subject.name,
         tuple(metrics),
-        tuple(_category_table(subject)) if "retrieval" in families else (),
+        (),
         len(subject.test),
         len(first),
         replicates,
-        dict(figures.per_image),
-        case_ids,
-        tuple(group_figures(figures, groups, case_ids, draws, config.confidence)),
-        tuple(gaps(figures, groups, case_ids, draws, config.confidence, config.permutations, config.seed)),
-        tuple(neighbour_shares(groups, subject.retrieval.nearest)) if "retrieval" in families else (),
-        dict(figures.details),
-        figures.warnings,
+        _linear(figures.per_image, figures),
+        subject.test.case_ids,
+        details=dict(figures.details),
+        warnings=figures.warnings,
     )
 
 
@@ -164,7 +174,7 @@ def _with_intervals(
     replicates: dict[Key, FloatArray] = {}
     for values, of_draws in ((figures.per_image, draws), (figures.per_case, draws[:, first])):
         if values:
-            rounds = resampled_means(np.stack(list(values.values()), axis=1), of_draws)
+            rounds = resampled_means(np.stack(list(_linear(values, figures).values()), axis=1), of_draws)
             for number, (key, of_key) in enumerate(values.items()):
                 replicates[key] = rounds[:, number]
                 metrics.append(_mean_metric(key, of_key, rounds[:, number], confidence))
@@ -177,6 +187,11 @@ def _with_intervals(
             ends = interval(value, replicates.get(key, np.array([])), confidence)
             metrics.append(Metric(*key, float(value), *ends, draws.shape[1]))
     return metrics, replicates
+
+
+def _linear(values: Mapping[Key, FloatArray], figures: Figures) -> dict[Key, FloatArray]:
+    """The values as inference sees them: those of retrieval with what each image does in the gallery of the others."""
+    return {key: linearised(v, figures.influence[key]) if key in figures.influence else v for key, v in values.items()}
 
 
 def _mean_metric(key: Key, values: FloatArray, rounds: FloatArray, confidence: float) -> Metric:
