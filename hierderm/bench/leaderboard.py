@@ -134,10 +134,13 @@ def as_html(results: Results, title: str) -> str:
     """The leaderboard as a page of its own."""
     from hierderm.report.leaderboard import leaderboard_page
 
-    warnings = {
-        model: sorted({w for r in tasks.values() for w in r.content["warnings"]}) for model, tasks in results.items()
-    }
-    return leaderboard_page(title, *as_cells(results), {model: texts for model, texts in warnings.items() if texts})
+    return leaderboard_page(title, *as_cells(results), warnings_of(results))
+
+
+def warnings_of(results: Results) -> dict[str, list[str]]:
+    """What must be known of each model before believing its figures; models without a warning are left out."""
+    found = {model: {w for r in tasks.values() for w in r.content["warnings"]} for model, tasks in results.items()}
+    return {model: sorted(texts) for model, texts in found.items() if texts}
 
 
 def compare_models(results: Results, first: str, second: str, confidence: float, *, every: bool) -> list[Difference]:

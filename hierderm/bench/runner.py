@@ -166,15 +166,11 @@ def read_results(folder: Path) -> dict[str, dict[str, Result]]:
 def _evaluation(content: dict[str, Any], path: Path) -> Evaluation:
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    metrics = tuple(
-        Metric(
-            **{
-                key: float("nan") if row[key] is None else row[key]
-                for key in ("level", "name", "value", "low", "high", "count", "skipped")
-            }
-        )
-        for row in content["metrics"]
-    )
+    fields = ("level", "name", "value", "low", "high", "count", "skipped")
+    rows: list[dict[str, Any]] = [
+        {key: float("nan") if row[key] is None else row[key] for key in fields} for row in content["metrics"]
+    ]
+    metrics = tuple(Metric(**row) for row in rows)
 
     def of(kind: str) -> dict[Key, Any]:
         chosen = {name.split(" ", 1)[1]: values for name, values in arrays.items() if name.startswith(f"{kind} ")}

@@ -126,11 +126,8 @@ def _agreement_of_runs(labels: IntArray, runs: Sequence[IntArray]) -> Callable[[
 
     def compute(weights: IntArray | None, number: int) -> FloatArray:
         if number < 0:
-            return (
-                np.mean([of(clusters, weights) for clusters in runs], axis=0)
-                if weights is not None
-                else on_all.mean(axis=0)
-            )
+            every = on_all if weights is None else np.stack([of(clusters, weights) for clusters in runs])
+            return np.asarray(every.mean(axis=0))
         run = number % len(runs)
         return np.asarray(of(runs[run], weights) - luck[run])
 

@@ -41,7 +41,7 @@ class Influence:
     def of(self, name: str, mean: float) -> FloatArray:
         """Of every item: how its presence raises the sum over queries of `name`, whose mean is `mean`, shape (n,)."""
         row = self.names.index(name)
-        return -(self.change[row] + mean * self.n_lost[row] - self.lost[row])
+        return np.asarray(self.lost[row] - self.change[row] - mean * self.n_lost[row])
 
 
 def add_level(influence: Influence, ranking: Ranking, relevant: IntArray, k: int, values: FloatArray) -> None:
