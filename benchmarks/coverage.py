@@ -58,12 +58,12 @@ def population() -> tuple[FloatArray, FloatArray]:
     return centres, share / share.sum()
 
 
-def draw_test(rng: np.random.Generator, n_cases: int) -> tuple[EmbeddingTable, EmbeddingTable]:
+def draw_test(rng: np.random.Generator, n_cases: int, noise: float) -> tuple[EmbeddingTable, EmbeddingTable]:
     """A test set as two models see it: the second with more noise."""
     centres, share = population()
     fine = rng.choice(32, n_cases, p=share)
     case = np.arange(n_cases).repeat(rng.integers(1, 4, n_cases))
-    of_case = centres[fine] + 1.2 * rng.normal(size=(n_cases, DIM))
+    of_case = centres[fine] + noise * rng.normal(size=(n_cases, DIM))
     pictures = of_case[case] + 0.4 * rng.normal(size=(len(case), DIM))
     worse = pictures + 0.5 * rng.normal(size=(n_cases, DIM))[case]
     frame = pd.DataFrame(
@@ -80,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", type=int, default=200)
     parser.add_argument("--cases", type=int, default=150)
+    parser.add_argument("--noise", type=float, default=1.2, help="spread of a condition; 3 leaves little to find")
     parser.add_argument("--repetitions", type=int, default=1000, help="of conformal sets and answers")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/coverage.json"))
@@ -88,7 +89,7 @@ def main() -> None:
     single: dict[Key, list[tuple[float, float, float]]] = defaultdict(list)
     paired: dict[Key, list[tuple[float, float, float]]] = defaultdict(list)
     for number in range(options.tests):
-        tables = draw_test(np.random.default_rng(number + 1), options.cases)
+        tables = draw_test(np.random.default_rng(number + 1), options.cases, options.noise)
         first, second = (
             evaluate_all(table, table.frame, TREE, config=config, name=name)
             for table, name in zip(tables, "ab", strict=True)
@@ -109,6 +110,7 @@ def main() -> None:
             "tests": options.tests,
             "cases": options.cases,
             "rounds": options.rounds,
+            "noise": options.noise,
             "rows": rows,
             "repetitions": options.repetitions,
             "trust": trust,

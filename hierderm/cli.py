@@ -11,6 +11,7 @@ import typer
 
 from hierderm import __version__
 from hierderm.cli_bench import bench_app
+from hierderm.cli_evaluate import evaluate, show_inflation
 from hierderm.cli_search import build_index, index_app, search, serve
 from hierderm.errors import ConfigError, HierdermError
 
@@ -37,6 +38,7 @@ app.add_typer(index_app, name="index")
 app.add_typer(bench_app, name="bench")
 app.command()(search)
 app.command()(serve)
+app.command()(evaluate)
 
 PASS_ON = {"ignore_unknown_options": True}  # settings are flags that `_config` reads
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -463,44 +465,6 @@ def embed(
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
 
-@app.command()
-def evaluate(
-    embeddings: Annotated[Path, typer.Argument(help="A folder that `hierderm embed` wrote.")],
-    taxonomy: TaxonomyName,
-    cases: Annotated[
-        Path | None, typer.Option(help="Split table; by default the split stored with the embeddings.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
-    as_json: JsonFlag = False,
-) -> None:
-    """Score embeddings of held-out cases.
-
-    At both levels of the tree, with intervals.
-
-    Example: `hierderm evaluate embeddings -t runs/first/taxonomy.csv --cases runs/first/cases.csv`
-    """
-    from hierderm.config import load_config
-    from hierderm.data.cases import check_cases, read_cases
-    from hierderm.embeddings import EmbeddingTable
-    from hierderm.evaluate.metrics import METRIC_NAMES
-    from hierderm.pipeline import evaluate_test
-    from hierderm.taxonomy_file import load_taxonomy
-
-    config, tree = load_config(None, {"evaluation.bootstrap_rounds": rounds}), load_taxonomy(taxonomy)
-    embedded = EmbeddingTable.load(embeddings)
-    if cases is not None:
-        table = read_cases(cases, tree, decode=False)
-    else:
-        table = check_cases(embedded.frame, tree, Path(), source=str(embeddings), check_pictures=False)
-    evaluation = evaluate_test(config, embedded, table, embeddings.name)
-    lines = [f"{evaluation.n_images} test pictures of {evaluation.n_cases} cases"]
-    for metric in evaluation.metrics:
-        skipped = f"  ({metric.skipped} skipped)" if metric.skipped else ""
-        name = f"{metric.level} {METRIC_NAMES[metric.name]}"
-        lines.append(f"{name:28s} {metric.value:7.3f}  [{metric.low:.3f}, {metric.high:.3f}]{skipped}")
-    _show(evaluation.to_dict(), as_json, "\n".join(lines))
-
-
 def _compare(settings: Config, folder: Path, as_json: bool) -> None:
     from hierderm.comparison import compare as run_comparison
 
@@ -554,6 +518,23 @@ def compare(
     """
     settings = _config(arguments or [], file_needed=True)
     _compare(settings, out or Path("runs") / settings.name, as_json)
+
+
+@app.command(context_settings=PASS_ON)
+def inflation(
+    arguments: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/NAME-inflation.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What a split by image would have claimed.
+
+    Trains the same model on a split by case and on a split by image, where pictures of one case are on both sides, and
+    shows the figures side by side. With [[models]] in the file: each of them.
+
+    Example: `hierderm inflation --data.cases cases.csv --data.taxonomy tree.csv -o runs/inflation`
+    """
+    settings = _config(arguments or [])
+    show_inflation(settings, out or Path("runs") / f"{settings.name}-inflation", as_json)
 
 
 @app.command()

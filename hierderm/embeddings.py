@@ -154,3 +154,14 @@ def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1) | (length[:, 0] == 0))[0])
         raise EmbeddingError(f"embeddings must be finite and not zero, row {row} is.")
     return np.asarray(vectors / length, dtype=np.float32)
+
+
+def read_array(path: Path) -> npt.NDArray[np.floating]:
+    """A numeric array from an .npy file; EmbeddingError where it is none. Pickles are never loaded."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise EmbeddingError(f"{path} must be an .npy file of numbers: {error}.") from None
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number):
+        raise EmbeddingError(f"{path} must hold numbers, shape (n_images, dim), got {array.shape} of {array.dtype}.")
+    return np.asarray(array, dtype=np.float64)

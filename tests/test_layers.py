@@ -24,7 +24,7 @@ LADDER = (
     ("comparison",),
     ("bench",),
     ("app",),
-    ("cli_search", "cli_bench"),
+    ("cli_search", "cli_bench", "cli_evaluate"),
     ("cli",),
 )
 RUNG = {name: number for number, names in enumerate(LADDER) for name in names}
@@ -38,6 +38,7 @@ LAZY = {
     "finder.py",
     "cli_search.py",
     "cli_bench.py",
+    "cli_evaluate.py",
     "bench/models.py",
     "cli.py",
     "progress.py",

@@ -7,12 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from hierderm import columns as c
 from hierderm.bench.colour import colour_features
 from hierderm.data.cases import CaseTable
-from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
+from hierderm.embeddings import EmbeddingTable, Provenance, read_array, unit_length
 from hierderm.errors import BenchmarkError, EmbeddingError
 from hierderm.files import file_hash, text_hash, write_json
 
@@ -91,17 +89,6 @@ def _from_array(path: Path, table: CaseTable) -> EmbeddingTable:
             f"{path} must have a row for each of the {len(table)} rows of the table, in order, got {len(vectors)}."
         )
     return EmbeddingTable(unit_length(vectors), table.frame, Provenance(model=str(path)))
-
-
-def read_array(path: Path) -> np.ndarray:
-    """A numeric array from an .npy file; EmbeddingError where it is none. Pickles are never loaded."""
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise EmbeddingError(f"{path} must be an .npy file of numbers: {error}.") from None
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number):
-        raise EmbeddingError(f"{path} must hold numbers, shape (n_images, dim), got {array.shape} of {array.dtype}.")
-    return array
 
 
 def _version(source: str) -> str:

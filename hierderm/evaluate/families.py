@@ -29,10 +29,11 @@ from hierderm.evaluate.clustering import (
 )
 from hierderm.evaluate.collapse import collapse_warning, effective_rank, mean_cosine, n_twins
 from hierderm.evaluate.figures import Figures, Statistic
+from hierderm.evaluate.gallery import OnGallery
 from hierderm.evaluate.metrics import TREE, Key
 from hierderm.evaluate.probing import few_shot, knn_accuracies, linear_probe
-from hierderm.evaluate.ranking import Labelled
-from hierderm.evaluate.retrieval import K, case_scores
+from hierderm.evaluate.ranking import K, Labelled
+from hierderm.evaluate.retrieval import case_scores
 from hierderm.evaluate.soft import differentials, expected_relevance, is_plausible
 from hierderm.evaluate.subject import Subject
 from hierderm.taxonomy import IntArray
@@ -46,14 +47,14 @@ FEW_SHOT_DRAWS = 20
 def retrieval(subject: Subject) -> Figures:
     """Nearest neighbours among the test images of other cases, images and whole cases, by level and by the tree."""
     found: dict[Key, FloatArray] = {}
-    influence: dict[Key, FloatArray] = {}
+    on_gallery: dict[Key, OnGallery] = {}
     for level, name in subject.levels:
         of_level = subject.retrieval.levels[level]
         found |= {(name, metric): values for metric, values in of_level.values.items()}
-        influence |= {(name, metric): values for metric, values in of_level.influence.items()}
+        on_gallery |= {(name, metric): effect for metric, effect in of_level.influence.items()}
     if subject.taxonomy.n_levels > 1:
         found |= {(TREE, metric): values for metric, values in subject.retrieval.tree.items()}
-        influence |= {(TREE, metric): values for metric, values in subject.retrieval.tree_influence.items()}
+        on_gallery |= {(TREE, metric): effect for metric, effect in subject.retrieval.tree_influence.items()}
     of_cases: dict[Key, FloatArray] = {}
     if len(np.unique(subject.test.case_ids)) < len(subject.test):
         for aggregation in AGGREGATIONS:
@@ -62,8 +63,8 @@ def retrieval(subject: Subject) -> Figures:
                 for metric in ("recall_at_1", "map_at_r"):
                     key = (name, f"case_{metric}_{aggregation}")
                     of_cases[key] = scores.levels[level].values[metric]
-                    influence[key] = scores.levels[level].influence[metric]
-    return Figures(found, of_cases, influence, warnings=_twins(subject))
+                    on_gallery[key] = scores.levels[level].influence[metric]
+    return Figures(found, of_cases, on_gallery, warnings=_twins(subject))
 
 
 def _twins(subject: Subject) -> tuple[str, ...]:

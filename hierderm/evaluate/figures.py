@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hierderm.evaluate.gallery import OnGallery
 from hierderm.evaluate.metrics import Key
 from hierderm.taxonomy import IntArray
 
@@ -31,14 +32,13 @@ class Statistic:
 @dataclass(frozen=True)
 class Figures:
     """`per_image`: values whose mean is the figure, shape (n_images,), nan where not defined; `per_case`: the same a
-    case, in the order of the sorted case ids. `influence`: of figures of either kind for which each image (or case) is
-    in the gallery, too: how its presence there raises the sum of the values, same shape. `details`: for the report;
-    `warnings`: what a reader must be told.
+    case, in the order of the sorted case ids. `on_gallery`: of figures of either kind for which the images (or cases)
+    are the gallery, too. `details`: for the report; `warnings`: what a reader must be told.
     """
 
     per_image: Mapping[Key, FloatArray] = field(default_factory=dict)
     per_case: Mapping[Key, FloatArray] = field(default_factory=dict)
-    influence: Mapping[Key, FloatArray] = field(default_factory=dict)
+    on_gallery: Mapping[Key, OnGallery] = field(default_factory=dict)
     statistics: tuple[Statistic, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -49,22 +49,8 @@ def joined(parts: Sequence[Figures]) -> Figures:
     return Figures(
         {key: values for part in parts for key, values in part.per_image.items()},
         {key: values for part in parts for key, values in part.per_case.items()},
-        {key: values for part in parts for key, values in part.influence.items()},
+        {key: values for part in parts for key, values in part.on_gallery.items()},
         tuple(statistic for part in parts for statistic in part.statistics),
         {key: value for part in parts for key, value in part.details.items()},
         tuple(warning for part in parts for warning in part.warnings),
     )
-
-
-def linearised(values: FloatArray, influence: FloatArray) -> FloatArray:
-    """Values of images, shape (n,), whose mean is that of `values` and whose spread allows for another gallery.
-
-    An image that is no query with a value (nan) counts through its influence alone. See `hierderm.evaluate.influence`.
-    """
-    known = ~np.isnan(values)
-    if not known.any():
-        return values
-    mean = values[known].mean()
-    own = np.where(known, values - mean, 0.0)
-    moved = (own + influence - influence.mean()) * (len(values) / known.sum())
-    return np.asarray(mean + moved)

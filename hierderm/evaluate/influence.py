@@ -5,6 +5,10 @@ queries there are, so an interval from the queries' values alone is too narrow (
 held the truth in 67 to 77 % of test sets, see benchmarks/coverage.py). The exact change by leaving out one item is
 the first term of that dependence (the jackknife's linearisation: Efron 1982, The Jackknife, chapter 6), and added to
 the queries' values it makes them behave as independent ones.
+
+The chance meeting of one query and one item is in the query's value already and would be counted twice: the jackknife's
+variance is too large by it (Efron and Stein 1981, The jackknife estimate of variance). Its size is known, the sum of
+the squared changes, so that the influences can be shrunk to what is left of their variance without it (`shrunk`).
 """
 
 from __future__ import annotations
@@ -28,20 +32,42 @@ class Influence:
         self.names = names
         self.change, self.lost = np.zeros((len(names), n_gallery)), np.zeros((len(names), n_gallery))
         self.n_lost = np.zeros((len(names), n_gallery))
+        self.squares, self.lost_squares = np.zeros(len(names)), np.zeros(len(names))
 
     def add(self, order: IntArray, change: FloatArray) -> None:
         """`change`, shape (n_names, n_places), of the items at the first places of a ranking."""
         self.change[:, order[: change.shape[1]]] += change
+        self.squares += (change**2).sum(axis=1)
 
     def lose(self, item: int, values: FloatArray) -> None:
         """Without `item` a query with these `values`, shape (n_names,), has none."""
         self.lost[:, item] += values
+        self.lost_squares += values**2
         self.n_lost[:, item] += 1
 
     def of(self, name: str, mean: float) -> FloatArray:
         """Of every item: how its presence raises the sum over queries of `name`, whose mean is `mean`, shape (n,)."""
         row = self.names.index(name)
         return np.asarray(self.lost[row] - self.change[row] - mean * self.n_lost[row])
+
+    def squares_of(self, name: str, mean: float) -> float:
+        """Sum over queries and items of the squared change."""
+        row = self.names.index(name)
+        of_lost = self.lost_squares[row] - 2 * mean * self.lost[row].sum() + mean**2 * self.n_lost[row].sum()
+        return float(self.squares[row] + of_lost)
+
+
+def shrunk(influence: FloatArray, squares: float, n_queries: int) -> FloatArray:
+    """Influences about their mean, shape (n,), with the variance that is left without chance meetings.
+
+    `squares`: sum over the `n_queries` queries and all items of the squared change.
+    """
+    total = influence.sum()
+    centred = influence - influence.mean()
+    variance = float((centred**2).sum())
+    chance = squares - total**2 / (n_queries * len(influence))
+    share = max(0.0, 1 - chance / variance) if variance > 0 else 0.0
+    return np.asarray(centred * np.sqrt(share))
 
 
 def add_level(influence: Influence, ranking: Ranking, relevant: IntArray, k: int, values: FloatArray) -> None:
@@ -70,7 +96,7 @@ def add_level(influence: Influence, ranking: Ranking, relevant: IntArray, k: int
         fewer, moved = _terms(i, relevant, total - 1, k), _terms(i - 1, before, total - 1, k)
         ahead = np.cumsum(fewer, axis=1) - fewer
         behind = np.cumsum(moved[:, ::-1], axis=1)[:, ::-1] - moved
-        influence.change[:, ranking.order[relevant - 1]] += ahead + behind - now.sum(axis=1, keepdims=True)
+        influence.add(ranking.order[relevant - 1], ahead + behind - now.sum(axis=1, keepdims=True))
 
 
 def _terms(i: IntArray, r: IntArray, total: int, k: int) -> FloatArray:
@@ -113,7 +139,7 @@ def add_tree(influence: Influence, ranking: Ranking, values: FloatArray) -> None
             left[1, of_level] -= (np.cumsum(shared[::-1])[::-1] - shared)[of_level]
             one_fewer = np.delete(depth, int(of_level.argmax()))
             without[:, of_level] = np.array([_ideal(one_fewer), depth.sum() - level])[:, None]
-    influence.change[:, ranking.order[r - 1]] += left / without - now.sum(axis=1, keepdims=True) / ideal
+    influence.add(ranking.order[r - 1], left / without - now.sum(axis=1, keepdims=True) / ideal)
 
 
 def _ideal(depths: IntArray) -> float:

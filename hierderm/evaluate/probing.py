@@ -8,8 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from hierderm.embeddings import unit_length
-from hierderm.evaluate.ranking import Labelled, rankings
-from hierderm.evaluate.retrieval import K_VOTE, vote_is_right
+from hierderm.evaluate.ranking import K_VOTE, Labelled, rankings, vote_is_right
 from hierderm.taxonomy import IntArray, Taxonomy
 
 FloatArray = npt.NDArray[np.float64]

@@ -5,7 +5,7 @@ Memory is a few arrays of CHUNK * n_gallery, whatever the number of queries.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from hierderm.taxonomy import IntArray
 
 FloatArray = npt.NDArray[np.float64]
 Result = TypeVar("Result")
+K = 10  # how many neighbours the metrics of a first page look at
+K_VOTE = 5  # neighbours that vote in k-NN accuracy
 CHUNK = 128  # queries at a time
 THREADS = min(4, usable_cores())
 DEPTH_BITS = 3  # of a sort key, for the depth: trees of up to seven levels
@@ -167,6 +169,12 @@ def nearest_others(
     gallery = Labelled(embeddings, nothing, case_ids)
     chosen = Labelled(embeddings[queries], nothing[:, queries], case_ids[queries])
     return np.array([ranking.nearest for ranking in rankings(chosen, gallery, k=k)])
+
+
+def vote_is_right(neighbour_labels: IntArray, label: int) -> float:
+    """1 where most of the neighbours carry `label`; of labels with as many votes the nearer one wins."""
+    votes = Counter(neighbour_labels.tolist())  # keeps the order of first occurrence, and so does max
+    return float(bool(votes) and max(votes, key=lambda key: votes[key]) == label)
 
 
 # --- cases of several pictures -----------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ relevant items, ascending; `n_ranked`: how many items are ranked.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from hierderm.embeddings import Aggregation
 from hierderm.errors import EmbeddingError
+from hierderm.evaluate.gallery import GalleryInfluence, OnGallery
 from hierderm.evaluate.hierarchy import (
     average_set_intersection,
     hierarchical_average_precision,
@@ -23,22 +23,21 @@ from hierderm.evaluate.hierarchy import (
     mistake_severity,
     ndcg,
 )
-from hierderm.evaluate.influence import Influence, add_level, add_tree, heights_without
 from hierderm.evaluate.ranking import (
+    K_VOTE,
+    K,
     Labelled,
     Ranking,
     mean_of_cases,
     rankings,
     rankings_by_best,
     rankings_of_hits,
+    vote_is_right,
 )
 from hierderm.taxonomy import IntArray
 
 FloatArray = npt.NDArray[np.float64]
 NoRelevant = Literal["skip", "zero", "error"]
-K = 10  # how many neighbours the metrics of a first page look at
-K_VOTE = 5  # neighbours that vote in k-NN accuracy
-OF_LEVEL = ("recall_at_1", f"recall_at_{K}", f"precision_at_{K}", "r_precision", "map_at_r", "mrr")
 
 
 # --- one ranking -------------------------------------------------------------------------------------------------
@@ -76,12 +75,6 @@ def reciprocal_rank(relevant: IntArray) -> float:
     return float(1 / relevant[0]) if len(relevant) else float("nan")
 
 
-def vote_is_right(neighbour_labels: IntArray, label: int) -> float:
-    """1 where most of the neighbours carry `label`; of labels with as many votes the nearer one wins."""
-    votes = Counter(neighbour_labels.tolist())  # keeps the order of first occurrence, and so does max
-    return float(bool(votes) and max(votes, key=lambda key: votes[key]) == label)
-
-
 # --- all queries -------------------------------------------------------------------------------------------------
 
 
@@ -90,13 +83,13 @@ class LevelScores:
     """Figures of each query at one level, each shape (n_queries,); nan where a query is skipped.
 
     `values`: recall_at_1, recall_at_10, precision_at_10, r_precision, map_at_r, mrr, knn_accuracy. `n_relevant`: how
-    many items of other cases share the query's node. `influence`: of each item of the gallery on the sum of the
-    values over queries, shape (n_gallery,), where it was asked for (`hierderm.evaluate.influence`).
+    many items of other cases share the query's node. `influence`: what the gallery does to each figure, where
+    it was asked for (`hierderm.evaluate.gallery`).
     """
 
     values: dict[str, FloatArray]
     n_relevant: IntArray
-    influence: dict[str, FloatArray] = field(default_factory=dict)
+    influence: dict[str, OnGallery] = field(default_factory=dict)
 
     @property
     def n_skipped(self) -> int:
@@ -116,7 +109,7 @@ class RetrievalScores:
     levels: tuple[LevelScores, ...]
     tree: dict[str, FloatArray]
     nearest: IntArray
-    tree_influence: dict[str, FloatArray] = field(default_factory=dict)
+    tree_influence: dict[str, OnGallery] = field(default_factory=dict)
 
 
 def retrieval_scores(
@@ -182,7 +175,7 @@ def _scores(
     of_tree: list[dict[str, float]] = []
     counts: list[list[int]] = [[] for _ in query_labels]
     nearest = np.full((query_labels.shape[1], K), -1, dtype=np.int64)
-    influences = _Influences(query_labels, gallery_labels) if with_influence else None
+    influences = GalleryInfluence(query_labels, gallery_labels) if with_influence else None
     for query, ranking in enumerate(every):
         for level, rows in enumerate(of_levels):
             relevant = ranking.relevant(level)
@@ -202,66 +195,13 @@ def _scores(
     ]
     tree = {key: _settle(key, values, n_relevant[0], no_relevant) for key, values in _columns(of_tree).items()}
     found = RetrievalScores(tuple(levels), tree, nearest)
-    return found if influences is None else influences.onto(found)
-
-
-class _Influences:
-    """The influences of one gallery on all figures, gathered query by query."""
-
-    def __init__(self, query_labels: IntArray, gallery_labels: IntArray) -> None:
-        self.query_labels, self.gallery_labels = query_labels, gallery_labels
-        n = gallery_labels.shape[1]
-        self.levels = [Influence(OF_LEVEL, n) for _ in gallery_labels]
-        self.votes = [Influence(("knn_accuracy",), n) for _ in gallery_labels]
-        self.tree = Influence(("ndcg", "hap"), n)
-        self.heights = Influence((f"lca_height_at_{K}", "severity_sum", "n_mistakes"), n)
-
-    def add(
-        self, query: int, ranking: Ranking, of_levels: Sequence[dict[str, float]], of_tree: dict[str, float]
-    ) -> None:
-        for level, (influence, values) in enumerate(zip(self.levels, of_levels, strict=True)):
-            relevant = ranking.relevant(level)
-            add_level(influence, ranking, relevant, K, np.array([values[name] for name in OF_LEVEL]))
-            if len(relevant):  # without one the query is skipped, its vote too
-                self.votes[level].add(ranking.order, self._votes_without(level, query, ranking, values["knn_accuracy"]))
-                if len(relevant) == 1:
-                    self.votes[level].lose(int(ranking.order[relevant[0] - 1]), np.array([values["knn_accuracy"]]))
-        add_tree(self.tree, ranking, np.array([of_tree["ndcg"], of_tree["hap"]]))
-        first = ranking.order[: K + 1]
-        heights = (self.gallery_labels[:, first] != self.query_labels[:, query, None]).sum(axis=0)
-        change = np.zeros((3, min(K, len(first))))
-        change[0] = heights_without(heights, K)
-        if len(heights) > 1:
-            change[1, 0] = heights[1] - heights[0]
-            change[2, 0] = float(heights[1] > 0) - float(heights[0] > 0)
-        self.heights.add(ranking.order, change)
-
-    def _votes_without(self, level: int, query: int, ranking: Ranking, now: float) -> FloatArray:
-        labels, label = self.gallery_labels[level, ranking.order[: K_VOTE + 1]], int(self.query_labels[level, query])
-        changes = [
-            vote_is_right(np.delete(labels, place)[:K_VOTE], label) - now for place in range(min(K_VOTE, len(labels)))
-        ]
-        if (labels == label).sum() == len(ranking.relevant(level)) == 1:  # counted as a query that is lost
-            changes = [0.0 if labels[place] == label else c for place, c in enumerate(changes)]
-        return np.array([changes])
-
-    def onto(self, scores: RetrievalScores) -> RetrievalScores:
-        def mean(values: FloatArray) -> float:
-            known = values[~np.isnan(values)]
-            return float(known.mean()) if len(known) else 0.0
-
-        levels = []
-        for of_level, influence, votes in zip(scores.levels, self.levels, self.votes, strict=True):
-            found = {name: influence.of(name, mean(of_level.values[name])) for name in OF_LEVEL}
-            found["knn_accuracy"] = votes.of("knn_accuracy", mean(of_level.values["knn_accuracy"]))
-            levels.append(replace(of_level, influence=found))
-        tree = {name: self.tree.of(name, mean(scores.tree[name])) for name in ("ndcg", "hap")}
-        tree[f"lca_height_at_{K}"] = self.heights.of(f"lca_height_at_{K}", 0.0)
-        severity = mean(
-            scores.tree["mistake_severity"]
-        )  # of a ratio: the change of its sum less its share of the count
-        tree["mistake_severity"] = self.heights.of("severity_sum", 0.0) - severity * self.heights.of("n_mistakes", 0.0)
-        return replace(scores, levels=tuple(levels), tree_influence=tree)
+    if influences is None:
+        return found
+    levels = [
+        replace(of_level, influence=influences.of_level(number, of_level.values))
+        for number, of_level in enumerate(levels)
+    ]
+    return replace(found, levels=tuple(levels), tree_influence=influences.of_tree(tree))
 
 
 def _level_row(relevant: IntArray, vote: float) -> dict[str, float]:

@@ -18,11 +18,11 @@ from hierderm.errors import EvaluationWarning
 from hierderm.evaluate.bootstrap import case_draws, interval, resampled_means
 from hierderm.evaluate.clustering import category_rows, kmeans_clusters
 from hierderm.evaluate.families import FAMILIES
-from hierderm.evaluate.figures import Figures, joined, linearised
+from hierderm.evaluate.figures import Figures, joined
 from hierderm.evaluate.groups import Gap, GroupFigure, gaps, group_figures, groups_of, neighbour_shares
 from hierderm.evaluate.metrics import Key, direction
-from hierderm.evaluate.ranking import Labelled
-from hierderm.evaluate.retrieval import K, retrieval_scores
+from hierderm.evaluate.ranking import K, Labelled
+from hierderm.evaluate.retrieval import retrieval_scores
 from hierderm.evaluate.subject import Subject, subject_of
 from hierderm.taxonomy import Taxonomy
 
@@ -54,7 +54,7 @@ class Evaluation:
     """The figures of one model, and what comparisons and reports need beside them.
 
     `replicates`: of each (level, metric), shape (n_rounds,), for paired differences; `per_image`: the values whose mean
-    a figure is, shape (n_images,), those of retrieval linearised (`hierderm.evaluate.figures`), and `case_ids`, same
+    a figure is, shape (n_images,), those of retrieval linearised (`hierderm.evaluate.gallery`), and `case_ids`, same
     shape, for permutation tests. `groups`, `gaps`, `neighbours`: by skin tone, body site and source. `details`: curves
     and tables for the report. `warnings`: what a reader must know before believing a figure.
     """
@@ -191,7 +191,7 @@ def _with_intervals(
 
 def _linear(values: Mapping[Key, FloatArray], figures: Figures) -> dict[Key, FloatArray]:
     """The values as inference sees them: those of retrieval with what each image does in the gallery of the others."""
-    return {key: linearised(v, figures.influence[key]) if key in figures.influence else v for key, v in values.items()}
+    return {k: figures.on_gallery[k].linearise(v) if k in figures.on_gallery else v for k, v in values.items()}
 
 
 def _mean_metric(key: Key, values: FloatArray, rounds: FloatArray, confidence: float) -> Metric:

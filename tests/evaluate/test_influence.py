@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hierderm.embeddings import unit_length
-from hierderm.evaluate.figures import linearised
-from hierderm.evaluate.influence import heights_without
+from hierderm.evaluate.gallery import OnGallery
+from hierderm.evaluate.influence import heights_without, shrunk
 from hierderm.evaluate.ranking import Labelled
 from hierderm.evaluate.retrieval import RetrievalScores, retrieval_scores
 
@@ -49,7 +49,7 @@ def test_each_influence_is_the_change_when_the_item_is_left_out(seed: int) -> No
             place, name = figure
             found = scores.tree_influence if place == "tree" else scores.levels[int(place)].influence
             change = sums(scores, scores, figure) - sums(fewer, scores, figure)
-            assert found[name][item] == pytest.approx(change, abs=1e-9), (figure, item)
+            assert found[name].influence[item] == pytest.approx(change, abs=1e-9), (figure, item)
 
 
 def test_the_influence_on_severity_is_that_of_a_ratio() -> None:
@@ -60,7 +60,9 @@ def test_the_influence_on_severity_is_that_of_a_ratio() -> None:
         fewer = retrieval_scores(queries, without(queries, item)).tree["mistake_severity"]
         change = np.nansum(severity) - np.nansum(fewer)
         n = float((~np.isnan(severity)).sum() - (~np.isnan(fewer)).sum())
-        assert scores.tree_influence["mistake_severity"][item] == pytest.approx(change - np.nanmean(severity) * n)
+        assert scores.tree_influence["mistake_severity"].influence[item] == pytest.approx(
+            change - np.nanmean(severity) * n
+        )
 
 
 def test_heights_without_by_hand() -> None:
@@ -69,10 +71,32 @@ def test_heights_without_by_hand() -> None:
     assert heights_without(np.array([1]), 2).tolist() == [0]
 
 
+def test_the_squares_are_those_of_every_single_change() -> None:
+    queries = pictures(24, 3)
+    scores = retrieval_scores(queries, influence=True)
+    for figure in FIGURES[7:14]:
+        place, name = int(figure[0]), figure[1]
+        now = scores.levels[place].values[name]
+        mean, squares = np.nanmean(now), 0.0
+        for item in range(len(queries)):
+            then = retrieval_scores(queries, without(queries, item)).levels[place].values[name]
+            squares += np.nansum((np.where(np.isnan(then), mean, then) - now) ** 2)
+        assert scores.levels[place].influence[name].squares == pytest.approx(squares), name
+
+
+def test_shrinking_leaves_what_is_no_chance() -> None:
+    """100 queries, 50 items; a change for each pair: of the item alone, or of chance alone, or both."""
+    rng = np.random.default_rng(0)
+    of_item, chance = rng.normal(size=(1, 50)), rng.normal(size=(100, 50))
+    for change, expected in ((np.repeat(of_item, 100, axis=0), 1.0), (chance, 0.0), (of_item + 10 * chance, 0.5)):
+        total = change.sum(axis=0)
+        found = shrunk(total, float((change**2).sum()), 100)
+        assert found.var() / total.var() == pytest.approx(expected, abs=0.25)
+    assert (shrunk(np.zeros(4), 0.0, 3) == 0).all()
+
+
 def test_linearised_values_keep_the_mean() -> None:
     values, influence = np.array([1.0, 0.0, np.nan, 1.0]), np.array([0.5, -0.1, 0.3, 0.0])
-    found = linearised(values, influence)
+    found = OnGallery(influence, 0.0).linearise(values)
     assert found.mean() == pytest.approx(2 / 3)
-    expected = 2 / 3 + (np.array([1 / 3, -2 / 3, 0, 1 / 3]) + influence - 0.175) * 4 / 3
-    np.testing.assert_allclose(found, expected)
-    assert np.isnan(linearised(np.full(3, np.nan), np.zeros(3))).all()
+    assert np.isnan(OnGallery(np.zeros(3), 0.0).linearise(np.full(3, np.nan))).all()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
-from hierderm.evaluate.ranking import Labelled, rankings
+from hierderm.evaluate.ranking import Labelled, rankings, vote_is_right
 from hierderm.evaluate.retrieval import (
     case_scores,
     hit_scores,
@@ -17,7 +17,6 @@ from hierderm.evaluate.retrieval import (
     recall_at,
     reciprocal_rank,
     retrieval_scores,
-    vote_is_right,
 )
 
 
