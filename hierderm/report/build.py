@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from importlib.resources import files
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from hierderm import __version__
 from hierderm import columns as c
@@ -17,19 +15,30 @@ from hierderm.config import Config, dump_config
 from hierderm.data.cases import CaseTable
 from hierderm.data.decode import open_picture
 from hierderm.data.splits import SplitReport
-from hierderm.evaluate.differences import Difference, paired_difference
-from hierderm.evaluate.metrics import HEADLINES, METRIC_NAMES, direction, metric_name
+from hierderm.evaluate.differences import Difference, adjusted, paired_difference
+from hierderm.evaluate.metrics import HEADLINES, METRIC_NAMES, TREE, direction, metric_name
 from hierderm.evaluate.ranking import nearest_others
 from hierderm.evaluate.summary import Evaluation, Metric
 from hierderm.files import write_atomically, write_json
-from hierderm.report.card import DISCLAIMER
-from hierderm.report.pictures import data_uri, thumbnail_uri
-from hierderm.report.plots import category_bars, embedding_maps, history_figure, project
+from hierderm.report.map import map_points
+from hierderm.report.methods import methods
+from hierderm.report.page import render
+from hierderm.report.pictures import as_base64, data_uri, thumbnail, thumbnail_uri
+from hierderm.report.plots import (
+    category_bars,
+    embedding_maps,
+    fine_confusion,
+    history_figure,
+    project,
+    reliability_figure,
+)
 from hierderm.report.rows import Row
-from hierderm.report.words import focus_sentences, headline_sentences, verdict
+from hierderm.report.sections import collapse_sentences, confusion_rows, group_tables, neighbour_table, trust_sentences
+from hierderm.report.words import certainty_sentence, focus_sentences, headline_sentences, verdict
 from hierderm.taxonomy import IntArray
 
-THUMBNAIL = 96  # pixels a side
+THUMBNAIL, TIP = 96, 80  # pixels a side, of examples and of pictures on the map
+MAP_PICTURES = 800  # points of the map that shows pictures, at most
 MAP_IMAGES = 3000  # points of a map, at most
 N_EXAMPLES, N_NEIGHBOURS = 4, 6
 CATEGORY_COLUMNS = {
@@ -42,7 +51,6 @@ CATEGORY_COLUMNS = {
     "share_in_main_cluster": "Share in its main cluster",
     "purity_of_main_cluster": "Purity of that cluster",
 }
-LEVELS = {"coarse": "at the coarse level", "fine": "at the fine level", "tree": "of the tree"}
 
 
 def write_report(
@@ -55,14 +63,17 @@ def write_report(
 ) -> Path:
     """Write `report.json` and `report.html` to `folder`; returns the path of the page."""
     evaluations = [row.evaluation for row in rows]
-    focus = next(e for e in evaluations if e.model == (config.focus or evaluations[-1].model))
+    focus = next(row for row in rows if row.evaluation.model == (config.focus or rows[-1].evaluation.model))
     confidence = config.evaluation.confidence
-    differences = focus_differences(focus, evaluations, confidence)
+    differences = focus_differences(focus.evaluation, evaluations, confidence)
     words = headline_sentences(evaluations, confidence)
     of_headlines = [d for d in differences if (d.level, d.name) in HEADLINES]
     focus_words = focus_sentences(of_headlines)
     in_short = verdict(evaluations, of_headlines)
-    facts = _facts(config, table, split_report, evaluations[0])
+    certainty = certainty_sentence(of_headlines)
+    facts = _facts(config, table, split_report, rows)
+    to_know = [f"{row.evaluation.model}: {text}" for row in rows for text in row.evaluation.warnings]
+    to_know += collapse_sentences(evaluations)
     write_json(
         folder / "report.json",
         {
@@ -71,41 +82,58 @@ def write_report(
             "split_hash": table.split_hash,
             "taxonomy": table.taxonomy.summary(),
             "facts": facts,
-            "summary": [in_short, *focus_words, *words],
+            "summary": [in_short, certainty, *focus_words, *words],
+            "warnings": to_know,
             "models": [
-                {**row.evaluation.to_dict(), "method": row.entry.method, "seconds": row.seconds} for row in rows
+                {**row.evaluation.to_dict(), "method": row.entry.method, "seconds": row.seconds, "n_runs": row.n_runs}
+                for row in rows
             ],
             "differences": [d.to_dict() for d in differences],
             "environment": dict(environment),
             "config": asdict(config),
         },
     )
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = template.from_string((files("hierderm.report") / "report.html.j2").read_text()).render(
+    trained = {r.entry.name: r.history for r in rows if r.history is not None}
+    classifying = [e for e in evaluations if "reliability" in e.details]
+    seen = _nearest(table, focus)
+    page = render(
+        "report.html.j2",
         name=config.name,
-        disclaimer=DISCLAIMER,
         facts=facts,
         in_short=in_short,
+        certainty=certainty,
+        to_know=to_know,
         words=words,
-        focus=focus.model,
+        focus=focus.evaluation.model,
         focus_words=focus_words,
-        level_tables=[_level_table(level, evaluations) for level in LEVELS],
+        level_tables=[_level_table(level, evaluations) for level in _levels(evaluations)],
         difference_table=_difference_table(differences),
         rows=rows,
-        curves=data_uri(history_figure({r.entry.name: r.history for r in rows if r.history is not None}))
-        if any(row.history is not None for row in rows)
-        else "",
+        curves=data_uri(history_figure(trained)) if trained else "",
         maps=data_uri(_maps(config, table, rows)),
+        map=_map(config, table, focus),
         bars=data_uri(category_bars(evaluations)),
-        categories=_category_rows(focus),
-        examples=_examples(table, rows, focus.model),
+        categories=_category_rows(focus.evaluation),
+        confusion=confusion_rows(seen.coarse, seen.coarse[seen.nearest[:, 0]], table.taxonomy.names(0)),
+        fine_confusion=data_uri(
+            fine_confusion(seen.fine, seen.fine[seen.nearest[:, 0]], table.taxonomy.ancestors[:, 0])
+        ),
+        reliability=data_uri(reliability_figure(classifying)) if classifying else "",
+        trust={
+            e.model: trust_sentences(e, config.evaluation.answer_error, 1 - config.evaluation.conformal_error)
+            for e in classifying
+        },
+        groups=group_tables(focus.evaluation),
+        neighbours=neighbour_table(focus.evaluation),
+        examples=_examples(table, rows, focus),
+        methods=methods(config, rows),
         confidence=round(100 * confidence),
         rounds=config.evaluation.bootstrap_rounds,
         kmeans_seeds=config.evaluation.kmeans_seeds,
+        several=config.protocol.every_fold or config.protocol.seeds > 1,
         excluded=[str(fault) for fault in table.excluded],
         config=dump_config(config),
         environment=environment,
-        version=__version__,
     )
     write_atomically(folder / "report.html", page)
     return folder / "report.html"
@@ -119,11 +147,13 @@ def focus_differences(focus: Evaluation, evaluations: Sequence[Evaluation], conf
         if other is not focus
         for metric in focus.metrics
     ]
-    return [difference for difference in found if difference is not None]
+    known = [difference for difference in found if difference is not None]
+    together = adjusted([d for d in known if (d.level, d.name) in HEADLINES])  # named in advance
+    return [*together, *(d for d in known if (d.level, d.name) not in HEADLINES)]
 
 
 def _facts(
-    config: Config, table: CaseTable, split_report: SplitReport | None, evaluation: Evaluation
+    config: Config, table: CaseTable, split_report: SplitReport | None, rows: Sequence[Row]
 ) -> list[tuple[str, str]]:
     counts = {split: int((table.splits == split).sum()) for split in c.SPLITS}
     cases = {split: len(np.unique(table.case_ids[table.splits == split])) for split in c.SPLITS}
@@ -134,6 +164,13 @@ def _facts(
         ("Split", f"by case, hash {table.split_hash}"),
         ("Backbone", config.backbone.name),
     ]
+    evaluation = rows[0].evaluation
+    if config.protocol.every_fold:
+        facts.append(
+            ("Folds", f"{config.split.folds}, together {evaluation.n_cases} test cases; the counts are of the first")
+        )
+    if config.protocol.seeds > 1:
+        facts.append(("Trainings of each model", str(max(row.n_runs for row in rows))))
     if split_report:
         facts.append(("Conditions with a single case", f"{split_report.single_group_conditions}, all in training"))
         facts.append(("Cases joined with a look-alike", str(split_report.cases_joined)))
@@ -145,6 +182,12 @@ def _facts(
     return facts
 
 
+def _levels(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The levels that have figures, coarse first, the tree last."""
+    found = list(dict.fromkeys(metric.level for evaluation in evaluations for metric in evaluation.metrics))
+    return [*(level for level in found if level != TREE), *(level for level in found if level == TREE)]
+
+
 def _level_table(level: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Metrics down, models across; the best of each row marked."""
     rows = []
@@ -152,11 +195,13 @@ def _level_table(level: str, evaluations: Sequence[Evaluation]) -> dict[str, Any
         metrics = [evaluation.get((level, name)) for evaluation in evaluations]
         values = [metric.value for metric in metrics if metric is not None and not np.isnan(metric.value)]
         if values:
-            lower = direction(name) == "lower"
-            cells = [_cell(metric, min(values) if lower else max(values)) for metric in metrics]
-            title = f"{title} (lower is better)" if lower else title
+            better = direction(name)
+            best = {"lower": min(values), "higher": max(values), "none": np.nan}[better]
+            cells = [_cell(metric, best) for metric in metrics]
+            title += {"lower": " (lower is better)", "higher": "", "none": " (no better or worse)"}[better]
             rows.append({"title": title, "headline": (level, name) in HEADLINES, "cells": cells})
-    return {"level": LEVELS[level], "models": [evaluation.model for evaluation in evaluations], "rows": rows}
+    title = "of the tree" if level == TREE else f"at the {level} level"
+    return {"level": title, "models": [evaluation.model for evaluation in evaluations], "rows": rows}
 
 
 def _cell(metric: Metric | None, best: float) -> dict[str, Any]:
@@ -171,13 +216,14 @@ def _category_rows(evaluation: Evaluation) -> list[list[str]]:
     names = [key for key in evaluation.categories[0] if key in CATEGORY_COLUMNS]
     rows = sorted(evaluation.categories, key=lambda row: -row["n_images"])
     return [
-        ["Category", "Pictures", "Cases", *(CATEGORY_COLUMNS[name] for name in names)],
+        ["Category", "Pictures", "Cases", *(CATEGORY_COLUMNS[name] for name in names), "Lies in clusters ruled by"],
         *(
             [
                 row["category"],
                 str(row["n_images"]),
                 str(row["n_cases"]),
                 *("–" if row[name] is None else f"{row[name]:.3f}" for name in names),
+                ", ".join(f"{name} {share:.0%}" for name, share in row["went_to"][:3]),
             ]
             for row in rows
         ),
@@ -203,23 +249,45 @@ def _maps(config: Config, table: CaseTable, rows: Sequence[Row]) -> bytes:
     return embedding_maps(points, labels[chosen], table.taxonomy.names(0))
 
 
-def _examples(table: CaseTable, rows: Sequence[Row], focus: str) -> list[dict[str, Any]]:
+def _map(config: Config, table: CaseTable, focus: Row) -> dict[str, Any]:
+    """The focus model's map with a small picture for each point, as many as the page bears."""
+    frame, seed = focus.test.frame, config.evaluation.seed
+    chosen = np.random.default_rng(seed).permutation(len(frame))[:MAP_PICTURES]
+    fine = table.taxonomy.encode(frame[c.CONDITION])[chosen]
+    where = project(focus.test.embeddings[chosen], seed)
+    texts = [table.taxonomy.names()[number] for number in fine]
+    drawn = map_points(where, table.taxonomy.to_level(fine, 0), texts, table.taxonomy.names(0))
+    pictures = [open_picture(table.root / frame[c.IMAGE_PATH].iloc[row]) for row in chosen]
+    return {**drawn, "pictures": [as_base64(thumbnail(picture, TIP)) for picture in pictures]}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Labels of the test pictures of a row, and the nearest pictures of other cases, shape (n_images, k)."""
+
+    fine: IntArray
+    coarse: IntArray
+    nearest: IntArray
+
+
+def _nearest(table: CaseTable, row: Row) -> _Seen:
+    frame = row.test.frame
+    fine = table.taxonomy.encode(frame[c.CONDITION])
+    k = min(N_NEIGHBOURS, len(frame) - int(frame[c.CASE_ID].value_counts().max()))
+    everyone = np.arange(len(frame))
+    nearest = nearest_others(row.test.embeddings, row.test.case_ids, everyone, k) if k > 0 else everyone[:, None]
+    return _Seen(fine, table.taxonomy.to_level(fine, 0), nearest)
+
+
+def _examples(table: CaseTable, rows: Sequence[Row], focus: Row) -> list[dict[str, Any]]:
     """Picture rows of the focus model and the first: queries whose nearest neighbour is right, and wrong."""
-    shown = [row for row in rows if row.entry.name == focus]
-    shown += [row for row in rows[:1] if row.entry.name != focus]
+    shown = [focus, *(row for row in rows[:1] if row is not focus)]
     return [{"model": row.entry.name, "groups": _example_groups(table, row)} for row in shown]
 
 
 def _example_groups(table: CaseTable, row: Row) -> list[dict[str, Any]]:
-    frame = row.test.frame
-    fine = table.taxonomy.encode(frame[c.CONDITION])
-    coarse = table.taxonomy.to_level(fine, 0)
-    everyone = np.arange(len(frame))
-    k = min(N_NEIGHBOURS, len(frame) - int(frame[c.CASE_ID].value_counts().max()))
-    if k < 1:
-        return []
-    neighbours = nearest_others(row.test.embeddings, row.test.case_ids, everyone, k)
-    nearest = neighbours[:, 0]
+    frame, seen = row.test.frame, _nearest(table, row)
+    fine, coarse, nearest = seen.fine, seen.coarse, seen.nearest[:, 0]
     rng = np.random.default_rng(0)
     groups = []
     for title, rows_of_kind in (
@@ -233,7 +301,7 @@ def _example_groups(table: CaseTable, row: Row) -> list[dict[str, Any]]:
         queries = rng.permutation(np.flatnonzero(rows_of_kind))[:N_EXAMPLES]
         share = f"{rows_of_kind.mean():.0%} of {len(frame)} queries"
         lines = [
-            [_tile(table, frame, i, query, fine, coarse) for i in (query, *neighbours[query])] for query in queries
+            [_tile(table, frame, i, query, fine, coarse) for i in (query, *seen.nearest[query])] for query in queries
         ]
         groups.append({"title": title, "share": share, "lines": lines})
     return groups

@@ -8,9 +8,14 @@ import io
 from PIL import Image
 
 
+def as_base64(content: bytes) -> str:
+    """Bytes as text."""
+    return base64.b64encode(content).decode()
+
+
 def data_uri(content: bytes, kind: str = "png") -> str:
     """Image bytes as a data URI."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return f"data:image/{kind};base64,{as_base64(content)}"
 
 
 def thumbnail(picture: Image.Image, side: int) -> bytes:

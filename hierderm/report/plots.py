@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hierderm.evaluate.summary import Evaluation
@@ -101,4 +102,65 @@ def category_bars(evaluations: Sequence[Evaluation]) -> bytes:
     axes.set_xlabel("coarse recall@1 (test pictures of the category in brackets)")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.09), ncols=len(evaluations))
+    return png(figure)
+
+
+def reliability_figure(evaluations: Sequence[Evaluation]) -> bytes:
+    """Reliability (accuracy by confidence) and risk-coverage of each model that classifies, a column a level."""
+    shown = [evaluation for evaluation in evaluations if "reliability" in evaluation.details]
+    levels = list(shown[0].details["reliability"])
+    figure = Figure(figsize=(4.6 * len(levels), 8))
+    for column, level in enumerate(levels, start=1):
+        upper = figure.add_subplot(2, len(levels), column)
+        lower = figure.add_subplot(2, len(levels), len(levels) + column)
+        upper.plot([0, 1], [0, 1], color="#999999", linestyle=":")
+        for number, evaluation in enumerate(shown):
+            style: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "label": evaluation.model}
+            bins = evaluation.details["reliability"][level]
+            sizes = [12 + 120 * row["count"] / evaluation.n_images for row in bins]
+            confidence, accuracy = [row["confidence"] for row in bins], [row["accuracy"] for row in bins]
+            upper.plot(confidence, accuracy, linewidth=1, **style)
+            upper.scatter(confidence, accuracy, s=sizes, marker=MARKERS[number % len(MARKERS)], color=style["color"])
+            curve = np.array(evaluation.details["risk_coverage"][level])
+            lower.plot(curve[:, 0], curve[:, 1], linestyle=("-", "--", "-.", ":")[number % 4], **style)
+        upper.set_title(f"{level}: reliability", fontsize=10)
+        upper.set_xlabel("confidence")
+        upper.set_ylabel("accuracy")
+        lower.set_title(f"{level}: error when the surest are answered first", fontsize=10)
+        lower.set_xlabel("share answered")
+        lower.set_ylabel("error")
+        for axes in (upper, lower):
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1)
+            axes.grid(alpha=0.3)
+        if column == 1:
+            lower.legend(fontsize=8)
+    figure.tight_layout()
+    return png(figure)
+
+
+def fine_confusion(true: IntArray, found: IntArray, category: IntArray) -> bytes:
+    """Condition of the query against that of its nearest picture, in the order of the tree, categories outlined.
+
+    `category`: of every condition, shape (n_fine,).
+    """
+    present = np.unique(true)
+    order = present[np.lexsort((present, category[present]))]
+    place = np.full(len(category), -1)
+    place[order] = np.arange(len(order))
+    inside = place[found] >= 0
+    table = np.zeros((len(order), len(order)))
+    np.add.at(table, (place[true[inside]], place[found[inside]]), 1)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(7, 7))
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=max(0.3, float(shares.max())), interpolation="nearest")
+    starts = np.flatnonzero(np.diff(category[order], prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        side = end - start
+        axes.add_patch(Rectangle((start - 0.5, start - 0.5), side, side, fill=False, edgecolor="#CC3311", linewidth=1))
+    axes.set_xlabel("condition of the nearest picture")
+    axes.set_ylabel("condition of the query")
+    axes.set_xticks([])
+    axes.set_yticks([])
     return png(figure)

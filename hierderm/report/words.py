@@ -72,6 +72,23 @@ def focus_sentences(differences: Sequence[Difference]) -> list[str]:
     return sentences
 
 
+def certainty_sentence(differences: Sequence[Difference]) -> str:
+    """How much of what the intervals resolve also holds for all comparisons together (Holm), at 5 %."""
+    if not differences:
+        return "One model alone: nothing is compared."
+    resolved = [d for d in differences if d.resolved]
+    sure = [d for d in resolved if d.p_adjusted < 0.05]
+    text = f"Of {len(differences)} headline comparisons of {differences[0].model} the intervals resolve {len(resolved)}"
+    if not resolved:
+        return f"{text}: the test is too small, or the models too alike, to tell them apart."
+    kept = "all of them" if len(sure) == len(resolved) else "none" if not sure else str(len(sure))
+    text += (
+        f"; {kept} hold{'s' if len(sure) == 1 else ''} when all {len(differences)} are allowed for (Holm, p below 0.05)"
+    )
+    named = [f"{metric_name(d.level, d.name)} against {d.reference} (p {d.p_adjusted:.3f})" for d in sure[:6]]
+    return f"{text}{': ' + _list(named) if named else ''}{' and more' if len(sure) > 6 else ''}."
+
+
 def _signed(difference: Difference) -> str:
     return f"{difference.value:+.3f}, {difference.low:+.3f} to {difference.high:+.3f}"
 

@@ -1,0 +1,111 @@
+"""The methods section of a report, in sentences made from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hierderm.config import Config, LossConfig, ModelEntry, with_overrides
+from hierderm.report.rows import Row
+
+FROZEN = {
+    "vanilla": "the backbone's own output, nothing learnt",
+    "linear_probe": "multinomial logistic regression on standardised frozen features; the embedding is the logits",
+    "lda": "linear discriminants of the conditions with shrinkage on frozen features; the embedding is the projection",
+}
+
+
+def methods(config: Config, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """(title, paragraph) pairs: data, models, training, evaluation, statistics."""
+    return [
+        ("Data and split", _split(config)),
+        ("Models", " ".join(_model(config, row.entry) for row in rows)),
+        ("Training", _training(config)),
+        ("Evaluation", _evaluation(config)),
+        ("Statistics", _statistics(config)),
+    ]
+
+
+def _split(config: Config) -> str:
+    split, kept = config.split, config.split.validation_fraction
+    if config.protocol.every_fold:
+        how = f"{split.folds}-fold cross-validation, each fold the test once; {kept:.0%} of the cases for validation"
+    elif split.folds:
+        how = f"fold {split.fold} of a {split.folds}-fold split is the test; {kept:.0%} for validation"
+    else:
+        how = f"{split.test_fraction:.0%} of the cases for the test and {kept:.0%} for validation"
+    if split.reuse and not config.protocol.every_fold:
+        how = f"the table's own split where it has one, else {how}"
+    together = (
+        f"Pictures whose perceptual hashes differ in at most {split.near_duplicates} of 256 bits stay in one part."
+        if split.near_duplicates >= 0
+        else "Near-duplicate pictures were not looked for."
+    )
+    return f"Cases of {config.data.cases} were divided, never the pictures of one case: {how}. {together}"
+
+
+def _model(config: Config, entry: ModelEntry) -> str:
+    if entry.method in FROZEN:
+        return f"{entry.name}: {FROZEN[entry.method]}."
+    own = with_overrides(config, {**entry.set, "models": []})
+    return f"{entry.name}: {_losses(own.loss)}; of the backbone, {_freezing(own)}."
+
+
+def _losses(loss: LossConfig) -> str:
+    parts = []
+    if loss.contrastive and loss.contrastive_weight:
+        parts.append(f"{loss.contrastive} on the {loss.contrastive_level} level (weight {loss.contrastive_weight:g})")
+    if loss.classification and loss.classification_weight:
+        weight = f"weight {loss.classification_weight:g}"
+        parts.append(f"{loss.classification} on the {loss.classification_level} level ({weight})")
+    text = " and ".join(parts)
+    if len(parts) == 2 and loss.schedule == "coarse_then_fine":
+        text += f", the second faded in over the first {loss.coarse_fraction:.0%} of the epochs"
+    return text
+
+
+def _freezing(config: Config) -> str:
+    training = config.training
+    return {
+        "frozen": "nothing learns",
+        "last_blocks": f"the last {training.last_blocks} blocks learn",
+        "lora": f"LoRA adapters of rank {training.lora_rank} learn",
+        "full": "all learns",
+    }[training.freeze]
+
+
+def _training(config: Config) -> str:
+    training, seeds = config.training, config.protocol.seeds
+    monitor = training.monitor.replace("_map_at_r", " MAP@R")
+    again = f"Each was trained {seeds} times with other seeds." if seeds > 1 else "Each was trained once."
+    return (
+        f"Backbone {config.backbone.name} ({config.backbone.weights}). AdamW, {training.epochs} epochs at most in "
+        "batches "
+        f"of {training.batch_size}; learning rate {training.learning_rate:g} for heads, "
+        f"{training.backbone_learning_rate:g} for the backbone, weight decay {training.weight_decay:g}. The epoch was "
+        f"chosen by {monitor} on validation. {again}"
+    )
+
+
+def _evaluation(config: Config) -> str:
+    chosen = config.evaluation
+    return (
+        "Test pictures are queries and gallery at once, each query's own case left out. k-means has as many "
+        "clusters as "
+        f"labels occur and is averaged over {chosen.kmeans_seeds} seeds; agglomerative clustering is Ward's on at most "
+        f"{chosen.agglomerative_images} pictures, cut at each level. Temperature, answers at an error rate of "
+        f"{chosen.answer_error:.0%} and conformal sets of coverage {1 - chosen.conformal_error:.0%} are learnt on one "
+        "validation picture a case."
+    )
+
+
+def _statistics(config: Config) -> str:
+    chosen = config.evaluation
+    return (
+        f"{chosen.confidence:.0%} intervals come from {chosen.bootstrap_rounds} resamplings of whole cases, the "
+        "same for all "
+        "models; those of retrieval allow for the gallery being a sample, too. Differences are paired. Their "
+        "p-values are "
+        "of a sign-flip permutation test over cases where the figure is a mean over pictures, else of the "
+        "bootstrap, and "
+        "are adjusted by Holm's method for all headline comparisons of the report together."
+    )
