@@ -122,7 +122,7 @@ def reliability_figure(evaluations: Sequence[Evaluation]) -> bytes:
             upper.plot(confidence, accuracy, linewidth=1, **style)
             upper.scatter(confidence, accuracy, s=sizes, marker=MARKERS[number % len(MARKERS)], color=style["color"])
             curve = np.array(evaluation.details["risk_coverage"][level])
-            lower.plot(curve[:, 0], curve[:, 1], linestyle=("-", "--", "-.", ":")[number % 4], **style)
+            lower.plot(curve[:, 0], curve[:, 1], linewidth=1.8, linestyle=("-", "--", "-.", ":")[number % 4], **style)
         upper.set_title(f"{level}: reliability", fontsize=10)
         upper.set_xlabel("confidence")
         upper.set_ylabel("accuracy")

@@ -1,0 +1,66 @@
+"""Folds and seeds of a comparison, and what a split by image would have claimed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hierderm.comparison import compare, inflation
+from hierderm.config import Config, with_overrides
+from hierderm.errors import ConfigError
+
+MODELS = [{"name": "vanilla", "method": "vanilla"}, {"name": "tree"}]
+
+
+def test_every_fold_and_several_seeds(toy_config: Config, tmp_path: Path) -> None:
+    settings = {
+        "models": MODELS,
+        "split.folds": 3,
+        "protocol.every_fold": True,
+        "protocol.seeds": 2,
+        "training.epochs": 1,
+    }
+    config = with_overrides(toy_config, settings)
+    page = compare(config, tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    vanilla, tree = report["models"]
+    assert vanilla["n_cases"] == tree["n_cases"] == 48  # every case is tested once
+    assert (vanilla["n_runs"], tree["n_runs"]) == (3, 6)
+    for fold in range(3):
+        for name in ("vanilla", "tree", "tree@1"):
+            assert (tmp_path / f"fold-{fold}" / "models" / name / "evaluation.json").is_file()
+    assert "3-fold cross-validation" in page.read_text() and "trained 2 times" in page.read_text()
+    of_folds = [json.loads((tmp_path / f"fold-{k}/models/vanilla/evaluation.json").read_text()) for k in range(3)]
+
+    def figure(content: dict) -> dict:  # type: ignore[type-arg]
+        return next(m for m in content["metrics"] if (m["level"], m["name"]) == ("coarse", "map_at_r"))
+
+    expected = sum(figure(c)["value"] * figure(c)["count"] for c in of_folds) / sum(
+        figure(c)["count"] for c in of_folds
+    )
+    assert figure(vanilla)["value"] == pytest.approx(expected)
+
+
+def test_folds_must_be_named(toy_config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"protocol.every_fold needs split.folds of at least 2"):
+        with_overrides(toy_config, {"protocol.every_fold": True})
+
+
+def test_more_seeds_keep_what_is_trained(toy_config: Config, tmp_path: Path) -> None:
+    config = with_overrides(toy_config, {"models": MODELS[1:], "training.epochs": 1})
+    compare(config, tmp_path)
+    said: list[str] = []
+    compare(with_overrides(config, {"protocol.seeds": 2, "evaluation.bootstrap_rounds": 30}), tmp_path, said.append)
+    assert said.count("Already trained.") == 1 and "tree@1: training ..." in said
+
+
+def test_a_split_by_image_flatters(toy_config: Config, tmp_path: Path) -> None:
+    """Pictures of one case are alike, so that a query that may find its own case scores higher."""
+    rows = inflation(with_overrides(toy_config, {"models": MODELS[:1]}), tmp_path)
+    found = {(row["level"], row["name"]): row for row in rows}
+    recall = found["fine", "recall_at_1"]
+    assert recall["own_case_allowed"]["value"] > recall["by_case"]["value"]
+    assert json.loads((tmp_path / "inflation.json").read_text()) == rows
+    assert recall["by_image"]["count"] > 0
