@@ -12,6 +12,7 @@ from hierderm.evaluate.clustering import (
     agreement,
     category_rows,
     contingency,
+    expected_mutual_information,
     kmeans_clusters,
     silhouette,
     ward_clusters,
@@ -44,6 +45,17 @@ def test_agreement_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
         if name == "nmi" and len(set(labels)) == len(set(clusters)) == 1:
             continue  # one label in one cluster: scikit-learn's NMI is 1 by convention, as is our V
         assert scores[name] == pytest.approx(function(labels, clusters), abs=1e-9), name
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (40, 60), (5, 200)])
+def test_expected_mutual_information_is_scikit_learns(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    for n in (50, 3000):
+        labels = np.minimum(rng.geometric(0.15, n), shape[0]) - 1  # a long tail
+        table = contingency(labels, rng.integers(0, shape[1], n))
+        expected = metrics.cluster.expected_mutual_information(table, n)
+        found = expected_mutual_information(table.sum(axis=1), table.sum(axis=0))
+        assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_perfect_clustering_scores_one_and_names_do_not_matter() -> None:
