@@ -167,6 +167,37 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     )
 
 
+def test_evaluate_a_strangers_array(toy_csv: Path, toy_folder: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(toy_csv)
+    rng = np.random.default_rng(0)
+    codes = frame["condition"].astype("category").cat.codes.to_numpy()
+    np.save(tmp_path / "x.npy", np.eye(9)[codes] + rng.normal(0, 0.3, (len(frame), 9)))
+    np.save(tmp_path / "p.npy", np.full((len(frame), 9), 1 / 9))
+    mine = tmp_path / "mine.csv"
+    frame[["case_id", "condition"]].to_csv(mine, index=False)  # no picture, no id, no split
+    common = [tmp_path / "x.npy", "--cases", mine, "-t", toy_folder / "taxonomy.csv", "--rounds", 10]
+    shown = run("evaluate", *common, "-o", tmp_path / "all.json")
+    assert f"{len(frame)} test pictures of 48 cases" in shown and "fine Balanced accuracy" not in shown
+    assert {"metrics", "groups", "warnings", "details"} <= json.loads((tmp_path / "all.json").read_text()).keys()
+    with_probabilities = run(
+        "evaluate", *common, "--probabilities", tmp_path / "p.npy", "--families", "trust,classification"
+    )
+    assert "fine Balanced accuracy" in with_probabilities and "MAP@R" not in with_probabilities
+    by_monk = run("evaluate", tmp_path / "x.npy", "--cases", toy_csv, "-t", toy_folder / "taxonomy.csv", "--rounds", 10)
+    assert "By monk: coarse Recall@1 is worst for" in by_monk
+    assert "an .npy file needs --cases" in fails("evaluate", tmp_path / "x.npy", "-t", "scin")
+    assert "evaluation.families" in fails("evaluate", *common, "--families", "retreival")
+    np.save(tmp_path / "x.npy", np.zeros((3, 9)))
+    assert "a row for each of the" in refusal("evaluate", *common)
+
+
+def test_inflation(toy_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(dump_config(toy_config))
+    said = run("inflation", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
+    assert said.startswith("| model | figure | by case | own case allowed | by image | inflation |")
+    assert "| toy | fine MAP@R |" in said
+
+
 def test_compare(toy_config: Config, tmp_path: Path) -> None:
     text = dump_config(toy_config) + '\n[[models]]\nname = "vanilla"\nmethod = "vanilla"\n[[models]]\nname = "tree"\n'
     (tmp_path / "c.toml").write_text(text.replace("models = []\n", ""))
@@ -259,7 +290,7 @@ def test_a_checkpoint_of_another_taxonomy(toy_config: Config, toy_folder: Path, 
 
 
 def test_help_of_every_command_has_an_example() -> None:
-    for arguments in (["train"], ["embed"], ["evaluate"], ["compare"], ["split"], ["config"], ["data", "csv"],
+    for arguments in (["train"], ["embed"], ["evaluate"], ["compare"], ["inflation"], ["bench", "run"], ["bench", "table"], ["split"], ["config"], ["data", "csv"],
                       ["data", "folder"], ["data", "scin"], ["taxonomy", "show"], ["taxonomy", "from-csv"]):  # fmt: skip
         assert "Example:" in run(*arguments, "--help")
     assert run("--version").startswith("hierderm ")
