@@ -20,7 +20,7 @@ from hierderm.evaluate.clustering import category_rows, kmeans_clusters
 from hierderm.evaluate.families import FAMILIES
 from hierderm.evaluate.figures import Figures, joined
 from hierderm.evaluate.groups import Gap, GroupFigure, gaps, group_figures, groups_of, neighbour_shares
-from hierderm.evaluate.metrics import Key, direction
+from hierderm.evaluate.metrics import Direction, Key, direction
 from hierderm.evaluate.ranking import K, Labelled
 from hierderm.evaluate.retrieval import retrieval_scores
 from hierderm.evaluate.subject import Subject, subject_of
@@ -44,9 +44,14 @@ class Metric:
     count: int
     skipped: int = 0
 
+    @property
+    def better(self) -> Direction:
+        """Which way is better: 'higher', 'lower', or 'none' where neither is."""
+        return direction(self.name)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON, where an undefined figure is null."""
-        return {**known(self.__dict__), "better": direction(self.name)}
+        return {**known(self.__dict__), "better": self.better}
 
 
 @dataclass(frozen=True)
