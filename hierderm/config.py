@@ -20,6 +20,7 @@ from hierderm.errors import ConfigError, suggest
 _STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
+NotNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Options = dict[str, Any]
 
@@ -150,6 +151,10 @@ class AugmentationConfig:
 class TrainingConfig:
     """The loop."""
 
+    method: Annotated[
+        Literal["gradient", "tree_lda"],
+        _doc("learn by the losses, or in closed form by discriminants of the tree on frozen features (see tree_lda)"),
+    ] = "gradient"
     freeze: Annotated[
         Literal["frozen", "last_blocks", "lora", "full"],
         _doc("what of the backbone learns; frozen caches its features"),
@@ -175,6 +180,23 @@ class TrainingConfig:
     cache_images: Annotated[bool, _doc("keep decoded pictures in memory (small data)")] = True
     tensorboard: Annotated[bool, _doc("write TensorBoard logs (extra: hierderm[tensorboard])")] = False
     seed: Annotated[int, _doc("seed of weights, order and augmentation")] = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TreeLdaConfig:
+    """What training.method = 'tree_lda' tries; the best on validation by training.monitor is kept."""
+
+    shrinkages: Annotated[
+        tuple[Fraction, ...], Field(min_length=1), _doc("of the covariance within conditions towards a sphere")
+    ] = (0.05, 0.15, 0.3, 0.6)
+    decays: Annotated[
+        tuple[NotNegativeFloat, ...],
+        Field(min_length=1),
+        _doc("weight of each level beside the one above: 1 is flat, 0 the top level alone"),
+    ] = (1.0, 0.4, 0.2)
+    strengths: Annotated[
+        tuple[NotNegativeFloat, ...], Field(min_length=1), _doc("pictures that a condition's parent counts for")
+    ] = (0.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -237,6 +259,7 @@ class Config:
     sampler: SamplerConfig = SamplerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     training: TrainingConfig = TrainingConfig()
+    tree_lda: TreeLdaConfig = TreeLdaConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     models: tuple[ModelEntry, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.config import Config, dump_config
+from hierderm.config import Config, ModelConfig, dump_config
 from hierderm.data.cases import CaseTable, read_cases
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic import PRESETS, write_synthetic
@@ -171,18 +172,34 @@ def claim_folder(config: Config, table: CaseTable, folder: Path) -> None:
 def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
     import torch
 
-    from hierderm.model.backbone import load_backbone
     from hierderm.model.checkpoint import save_model
-    from hierderm.model.network import Network
     from hierderm.report.card import model_card
     from hierderm.report.plots import history_figure
+
+    start = time.monotonic()
+    torch.manual_seed(config.training.seed)
+    learn = _in_closed_form if config.training.method == "tree_lda" else _by_gradient
+    network, history, chosen = learn(config, table, folder, say)
+    save_model(network, folder / "model", split_hash=table.split_hash)
+    if "train_loss" in history:
+        write_atomically(folder / "curves.png", history_figure({config.name: history}))
+    card = model_card(config, table, history, chosen)
+    write_atomically(folder / "model" / "README.md", card)
+    seconds = round(time.monotonic() - start, 1)
+    write_json(folder / "finished.json", {"seconds": seconds, "epochs": len(history), "chosen_epoch": chosen + 1})
+    return Trained(network.eval(), folder, history, chosen, seconds)
+
+
+def _by_gradient(config: Config, table: CaseTable, folder: Path, say: Say) -> tuple[Network, pd.DataFrame, int]:
+    import torch
+
+    from hierderm.model.backbone import load_backbone
+    from hierderm.model.network import Network
     from hierderm.training.freezing import apply_freezing, merge_adapters
     from hierderm.training.loop import run_training
     from hierderm.training.losses import LOGIT_LOSSES
     from hierderm.training.module import TrainingModule
 
-    start = time.monotonic()
-    torch.manual_seed(config.training.seed)
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
     model_config = config.model
     if config.loss.classification not in LOGIT_LOSSES:
@@ -200,17 +217,46 @@ def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
     network.train()
     history, chosen = run_training(module, folder)
     merge_adapters(backbone)
-    save_model(network, folder / "model", split_hash=table.split_hash)
-    write_atomically(folder / "curves.png", history_figure({config.name: history}))
-    card = model_card(config, table, history, chosen)
-    write_atomically(folder / "model" / "README.md", card)
-    seconds = round(time.monotonic() - start, 1)
-    write_json(folder / "finished.json", {"seconds": seconds, "epochs": len(history), "chosen_epoch": chosen + 1})
-    return Trained(network.eval(), folder, history, chosen, seconds)
+    return network, history, chosen
+
+
+def _in_closed_form(config: Config, table: CaseTable, folder: Path, say: Say) -> tuple[Network, pd.DataFrame, int]:
+    """Discriminants of the tree on frozen features, as a network: a linear neck and a cosine classifier."""
+    import torch
+
+    from hierderm.model.backbone import load_backbone
+    from hierderm.model.network import Network
+    from hierderm.training.tree_lda import best_scale, fit_tree_lda
+
+    train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
+    backbone = load_backbone(config.backbone)
+    say("Caching the frozen backbone's features ...")
+    of_train, of_validation = (
+        cached_features(config, backbone, part, folder).astype(np.float64) for part in (train, validation)
+    )
+    grid, tree = config.tree_lda, table.taxonomy
+    rows: list[dict[str, float]] = []
+    fits = []
+    for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
+        setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
+        fits.append(fit_tree_lda(of_train, train.fine, tree, **setting))
+        rows.append({"epoch": len(rows), **setting, **score_validation(fits[-1].embed(of_validation), validation)})
+    history = pd.DataFrame(rows)
+    write_atomically(folder / "history.csv", history.to_csv(index=False))
+    chosen = int(history[config.training.monitor].argmax())
+    best = fits[chosen]
+    scale = best_scale(best.embed(of_validation), validation.fine, best.directions)
+    shape = ModelConfig("linear", len(best.weight), projection_dim=0, classifier="cosine", classifier_scale=scale)
+    network = Network(backbone, shape, tree, tree.fine_level)
+    weights = {"neck.weight": best.weight, "neck.bias": best.bias, "classifier.weight": best.directions}
+    network.load_state_dict({k: torch.from_numpy(v).float() for k, v in weights.items()}, strict=False)
+    return network, history, chosen
 
 
 def _require_learning(config: Config) -> None:
     loss, training = config.loss, config.training
+    if training.method == "tree_lda":
+        return
     if training.freeze == "frozen" and config.model.neck == "identity":
         raise ConfigError(
             "training.freeze = 'frozen' with model.neck = 'identity' leaves the embedding as it is: "

@@ -18,6 +18,7 @@ MODELS: list[dict[str, Any]] = [
     {"name": "linear-probe", "method": "linear_probe"},
     {"name": "lda", "method": "lda"},
     {"name": "flat-coarse", "set": {"loss.classification_level": "coarse", "loss.schedule": "joint"}},
+    {"name": "tree-lda", "set": {"training.method": "tree_lda"}},
     {"name": "hierarchical"},
 ]
 
@@ -48,7 +49,7 @@ def test_a_comparison_writes_its_report_and_resumes(comparison: Config, tmp_path
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
     said.clear()
     compare(comparison, tmp_path, said.append)
-    assert said.count("Already trained.") == 2
+    assert said.count("Already trained.") == 3
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == times
     assert json.loads((tmp_path / "report.json").read_text())["models"] == report["models"]
 
@@ -93,6 +94,22 @@ def test_every_way_to_train(toy_config: Config, tmp_path: Path, settings: dict[s
     assert (embeddings.probabilities is None) == (config.loss.classification == "ArcFaceLoss")
     again = train_run(config, table, tmp_path)  # loads
     np.testing.assert_allclose(embed_run(again, table, name="run").embeddings, embeddings.embeddings, atol=1e-5)
+
+
+def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config, tmp_path: Path) -> None:
+    config = with_overrides(toy_config, {"training.method": "tree_lda"})
+    table, _ = prepare_cases(config, tmp_path)
+    run = train_run(config, table, tmp_path)
+    assert len(run.history) == 4 * 3 * 3
+    assert run.history[config.training.monitor].iloc[run.chosen] == run.history[config.training.monitor].max()
+    embedded = embed_run(run, table, name="run")
+    assert embedded.probabilities is not None
+    in_train = table.splits == "train"
+    right = (embedded.probabilities.argmax(axis=1) == table.fine)[in_train].mean()
+    assert right > 0.2  # of nine conditions: an untrained backbone, but pictures it has learnt from
+    again = train_run(config, table, tmp_path)  # loads
+    np.testing.assert_allclose(embed_run(again, table, name="run").embeddings, embedded.embeddings, atol=1e-5)
+    assert "discriminants of the tree: shrinkage" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_a_run_killed_between_its_last_writes_is_finished(toy_config: Config, tmp_path: Path) -> None:

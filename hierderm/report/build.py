@@ -93,7 +93,7 @@ def write_report(
             "config": asdict(config),
         },
     )
-    trained = {r.entry.name: r.history for r in rows if r.history is not None}
+    trained = {r.entry.name: r.history for r in rows if r.history is not None and "train_loss" in r.history}
     classifying = [e for e in evaluations if "reliability" in e.details]
     seen = _nearest(table, focus)
     page = render(

@@ -22,22 +22,31 @@ def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: 
     best = history.iloc[chosen]
     images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
     tree, loss = table.taxonomy, config.loss
+    by_losses = config.training.method == "gradient"
     coarse = f"{loss.contrastive} on {loss.contrastive_level}" if loss.contrastive else "none"
     fine = f"{loss.classification} on {loss.classification_level}" if loss.classification else "none"
+    learnt = (
+        f"""| backbone | `{config.backbone.name}`, learning: {config.training.freeze} |
+| contrastive loss | {coarse}, weight {loss.contrastive_weight:g} |
+| classification loss | {fine}, weight {loss.classification_weight:g} |"""
+        if by_losses
+        else f"""| backbone | `{config.backbone.name}`, frozen |
+| embedding | discriminants of the tree: shrinkage {best["shrinkage"]:g}, decay {best["decay"]:g}, strength \
+{best["strength"]:g} |"""
+    )
+    choice = "epoch" if by_losses else "setting"
     return f"""# {config.name}
 
 {DISCLAIMER}
 
 | | |
 |---|---|
-| backbone | `{config.backbone.name}`, learning: {config.training.freeze} |
-| contrastive loss | {coarse}, weight {loss.contrastive_weight:g} |
-| classification loss | {fine}, weight {loss.classification_weight:g} |
+{learnt}
 | taxonomy | {tree.summary()} |
 | data | `{config.data.cases}` |
 | images | {images["train"]} training, {images["validation"]} validation, {images["test"]} test (not seen) |
 | split | {table.split_hash} |
-| chosen epoch | {int(best["epoch"]) + 1} of {len(history)}, by validation {config.training.monitor} |
+| chosen {choice} | {int(best["epoch"]) + 1} of {len(history)}, by validation {config.training.monitor} |
 | validation MAP@R | coarse {best["coarse_map_at_r"]:.3f}, fine {best["fine_map_at_r"]:.3f} |
 
 Test figures, with intervals, are in the report of the comparison. How well the model does on other cameras, clinics

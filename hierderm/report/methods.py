@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hierderm.config import Config, LossConfig, ModelEntry, with_overrides
+from hierderm.config import Config, LossConfig, ModelEntry, TreeLdaConfig, with_overrides
 from hierderm.report.rows import Row
 
 FROZEN = {
@@ -47,7 +47,15 @@ def _model(config: Config, entry: ModelEntry) -> str:
     if entry.method in FROZEN:
         return f"{entry.name}: {FROZEN[entry.method]}."
     own = with_overrides(config, {**entry.set, "models": []})
+    if own.training.method == "tree_lda":
+        return f"{entry.name}: {_tree_lda(own.tree_lda)}."
     return f"{entry.name}: {_losses(own.loss)}; of the backbone, {_freezing(own)}."
+
+
+def _tree_lda(grid: TreeLdaConfig) -> str:
+    tried = (("shrinkage", grid.shrinkages), ("decay", grid.decays), ("strength", grid.strengths))
+    text = ", ".join(f"{name} of {', '.join(f'{value:g}' for value in values)}" for name, values in tried)
+    return f"discriminants of the tree in closed form on frozen features, the best on validation with {text}"
 
 
 def _losses(loss: LossConfig) -> str:
