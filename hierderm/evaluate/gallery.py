@@ -73,18 +73,18 @@ class GalleryInfluence:
         if len(relevant) == 1:
             self.votes[level].lose(int(ranking.order[relevant[0] - 1]), np.array([now]))
             changes[labels[: len(changes)] == label] = 0.0  # counted as a query that is lost
-        self.votes[level].add(ranking.order, changes[None])
+        self.votes[level].add(ranking.order[: len(changes)], changes[:, None])
 
     def _add_heights(self, query: int, ranking: Ranking) -> None:
         first = ranking.order[: K + 1]
         heights = (self.gallery_labels[:, first] != self.query_labels[:, query, None]).sum(axis=0)
-        change = np.zeros((4, min(K, len(first))))
-        change[0] = heights_without(heights, K)
+        change = np.zeros((min(K, len(first)), 4))
+        change[:, 0] = heights_without(heights, K)
         if len(heights) > 1:
-            change[1, 0] = heights[1] - heights[0]
-            change[2, 0] = float(heights[1] > 0) - float(heights[0] > 0)
-            change[3, 0] = change[1, 0] + change[2, 0]
-        self.heights.add(ranking.order, change)
+            change[0, 1] = heights[1] - heights[0]
+            change[0, 2] = float(heights[1] > 0) - float(heights[0] > 0)
+            change[0, 3] = change[0, 1] + change[0, 2]
+        self.heights.add(first[: len(change)], change)
 
     def of_level(self, level: int, values: Mapping[str, FloatArray]) -> dict[str, OnGallery]:
         """For the figures of a level, whose `values` are of all queries."""

@@ -30,31 +30,50 @@ class Influence:
 
     def __init__(self, names: tuple[str, ...], n_gallery: int) -> None:
         self.names = names
-        self.change, self.lost = np.zeros((len(names), n_gallery)), np.zeros((len(names), n_gallery))
-        self.n_lost = np.zeros((len(names), n_gallery))
+        self.change, self.lost = np.zeros((n_gallery, len(names))), np.zeros((n_gallery, len(names)))
+        self.n_lost = np.zeros(n_gallery)
         self.squares, self.lost_squares = np.zeros(len(names)), np.zeros(len(names))
 
-    def add(self, order: IntArray, change: FloatArray) -> None:
-        """`change`, shape (n_names, n_places), of the items at the first places of a ranking."""
-        self.change[:, order[: change.shape[1]]] += change
-        self.squares += (change**2).sum(axis=1)
+    def add(self, items: IntArray, change: FloatArray) -> None:
+        """`change`, shape (n_items, n_names), of different items, given by their positions in the gallery."""
+        self.change[items] += change
+        self.squares += (change**2).sum(axis=0)
+
+    def add_ranking(
+        self, order: IntArray, relevant: IntArray, of_gaps: FloatArray, of_relevant: FloatArray, shown: int
+    ) -> None:
+        """Changes of all items of a ranking: what an irrelevant one does depends on its gap alone.
+
+        `relevant`: 1-based places of the relevant items, shape (n_relevant,); `of_gaps`: change by an item with 0, 1,
+        ... relevant ones before it, shape (n_relevant + 1, n_names); `of_relevant`: by each relevant one, shape
+        (n_relevant, n_names); `shown`: places beyond which irrelevant items change nothing.
+        """
+        within = relevant[relevant <= shown]
+        n = len(within)
+        lengths = np.diff(within, prepend=0, append=shown)  # each gap with the relevant place that ends it
+        change = np.repeat(of_gaps[: n + 1], lengths, axis=0)
+        change[within - 1] = of_relevant[:n]
+        self.change[order[:shown]] += change
+        self.change[order[relevant[n:] - 1]] += of_relevant[n:]
+        lengths[:n] -= 1  # irrelevant places only
+        self.squares += lengths @ of_gaps[: n + 1] ** 2 + (of_relevant**2).sum(axis=0)
 
     def lose(self, item: int, values: FloatArray) -> None:
         """Without `item` a query with these `values`, shape (n_names,), has none."""
-        self.lost[:, item] += values
+        self.lost[item] += values
         self.lost_squares += values**2
-        self.n_lost[:, item] += 1
+        self.n_lost[item] += 1
 
     def of(self, name: str, mean: float) -> FloatArray:
         """Of every item: how its presence raises the sum over queries of `name`, whose mean is `mean`, shape (n,)."""
-        row = self.names.index(name)
-        return np.asarray(self.lost[row] - self.change[row] - mean * self.n_lost[row])
+        column = self.names.index(name)
+        return np.asarray(self.lost[:, column] - self.change[:, column] - mean * self.n_lost)
 
     def squares_of(self, name: str, mean: float) -> float:
         """Sum over queries and items of the squared change."""
-        row = self.names.index(name)
-        of_lost = self.lost_squares[row] - 2 * mean * self.lost[row].sum() + mean**2 * self.n_lost[row].sum()
-        return float(self.squares[row] + of_lost)
+        column = self.names.index(name)
+        of_lost = self.lost_squares[column] - 2 * mean * self.lost[:, column].sum() + mean**2 * self.n_lost.sum()
+        return float(self.squares[column] + of_lost)
 
 
 def shrunk(influence: FloatArray, squares: float, n_queries: int) -> FloatArray:
@@ -84,25 +103,26 @@ def add_level(influence: Influence, ranking: Ranking, relevant: IntArray, k: int
         influence.lose(int(ranking.order[relevant[0] - 1]), values)
     i, before = np.arange(1, total + 1), np.maximum(relevant - 1, 1)
     now = _terms(i, relevant, total, k)
-    later = _terms(i, before, total, k) - now
-    after_gap = np.concatenate([np.cumsum(later[:, ::-1], axis=1)[:, ::-1], np.zeros((len(now), 1))], axis=1)
-    shown = min(ranking.n_ranked, max(total + 1, k + 1, int(relevant[0])))
-    gap = np.searchsorted(relevant, np.arange(1, shown + 1))  # relevant items ahead of each place
-    change = after_gap[:, gap]
-    within = relevant[relevant <= shown] - 1
-    change[:, within] = 0.0
-    influence.add(ranking.order, change)
+    of_gaps = _from_the_end(_terms(i, before, total, k) - now)
+    of_relevant = np.zeros_like(now)  # of a single one: the query is lost
     if total > 1:
         fewer, moved = _terms(i, relevant, total - 1, k), _terms(i - 1, before, total - 1, k)
-        ahead = np.cumsum(fewer, axis=1) - fewer
-        behind = np.cumsum(moved[:, ::-1], axis=1)[:, ::-1] - moved
-        influence.add(ranking.order[relevant - 1], ahead + behind - now.sum(axis=1, keepdims=True))
+        of_relevant = np.cumsum(fewer, axis=0) - fewer + _from_the_end(moved)[1:] - now.sum(axis=0)
+    shown = min(ranking.n_ranked, max(total + 1, k + 1, int(relevant[0])))
+    influence.add_ranking(ranking.order, relevant, of_gaps, of_relevant, shown)
+
+
+def _from_the_end(terms: FloatArray) -> FloatArray:
+    """Sums of all rows from each on, and 0 after the last, shape (n + 1, n_names)."""
+    sums = np.zeros((len(terms) + 1, terms.shape[1]))
+    np.cumsum(terms[::-1], axis=0, out=sums[-2::-1])
+    return sums
 
 
 def _terms(i: IntArray, r: IntArray, total: int, k: int) -> FloatArray:
     first, within = i == 1, r <= total
     rows = (first & (r <= 1), first & (r <= k), (r <= k) / k, within / total, within * i / r / total, first / r)
-    return np.stack(rows).astype(np.float64)
+    return np.stack(rows, axis=1).astype(np.float64)  # (n_relevant, n_names)
 
 
 def add_tree(influence: Influence, ranking: Ranking, values: FloatArray) -> None:
@@ -115,35 +135,32 @@ def add_tree(influence: Influence, ranking: Ranking, values: FloatArray) -> None
     r, depth, n_levels = ranking.ranks, ranking.depths, ranking.n_levels
     before = np.maximum(r - 1, 1)
     gain = 2.0**depth - 1
-    dcg_now, dcg_moved = gain / np.log2(1 + r), gain / np.log2(1 + before)
     h_rank = np.zeros(total)  # as in hierarchy.hierarchical_average_precision
     for level in range(1, n_levels + 1):
         h_rank[depth >= level] += np.arange(1, (depth >= level).sum() + 1)
-    hap_now, hap_moved = h_rank / r, h_rank / before
-    now, moved = np.stack([dcg_now, hap_now]), np.stack([dcg_moved, hap_moved])
-    ideal = np.array([_ideal(depth), depth.sum()])[:, None]
-    after_gap = np.concatenate([np.cumsum((moved - now)[:, ::-1], axis=1)[:, ::-1], np.zeros((2, 1))], axis=1)
-    shown = int(r[-1])
-    change = after_gap[:, np.searchsorted(r, np.arange(1, shown + 1))] / ideal
-    change[:, r - 1] = 0.0
-    influence.add(ranking.order, change)
-    if total == 1:
-        return
-    ahead, behind = np.cumsum(now, axis=1) - now, np.cumsum(moved[:, ::-1], axis=1)[:, ::-1] - moved
-    left = ahead + behind
-    without = np.empty((2, total))
-    for level in range(1, n_levels + 1):
-        of_level = depth == level
-        if of_level.any():
-            shared = np.minimum(depth, level) / before  # what an item of this depth had given to later h_ranks
-            left[1, of_level] -= (np.cumsum(shared[::-1])[::-1] - shared)[of_level]
-            one_fewer = np.delete(depth, int(of_level.argmax()))
-            without[:, of_level] = np.array([_ideal(one_fewer), depth.sum() - level])[:, None]
-    influence.add(ranking.order[r - 1], left / without - now.sum(axis=1, keepdims=True) / ideal)
+    now = np.stack([gain / np.log2(1 + r), h_rank / r], axis=1)
+    moved = np.stack([gain / np.log2(1 + before), h_rank / before], axis=1)
+    ideal = np.array([_ideal(depth), depth.sum()])
+    of_gaps = _from_the_end(moved - now) / ideal
+    of_relevant = np.zeros_like(now)
+    if total > 1:
+        left = np.cumsum(now, axis=0) - now + _from_the_end(moved)[1:]
+        without = np.empty((total, 2))
+        for level in range(1, n_levels + 1):
+            of_level = depth == level
+            if of_level.any():
+                shared = np.minimum(depth, level) / before  # what an item of this depth had given to later h_ranks
+                left[of_level, 1] -= (np.cumsum(shared[::-1])[::-1] - shared)[of_level]
+                one_fewer = np.delete(depth, int(of_level.argmax()))
+                without[of_level] = _ideal(one_fewer), depth.sum() - level
+        of_relevant = left / without - now.sum(axis=0) / ideal
+    influence.add_ranking(ranking.order, r, of_gaps, of_relevant, int(r[-1]))
 
 
 def _ideal(depths: IntArray) -> float:
-    gains = np.sort(2.0**depths - 1)[::-1]
+    """The best DCG of these depths: the deepest first."""
+    counts = np.bincount(depths)[::-1]
+    gains = np.repeat(2.0 ** np.arange(len(counts))[::-1] - 1, counts)
     return float((gains / np.log2(2 + np.arange(len(gains)))).sum())
 
 

@@ -196,10 +196,18 @@ def rankings_by_best(pictures: Labelled, *, k: int = 10) -> Iterator[Ranking]:
     ends = np.append(starts[1:], len(order))
     labels = pictures.labels[:, first]
     places = np.arange(len(first), dtype=np.uint64) << np.uint64(DEPTH_BITS)
-    for case, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        of_pictures = (sorted_pictures[start:end] @ sorted_pictures.T).max(axis=0)
-        of_cases = np.maximum.reduceat(of_pictures, starts)[None]
-        keys = (_descending(of_cases) | places | _depths(labels[:, [case]], labels))[0]
-        keys[case] = np.iinfo(np.uint64).max
-        keys.sort()
-        yield _ranking(keys[:-1], k, len(labels))
+
+    def sorted_keys(start: int) -> list[npt.NDArray[np.uint64]]:
+        cases = np.arange(start, min(start + CHUNK, len(first)))
+        of_pictures = sorted_pictures[starts[cases[0]] : ends[cases[-1]]] @ sorted_pictures.T
+        of_queries = np.maximum.reduceat(of_pictures, starts[cases] - starts[cases[0]], axis=0)
+        keys = _descending(np.maximum.reduceat(of_queries, starts, axis=1))  # (n_chunk, n_cases)
+        keys |= places
+        keys |= _depths(labels[:, cases], labels)
+        keys[np.arange(len(cases)), cases] = np.iinfo(np.uint64).max
+        keys.sort(axis=1)
+        return [of_case[:-1] for of_case in keys]
+
+    for chunk in _in_order(sorted_keys, range(0, len(first), CHUNK)):
+        for keys in chunk:
+            yield _ranking(keys, k, len(labels))
