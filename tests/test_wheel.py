@@ -18,7 +18,16 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     assert wheel.stat().st_size < 8_000_000
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    for name in ("app/static/index.html", "app/static/page.js", "app/static/style.css", "report/contact.html.j2"):
+    for name in (
+        "app/static/index.html",
+        "app/static/page.js",
+        "app/static/style.css",
+        "report/contact.html.j2",
+        "report/report.html.j2",
+        "report/leaderboard.html.j2",
+        "report/page.css",
+        "report/page.js",
+    ):
         assert (tmp_path / "site" / "hierderm" / name).is_file(), name
     script = (
         "import hierderm, pathlib; assert 'site' in hierderm.__file__; "

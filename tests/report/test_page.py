@@ -1,0 +1,70 @@
+"""The report in a real browser: tables sort, points show their picture, nothing is loaded, nothing overflows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from hierderm.comparison import compare
+from hierderm.config import Config, with_overrides
+from tests.app.test_page import CHROMIUM, FLAGS
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason="needs /usr/bin/chromium (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_siglip: Path) -> Path:
+    settings = {
+        "data.cases": str(toy_folder / "cases.csv"),
+        "data.taxonomy": str(toy_folder / "taxonomy.csv"),
+        "backbone.name": f"hf:{small_siglip}",
+        "evaluation.bootstrap_rounds": 20,
+        "models": [{"name": "vanilla", "method": "vanilla"}, {"name": "lda", "method": "lda"}],
+    }
+    return compare(with_overrides(Config(), settings), tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
+def page(report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    width, height = request.param
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        opened = browser.new_page(viewport={"width": width, "height": height})
+        troubles: list[str] = []
+        opened.on("pageerror", lambda error: troubles.append(str(error)))
+        opened.on("request", lambda r: troubles.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        opened.goto(report.as_uri())
+        yield opened
+        assert troubles == []
+        browser.close()
+
+
+def test_tables_sort_both_ways_by_a_click(page: Page) -> None:
+    table = page.locator("table.sortable").first
+    heading = table.locator("th button").nth(1)
+
+    def column() -> list[float]:
+        texts = table.locator("tbody tr td:nth-child(2)").all_inner_texts()
+        return [float(text.split()[0]) for text in texts if not text.startswith("–")]
+
+    heading.click()
+    assert column() == sorted(column(), reverse=True)
+    heading.click()
+    assert column() == sorted(column()) and len(column()) > 5
+
+
+def test_a_point_shows_its_picture(page: Page) -> None:
+    point = page.locator("figure.map svg [data-t]").first
+    point.scroll_into_view_if_needed()
+    point.hover(force=True)
+    tip = page.locator("figure.map .tip")
+    assert tip.is_visible()
+    assert tip.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
+    assert tip.inner_text().strip() == point.get_attribute("data-t")
+
+
+def test_nothing_overflows_the_page(page: Page) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
