@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 
 from hierderm.config import EvaluationConfig
-from hierderm.evaluate.families import FAMILIES
-from hierderm.evaluate.subject import Subject, subject_of
+from hierderm.evaluate.subject import subject_of
 from hierderm.evaluate.summary import evaluate_subject
 from hierderm.files import write_json
 from hierderm.taxonomy import taxonomy_from_paths
@@ -33,7 +32,7 @@ VALIDATION = 0.2  # as many again are validation images, which are not scored
 
 
 def measure(n: int, rounds: int) -> dict[str, Any]:
-    """Time each family alone, then all together with groups and intervals; `n` test images."""
+    """Seconds and memory of the evaluation of `n` test images."""
     config = EvaluationConfig(bootstrap_rounds=rounds)
     tree = taxonomy_from_paths(
         [(f"C{k * N_COARSE // N_FINE}", f"F{k}") for k in range(N_FINE)], ("category", "condition"), id="made-up"
@@ -55,20 +54,13 @@ def measure(n: int, rounds: int) -> dict[str, Any]:
     )
     subject = subject_of(vectors, frame, tree, config, name="m", probabilities=probabilities)
     del vectors, logits, probabilities
-    seconds: dict[str, float] = {}
-    for family in ("retrieval", "clustering", "classification", "trust"):
-        start = time.perf_counter()
-        FAMILIES[family](subject)
-        seconds[family] = round(time.perf_counter() - start, 1)
-    whole = Subject("m", tree, config, subject.test, subject.validation)  # nothing is computed of it yet
     start = time.perf_counter()
-    evaluation = evaluate_subject(whole, config.families)
+    evaluation = evaluate_subject(subject, config.families)
     return {
         "n": n,
         "rounds": rounds,
         "figures": len(evaluation.metrics),
         "seconds": round(time.perf_counter() - start, 1),
-        "seconds_without_intervals": seconds,
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
     }
 
