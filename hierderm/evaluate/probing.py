@@ -35,7 +35,7 @@ def linear_probe(
     scaler = StandardScaler().fit(train)
     features = scaler.transform(train)
     penalties = PENALTIES if validation is not None else (1.0,)
-    models = [LogisticRegression(C=penalty, max_iter=300).fit(features, train_labels) for penalty in penalties]
+    models = [LogisticRegression(C=penalty, max_iter=3000).fit(features, train_labels) for penalty in penalties]
     if validation is None or validation_labels is None:
         return scaler, models[0]
     held_out = scaler.transform(validation)
