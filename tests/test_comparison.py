@@ -48,6 +48,11 @@ def test_folds_must_be_named(toy_config: Config) -> None:
         with_overrides(toy_config, {"protocol.every_fold": True})
 
 
+def test_a_report_needs_retrieval(toy_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs 'retrieval' among evaluation.families"):
+        compare(with_overrides(toy_config, {"models": MODELS, "evaluation.families": ["clustering"]}), tmp_path)
+
+
 def test_more_seeds_keep_what_is_trained(toy_config: Config, tmp_path: Path) -> None:
     config = with_overrides(toy_config, {"models": MODELS[1:], "training.epochs": 1})
     compare(config, tmp_path)
