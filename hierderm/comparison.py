@@ -121,7 +121,7 @@ def _row(fold: Fold, entry: ModelEntry, seed: int, say: Say) -> Row:
     history, seconds, setting = None, 0.0, ""
     if entry.method == "train":
         say(f"{title}: training ...")
-        run = train_run(own, table, run_folder, say)
+        run = train_run(own, table, run_folder, say, features=fold.folder)
         history, seconds = run.history, run.seconds
         embedded = _saved(run_folder / "embeddings", lambda: embed_run(run, table, name=entry.name))
     else:
@@ -151,6 +151,8 @@ def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder
     from hierderm.training.probes import Probe, fit_probe
 
     start = time.monotonic()
+    if entry.method == "vanilla":
+        config = with_overrides(config, {"backbone.features": "output"})
     backbone = load_backbone(config.backbone)
     features = cached_features(config, backbone, table, folder)
     provenance = Provenance(

@@ -75,6 +75,10 @@ class BackboneConfig:
 
     name: Annotated[str, _doc("'hierderm:tiny', 'timm:<model>', 'hf:<repository or folder>'")] = "hierderm:tiny"
     weights: Annotated[str, _doc("'pretrained', 'random', or a safetensors file (timm)")] = "pretrained"
+    features: Annotated[
+        Literal["layers", "output"],
+        _doc("what a picture's vector is: the output alone, or beside it mean and deviation of every block's tokens"),
+    ] = "layers"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -82,9 +86,13 @@ class ModelConfig:
     """What stands on the backbone."""
 
     neck: Annotated[
-        Literal["identity", "linear", "residual"], _doc("layer from the backbone's output to the embedding")
-    ] = "identity"
-    embedding_dim: Annotated[NotNegative, _doc("length of the embedding; 0 is the backbone's (linear neck only)")] = 0
+        Literal["standardised", "linear", "residual", "identity"],
+        _doc("from the backbone's vector to the embedding; 'standardised' is linear on features of equal spread"),
+    ] = "standardised"
+    dropout: Annotated[Fraction, _doc("share of the features the standardised neck leaves out while it learns")] = 0.5
+    embedding_dim: Annotated[NotNegative, _doc("length of the embedding of the linear necks; 0 is the backbone's")] = (
+        128
+    )
     projection_dim: Annotated[
         NotNegative, _doc("length of the contrastive projection; 0 puts the loss on the embedding itself")
     ] = 128
@@ -99,8 +107,10 @@ class LossConfig:
     """The two losses, the levels they act on and how they share the time."""
 
     contrastive: Annotated[str, _doc("'SupCon' (ours) or any pytorch-metric-learning loss; '' for none")] = "SupCon"
-    contrastive_level: Annotated[str, _doc("level of the tree whose nodes are the positives")] = "coarse"
-    contrastive_weight: Annotated[float, Field(ge=0), _doc("factor of the contrastive loss")] = 1.0
+    contrastive_levels: Annotated[
+        dict[str, NotNegativeFloat],
+        _doc("levels of the tree whose nodes are the positives, each with the factor of its contrastive loss"),
+    ] = field(default_factory=lambda: {"coarse": 1.0, "fine": 1.0})
     contrastive_options: Annotated[Options, _doc("keyword arguments of the loss, e.g. temperature")] = field(
         default_factory=dict
     )
@@ -113,7 +123,7 @@ class LossConfig:
     classification_options: Annotated[Options, _doc("keyword arguments of the loss")] = field(default_factory=dict)
     schedule: Annotated[
         Literal["joint", "coarse_then_fine"], _doc("both losses from the start, or the fine one faded in")
-    ] = "coarse_then_fine"
+    ] = "joint"
     coarse_fraction: Annotated[Fraction, _doc("share of the epochs before the classification loss has full weight")] = (
         0.3
     )
@@ -152,9 +162,9 @@ class TrainingConfig:
     """The loop."""
 
     method: Annotated[
-        Literal["gradient", "tree_lda"],
-        _doc("learn by the losses, or in closed form by discriminants of the tree on frozen features (see tree_lda)"),
-    ] = "gradient"
+        Literal["tree_lda", "gradient"],
+        _doc("in closed form by discriminants of the tree on frozen features (see tree_lda), or by the losses"),
+    ] = "tree_lda"
     freeze: Annotated[
         Literal["frozen", "last_blocks", "lora", "full"],
         _doc("what of the backbone learns; frozen caches its features"),
@@ -176,6 +186,9 @@ class TrainingConfig:
     ] = "32-true"
     accelerator: Annotated[str, _doc("Lightning's accelerator: auto, cpu, gpu")] = "auto"
     devices: Annotated[Positive, _doc("how many devices")] = 1
+    views: Annotated[
+        NotNegative, _doc("frozen: augmented copies of each training picture to learn from, beside the picture itself")
+    ] = 6
     workers: Annotated[NotNegative, _doc("processes that load pictures")] = 0
     cache_images: Annotated[bool, _doc("keep decoded pictures in memory (small data)")] = True
     tensorboard: Annotated[bool, _doc("write TensorBoard logs (extra: hierderm[tensorboard])")] = False
@@ -188,7 +201,7 @@ class TreeLdaConfig:
 
     shrinkages: Annotated[
         tuple[Fraction, ...], Field(min_length=1), _doc("of the covariance within conditions towards a sphere")
-    ] = (0.05, 0.15, 0.3, 0.6)
+    ] = (0.02, 0.05, 0.15, 0.4)
     decays: Annotated[
         tuple[NotNegativeFloat, ...],
         Field(min_length=1),
@@ -197,6 +210,10 @@ class TreeLdaConfig:
     strengths: Annotated[
         tuple[NotNegativeFloat, ...], Field(min_length=1), _doc("pictures that a condition's parent counts for")
     ] = (0.0, 3.0, 10.0)
+    shuffle: Annotated[
+        bool, _doc("control: conditions change places in the tree by chance; a tree that helps must beat this")
+    ] = False
+    components: Annotated[Positive, _doc("more features than this are first reduced to as many components")] = 2048
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -241,9 +258,7 @@ class ModelEntry:
         "train"
     )
     note: Annotated[str, _doc("one line for the report")] = ""
-    set: Annotated[Options, _doc("settings that differ, e.g. {'loss.contrastive_level': 'fine'}")] = field(
-        default_factory=dict
-    )
+    set: Annotated[Options, _doc("settings that differ, e.g. {'training.views': 0}")] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hierderm.config import BackboneConfig
+from hierderm.config import AugmentationConfig
 from hierderm.data.cases import CaseTable
 from hierderm.data.images import PictureDataset
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
-from hierderm.model.backbone import Backbone, load_backbone, weights_hash
+from hierderm.model.backbone import Backbone, load_vanilla, weights_hash
 from hierderm.model.checkpoint import load_model, read_header
 from hierderm.model.network import Network
 from hierderm.progress import track
@@ -26,20 +26,32 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _batches(paths: Sequence[Path], backbone: Backbone, batch_size: int, workers: int) -> Iterator[Tensor]:
-    loader = DataLoader(PictureDataset(paths, backbone.preprocessing), batch_size=batch_size, num_workers=workers)
+def _batches(pictures: PictureDataset, batch_size: int, workers: int) -> Iterator[Tensor]:
+    loader = DataLoader(pictures, batch_size=batch_size, num_workers=workers)
     for images, _ in track(loader, "Embedding", total=len(loader)):
         yield images
 
 
 @torch.inference_mode()
 def backbone_features(
-    backbone: Backbone, paths: Sequence[Path], *, batch_size: int = 64, workers: int = 0
+    backbone: Backbone,
+    paths: Sequence[Path],
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    augmentation: AugmentationConfig | None = None,
+    seed: int = 0,
+    view: int = 0,
 ) -> npt.NDArray[np.float32]:
-    """The backbone's output for each picture, shape (n_images, dim), float32, not normalised."""
+    """The backbone's vector of each picture, shape (n_images, dim), float32, not normalised.
+
+    With `augmentation` of the pictures changed by it; `seed` and `view` say which of the endless changes.
+    """
     device = best_device()
     backbone.eval().to(device)
-    rows = [backbone(images.to(device)).float().cpu() for images in _batches(paths, backbone, batch_size, workers)]
+    pictures = PictureDataset(paths, backbone.preprocessing, augmentation, seed=seed)
+    pictures.epoch = view
+    rows = [backbone(images.to(device)).float().cpu() for images in _batches(pictures, batch_size, workers)]
     return torch.cat(rows).numpy()
 
 
@@ -79,7 +91,7 @@ def embed_by_name(name: str, table: CaseTable, *, workers: int = 0) -> Embedding
         return embed_saved(
             Path(name), load_model(Path(name), taxonomy=table.taxonomy), table, name=name, workers=workers
         )
-    return embed_vanilla(load_backbone(BackboneConfig(name)), table, workers=workers)
+    return embed_vanilla(load_vanilla(name), table, workers=workers)
 
 
 @torch.inference_mode()
@@ -97,8 +109,8 @@ def embed_trained(
     device = best_device()
     network.eval().to(device)
     embeddings, probabilities = [], []
-    fine = network.taxonomy.fine_level
-    for images in _batches(table.paths, network.backbone, batch_size, workers):
+    fine, pictures = network.taxonomy.fine_level, PictureDataset(table.paths, network.backbone.preprocessing)
+    for images in _batches(pictures, batch_size, workers):
         outputs = network(images.to(device))
         embeddings.append(outputs.embedding.float().cpu())
         if outputs.logits is not None and network.classified_level == fine:

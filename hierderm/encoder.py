@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from hierderm.config import BackboneConfig
 from hierderm.embed import best_device, is_model_folder
 from hierderm.embeddings import Provenance
 from hierderm.errors import SearchError
-from hierderm.model.backbone import Backbone, load_backbone, weights_hash
+from hierderm.model.backbone import Backbone, load_vanilla, weights_hash
 from hierderm.model.checkpoint import load_model, read_header
 from hierderm.model.network import Network
 from hierderm.model.text import TextTower, load_text_tower
@@ -44,15 +43,15 @@ class Encoder:
     def text(self) -> TextTower | None:
         """The text tower of the backbone, loaded on first use; None where there is none of the embedding's space.
 
-        A trained model keeps it where its neck starts as the identity: its pictures have moved since, so how well
-        words still find them must be looked at (docs/search.md has figures).
+        A trained model keeps it where its vectors are the backbone's output and its neck starts as the identity: its
+        pictures have moved since, so how well words still find them must be looked at (docs/search.md has figures).
         """
-        if isinstance(self.model, Network):
-            if self.model.config.neck == "linear":
-                return None
-            name, dim = self.model.backbone.architecture["name"], self.model.dim
-        else:
-            name, dim = self.model.architecture["name"], self.model.dim
+        backbone = self.model.backbone if isinstance(self.model, Network) else self.model
+        if backbone.architecture["features"] != "output":
+            return None
+        if isinstance(self.model, Network) and self.model.config.neck not in ("identity", "residual"):
+            return None
+        name, dim = backbone.architecture["name"], self.model.dim
         tower = load_text_tower(name, dim)
         return None if tower is None else tower.eval().to(self.device)
 
@@ -81,7 +80,8 @@ class Encoder:
         if self.text is None:
             raise SearchError(
                 f"{self.name} can't embed text: that takes a SigLIP of transformers with its text tower and tokenizer, "
-                "such as hierderm:tiny, and a neck other than 'linear'."
+                "such as hierderm:tiny, and for a trained model backbone.features = 'output' and model.neck 'identity' or "
+                "'residual'."
             )
         return np.asarray(normalize(self.text(texts).float(), dim=1).cpu().numpy())
 
@@ -89,7 +89,7 @@ class Encoder:
 def load_encoder(name: str) -> Encoder:
     """The encoder of a trained model's folder, or of a backbone by name such as 'hierderm:tiny'."""
     if not is_model_folder(name):
-        backbone = load_backbone(BackboneConfig(name))
+        backbone = load_vanilla(name)
         provenance = Provenance(name, weights_hash(backbone), backbone.preprocessing.hash)
         return Encoder(name, backbone, provenance)
     header = read_header(Path(name))

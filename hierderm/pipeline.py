@@ -134,8 +134,13 @@ class Trained:
     seconds: float
 
 
-def train_run(config: Config, table: CaseTable, folder: Path, say: Say = silent) -> Trained:
-    """Train one model, or continue a killed run, or load a finished one; all of it lies in `folder`."""
+def train_run(
+    config: Config, table: CaseTable, folder: Path, say: Say = silent, *, features: Path | None = None
+) -> Trained:
+    """Train one model, or continue a killed run, or load a finished one; all of it lies in `folder`.
+
+    `features`: where features of frozen backbones are kept, for runs that share them; by default `folder`.
+    """
     from hierderm.model.checkpoint import load_model
 
     _require_learning(config)
@@ -145,7 +150,7 @@ def train_run(config: Config, table: CaseTable, folder: Path, say: Say = silent)
         finished = json.loads((folder / "finished.json").read_text())
         network, history = load_model(folder / "model", taxonomy=table.taxonomy), pd.read_csv(folder / "history.csv")
         return Trained(network, folder, history, finished["chosen_epoch"] - 1, finished["seconds"])
-    return _train(config, table, folder, say)
+    return _train(config, table, folder, features or folder, say)
 
 
 def claim_folder(config: Config, table: CaseTable, folder: Path) -> None:
@@ -169,7 +174,7 @@ def claim_folder(config: Config, table: CaseTable, folder: Path) -> None:
     write_json(stamp, identity)
 
 
-def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
+def _train(config: Config, table: CaseTable, folder: Path, features: Path, say: Say) -> Trained:
     import torch
 
     from hierderm.model.checkpoint import save_model
@@ -179,7 +184,7 @@ def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
     start = time.monotonic()
     torch.manual_seed(config.training.seed)
     learn = _in_closed_form if config.training.method == "tree_lda" else _by_gradient
-    network, history, chosen = learn(config, table, folder, say)
+    network, history, chosen = learn(config, table, folder, features, say)
     save_model(network, folder / "model", split_hash=table.split_hash)
     if "train_loss" in history:
         write_atomically(folder / "curves.png", history_figure({config.name: history}))
@@ -190,7 +195,9 @@ def _train(config: Config, table: CaseTable, folder: Path, say: Say) -> Trained:
     return Trained(network.eval(), folder, history, chosen, seconds)
 
 
-def _by_gradient(config: Config, table: CaseTable, folder: Path, say: Say) -> tuple[Network, pd.DataFrame, int]:
+def _by_gradient(
+    config: Config, table: CaseTable, folder: Path, features: Path, say: Say
+) -> tuple[Network, pd.DataFrame, int]:
     import torch
 
     from hierderm.model.backbone import load_backbone
@@ -208,47 +215,53 @@ def _by_gradient(config: Config, table: CaseTable, folder: Path, say: Say) -> tu
     apply_freezing(backbone, config.training)
     level = table.taxonomy.level_number(config.loss.classification_level)
     network = Network(backbone, model_config, table.taxonomy, level)
-    features = None
+    cached = None
     if config.training.freeze == "frozen":
         say("Caching the frozen backbone's features ...")
-        of_train, of_validation = (cached_features(config, backbone, part, folder) for part in (train, validation))
-        features = torch.from_numpy(of_train), torch.from_numpy(of_validation)
-    module = TrainingModule(network, config, train, validation, score_validation, features)
+        of_train = train_views(config, backbone, train, features)
+        of_validation = cached_features(config, backbone, validation, features)
+        cached = [torch.from_numpy(view) for view in of_train], torch.from_numpy(of_validation)
+    module = TrainingModule(network, config, train, validation, score_validation, cached)
     network.train()
     history, chosen = run_training(module, folder)
     merge_adapters(backbone)
     return network, history, chosen
 
 
-def _in_closed_form(config: Config, table: CaseTable, folder: Path, say: Say) -> tuple[Network, pd.DataFrame, int]:
+def _in_closed_form(
+    config: Config, table: CaseTable, folder: Path, features: Path, say: Say
+) -> tuple[Network, pd.DataFrame, int]:
     """Discriminants of the tree on frozen features, as a network: a linear neck and a cosine classifier."""
     import torch
 
     from hierderm.model.backbone import load_backbone
     from hierderm.model.network import Network
-    from hierderm.training.tree_lda import best_scale, fit_tree_lda
+    from hierderm.training.tree_lda import TreeLda, best_scale
 
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
-    backbone = load_backbone(config.backbone)
+    backbone, grid, tree = load_backbone(config.backbone), config.tree_lda, table.taxonomy
     say("Caching the frozen backbone's features ...")
-    of_train, of_validation = (
-        cached_features(config, backbone, part, folder).astype(np.float64) for part in (train, validation)
-    )
-    grid, tree = config.tree_lda, table.taxonomy
+    of_validation = cached_features(config, backbone, validation, features)
+    views = train_views(config, backbone, train, features)
+    place = np.arange(tree.size(-1))  # of each condition in the tree
+    if grid.shuffle:
+        place = np.random.default_rng(config.training.seed).permutation(place)
+    lda = TreeLda(np.concatenate(views), place[train.fine], tree, n_views=len(views), components=grid.components)
     rows: list[dict[str, float]] = []
     fits = []
     for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
         setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
-        fits.append(fit_tree_lda(of_train, train.fine, tree, **setting))
+        fits.append(lda.fit(**setting))
         rows.append({"epoch": len(rows), **setting, **score_validation(fits[-1].embed(of_validation), validation)})
     history = pd.DataFrame(rows)
     write_atomically(folder / "history.csv", history.to_csv(index=False))
     chosen = int(history[config.training.monitor].argmax())
     best = fits[chosen]
-    scale = best_scale(best.embed(of_validation), validation.fine, best.directions)
-    shape = ModelConfig("linear", len(best.weight), projection_dim=0, classifier="cosine", classifier_scale=scale)
+    directions = best.directions[place]
+    scale = best_scale(best.embed(of_validation), validation.fine, directions)
+    shape = ModelConfig("linear", embedding_dim=len(best.weight), projection_dim=0, classifier_scale=scale)
     network = Network(backbone, shape, tree, tree.fine_level)
-    weights = {"neck.weight": best.weight, "neck.bias": best.bias, "classifier.weight": best.directions}
+    weights = {"neck.weight": best.weight, "neck.bias": best.bias, "classifier.weight": directions}
     network.load_state_dict({k: torch.from_numpy(v).float() for k, v in weights.items()}, strict=False)
     return network, history, chosen
 
@@ -260,10 +273,10 @@ def _require_learning(config: Config) -> None:
     if training.freeze == "frozen" and config.model.neck == "identity":
         raise ConfigError(
             "training.freeze = 'frozen' with model.neck = 'identity' leaves the embedding as it is: "
-            "choose model.neck = 'residual' or 'linear'."
+            "choose model.neck = 'standardised', 'residual' or 'linear'."
         )
-    active = [(loss.contrastive, loss.contrastive_weight), (loss.classification, loss.classification_weight)]
-    if not any(name and weight > 0 for name, weight in active):
+    contrastive = loss.contrastive and any(weight > 0 for weight in loss.contrastive_levels.values())
+    if not contrastive and not (loss.classification and loss.classification_weight > 0):
         raise ConfigError("at least one of loss.contrastive and loss.classification must be named and weigh > 0.")
 
 
@@ -274,17 +287,34 @@ def score_validation(embeddings: Any, table: CaseTable) -> dict[str, float]:
     return {"coarse_map_at_r": float(coarse), "fine_map_at_r": float(fine), "mean_map_at_r": float(coarse + fine) / 2}
 
 
-def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> Any:
-    """The frozen backbone's output for a table, shape (n_images, dim), computed once and kept in `folder`."""
+def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path, *, view: int = 0) -> Any:
+    """The frozen backbone's vectors of a table, shape (n_images, dim), computed once and kept in `folder`.
+
+    `view` 0 is the pictures as they are; view n is the n-th augmentation by `config.augmentation` and the seed.
+    """
     from hierderm.embed import backbone_features
 
-    key = json.dumps([asdict(config.backbone), backbone.preprocessing.hash, [str(path) for path in table.paths]])
+    augmentation = config.augmentation if view else None
+    how = [asdict(augmentation), config.training.seed, view] if augmentation else []
+    key = json.dumps([asdict(config.backbone), backbone.preprocessing.hash, [str(path) for path in table.paths], *how])
     path = folder / "features" / f"{text_hash(key)}.npy"
     if not path.is_file():
-        features = backbone_features(backbone, table.paths, workers=config.training.workers)
+        features = backbone_features(
+            backbone,
+            table.paths,
+            workers=config.training.workers,
+            augmentation=augmentation,
+            seed=config.training.seed,
+            view=view,
+        )
         with replacing(path) as temporary, temporary.open("wb") as handle:
             np.save(handle, features)
     return np.load(path, allow_pickle=False)
+
+
+def train_views(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> list[Any]:
+    """The cached features of the training pictures as they are, then of `training.views` augmentations of them."""
+    return [cached_features(config, backbone, table, folder, view=view) for view in range(config.training.views + 1)]
 
 
 def environment() -> dict[str, str]:

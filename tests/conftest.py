@@ -53,9 +53,10 @@ def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
             "name": "toy",
             "data": {"cases": str(toy_folder / "cases.csv"), "taxonomy": str(toy_folder / "taxonomy.csv")},
             "split": {"test_fraction": 0.35, "validation_fraction": 0.2},
-            "backbone": {"name": f"hf:{small_siglip}"},
-            "model": {"projection_dim": 16},
-            "training": {"epochs": 2, "batch_size": 16, "freeze": "full"},
+            "backbone": {"name": f"hf:{small_siglip}", "features": "output"},
+            "model": {"neck": "identity", "projection_dim": 16},
+            "loss": {"contrastive_levels": {"coarse": 1.0}, "schedule": "coarse_then_fine"},
+            "training": {"method": "gradient", "epochs": 2, "batch_size": 16, "freeze": "full"},
             "evaluation": {"bootstrap_rounds": 20, "kmeans_seeds": 2},
         }
     )

@@ -14,7 +14,7 @@ from hierderm.data.decode import open_picture
 from hierderm.embed import embed_vanilla
 from hierderm.encoder import load_encoder
 from hierderm.errors import CheckpointError, SearchError
-from hierderm.model.backbone import load_backbone, weights_hash
+from hierderm.model.backbone import load_backbone, load_vanilla, weights_hash
 from hierderm.model.checkpoint import save_model
 from hierderm.model.network import Network
 from hierderm.pipeline import embed_run, train_run
@@ -23,7 +23,7 @@ from hierderm.pipeline import embed_run, train_run
 def test_a_picture_gives_what_its_table_gives(toy: CaseTable, small_siglip: Path) -> None:
     encoder = load_encoder(f"hf:{small_siglip}")
     few = toy.select(np.arange(3))
-    embedded = embed_vanilla(load_backbone(BackboneConfig(f"hf:{small_siglip}")), few)
+    embedded = embed_vanilla(load_vanilla(f"hf:{small_siglip}"), few)
     encoded = encoder.pictures([open_picture(path) for path in few.paths])
     np.testing.assert_allclose(encoded.embeddings, embedded.embeddings, atol=1e-5)
     assert encoded.probabilities is None and encoder.taxonomy is None
@@ -46,7 +46,7 @@ def test_a_trained_model(toy: CaseTable, toy_config: Config, tmp_path: Path) -> 
 
 
 def test_a_linear_neck_leaves_the_space_of_words(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
-    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    backbone = load_vanilla(f"hf:{small_siglip}")
     save_model(Network(backbone, ModelConfig(neck="linear"), toy.taxonomy, 1), tmp_path / "model")
     with pytest.raises(SearchError, match="can't embed text: that takes a SigLIP of transformers.*other than 'linear'"):
         load_encoder(str(tmp_path / "model")).words(["red papule"])

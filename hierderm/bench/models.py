@@ -66,11 +66,10 @@ def _embed(source: str, table: CaseTable, workers: int) -> EmbeddingTable:
     if source.startswith(RANDOM):
         import torch
 
-        from hierderm.config import BackboneConfig
-        from hierderm.model.backbone import load_backbone
+        from hierderm.model.backbone import load_vanilla
 
         torch.manual_seed(0)
-        backbone = load_backbone(BackboneConfig(source.removeprefix(RANDOM), weights="random"))
+        backbone = load_vanilla(source.removeprefix(RANDOM), "random")
         return embed_vanilla(backbone, table, workers=workers)
     if is_model_folder(source) and not path.is_dir():
         raise BenchmarkError(

@@ -5,6 +5,7 @@
     hf:google/siglip2-base-patch16-224  any transformers vision model, from the hub or a folder
 
 Weights are safetensors only. A SigLIP file of transformers also loads into timm's SigLIP: its keys are mapped.
+A vector is the encoder's output, or that with the statistics of every block beside it (`backbone.features`).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ TINY = "hierderm:tiny"
 class Backbone(nn.Module):
     """An encoder with its preprocessing.
 
-    `dim`: length of its output. `architecture`: what `build_backbone` needs to make the same encoder without
-    weights, plain JSON. `blocks`: the repeated blocks, input side first, for freezing from the input up.
+    `dim`: length of its vectors. `architecture`: what `build_backbone` needs to make the same encoder without
+    weights, plain JSON; its "features" says what the vectors are. `blocks`: the repeated blocks, input side first.
     """
 
     def __init__(self, encoder: nn.Module, preprocessing: Preprocessing, architecture: dict[str, Any]) -> None:
@@ -47,6 +48,42 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed images, shape (n, 3, size, size), float32, to vectors, shape (n, dim)."""
+        return self._layers(images) if self.architecture["features"] == "layers" else self._output(images)
+
+    def _layers(self, images: Tensor) -> Tensor:
+        """The output, then mean and standard deviation over places of what enters the first block and leaves each.
+
+        What a picture is made of (colour, texture) is known to the first layers and forgotten by the last: features of
+        all layers transfer better to data unlike those of the pretraining (Evci et al. 2022, arXiv 2201.03529).
+        """
+        maps: list[Tensor] = []
+
+        def entering(_: nn.Module, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+            maps.append(values[0] if values else named["hidden_states"])
+
+        def leaving(_: nn.Module, __: Any, result: Any) -> None:
+            maps.append(result[0] if isinstance(result, tuple) else result)
+
+        blocks = self.blocks
+        hooks = [blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
+        hooks += [block.register_forward_hook(leaving) for block in blocks]
+        try:
+            parts = [self._output(images)]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for values in map(self._places, maps):
+            parts += [values.mean(dim=1), (values.var(dim=1, unbiased=False) + 1e-6).sqrt()]
+        return torch.cat(parts, dim=1)
+
+    def _places(self, values: Tensor) -> Tensor:
+        """Tokens, or the pixels of a map, as shape (n, n_places, n_channels)."""
+        if values.dim() == 3:
+            return values
+        last = getattr(self.encoder, "output_fmt", "NCHW") == "NHWC"  # timm's name of channels last
+        return values.flatten(1, 2) if last else values.flatten(2).transpose(1, 2)
+
+    def _output(self, images: Tensor) -> Tensor:
         output = self.encoder(images) if not self.pooled else self.encoder(pixel_values=images)
         if not self.pooled:
             return output  # type: ignore[no-any-return]
@@ -69,14 +106,19 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     """The backbone of a name with its weights; CheckpointError where name, file or weights are wrong."""
     library, _, name = config.name.partition(":")
     if config.name == TINY:
-        return _load_transformers(TINY, str(TINY_FOLDER), config.weights)
+        return _load_transformers(TINY, str(TINY_FOLDER), config.weights, config.features)
     if library == "hf" and name:
-        return _load_transformers(config.name, name, config.weights)
+        return _load_transformers(config.name, name, config.weights, config.features)
     if library == "timm" and name:
-        return _load_timm(name, config.weights)
+        return _load_timm(name, config.weights, config.features)
     raise CheckpointError(
         f"a backbone must be '{TINY}', 'timm:<model>' or 'hf:<repository or folder>', got '{config.name}'."
     )
+
+
+def load_vanilla(name: str, weights: str = "pretrained") -> Backbone:
+    """The backbone as its authors mean it to be used: a picture's vector is the encoder's output."""
+    return load_backbone(BackboneConfig(name, weights, features="output"))
 
 
 def build_backbone(architecture: dict[str, Any], preprocessing: Preprocessing) -> Backbone:
@@ -105,7 +147,7 @@ def weights_hash(module: nn.Module) -> str:
 # --- transformers ------------------------------------------------------------------------------------------------
 
 
-def _load_transformers(name: str, source: str, weights: str) -> Backbone:
+def _load_transformers(name: str, source: str, weights: str, features: str) -> Backbone:
     from transformers import AutoConfig, AutoModel
 
     if weights not in ("pretrained", "random"):
@@ -135,6 +177,7 @@ def _load_transformers(name: str, source: str, weights: str) -> Backbone:
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(_not_loaded(name, error, "hf:<folder> with config.json and model.safetensors")) from None
     architecture = {"name": name, "library": "transformers", "config": json.loads(vision.to_json_string(False))}
+    architecture["features"] = features
     architecture["config"].pop("dtype", None)
     return Backbone(encoder, preprocessing, architecture)
 
@@ -182,7 +225,7 @@ def quiet() -> Iterator[None]:
 # --- timm --------------------------------------------------------------------------------------------------------
 
 
-def _load_timm(model: str, weights: str, **options: Any) -> Backbone:
+def _load_timm(model: str, weights: str, features: str = "output", **options: Any) -> Backbone:
     from timm.data.config import resolve_model_data_config
 
     name = f"timm:{model}"
@@ -205,7 +248,7 @@ def _load_timm(model: str, weights: str, **options: Any) -> Backbone:
     data = resolve_model_data_config(encoder)
     if "img_size" in options:
         data["input_size"] = (3, options["img_size"], options["img_size"])
-    architecture = {"name": name, "library": "timm", "model": model, "options": options}
+    architecture = {"name": name, "library": "timm", "model": model, "options": options, "features": features}
     return Backbone(encoder, Preprocessing.from_timm(data), architecture)
 
 

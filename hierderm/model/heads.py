@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from hierderm.config import ModelConfig
-from hierderm.errors import ConfigError
 
 
 class ResidualNeck(nn.Module):
@@ -54,12 +53,11 @@ class CosineClassifier(nn.Module):
 
 def make_neck(config: ModelConfig, dim: int) -> tuple[nn.Module, int]:
     """The neck on features of length `dim`, and the length of the embedding."""
-    if config.embedding_dim and config.neck != "linear" and config.embedding_dim != dim:
-        raise ConfigError(
-            f"model.embedding_dim {config.embedding_dim} differs from the backbone's {dim}: use model.neck = 'linear'."
-        )
     if config.neck == "linear":
         return nn.Linear(dim, config.embedding_dim or dim), config.embedding_dim or dim
+    if config.neck == "standardised":
+        linear = nn.Linear(dim, config.embedding_dim or dim)
+        return nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Dropout(config.dropout), linear), linear.out_features
     return (ResidualNeck(dim) if config.neck == "residual" else nn.Identity()), dim
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.config import Config
 from hierderm.data.cases import CaseTable
+from hierderm.report.methods import contrastive_levels
 
 DISCLAIMER = (
     "This is a research tool, not a medical device. It must not be used to diagnose, to treat, or to decide whether "
@@ -23,11 +24,12 @@ def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: 
     images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
     tree, loss = table.taxonomy, config.loss
     by_losses = config.training.method == "gradient"
-    coarse = f"{loss.contrastive} on {loss.contrastive_level}" if loss.contrastive else "none"
+    levels = contrastive_levels(loss)
+    contrastive = f"{loss.contrastive} on {levels}" if levels else "none"
     fine = f"{loss.classification} on {loss.classification_level}" if loss.classification else "none"
     learnt = (
         f"""| backbone | `{config.backbone.name}`, learning: {config.training.freeze} |
-| contrastive loss | {coarse}, weight {loss.contrastive_weight:g} |
+| contrastive loss | {contrastive} |
 | classification loss | {fine}, weight {loss.classification_weight:g} |"""
         if by_losses
         else f"""| backbone | `{config.backbone.name}`, frozen |

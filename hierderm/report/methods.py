@@ -60,8 +60,8 @@ def _tree_lda(grid: TreeLdaConfig) -> str:
 
 def _losses(loss: LossConfig) -> str:
     parts = []
-    if loss.contrastive and loss.contrastive_weight:
-        parts.append(f"{loss.contrastive} on the {loss.contrastive_level} level (weight {loss.contrastive_weight:g})")
+    if levels := contrastive_levels(loss):
+        parts.append(f"{loss.contrastive} on {levels}")
     if loss.classification and loss.classification_weight:
         weight = f"weight {loss.classification_weight:g}"
         parts.append(f"{loss.classification} on the {loss.classification_level} level ({weight})")
@@ -71,10 +71,17 @@ def _losses(loss: LossConfig) -> str:
     return text
 
 
+def contrastive_levels(loss: LossConfig) -> str:
+    """The levels of the contrastive loss with their weights, '' where there is none."""
+    if not loss.contrastive:
+        return ""
+    return " and ".join(f"the {level} level (weight {w:g})" for level, w in loss.contrastive_levels.items() if w > 0)
+
+
 def _freezing(config: Config) -> str:
     training = config.training
     return {
-        "frozen": "nothing learns",
+        "frozen": f"nothing learns; {training.views} augmented views of each training picture",
         "last_blocks": f"the last {training.last_blocks} blocks learn",
         "lora": f"LoRA adapters of rank {training.lora_rank} learn",
         "full": "all learns",

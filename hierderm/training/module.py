@@ -24,10 +24,11 @@ Score = Callable[[npt.NDArray[np.float32], CaseTable], dict[str, float]]
 
 
 class TrainingModule(lightning.LightningModule):
-    """Coarse contrastive loss plus fine classification loss on one network.
+    """Contrastive loss at levels of the tree plus classification loss on one network.
 
-    `features`: the backbone's output for (train, validation) where the backbone is frozen; without it, pictures are
-    read and augmented. `score` judges validation embeddings: it is given, as this folder does not evaluate.
+    `features`: the backbone's vectors of (each view of train, validation) where the backbone is frozen, an epoch seeing
+    one view; without it, pictures are read and augmented. `score` judges validation embeddings: it is given, as this
+    folder does not evaluate.
     """
 
     def __init__(
@@ -37,16 +38,22 @@ class TrainingModule(lightning.LightningModule):
         train: CaseTable,
         validation: CaseTable,
         score: Score,
-        features: tuple[Tensor, Tensor] | None = None,
+        features: tuple[list[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.network, self.settings, self.train_table, self.validation_table = network, config, train, validation
         self.score, self.from_features = score, features is not None
         tree, loss = train.taxonomy, config.loss
-        self.contrastive_labels = torch.from_numpy(train.labels(tree.level_number(loss.contrastive_level)))
+        self.contrastive_labels = [
+            (weight, torch.from_numpy(train.labels(tree.level_number(level))))
+            for level, weight in sorted(loss.contrastive_levels.items(), key=lambda item: tree.level_number(item[0]))
+            if weight > 0
+        ]
         self.class_labels = torch.from_numpy(train.labels(network.classified_level))
         self.contrastive = (
-            make_contrastive_loss(loss.contrastive, loss.contrastive_options) if loss.contrastive else None
+            make_contrastive_loss(loss.contrastive, loss.contrastive_options)
+            if loss.contrastive and self.contrastive_labels
+            else None
         )
         self.classification = None
         if loss.classification:
@@ -55,7 +62,10 @@ class TrainingModule(lightning.LightningModule):
                 loss.classification, loss.classification_options, class_counts=counts, dim=network.dim
             )
         self.embedded: list[Tensor] = []
-        self.train_data, self.validation_data = self._picture_sets() if features is None else map(_numbered, features)
+        self.views = [_numbered(view) for view in features[0]] if features else []
+        self.train_data, self.validation_data = (
+            (self.views[0], _numbered(features[1])) if features else self._picture_sets()
+        )
 
     # --- data ----------------------------------------------------------------------------------------------------
 
@@ -76,7 +86,7 @@ class TrainingModule(lightning.LightningModule):
         training = self.settings.training
         sampler = make_sampler(
             self.settings.sampler,
-            self.contrastive_labels.numpy(),
+            (self.contrastive_labels[0][1] if self.contrastive_labels else self.class_labels).numpy(),
             self.class_labels.numpy(),
             training.batch_size,
             seed=training.seed,
@@ -86,6 +96,8 @@ class TrainingModule(lightning.LightningModule):
         sampler.epoch = self.current_epoch
         if isinstance(self.train_data, PictureDataset):
             self.train_data.epoch = self.current_epoch
+        elif self.views:
+            self.train_data = self.views[self.current_epoch % len(self.views)]
         return DataLoader(self.train_data, batch_sampler=sampler, num_workers=training.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -116,9 +128,13 @@ class TrainingModule(lightning.LightningModule):
         position = position.cpu()
         total = outputs.embedding.sum() * 0.0  # an epoch with no active loss must still have a gradient
         if self.contrastive is not None:
-            labels = self.contrastive_labels[position].to(self.device)
-            contrastive = self.contrastive(outputs.projection, labels)
-            total = total + loss.contrastive_weight * contrastive
+            contrastive = torch.stack(
+                [
+                    weight * self.contrastive(outputs.projection, labels[position].to(self.device))
+                    for weight, labels in self.contrastive_labels
+                ]
+            ).sum()
+            total = total + contrastive
             self.log("contrastive_loss", contrastive.detach(), on_step=False, on_epoch=True, batch_size=len(inputs))
         share = self.classification_share()
         if self.classification is not None and share > 0:

@@ -1,4 +1,4 @@
-"""Discriminant analysis on a tree: an embedding of frozen features in closed form, in a second.
+"""Discriminant analysis on a tree: an embedding of frozen features in closed form, in seconds.
 
 Fisher's discriminants ask for directions in which the means of classes lie far apart beside the spread within classes
 (Fisher 1936; Rao 1948). In a tree the spread of the means has a part for each level: of the categories about the grand
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
+from scipy.linalg import cholesky, solve_triangular, svd
+from sklearn.decomposition import PCA
 
 from hierderm.taxonomy import IntArray, Taxonomy
 
@@ -42,63 +43,89 @@ class TreeDiscriminants:
         return _unit(projected)
 
 
-def fit_tree_lda(
-    features: npt.NDArray[np.floating],
-    fine: IntArray,
-    taxonomy: Taxonomy,
-    *,
-    shrinkage: float,
-    decay: float,
-    strength: float,
-) -> TreeDiscriminants:
-    """Fit on training images: `features` of shape (n_images, n_features), `fine` their conditions, shape (n_images,).
+class TreeLda:
+    """What all settings have in common, gathered once from the training images; `fit` is then a matter of a moment.
 
-    `shrinkage`: of the covariance within conditions towards a sphere, in [0, 1]; `decay`: weight of each level beside
-    the one above, >= 0: 1 is flat, 0 the top level alone; `strength`: pictures that a node's parent counts for, >= 0.
+    `features`: shape (n_views * n_images, n_features), all images of one view after the other; `fine`: their
+    conditions, shape (n_images,). Views are augmented copies, so that what augmentation changes counts as spread
+    within conditions. More than `components` features are first reduced to as many principal components.
     """
-    centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-12
-    standard = (features - centre) / spread
-    means, between = _means_and_scatter(standard, fine, taxonomy, decay, strength)
-    deviations = standard - _raw_means(standard, fine)[fine]
-    within = deviations.T @ deviations / len(standard)
-    n_features = within.shape[0]
-    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / n_features * np.eye(n_features)
-    within += 1e-9 * np.trace(within) / n_features * np.eye(n_features)  # features may depend on each other
-    ratios, vectors = eigh(between, within)
-    kept = ratios > SMALLEST * ratios[-1]
-    projection = (vectors[:, kept] * np.sqrt(ratios[kept]))[:, ::-1].T  # (dim, n_features), largest ratio first
-    weight = projection / spread
-    return TreeDiscriminants(weight, -weight @ centre, _unit(means @ projection.T))
+
+    def __init__(
+        self,
+        features: npt.NDArray[np.floating],
+        fine: IntArray,
+        taxonomy: Taxonomy,
+        *,
+        n_views: int = 1,
+        components: int = 2048,
+    ) -> None:
+        self.taxonomy, self.n_views = taxonomy, n_views
+        self.fine = np.tile(fine, n_views)
+        self.centre, self.spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+        self.spread = self.spread + 1e-12
+        standard = ((features - self.centre) / self.spread).astype(features.dtype)
+        self.basis: FloatArray | None = None
+        if features.shape[1] > components < len(features):
+            reduced = PCA(components, svd_solver="randomized", random_state=0).fit(standard)
+            standard, self.basis = reduced.transform(standard), reduced.components_.astype(np.float64)
+        standard = standard.astype(np.float64)
+        self.raw_means, self.counts = [], list[FloatArray]()
+        for level in range(taxonomy.n_levels):
+            means, counts = _means(standard, taxonomy.to_level(self.fine, level), taxonomy.size(level))
+            self.raw_means.append(means)
+            self.counts.append(counts)
+        deviations = standard - self.raw_means[-1][self.fine]
+        self.within = deviations.T @ deviations / len(standard)
+
+    def fit(self, *, shrinkage: float, decay: float, strength: float) -> TreeDiscriminants:
+        """The discriminants of one setting.
+
+        `shrinkage`: of the covariance within conditions towards a sphere, in [0, 1]; `decay`: weight of each level
+        beside the one above, >= 0: 1 is flat, 0 the top level alone; `strength`: images that a node's parent counts
+        for, >= 0.
+        """
+        means, root = self._means_and_scatter(decay, strength)
+        n_features = len(self.within)
+        sphere = np.trace(self.within) / n_features
+        within = (1 - shrinkage) * self.within
+        within[np.diag_indices(n_features)] += (shrinkage + 1e-9) * sphere  # features may depend on each other
+        # The scatter of the means is root @ root.T and of low rank: its ratios to `within` are the squared singular
+        # values of L^-1 root, where L L^T = within, at a small part of the cost of the eigenvectors of both.
+        lower = cholesky(within, lower=True)
+        left, values, _ = svd(solve_triangular(lower, root, lower=True), full_matrices=False)
+        kept = values**2 > SMALLEST * values[0] ** 2
+        vectors = solve_triangular(lower, left[:, kept], lower=True, trans="T")
+        projection = (vectors * values[kept]).T  # (dim, n_features), largest ratio first
+        directions = _unit(means @ projection.T)
+        if self.basis is not None:
+            projection = projection @ self.basis
+        weight = projection / self.spread
+        return TreeDiscriminants(weight, -weight @ self.centre, directions)
+
+    def _means_and_scatter(self, decay: float, strength: float) -> tuple[FloatArray, FloatArray]:
+        """Means of the conditions, drawn to their parents level by level, and a root of the scatter of all means.
+
+        The root has a column for each node: its mean less its parent's, times the root of its weight.
+        """
+        above = np.zeros((1, len(self.within)))  # the grand mean: features are centred
+        columns = []
+        for level, (raw, counts) in enumerate(zip(self.raw_means, self.counts, strict=True)):
+            parents = np.array([max(node.parent, 0) for node in self.taxonomy.levels[level]])
+            drawn = strength * self.n_views if level else 0.0  # the grand mean is no prior for a category
+            total = counts + drawn
+            means = np.divide(counts * raw + drawn * above[parents], total, out=above[parents].copy(), where=total > 0)
+            columns.append((means - above[parents]) * np.sqrt(decay**level * counts / len(self.fine)))
+            above = means
+        return above, np.concatenate(columns).T
 
 
-def _raw_means(standard: FloatArray, labels: IntArray) -> FloatArray:
-    """Mean of each label's images, 0 for labels without any, shape (n_labels, n_features)."""
-    counts = np.bincount(labels)
-    sums = np.zeros((len(counts), standard.shape[1]))
+def _means(standard: FloatArray, labels: IntArray, n_labels: int) -> tuple[FloatArray, FloatArray]:
+    """Mean of each label's images, 0 without any, shape (n_labels, n_features), and their counts, (n_labels, 1)."""
+    counts = np.bincount(labels, minlength=n_labels).astype(np.float64)[:, None]
+    sums = np.zeros((n_labels, standard.shape[1]))
     np.add.at(sums, labels, standard)
-    return np.asarray(sums / np.maximum(counts, 1)[:, None])
-
-
-def _means_and_scatter(
-    standard: FloatArray, fine: IntArray, taxonomy: Taxonomy, decay: float, strength: float
-) -> tuple[FloatArray, FloatArray]:
-    """Means of the conditions, drawn to their parents level by level, and the weighted scatter of all levels' means."""
-    above = np.zeros((1, standard.shape[1]))  # the grand mean: features are centred
-    between = np.zeros((standard.shape[1],) * 2)
-    for level in range(taxonomy.n_levels):
-        labels = taxonomy.to_level(fine, level)
-        parents = np.array([max(node.parent, 0) for node in taxonomy.levels[level]])
-        counts = np.bincount(labels, minlength=taxonomy.size(level)).astype(np.float64)[:, None]
-        raw = np.zeros((taxonomy.size(level), standard.shape[1]))
-        found = _raw_means(standard, labels)
-        raw[: len(found)] = found
-        drawn = strength if level else 0.0  # the grand mean is no prior for a category
-        total = counts + drawn
-        means = np.divide(counts * raw + drawn * above[parents], total, out=above[parents].copy(), where=total > 0)
-        difference = (means - above[parents]) * np.sqrt(counts / len(standard))
-        between += decay**level * (difference.T @ difference)
-        above = means
-    return above, between
+    return sums / np.maximum(counts, 1), counts
 
 
 def best_scale(embeddings: FloatArray, fine: IntArray, directions: FloatArray) -> float:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hierderm.config import BackboneConfig
 from hierderm.errors import CheckpointError
-from hierderm.model.backbone import _load_timm, build_backbone, load_backbone, siglip_to_timm
+from hierderm.model.backbone import _load_timm, build_backbone, load_backbone, load_vanilla, siglip_to_timm
 from hierderm.model.tiny import FOLDER
 
 SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 32, "patch_size": 8}
@@ -28,7 +28,7 @@ def test_a_saved_siglip_gives_the_embedding_of_the_model_it_came_from(small_sigl
     from transformers import SiglipModel
 
     whole = SiglipModel.from_pretrained(small_siglip).eval()
-    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    backbone = load_vanilla(f"hf:{small_siglip}")
     with torch.no_grad():
         expected = whole.vision_model(pixel_values=images).pooler_output
         torch.testing.assert_close(backbone(images), expected, rtol=0, atol=1e-6)
@@ -36,7 +36,7 @@ def test_a_saved_siglip_gives_the_embedding_of_the_model_it_came_from(small_sigl
 
 
 def test_timm_and_transformers_agree_on_the_same_weights(small_siglip: Path, images: torch.Tensor) -> None:
-    ours = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    ours = load_vanilla(f"hf:{small_siglip}")
     theirs = _load_timm(SIGLIP, str(small_siglip / "model.safetensors"), **SHAPE)
     with torch.no_grad():
         torch.testing.assert_close(theirs(images), ours(images), rtol=0, atol=1e-4)
@@ -55,10 +55,7 @@ def test_timm_from_its_own_file(small_siglip: Path, images: torch.Tensor, tmp_pa
 
 @pytest.mark.parametrize("library", ["hf", "timm"])
 def test_the_architecture_rebuilds_the_encoder(small_siglip: Path, images: torch.Tensor, library: str) -> None:
-    if library == "hf":
-        backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
-    else:
-        backbone = _load_timm(SIGLIP, "random", **SHAPE)
+    backbone = load_vanilla(f"hf:{small_siglip}") if library == "hf" else _load_timm(SIGLIP, "random", **SHAPE)
     again = build_backbone(json.loads(json.dumps(backbone.architecture)), backbone.preprocessing)
     again.load_state_dict(backbone.state_dict())
     with torch.no_grad():
@@ -67,15 +64,15 @@ def test_the_architecture_rebuilds_the_encoder(small_siglip: Path, images: torch
 
 def test_the_packaged_siglip_fits_its_promise() -> None:
     assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
-    backbone = load_backbone(BackboneConfig("hierderm:tiny"))
+    backbone = load_vanilla("hierderm:tiny")
     assert (backbone.dim, backbone.preprocessing.size) == (128, 96)
     assert next(backbone.parameters()).dtype == torch.float32
-    random = load_backbone(BackboneConfig("hierderm:tiny", weights="random"))
+    random = load_vanilla("hierderm:tiny", "random")
     assert not torch.equal(next(random.parameters()), next(backbone.parameters()))
 
 
 def test_a_convolutional_network_works_too() -> None:
-    backbone = load_backbone(BackboneConfig("timm:resnet10t", weights="random"))
+    backbone = load_vanilla("timm:resnet10t", "random")
     assert backbone(torch.zeros(1, 3, backbone.preprocessing.size, backbone.preprocessing.size)).shape == (
         1,
         backbone.dim,

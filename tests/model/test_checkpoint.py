@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from hierderm.config import BackboneConfig, ModelConfig
+from hierderm.config import ModelConfig
 from hierderm.data.cases import CaseTable
 from hierderm.errors import CheckpointError
-from hierderm.model.backbone import load_backbone
+from hierderm.model.backbone import load_vanilla
 from hierderm.model.checkpoint import load_model, save_model
 from hierderm.model.network import Network
 
 
 @pytest.fixture
 def saved(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> Path:
-    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    backbone = load_vanilla(f"hf:{small_siglip}")
     save_model(Network(backbone, ModelConfig(neck="residual"), toy.taxonomy, 1), tmp_path / "m", split_hash="abc")
     return tmp_path / "m"
 

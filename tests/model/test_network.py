@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from hierderm.config import BackboneConfig, ModelConfig
+from hierderm.config import ModelConfig
 from hierderm.data.cases import CaseTable
 from hierderm.errors import ConfigError
-from hierderm.model.backbone import load_backbone
+from hierderm.model.backbone import load_vanilla
 from hierderm.model.network import Network
 
 
 def network(siglip: Path, toy: CaseTable, level: int = 1, **model: object) -> Network:
     config = ModelConfig(**model)  # type: ignore[arg-type]
-    return Network(load_backbone(BackboneConfig(f"hf:{siglip}")), config, toy.taxonomy, level).eval()
+    return Network(load_vanilla(f"hf:{siglip}"), config, toy.taxonomy, level).eval()
 
 
 @pytest.mark.parametrize("neck", ["identity", "linear", "residual"])

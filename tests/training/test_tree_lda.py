@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hierderm.taxonomy import taxonomy_from_paths
-from hierderm.training.tree_lda import best_scale, fit_tree_lda
+from hierderm.taxonomy import IntArray, Taxonomy, taxonomy_from_paths
+from hierderm.training.tree_lda import TreeDiscriminants, TreeLda, best_scale
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
 RNG = np.random.default_rng(0)
@@ -16,6 +16,10 @@ def drawn(n: int, noise: float = 0.6, seed: int = 0) -> tuple[np.ndarray, np.nda
     rng = np.random.default_rng(seed)
     fine = np.arange(n) % 9
     return CENTRES[fine] + noise * rng.normal(size=(n, 12)), fine
+
+
+def fit_tree_lda(features: np.ndarray, fine: IntArray, tree: Taxonomy, **setting: float) -> TreeDiscriminants:
+    return TreeLda(features, fine, tree).fit(**setting)
 
 
 def same_directions(first: np.ndarray, second: np.ndarray) -> float:
