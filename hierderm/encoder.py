@@ -80,7 +80,8 @@ class Encoder:
         if self.text is None:
             raise SearchError(
                 f"{self.name} can't embed text: that takes a SigLIP of transformers with its text tower and tokenizer, "
-                "such as hierderm:tiny, and for a trained model backbone.features = 'output' and model.neck 'identity' or "
+                "such as hierderm:tiny, and for a trained model backbone.features = 'output' and model.neck "
+                "'identity' or "
                 "'residual'."
             )
         return np.asarray(normalize(self.text(texts).float(), dim=1).cpu().numpy())

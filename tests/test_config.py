@@ -19,7 +19,7 @@ def test_flags_lie_over_the_file(tmp_path: Path) -> None:
     path.write_text("[training]\nepochs = 3\nseed = 4\n")
     config = load_config(path, {"training.epochs": 7})
     assert (config.training.epochs, config.training.seed) == (7, 4)
-    assert with_overrides(config, {"loss.contrastive_level": "fine"}).loss.contrastive_level == "fine"
+    assert with_overrides(config, {"loss.contrastive_levels": {"fine": 1}}).loss.contrastive_levels == {"fine": 1.0}
 
 
 def test_all_faults_at_once_with_the_closest_key() -> None:

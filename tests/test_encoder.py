@@ -47,8 +47,10 @@ def test_a_trained_model(toy: CaseTable, toy_config: Config, tmp_path: Path) -> 
 
 def test_a_linear_neck_leaves_the_space_of_words(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
     backbone = load_vanilla(f"hf:{small_siglip}")
-    save_model(Network(backbone, ModelConfig(neck="linear"), toy.taxonomy, 1), tmp_path / "model")
-    with pytest.raises(SearchError, match="can't embed text: that takes a SigLIP of transformers.*other than 'linear'"):
+    save_model(Network(backbone, ModelConfig(neck="linear", embedding_dim=32), toy.taxonomy, 1), tmp_path / "model")
+    with pytest.raises(
+        SearchError, match="can't embed text: that takes a SigLIP of transformers.*model.neck 'identity' or 'residual'"
+    ):
         load_encoder(str(tmp_path / "model")).words(["red papule"])
 
 

@@ -9,9 +9,19 @@ import pytest
 
 from hierderm.comparison import compare
 from hierderm.config import Config, with_overrides
+from hierderm.embed import backbone_features
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, EmbeddingError
-from hierderm.pipeline import embed_run, evaluate_test, load_cases, prepare_cases, train_run
+from hierderm.model.backbone import load_backbone
+from hierderm.pipeline import (
+    embed_run,
+    evaluate_test,
+    load_cases,
+    prepare_cases,
+    score_validation,
+    train_run,
+    train_views,
+)
 
 MODELS: list[dict[str, Any]] = [
     {"name": "vanilla", "method": "vanilla"},
@@ -81,6 +91,8 @@ def test_models_may_not_change_what_is_shared(comparison: Config, tmp_path: Path
         {"loss.classification": "LogitAdjusted", "loss.contrastive": "MultiSimilarityLoss", "model.projection_dim": 0},
         {"loss.classification": "ArcFaceLoss", "sampler.kind": "shuffle"},
         {"loss.contrastive": "", "training.tensorboard": True},
+        {"training.freeze": "frozen", "model.neck": "standardised", "training.views": 1, "backbone.features": "layers"},
+        {"loss.contrastive_levels": {"coarse": 1.0, "fine": 0.5}, "loss.schedule": "joint"},
     ],
     ids=lambda settings: ",".join(map(str, settings.values())),
 )
@@ -97,7 +109,7 @@ def test_every_way_to_train(toy_config: Config, tmp_path: Path, settings: dict[s
 
 
 def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config, tmp_path: Path) -> None:
-    config = with_overrides(toy_config, {"training.method": "tree_lda"})
+    config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
     table, _ = prepare_cases(config, tmp_path)
     run = train_run(config, table, tmp_path)
     assert len(run.history) == 4 * 3 * 3
@@ -110,6 +122,50 @@ def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config
     again = train_run(config, table, tmp_path)  # loads
     np.testing.assert_allclose(embed_run(again, table, name="run").embeddings, embedded.embeddings, atol=1e-5)
     assert "discriminants of the tree: shrinkage" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_views_are_made_once_and_differ(toy_config: Config, tmp_path: Path) -> None:
+    config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
+    table, _ = prepare_cases(config, tmp_path)
+    backbone = load_backbone(config.backbone)
+    first = train_views(config, backbone, table, tmp_path)
+    assert len(first) == 3
+    assert not np.allclose(first[0], first[1]) and not np.allclose(first[1], first[2])
+    np.testing.assert_array_equal(first[0], backbone_features(backbone, table.paths))
+    files = sorted((tmp_path / "features").iterdir())
+    again = train_views(config, backbone, table, tmp_path)
+    assert sorted((tmp_path / "features").iterdir()) == files and len(files) == 3
+    np.testing.assert_array_equal(first, again)
+    other = train_views(with_overrides(config, {"training.seed": 1}), backbone, table, tmp_path)
+    np.testing.assert_array_equal(first[0], other[0])
+    assert not np.allclose(first[1], other[1])
+
+
+def test_runs_of_a_comparison_share_their_features(toy_config: Config, tmp_path: Path) -> None:
+    config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 1})
+    table, _ = prepare_cases(config, tmp_path)
+    for name in ("a", "b"):
+        train_run(config, table, tmp_path / name, features=tmp_path)
+    assert len(list((tmp_path / "features").iterdir())) == 3  # training, its view, validation
+    assert not (tmp_path / "a" / "features").exists()
+
+
+def test_the_shuffled_tree_is_a_control(toy_config: Config, tmp_path: Path) -> None:
+    """Its categories mean nothing, yet its conditions keep their names: probabilities are of the true conditions."""
+    config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 0, "tree_lda.decays": [0.0]})
+    table, _ = prepare_cases(config, tmp_path)
+    in_train = table.splits == "train"
+    scores = []
+    for shuffle in (False, True):
+        own = with_overrides(config, {"tree_lda.shuffle": shuffle})
+        embedded = embed_run(train_run(own, table, tmp_path / str(shuffle)), table, name="run")
+        scores.append(score_validation(embedded.embeddings[in_train], table.part("train"))["coarse_map_at_r"])
+        if shuffle:
+            fine = with_overrides(own, {"tree_lda.decays": [1.0]})
+            trained = embed_run(train_run(fine, table, tmp_path / "fine"), table, name="run")
+            assert trained.probabilities is not None
+            assert (trained.probabilities.argmax(axis=1) == table.fine)[in_train].mean() > 0.2
+    assert scores[0] > scores[1]
 
 
 def test_a_run_killed_between_its_last_writes_is_finished(toy_config: Config, tmp_path: Path) -> None:

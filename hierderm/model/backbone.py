@@ -97,7 +97,8 @@ class Backbone(nn.Module):
         repeated = [m for m in lists if len({type(child) for child in m}) == 1]
         if not repeated:
             raise CheckpointError(
-                f"{self.architecture['name']} has no repeated blocks; use training.freeze = 'frozen' or 'full'."
+                f"{self.architecture['name']} has no repeated blocks; use backbone.features = 'output' and "
+                "training.freeze = 'frozen' or 'full'."
             )
         return list(max(repeated, key=lambda m: sum(p.numel() for p in m.parameters())))
 

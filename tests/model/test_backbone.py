@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hierderm.errors import CheckpointError
 from hierderm.model.backbone import _load_timm, build_backbone, load_backbone, load_vanilla, siglip_to_timm
 from hierderm.model.tiny import FOLDER
 
-SHAPE = {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 32, "patch_size": 8}
+SHAPE: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 32, "patch_size": 8}
 SIGLIP = "vit_base_patch16_siglip_224"
 
 
@@ -53,9 +54,15 @@ def test_timm_from_its_own_file(small_siglip: Path, images: torch.Tensor, tmp_pa
         torch.testing.assert_close(first(images), second(images))
 
 
+@pytest.mark.parametrize("features", ["output", "layers"])
 @pytest.mark.parametrize("library", ["hf", "timm"])
-def test_the_architecture_rebuilds_the_encoder(small_siglip: Path, images: torch.Tensor, library: str) -> None:
-    backbone = load_vanilla(f"hf:{small_siglip}") if library == "hf" else _load_timm(SIGLIP, "random", **SHAPE)
+def test_the_architecture_rebuilds_the_encoder(
+    small_siglip: Path, images: torch.Tensor, library: str, features: Literal["output", "layers"]
+) -> None:
+    if library == "hf":
+        backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}", features=features))
+    else:
+        backbone = _load_timm(SIGLIP, "random", features, **SHAPE)
     again = build_backbone(json.loads(json.dumps(backbone.architecture)), backbone.preprocessing)
     again.load_state_dict(backbone.state_dict())
     with torch.no_grad():
@@ -77,6 +84,49 @@ def test_a_convolutional_network_works_too() -> None:
         1,
         backbone.dim,
     )
+
+
+def test_features_of_all_layers_by_hand(small_siglip: Path, images: torch.Tensor) -> None:
+    """Two blocks of width 32: the output, then mean and deviation of three sets of tokens."""
+    output, layers = load_vanilla(f"hf:{small_siglip}"), load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    with torch.no_grad():
+        hidden = output.encoder(pixel_values=images, output_hidden_states=True).hidden_states
+        found = layers(images)
+    assert layers.dim == found.shape[1] == 32 * (1 + 2 * 3)
+    expected = [output(images)]
+    for tokens in hidden[:3]:
+        expected += [tokens.mean(dim=1), tokens.std(dim=1, unbiased=False)]
+    torch.testing.assert_close(found, torch.cat(expected, dim=1), atol=1e-4, rtol=1e-4)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in layers.encoder.modules())
+
+
+@pytest.mark.parametrize(
+    ("model", "n_features"),
+    [
+        ("resnet18", 512 + 2 * (256 + 512 + 512)),
+        ("swin_tiny_patch4_window7_224", 768 + 2 * (96 + 96 + 192 + 384 + 768)),
+    ],
+)
+def test_features_of_all_layers_of_maps(model: str, n_features: int) -> None:
+    """Maps of channels first and of channels last."""
+    backbone = load_backbone(BackboneConfig(f"timm:{model}", weights="random"))
+    side = backbone.preprocessing.size
+    picture = torch.randn(1, 3, side, side)
+    with torch.no_grad():
+        found = backbone(picture)
+    assert found.shape == (1, backbone.dim) and torch.isfinite(found).all()
+    assert backbone.dim == n_features
+
+
+def test_without_repeated_blocks_there_are_no_layers() -> None:
+    with pytest.raises(CheckpointError, match="no repeated blocks; use backbone.features = 'output' and"):
+        load_backbone(BackboneConfig("timm:resnet10t", weights="random"))
+
+
+def test_features_of_all_layers_have_gradients_where_tokens_are_alike(small_siglip: Path) -> None:
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    backbone(torch.zeros(2, 3, 32, 32)).sum().backward()  # a deviation of 0 has no finite slope without a floor
+    assert all(torch.isfinite(p.grad).all() for p in backbone.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hierderm.config import ModelConfig
 from hierderm.data.cases import CaseTable
-from hierderm.errors import ConfigError
 from hierderm.model.backbone import load_vanilla
 from hierderm.model.network import Network
 
@@ -17,10 +17,11 @@ def network(siglip: Path, toy: CaseTable, level: int = 1, **model: object) -> Ne
     return Network(load_vanilla(f"hf:{siglip}"), config, toy.taxonomy, level).eval()
 
 
-@pytest.mark.parametrize("neck", ["identity", "linear", "residual"])
+@pytest.mark.parametrize("neck", ["identity", "linear", "standardised", "residual"])
 @pytest.mark.parametrize("classifier", ["cosine", "linear"])
 def test_outputs(small_siglip: Path, toy: CaseTable, neck: str, classifier: str) -> None:
-    outputs = network(small_siglip, toy, neck=neck, classifier=classifier, projection_dim=8)(torch.randn(2, 3, 32, 32))
+    settings: dict[str, Any] = {"neck": neck, "classifier": classifier, "projection_dim": 8, "embedding_dim": 0}
+    outputs = network(small_siglip, toy, **settings)(torch.randn(2, 3, 32, 32))
     assert outputs.embedding.shape == (2, 32)
     assert outputs.projection.shape == (2, 8)
     assert outputs.logits.shape == (2, 9)
@@ -50,7 +51,21 @@ def test_no_classifier_no_logits(small_siglip: Path, toy: CaseTable) -> None:
     assert network(small_siglip, toy, classifier="none")(torch.randn(1, 3, 32, 32)).logits is None
 
 
-def test_a_length_that_needs_a_linear_neck(small_siglip: Path, toy: CaseTable) -> None:
+def test_a_linear_neck_makes_embeddings_of_any_length(small_siglip: Path, toy: CaseTable) -> None:
     assert network(small_siglip, toy, neck="linear", embedding_dim=5).dim == 5
-    with pytest.raises(ConfigError, match="use model.neck = 'linear'"):
-        network(small_siglip, toy, embedding_dim=5)
+    assert network(small_siglip, toy, neck="identity", embedding_dim=5).dim == 32
+
+
+def test_a_standardised_neck_learns_the_spread_of_its_features(small_siglip: Path, toy: CaseTable) -> None:
+    model = network(small_siglip, toy, neck="standardised", dropout=0.0, embedding_dim=0)
+    other = network(small_siglip, toy, neck="standardised", dropout=0.0, embedding_dim=0)
+    other.load_state_dict(model.state_dict())
+    features = torch.randn(64, 32)
+    scales = torch.linspace(1, 100, 32)
+    with torch.no_grad():
+        for net, values in ((model, features), (other, scales * features + 7)):
+            net.train()
+            for _ in range(200):  # running statistics settle
+                net.embed(values)
+            net.eval()
+        torch.testing.assert_close(model.embed(features), other.embed(scales * features + 7), atol=1e-3, rtol=0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.linalg import eigh
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from hierderm.taxonomy import IntArray, Taxonomy, taxonomy_from_paths
@@ -94,3 +95,61 @@ def test_the_scale_follows_how_sure_one_may_be() -> None:
     assert best_scale(found.embed(sharp), fine, found.directions) > best_scale(
         found.embed(vague), fine, found.directions
     )
+
+
+def test_the_projection_is_that_of_the_generalised_eigenvalue_problem() -> None:
+    """The oracle: eigenvectors of the scatter between beside that within, both made image by image."""
+    features, fine = drawn(180)
+    decay, strength, shrinkage = 0.4, 3.0, 0.1
+    found = fit_tree_lda(features, fine, TREE, shrinkage=shrinkage, decay=decay, strength=strength)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    within, between = np.zeros((12, 12)), np.zeros((12, 12))
+    for category in range(3):
+        of_category = fine // 3 == category
+        parent = standard[of_category].mean(axis=0)
+        between += of_category.sum() * np.outer(parent, parent) / 180
+        for condition in range(3 * category, 3 * category + 3):
+            own = standard[fine == condition]
+            within += (own - own.mean(axis=0)).T @ (own - own.mean(axis=0)) / 180
+            drawn_in = (own.sum(axis=0) + strength * parent) / (len(own) + strength)
+            between += decay * len(own) * np.outer(drawn_in - parent, drawn_in - parent) / 180
+    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / 12 * np.eye(12)
+    ratios, vectors = eigh(between, within)
+    kept = ratios > 1e-8 * ratios[-1]
+    embedded = standard @ vectors[:, kept] * np.sqrt(ratios[kept])
+    embedded /= np.linalg.norm(embedded, axis=1, keepdims=True)
+    ours = found.embed(features)
+    np.testing.assert_allclose(ours @ ours.T, embedded @ embedded.T, atol=1e-6)
+
+
+def test_views_that_change_nothing_change_nothing() -> None:
+    features, fine = drawn(90)
+    setting = {"shrinkage": 0.1, "decay": 0.5, "strength": 2.0}
+    once = TreeLda(features, fine, TREE).fit(**setting).embed(features)
+    thrice = TreeLda(np.tile(features, (3, 1)), fine, TREE, n_views=3).fit(**setting).embed(features)
+    np.testing.assert_allclose(once @ once.T, thrice @ thrice.T, atol=1e-6)
+
+
+def test_what_views_change_counts_for_less() -> None:
+    """A feature that augmentation scrambles is left out of the embedding, however well it tells training images apart."""
+    features, fine = drawn(360, noise=0.3)
+    rng = np.random.default_rng(1)
+    marked = np.hstack([features, 3.0 * fine[:, None]])
+    views = np.concatenate([marked, np.hstack([features, 27 * rng.random((360, 1))])])
+    alone = TreeLda(marked, fine, TREE).fit(shrinkage=0.1, decay=1, strength=0)
+    robust = TreeLda(views, fine, TREE, n_views=2).fit(shrinkage=0.1, decay=1, strength=0)
+
+    def share(found: TreeDiscriminants) -> float:
+        return float(np.linalg.norm(found.weight[:, -1] * marked[:, -1].std()) / np.linalg.norm(found.weight))
+
+    assert share(robust) < 0.5 * share(alone)
+
+
+def test_fewer_components_than_features() -> None:
+    """Features that lie in a plane of ten dimensions lose nothing by ten components."""
+    features, fine = drawn(360)
+    wide = features @ np.random.default_rng(0).normal(size=(12, 40))
+    setting = {"shrinkage": 0.0, "decay": 0.5, "strength": 1.0}
+    whole = TreeLda(wide, fine, TREE).fit(**setting).embed(wide)
+    reduced = TreeLda(wide, fine, TREE, components=12).fit(**setting).embed(wide)
+    np.testing.assert_allclose(whole @ whole.T, reduced @ reduced.T, atol=1e-2)
