@@ -29,7 +29,7 @@ from hierderm.evaluate.ranking import Labelled
 from hierderm.evaluate.retrieval import retrieval_scores
 from hierderm.model.backbone import load_backbone
 from hierderm.model.heads import CosineClassifier, ProjectionHead
-from hierderm.pipeline import cached_features, train_views
+from hierderm.pipeline import cached_features, frozen_features
 from hierderm.taxonomy import Taxonomy
 from hierderm.taxonomy_file import read_taxonomy
 
@@ -52,7 +52,7 @@ class Batch:
 
     def depth(self) -> Tensor:
         """On how many levels two images agree, shape (n, n)."""
-        return sum((level[:, None] == level[None, :]).float() for level in self.labels)  # type: ignore[return-value]
+        return (self.labels[:, :, None] == self.labels[:, None, :]).float().sum(dim=0)
 
 
 def contrast(z: Tensor, weights: Tensor, temperature: float) -> Tensor:
@@ -209,15 +209,15 @@ def read_fold(folder: Path) -> Fold:
     tree = read_taxonomy(folder / "taxonomy.csv")
     table = read_cases(folder / "cases.csv", tree, decode=False)
     backbone = load_backbone(config.backbone)
-    views = [torch.from_numpy(view) for view in train_views(config, backbone, table.part("train"), folder)]
+    views = [torch.from_numpy(view) for view in frozen_features(config, backbone, table, folder)[0]]
+    whole = torch.from_numpy(cached_features(config, backbone, table, folder))
     pooled = torch.cat(views)
     centre, spread = pooled.mean(dim=0), pooled.std(dim=0) + 1e-6
     parts = {}
     for name in ("validation", "test"):
         part = table.part(name)
-        features = torch.from_numpy(cached_features(config, backbone, part, folder))
         labelled = Labelled(np.zeros((len(part), 1)), tree.ancestors[part.fine].T, part.case_ids)
-        parts[name] = ((features - centre) / spread, labelled)
+        parts[name] = ((whole[torch.from_numpy(table.splits == name)] - centre) / spread, labelled)
     labels = torch.from_numpy(tree.ancestors[table.part("train").fine].T.copy())
     return Fold(tree, [(view - centre) / spread for view in views], labels, parts)
 

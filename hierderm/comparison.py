@@ -23,11 +23,13 @@ from hierderm.evaluate.summary import Evaluation
 from hierderm.files import write_json
 from hierderm.pipeline import (
     Say,
+    Trained,
     cached_features,
     claim_folder,
     embed_run,
     environment,
     evaluate_test,
+    is_frozen,
     prepare_cases,
     score_validation,
     silent,
@@ -123,7 +125,7 @@ def _row(fold: Fold, entry: ModelEntry, seed: int, say: Say) -> Row:
         say(f"{title}: training ...")
         run = train_run(own, table, run_folder, say, features=fold.folder)
         history, seconds = run.history, run.seconds
-        embedded = _saved(run_folder / "embeddings", lambda: embed_run(run, table, name=entry.name))
+        embedded = _saved(run_folder / "embeddings", lambda: _embed(own, run, entry.name, fold))
     else:
         say(f"{title}: {entry.method.replace('_', ' ')} on frozen features ...")
         claim_folder(own, table, run_folder)
@@ -137,6 +139,13 @@ def _row(fold: Fold, entry: ModelEntry, seed: int, say: Say) -> Row:
     write_json(run_folder / "evaluation.json", evaluation.to_dict())
     test = embedded.select(np.isin(embedded.frame[c.IMAGE_ID], table.part(c.TEST).frame[c.IMAGE_ID]))
     return Row(entry, evaluation, test, history, seconds, setting)
+
+
+def _embed(config: Config, run: Trained, name: str, fold: Fold) -> EmbeddingTable:
+    features = None
+    if is_frozen(config):
+        features = cached_features(config, run.network.backbone, fold.table, fold.folder)
+    return embed_run(run, fold.table, name=name, features=features)
 
 
 def _saved(folder: Path, make: Callable[[], EmbeddingTable]) -> EmbeddingTable:

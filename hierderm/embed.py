@@ -67,7 +67,15 @@ def embed_vanilla(backbone: Backbone, table: CaseTable, *, workers: int = 0) -> 
     return EmbeddingTable(unit_length(features), table.frame, provenance)
 
 
-def embed_saved(folder: Path, network: Network, table: CaseTable, *, name: str, workers: int = 0) -> EmbeddingTable:
+def embed_saved(
+    folder: Path,
+    network: Network,
+    table: CaseTable,
+    *,
+    name: str,
+    workers: int = 0,
+    features: npt.NDArray[np.float32] | None = None,
+) -> EmbeddingTable:
     """As `embed_trained`, for the network loaded from the model `folder`, whose header gives the hashes."""
     header = read_header(folder)
     return embed_trained(
@@ -77,6 +85,7 @@ def embed_saved(folder: Path, network: Network, table: CaseTable, *, name: str, 
         weights_hash=str(header["weights_hash"]),
         split_hash=str(header["split_hash"]),
         workers=workers,
+        features=features,
     )
 
 
@@ -104,14 +113,21 @@ def embed_trained(
     split_hash: str = "",
     batch_size: int = 64,
     workers: int = 0,
+    features: npt.NDArray[np.float32] | None = None,
 ) -> EmbeddingTable:
-    """A trained model's embeddings, with condition probabilities where it classifies conditions."""
+    """A trained model's embeddings, with condition probabilities where it classifies conditions.
+
+    `features`: the backbone's vectors of the table's pictures, shape (n_images, n_features), where they are known.
+    """
     device = best_device()
     network.eval().to(device)
     embeddings, probabilities = [], []
     fine, pictures = network.taxonomy.fine_level, PictureDataset(table.paths, network.backbone.preprocessing)
-    for images in _batches(pictures, batch_size, workers):
-        outputs = network(images.to(device))
+    if features is None:
+        passes = (network(images.to(device)) for images in _batches(pictures, batch_size, workers))
+    else:
+        passes = (network.heads(rows.to(device)) for rows in torch.from_numpy(features).split(4096))
+    for outputs in passes:
         embeddings.append(outputs.embedding.float().cpu())
         if outputs.logits is not None and network.classified_level == fine:
             probabilities.append(network.probabilities(outputs.logits.float(), fine).cpu())

@@ -218,9 +218,8 @@ def _by_gradient(
     cached = None
     if config.training.freeze == "frozen":
         say("Caching the frozen backbone's features ...")
-        of_train = train_views(config, backbone, train, features)
-        of_validation = cached_features(config, backbone, validation, features)
-        cached = [torch.from_numpy(view) for view in of_train], torch.from_numpy(of_validation)
+        views, of_validation = frozen_features(config, backbone, table, features)
+        cached = [torch.from_numpy(view) for view in views], torch.from_numpy(of_validation)
     module = TrainingModule(network, config, train, validation, score_validation, cached)
     network.train()
     history, chosen = run_training(module, folder)
@@ -241,8 +240,7 @@ def _in_closed_form(
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
     backbone, grid, tree = load_backbone(config.backbone), config.tree_lda, table.taxonomy
     say("Caching the frozen backbone's features ...")
-    of_validation = cached_features(config, backbone, validation, features)
-    views = train_views(config, backbone, train, features)
+    views, of_validation = frozen_features(config, backbone, table, features)
     place = np.arange(tree.size(-1))  # of each condition in the tree
     if grid.shuffle:
         place = np.random.default_rng(config.training.seed).permutation(place)
@@ -312,9 +310,13 @@ def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder
     return np.load(path, allow_pickle=False)
 
 
-def train_views(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> list[Any]:
-    """The cached features of the training pictures as they are, then of `training.views` augmentations of them."""
-    return [cached_features(config, backbone, table, folder, view=view) for view in range(config.training.views + 1)]
+def frozen_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> tuple[list[Any], Any]:
+    """Cached features of training (the pictures as they are, then `training.views` augmentations) and of validation."""
+    whole, train = cached_features(config, backbone, table, folder), table.part(c.TRAIN)
+    augmented = [
+        cached_features(config, backbone, train, folder, view=view) for view in range(1, config.training.views + 1)
+    ]
+    return [whole[table.splits == c.TRAIN], *augmented], whole[table.splits == c.VALIDATION]
 
 
 def environment() -> dict[str, str]:
@@ -325,11 +327,21 @@ def environment() -> dict[str, str]:
 # --- embedding and evaluation ------------------------------------------------------------------------------------
 
 
-def embed_run(run: Trained, table: CaseTable, *, name: str, workers: int = 0) -> EmbeddingTable:
-    """Embed a table with a finished run; the embeddings carry the hashes of weights, preprocessing, tree and split."""
+def embed_run(
+    run: Trained, table: CaseTable, *, name: str, workers: int = 0, features: Any | None = None
+) -> EmbeddingTable:
+    """Embed a table with a finished run; the embeddings carry the hashes of weights, preprocessing, tree and split.
+
+    `features`: the backbone's vectors of the table, where the run left the backbone frozen and they are at hand.
+    """
     from hierderm.embed import embed_saved
 
-    return embed_saved(run.folder / "model", run.network, table, name=name, workers=workers)
+    return embed_saved(run.folder / "model", run.network, table, name=name, workers=workers, features=features)
+
+
+def is_frozen(config: Config) -> bool:
+    """Whether a run of this configuration leaves the backbone as it is."""
+    return config.training.method == "tree_lda" or config.training.freeze == "frozen"
 
 
 def evaluate_test(config: Config, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:

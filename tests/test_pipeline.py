@@ -14,13 +14,14 @@ from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, EmbeddingError
 from hierderm.model.backbone import load_backbone
 from hierderm.pipeline import (
+    cached_features,
     embed_run,
     evaluate_test,
+    frozen_features,
     load_cases,
     prepare_cases,
     score_validation,
     train_run,
-    train_views,
 )
 
 MODELS: list[dict[str, Any]] = [
@@ -121,6 +122,11 @@ def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config
     assert right > 0.2  # of nine conditions: an untrained backbone, but pictures it has learnt from
     again = train_run(config, table, tmp_path)  # loads
     np.testing.assert_allclose(embed_run(again, table, name="run").embeddings, embedded.embeddings, atol=1e-5)
+    features = cached_features(config, run.network.backbone, table, tmp_path)
+    known = embed_run(run, table, name="run", features=features)
+    np.testing.assert_allclose(known.embeddings, embedded.embeddings, atol=1e-5)
+    assert known.probabilities is not None
+    np.testing.assert_allclose(known.probabilities, embedded.probabilities, atol=1e-5)
     assert "discriminants of the tree: shrinkage" in (tmp_path / "model" / "README.md").read_text()
 
 
@@ -128,15 +134,16 @@ def test_views_are_made_once_and_differ(toy_config: Config, tmp_path: Path) -> N
     config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
     table, _ = prepare_cases(config, tmp_path)
     backbone = load_backbone(config.backbone)
-    first = train_views(config, backbone, table, tmp_path)
+    first, of_validation = frozen_features(config, backbone, table, tmp_path)
     assert len(first) == 3
     assert not np.allclose(first[0], first[1]) and not np.allclose(first[1], first[2])
-    np.testing.assert_array_equal(first[0], backbone_features(backbone, table.paths))
+    for found, part in ((first[0], "train"), (of_validation, "validation")):
+        np.testing.assert_allclose(found, backbone_features(backbone, table.part(part).paths), atol=1e-5)
     files = sorted((tmp_path / "features").iterdir())
-    again = train_views(config, backbone, table, tmp_path)
+    again, _ = frozen_features(config, backbone, table, tmp_path)
     assert sorted((tmp_path / "features").iterdir()) == files and len(files) == 3
     np.testing.assert_array_equal(first, again)
-    other = train_views(with_overrides(config, {"training.seed": 1}), backbone, table, tmp_path)
+    other, _ = frozen_features(with_overrides(config, {"training.seed": 1}), backbone, table, tmp_path)
     np.testing.assert_array_equal(first[0], other[0])
     assert not np.allclose(first[1], other[1])
 
@@ -146,7 +153,7 @@ def test_runs_of_a_comparison_share_their_features(toy_config: Config, tmp_path:
     table, _ = prepare_cases(config, tmp_path)
     for name in ("a", "b"):
         train_run(config, table, tmp_path / name, features=tmp_path)
-    assert len(list((tmp_path / "features").iterdir())) == 3  # training, its view, validation
+    assert len(list((tmp_path / "features").iterdir())) == 2  # all pictures, the view of training
     assert not (tmp_path / "a" / "features").exists()
 
 
