@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hierderm.embeddings import unit_length
@@ -18,6 +20,7 @@ from hierderm.taxonomy import IntArray
 FloatArray = npt.NDArray[np.floating]
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # inverse strength of the probe's L2 penalty
 SHRINKAGES = (0.1, 0.3, 0.6, 0.9)
+COMPONENTS = 2048  # what a fit with the square of the features in memory should have at most
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def fit_probe(
 
 def _linear_probe(features: FloatArray, fine: IntArray, n_fine: int, penalty: float) -> Probe:
     """Multinomial logistic regression on standardised features; its embedding is the centred logits."""
-    scaler = StandardScaler().fit(features)
+    scaler = _scaler(features)
     model = LogisticRegression(C=penalty, max_iter=1000).fit(scaler.transform(features), fine)
 
     def embed(new: FloatArray) -> npt.NDArray[np.float32]:
@@ -74,7 +77,7 @@ def _lda(features: FloatArray, fine: IntArray, n_fine: int, shrinkage: float) ->
     several = np.bincount(fine)[fine] > 1
     if len(np.unique(fine[several])) > 1:
         features, fine = features[several], fine[several]
-    scaler = StandardScaler().fit(features)
+    scaler = _scaler(features)
     model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(scaler.transform(features), fine)
 
     def embed(new: FloatArray) -> npt.NDArray[np.float32]:
@@ -84,6 +87,14 @@ def _lda(features: FloatArray, fine: IntArray, n_fine: int, shrinkage: float) ->
         return _all_conditions(model.predict_proba(scaler.transform(new)), model.classes_, n_fine)
 
     return Probe("lda", shrinkage, embed, probabilities)
+
+
+def _scaler(features: FloatArray) -> Pipeline:
+    """Features of equal spread; of more than COMPONENTS, their principal components."""
+    steps: list[object] = [StandardScaler()]
+    if features.shape[1] > COMPONENTS:
+        steps.append(PCA(min(COMPONENTS, len(features) - 1), svd_solver="randomized", random_state=0))
+    return make_pipeline(*steps).fit(features)
 
 
 def _all_conditions(probabilities: FloatArray, classes: IntArray, n_fine: int) -> npt.NDArray[np.float32]:

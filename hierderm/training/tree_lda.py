@@ -66,8 +66,9 @@ class TreeLda:
         self.spread = self.spread + 1e-12
         standard = ((features - self.centre) / self.spread).astype(features.dtype)
         self.basis: FloatArray | None = None
-        if features.shape[1] > components < len(features):
-            reduced = PCA(components, svd_solver="randomized", random_state=0).fit(standard)
+        if features.shape[1] > components:
+            n_components = min(components, len(standard) - 1)
+            reduced = PCA(n_components, svd_solver="randomized", random_state=0).fit(standard)
             standard, self.basis = reduced.transform(standard), reduced.components_.astype(np.float64)
         standard = standard.astype(np.float64)
         self.raw_means, self.counts = [], list[FloatArray]()

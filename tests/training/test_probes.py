@@ -39,3 +39,11 @@ def test_two_conditions_give_two_logits() -> None:
 def test_one_condition_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs at least two conditions"):
         fit_probe("lda", FEATURES[:20], FINE[:20], 5, lambda probe: 0.0)
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "lda"])
+def test_very_many_features_are_reduced_first(method: str) -> None:
+    wide = np.hstack([FEATURES, RNG.normal(0, 0.1, (36, 2100))])
+    probe = fit_probe(method, wide, FINE, 5, lambda probe: probe.setting)
+    assert probe.embed(wide).shape[1] < 36
+    assert (probe.probabilities(wide).argmax(axis=1) == FINE)[:35].mean() > 0.9

@@ -153,3 +153,10 @@ def test_fewer_components_than_features() -> None:
     whole = TreeLda(wide, fine, TREE).fit(**setting).embed(wide)
     reduced = TreeLda(wide, fine, TREE, components=12).fit(**setting).embed(wide)
     np.testing.assert_allclose(whole @ whole.T, reduced @ reduced.T, atol=1e-2)
+
+
+def test_more_features_than_components_and_few_images() -> None:
+    features, fine = drawn(27)
+    wide = np.hstack([features, np.random.default_rng(0).normal(size=(27, 60))])
+    found = TreeLda(wide, fine, TREE, components=50).fit(shrinkage=0.1, decay=1, strength=1)
+    assert found.weight.shape[1] == 72 and np.isfinite(found.embed(wide)).all()
