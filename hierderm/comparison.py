@@ -29,6 +29,7 @@ from hierderm.pipeline import (
     embed_run,
     environment,
     evaluate_test,
+    feature_widths,
     is_frozen,
     prepare_cases,
     score_validation,
@@ -185,8 +186,10 @@ def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder
         return score_validation(probe.embed(features[in_validation]), validation)[config.training.monitor]
 
     n_fine = table.taxonomy.size(-1)
-    probe = fit_probe(entry.method, features[in_train], table.fine[in_train], n_fine, score)
-    finish(f"regularisation {probe.setting:g}")
+    widths = feature_widths(config, backbone)
+    probe = fit_probe(entry.method, features[in_train], table.fine[in_train], n_fine, score, widths.values())
+    kind = next(name for name, width in widths.items() if width == probe.width)
+    finish(f"regularisation {probe.setting:g}, features: {kind}")
     return EmbeddingTable(probe.embed(features), table.frame, provenance, probe.probabilities(features))
 
 

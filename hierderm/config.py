@@ -199,6 +199,11 @@ class TrainingConfig:
 class TreeLdaConfig:
     """What training.method = 'tree_lda' tries; the best on validation by training.monitor is kept."""
 
+    features: Annotated[
+        tuple[Literal["layers", "output"], ...],
+        Field(min_length=1),
+        _doc("of backbone.features = 'layers': all of them, or the output alone; probe and LDA try the same"),
+    ] = ("layers", "output")
     shrinkages: Annotated[
         tuple[Fraction, ...], Field(min_length=1), _doc("of the covariance within conditions towards a sphere")
     ] = (0.02, 0.05, 0.15, 0.4)

@@ -244,24 +244,36 @@ def _in_closed_form(
     place = np.arange(tree.size(-1))  # of each condition in the tree
     if grid.shuffle:
         place = np.random.default_rng(config.training.seed).permutation(place)
-    lda = TreeLda(np.concatenate(views), place[train.fine], tree, n_views=len(views), components=grid.components)
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     fits = []
-    for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
-        setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
-        fits.append(lda.fit(**setting))
-        rows.append({"epoch": len(rows), **setting, **score_validation(fits[-1].embed(of_validation), validation)})
+    for kind, width in feature_widths(config, backbone).items():
+        pictures = np.concatenate([view[:, :width] for view in views])
+        lda = TreeLda(pictures, place[train.fine], tree, n_views=len(views), components=grid.components)
+        for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
+            setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
+            fits.append(lda.fit(**setting))
+            figures = score_validation(fits[-1].embed(of_validation[:, :width]), validation)
+            rows.append({"epoch": len(rows), "features": kind, **setting, **figures})
     history = pd.DataFrame(rows)
     write_atomically(folder / "history.csv", history.to_csv(index=False))
     chosen = int(history[config.training.monitor].argmax())
     best = fits[chosen]
-    directions = best.directions[place]
-    scale = best_scale(best.embed(of_validation), validation.fine, directions)
+    directions, width = best.directions[place], best.weight.shape[1]
+    scale = best_scale(best.embed(of_validation[:, :width]), validation.fine, directions)
     shape = ModelConfig("linear", embedding_dim=len(best.weight), projection_dim=0, classifier_scale=scale)
     network = Network(backbone, shape, tree, tree.fine_level)
-    weights = {"neck.weight": best.weight, "neck.bias": best.bias, "classifier.weight": directions}
+    weight = np.pad(best.weight, ((0, 0), (0, backbone.dim - width)))
+    weights = {"neck.weight": weight, "neck.bias": best.bias, "classifier.weight": directions}
     network.load_state_dict({k: torch.from_numpy(v).float() for k, v in weights.items()}, strict=False)
     return network, history, chosen
+
+
+def feature_widths(config: Config, backbone: Backbone) -> dict[str, int]:
+    """How many of a frozen backbone's features to try, by the name of the choice; without layers there is none."""
+    widths = {"layers": backbone.dim, "output": backbone.output_dim}
+    if backbone.dim == backbone.output_dim:
+        return {"output": backbone.dim}
+    return {name: widths[name] for name in dict.fromkeys(config.tree_lda.features)}
 
 
 def _require_learning(config: Config) -> None:

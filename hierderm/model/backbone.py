@@ -34,8 +34,9 @@ TINY = "hierderm:tiny"
 class Backbone(nn.Module):
     """An encoder with its preprocessing.
 
-    `dim`: length of its vectors. `architecture`: what `build_backbone` needs to make the same encoder without
-    weights, plain JSON; its "features" says what the vectors are. `blocks`: the repeated blocks, input side first.
+    `dim`: length of its vectors, of which the first `output_dim` are the encoder's output. `architecture`: what
+    `build_backbone` needs to make the same encoder without weights, plain JSON; its "features" says what the vectors
+    are. `blocks`: the repeated blocks, input side first.
     """
 
     def __init__(self, encoder: nn.Module, preprocessing: Preprocessing, architecture: dict[str, Any]) -> None:
@@ -44,7 +45,8 @@ class Backbone(nn.Module):
         self.pooled = architecture["library"] == "transformers"
         with torch.no_grad():
             side = preprocessing.size
-            self.dim = int(self.eval()(torch.zeros(1, 3, side, side)).shape[1])
+            blank = torch.zeros(1, 3, side, side)
+            self.dim, self.output_dim = (int(f(blank).shape[1]) for f in (self.eval(), self._output))
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed images, shape (n, 3, size, size), float32, to vectors, shape (n, dim)."""

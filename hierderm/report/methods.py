@@ -55,7 +55,11 @@ def _model(config: Config, entry: ModelEntry) -> str:
 def _tree_lda(grid: TreeLdaConfig) -> str:
     tried = (("shrinkage", grid.shrinkages), ("decay", grid.decays), ("strength", grid.strengths))
     text = ", ".join(f"{name} of {', '.join(f'{value:g}' for value in values)}" for name, values in tried)
-    return f"discriminants of the tree in closed form on frozen features, the best on validation with {text}"
+    control = "; conditions have changed places in the tree by chance, as a control" if grid.shuffle else ""
+    return (
+        "discriminants of the tree in closed form on frozen features, the best on validation with features "
+        f"{' or '.join(grid.features)}, {text}{control}"
+    )
 
 
 def _losses(loss: LossConfig) -> str:

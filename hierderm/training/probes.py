@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,14 @@ COMPONENTS = 2048  # what a fit with the square of the features in memory should
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted baseline: `embed` makes unit-length embeddings, `probabilities` those of all conditions."""
+    """A fitted baseline on the first `width` features.
+
+    `embed` makes unit-length embeddings, `probabilities` those of all conditions.
+    """
 
     name: str
     setting: float
+    width: int
     embed: Callable[[FloatArray], npt.NDArray[np.float32]]
     probabilities: Callable[[FloatArray], npt.NDArray[np.float32]]
 
@@ -39,41 +43,47 @@ def fit_probe(
     fine: IntArray,
     n_fine: int,
     score: Callable[[Probe], float],
+    widths: Iterable[int] = (),
 ) -> Probe:
     """The 'linear_probe' or 'lda' whose strength of regularisation has the best `score` (on validation).
 
-    `features`: of the training images, shape (n_images, dim); `fine`: their conditions, shape (n_images,).
+    `features`: of the training images, shape (n_images, dim); `fine`: their conditions, shape (n_images,). `widths`:
+    numbers of first features to try; by default all alone.
     """
     if len(np.unique(fine)) < 2:
         raise ConfigError(f"{method} needs at least two conditions in the training split, got one.")
-    if method == "linear_probe":
-        probes = [_linear_probe(features, fine, n_fine, penalty) for penalty in PENALTIES]
-    else:
-        probes = [_lda(features, fine, n_fine, shrinkage) for shrinkage in SHRINKAGES]
-    return max(probes, key=score)
+    kinds: dict[str, tuple[Callable[..., Probe], tuple[float, ...]]] = {
+        "linear_probe": (_linear_probe, PENALTIES),
+        "lda": (_lda, SHRINKAGES),
+    }
+    make, settings = kinds[method]
+    widths = list(widths) or [features.shape[1]]
+    return max((make(features, fine, n_fine, setting, width) for width in widths for setting in settings), key=score)
 
 
-def _linear_probe(features: FloatArray, fine: IntArray, n_fine: int, penalty: float) -> Probe:
+def _linear_probe(features: FloatArray, fine: IntArray, n_fine: int, penalty: float, width: int) -> Probe:
     """Multinomial logistic regression on standardised features; its embedding is the centred logits."""
+    features = features[:, :width]
     scaler = _scaler(features)
     model = LogisticRegression(C=penalty, max_iter=1000).fit(scaler.transform(features), fine)
 
     def embed(new: FloatArray) -> npt.NDArray[np.float32]:
-        logits = model.decision_function(scaler.transform(new))
+        logits = model.decision_function(scaler.transform(new[:, :width]))
         logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits  # two classes: one column
         return unit_length(logits - logits.mean(axis=1, keepdims=True))
 
     def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
-        return _all_conditions(model.predict_proba(scaler.transform(new)), model.classes_, n_fine)
+        return _all_conditions(model.predict_proba(scaler.transform(new[:, :width])), model.classes_, n_fine)
 
-    return Probe("linear_probe", penalty, embed, probabilities)
+    return Probe("linear_probe", penalty, width, embed, probabilities)
 
 
-def _lda(features: FloatArray, fine: IntArray, n_fine: int, shrinkage: float) -> Probe:
+def _lda(features: FloatArray, fine: IntArray, n_fine: int, shrinkage: float, width: int) -> Probe:
     """Fisher's discriminants of the conditions, shrunk, as conditions have few images; the projection embeds.
 
     Conditions with a single image have no spread within: they are left out, unless all are such.
     """
+    features = features[:, :width]
     several = np.bincount(fine)[fine] > 1
     if len(np.unique(fine[several])) > 1:
         features, fine = features[several], fine[several]
@@ -81,12 +91,12 @@ def _lda(features: FloatArray, fine: IntArray, n_fine: int, shrinkage: float) ->
     model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(scaler.transform(features), fine)
 
     def embed(new: FloatArray) -> npt.NDArray[np.float32]:
-        return unit_length(model.transform(scaler.transform(new)))
+        return unit_length(model.transform(scaler.transform(new[:, :width])))
 
     def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
-        return _all_conditions(model.predict_proba(scaler.transform(new)), model.classes_, n_fine)
+        return _all_conditions(model.predict_proba(scaler.transform(new[:, :width])), model.classes_, n_fine)
 
-    return Probe("lda", shrinkage, embed, probabilities)
+    return Probe("lda", shrinkage, width, embed, probabilities)
 
 
 def _scaler(features: FloatArray) -> Pipeline:
