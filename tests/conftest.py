@@ -56,7 +56,7 @@ def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
             "backbone": {"name": f"hf:{small_siglip}", "features": "output"},
             "model": {"neck": "identity", "projection_dim": 16},
             "loss": {"contrastive_levels": {"coarse": 1.0}, "schedule": "coarse_then_fine"},
-            "training": {"method": "gradient", "epochs": 2, "batch_size": 16, "freeze": "full"},
+            "training": {"method": "gradient", "epochs": 2, "batch_size": 16, "freeze": "full", "views": 1},
             "evaluation": {"bootstrap_rounds": 20, "kmeans_seeds": 2},
         }
     )

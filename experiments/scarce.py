@@ -1,0 +1,145 @@
+# The questions: does the tree help conditions with few training pictures, and conditions never seen in training?
+# Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
+#          python experiments/scarce.py runs/tree --out scarce.json
+# Part 1 sorts the test pictures of that comparison by the training pictures of their condition. Part 2 leaves a fifth
+# of the conditions out of training and validation, fits each analysis anew and looks at these strangers alone.
+# 5 folds; ten minutes on one core; figures of the last run are in experiments/README.md, section 8.
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hierderm import columns as c
+from hierderm.config import load_config
+from hierderm.data.cases import CaseTable, read_cases
+from hierderm.embeddings import EmbeddingTable, unit_length
+from hierderm.evaluate.ranking import Labelled
+from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.model.backbone import load_backbone
+from hierderm.pipeline import cached_features, frozen_features, score_validation
+from hierderm.taxonomy_file import read_taxonomy
+from hierderm.training.tree_lda import TreeLda
+
+MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-tree", "hierarchical")
+BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}
+ROUNDS = 2000
+SHRINKAGES = (0.02, 0.05, 0.15, 0.4)
+FITS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "flat-fine": ((1.0,), (0.0,)),
+    "flat-coarse": ((0.0,), (0.0,)),
+    "hierarchical": ((1.0, 0.4, 0.2), (0.0, 3.0, 10.0)),
+}
+FIGURES = ("coarse_map_at_r", "coarse_r1", "fine_map_at_r", "fine_r1", "h_ap", "height")
+
+
+def values(embeddings: npt.NDArray[np.floating], table: CaseTable) -> pd.DataFrame:
+    """What each test picture has as a query."""
+    scores = retrieval_scores(Labelled(embeddings, table.taxonomy.ancestors[table.fine].T, table.case_ids))
+    of_tree = {"h_ap": scores.tree["hap"], "height": scores.tree["mistake_severity"]}
+    return pd.DataFrame(
+        of_tree
+        | {
+            f"{name}_{short}": scores.levels[level].values[long]
+            for name, level in (("coarse", 0), ("fine", -1))
+            for short, long in (("map_at_r", "map_at_r"), ("r1", "recall_at_1"))
+        }
+    )
+
+
+def summary(frames: dict[str, pd.DataFrame], groups: npt.NDArray[Any]) -> dict[str, Any]:
+    """Means of each model, and the paired difference of hierarchical with its interval over cases."""
+    _, case = np.unique(groups, return_inverse=True)
+    rng = np.random.default_rng(0)
+    weights = np.stack(
+        [np.bincount(rng.integers(0, case.max() + 1, case.max() + 1), minlength=case.max() + 1) for _ in range(ROUNDS)]
+    )[:, case]
+    result: dict[str, Any] = {"n_images": len(groups)}
+    for name, frame in frames.items():
+        result[name] = {key: float(np.nanmean(frame[key])) for key in FIGURES}
+        for key in FIGURES if name != "hierarchical" else ():
+            difference = (frames["hierarchical"][key] - frame[key]).to_numpy()
+            known = ~np.isnan(difference)
+            means = (weights[:, known] @ difference[known]) / weights[:, known].sum(axis=1)
+            result[name][f"hierarchical - {key}"] = [
+                float(difference[known].mean()),
+                *map(float, np.quantile(means, [0.025, 0.975])),
+            ]
+    return result
+
+
+def by_training_pictures(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in MODELS}
+    counts, cases = [], []
+    for folder, table in folds:
+        test = table.part(c.TEST)
+        in_training = np.bincount(table.part(c.TRAIN).fine, minlength=table.taxonomy.size(-1))
+        counts.append(in_training[test.fine])
+        cases.append(test.case_ids)
+        for name in MODELS:
+            places = sorted(folder.glob(f"models/{name}")) + sorted(folder.glob(f"models/{name}@*"))
+            found = [EmbeddingTable.load(place / "embeddings").embeddings[table.splits == c.TEST] for place in places]
+            parts[name].append(sum(values(e, test) for e in found) / len(found))  # type: ignore[arg-type]
+    frames = {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}
+    n, groups = np.concatenate(counts), np.concatenate(cases)
+    result = {}
+    for label, (low, high) in BINS.items():
+        chosen = (n >= low) & (n <= high)
+        if chosen.any():
+            result[label] = summary({name: frame[chosen] for name, frame in frames.items()}, groups[chosen])
+    return result
+
+
+def strangers(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
+    config = load_config(Path(__file__).parent / "tree.toml")
+    backbone = load_backbone(config.backbone)
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("vanilla", *FITS)}
+    cases = []
+    for number, (folder, table) in enumerate(folds):
+        tree, test, train = table.taxonomy, table.part(c.TEST), table.part(c.TRAIN)
+        unknown = np.arange(tree.size(-1)) % len(folds) == number
+        asked = unknown[test.fine]
+        cases.append(test.case_ids[asked])
+        views, of_validation = frozen_features(config, backbone, table, folder)
+        whole = cached_features(config, backbone, table, folder)
+        of_test = whole[table.splits == c.TEST]
+        parts["vanilla"].append(values(unit_length(of_test[:, : backbone.output_dim]), test)[asked])
+        known = ~unknown[train.fine]
+        validation = table.part(c.VALIDATION)
+        judged = ~unknown[validation.fine]
+        seen = CaseTable(
+            **{**vars(validation), "frame": validation.frame[judged].reset_index(drop=True)}
+        )  # strangers choose nothing
+        lda = TreeLda(np.concatenate([view[known] for view in views]), train.fine[known], tree, n_views=len(views))
+        for name, (decays, strengths) in FITS.items():
+            fits = [
+                lda.fit(shrinkage=shrinkage, decay=decay, strength=strength)
+                for shrinkage, decay, strength in itertools.product(SHRINKAGES, decays, strengths)
+            ]
+            scores = [score_validation(fit.embed(of_validation[judged]), seen)["mean_map_at_r"] for fit in fits]
+            parts[name].append(values(fits[int(np.argmax(scores))].embed(of_test), test)[asked])
+    return summary({name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}, np.concatenate(cases))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path, help="of `hierderm compare experiments/tree.toml`")
+    parser.add_argument("--out", type=Path, default=Path("scarce.json"))
+    options = parser.parse_args()
+    folds = []
+    for folder in sorted(options.folder.glob("fold-*")):
+        folds.append((folder, read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)))
+    result = {"by training pictures": by_training_pictures(folds), "strangers": strangers(folds)}
+    options.out.write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+# Markdown tables of the record, from the saved JSON.
+# Command: python experiments/tables.py report runs/tree/report.json
+#          python experiments/tables.py losses losses.json
+#          python experiments/tables.py scarce scarce.json
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HEADLINES = [
+    ("coarse", "ami"),
+    ("coarse", "map_at_r"),
+    ("coarse", "recall_at_1"),
+    ("fine", "ami"),
+    ("fine", "map_at_r"),
+    ("fine", "recall_at_1"),
+    ("tree", "hap"),
+    ("tree", "mistake_severity"),
+]
+TITLES = "coarse AMI | coarse MAP@R | coarse R@1 | fine AMI | fine MAP@R | fine R@1 | H-AP | height ↓"
+
+
+def report(content: Any) -> list[str]:
+    lines = [f"| model | {TITLES} | seconds |", "|---" * 10 + "|"]
+    for model in content["models"]:
+        figures = {(metric["level"], metric["name"]): metric["value"] for metric in model["metrics"]}
+        cells = [f"{figures[key]:.4f}" if key in figures else "–" for key in HEADLINES]
+        lines.append(f"| {model['model']} | {' | '.join(cells)} | {model['seconds']:.0f} |")
+    return [*lines, "", *[f"- {sentence}" for sentence in content["summary"]]]
+
+
+def losses(content: Any) -> list[str]:
+    keys = ("coarse_ami", "coarse_map_at_r", "coarse_r1", "fine_ami", "fine_map_at_r", "fine_r1", "h_ap", "height")
+    lines = [f"| loss | {TITLES} | seconds |", "|---" * 10 + "|"]
+    for name, method in content.items():
+        cells = [f"{np.mean([run[key] for run in method['runs']]):.4f}" for key in keys]
+        lines.append(f"| {name} | {' | '.join(cells)} | {method['seconds']:.0f} |")
+    return lines
+
+
+def scarce(content: Any) -> list[str]:
+    groups = {**content["by training pictures"], "strangers": content["strangers"]}
+    figures = {"coarse_map_at_r": "coarse MAP@R", "fine_map_at_r": "fine MAP@R", "h_ap": "H-AP", "height": "height ↓"}
+    titles = [*figures.values(), *(f"less it: {title}" for title in figures.values())]
+    lines = [f"| training pictures | images | model | {' | '.join(titles)} |", "|---" * 11 + "|"]
+    for label, group in groups.items():
+        for name, row in group.items():
+            if name == "n_images":
+                continue
+            found = [row.get(f"hierarchical - {key}") for key in figures]
+            ends = [f"{f[0]:+.4f} ({f[1]:+.4f} to {f[2]:+.4f})" if f else "" for f in found]
+            cells = [*(f"{row[key]:.4f}" for key in figures), *ends]
+            lines.append(f"| {label} | {group['n_images']} | {name} | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    kind, path = sys.argv[1:]
+    make = {"report": report, "losses": losses, "scarce": scarce}[kind]
+    print("\n".join(make(json.loads(Path(path).read_text()))))
