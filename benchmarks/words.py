@@ -3,10 +3,12 @@
 Goals: whether a model's pictures still lie where its backbone's text tower puts their names; chance is the share of the
 category in the index. Non-goals: the quality of captions.
 
-    make demo
-    hierderm index build runs/demo/cases.csv --model hierderm:tiny -t runs/demo/taxonomy.csv \\
+    hierderm compare experiments/fine_tuning.toml -o runs/tuned
+    hierderm index build runs/tuned/cases.csv --model hierderm:tiny -t runs/tuned/taxonomy.csv \\
         --splits train,validation -o runs/vanilla-index
-    python benchmarks/words.py runs/vanilla-index runs/demo/index
+    hierderm index build runs/tuned/cases.csv --model runs/tuned/models/hierarchical/model \\
+        --splits train,validation -o runs/tuned-index
+    python benchmarks/words.py runs/vanilla-index runs/tuned-index
 """
 
 from __future__ import annotations

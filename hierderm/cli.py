@@ -587,8 +587,12 @@ def _default_toml(settings: list[tuple[str, str, Any, str]]) -> str:
         if dot and f"[{section}]" not in lines:
             lines += ["", f"[{section}]"]
         choices = f" ({kind})" if "|" in kind else ""
-        value = f"{key} = {{}}" if default == {} else tomli_w.dumps({key: default}).strip()
-        lines.append(f"{value}  # {text}{choices}")
+        if isinstance(default, dict):  # in one line, so that its comment can follow
+            inside = ", ".join(tomli_w.dumps({inner: value}).strip() for inner, value in default.items())
+            shown = f"{key} = {{ {inside} }}" if inside else f"{key} = {{}}"
+        else:
+            shown = tomli_w.dumps({key: default}).strip()
+        lines.append(f"{shown}  # {text}{choices}")
     return "\n".join(lines)
 
 
