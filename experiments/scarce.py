@@ -1,8 +1,10 @@
-# The questions: does the tree help conditions with few training pictures, and conditions never seen in training?
+# The questions: does the tree help conditions with few training pictures, conditions never seen in training, and does
+# what was found hold on another tree, with every second category dropped?
 # Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
 #          python experiments/scarce.py runs/tree --out scarce.json
 # Part 1 sorts the test pictures of that comparison by the training pictures of their condition. Part 2 leaves a fifth
 # of the conditions out of training and validation, fits each analysis anew and looks at these strangers alone.
+# Part 3 does the same without every second category. Seed 0 in parts 2 and 3.
 # 5 folds; ten minutes on one core; figures of the last run are in experiments/README.md, section 8.
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +35,13 @@ MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-
 BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}
 ROUNDS = 2000
 SHRINKAGES = (0.02, 0.05, 0.15, 0.4)
-FITS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "flat-fine": ((1.0,), (0.0,)),
-    "flat-coarse": ((0.0,), (0.0,)),
-    "hierarchical": ((1.0, 0.4, 0.2), (0.0, 3.0, 10.0)),
+FITS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {  # decays, strengths, shuffled
+    "flat-fine": ((1.0,), (0.0,), False),
+    "flat-coarse": ((0.0,), (0.0,), False),
+    "random-tree": ((1.0, 0.4, 0.2), (0.0, 3.0, 10.0), True),
+    "hierarchical": ((1.0, 0.4, 0.2), (0.0, 3.0, 10.0), False),
 }
+Mask = npt.NDArray[np.bool_]
 FIGURES = ("coarse_map_at_r", "coarse_r1", "fine_map_at_r", "fine_r1", "h_ap", "height")
 
 
@@ -97,35 +102,79 @@ def by_training_pictures(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
     return result
 
 
-def strangers(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
-    config = load_config(Path(__file__).parent / "tree.toml")
-    backbone = load_backbone(config.backbone)
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("vanilla", *FITS)}
-    cases = []
-    for number, (folder, table) in enumerate(folds):
-        tree, test, train = table.taxonomy, table.part(c.TEST), table.part(c.TRAIN)
-        unknown = np.arange(tree.size(-1)) % len(folds) == number
-        asked = unknown[test.fine]
-        cases.append(test.case_ids[asked])
-        views, of_validation = frozen_features(config, backbone, table, folder)
-        whole = cached_features(config, backbone, table, folder)
-        of_test = whole[table.splits == c.TEST]
-        parts["vanilla"].append(values(unit_length(of_test[:, : backbone.output_dim]), test)[asked])
-        known = ~unknown[train.fine]
-        validation = table.part(c.VALIDATION)
-        judged = ~unknown[validation.fine]
-        seen = CaseTable(
-            **{**vars(validation), "frame": validation.frame[judged].reset_index(drop=True)}
-        )  # strangers choose nothing
-        lda = TreeLda(np.concatenate([view[known] for view in views]), train.fine[known], tree, n_views=len(views))
-        for name, (decays, strengths) in FITS.items():
+@dataclass
+class Analysis:
+    """All analyses of one fold, fitted on some of its training pictures and chosen on some of validation."""
+
+    table: CaseTable
+    views: list[Any]
+    of_validation: Any
+    of_test: Any
+    output_dim: int
+
+    def values(self, in_training: Mask, in_validation: Mask, in_test: Mask) -> dict[str, pd.DataFrame]:
+        """What each test picture of `in_test` has as a query among them, by model."""
+        tree = self.table.taxonomy
+        train, validation, test = (
+            _rows(self.table.part(s), m) for s, m in zip(c.SPLITS, (in_training, in_validation, in_test), strict=True)
+        )
+        features = np.concatenate([view[in_training] for view in self.views])
+        result = {"vanilla": values(unit_length(self.of_test[in_test][:, : self.output_dim]), test)}
+        for name, (decays, strengths, shuffle) in FITS.items():
+            place = np.arange(tree.size(-1))
+            place = np.random.default_rng(0).permutation(place) if shuffle else place
+            lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views))
             fits = [
                 lda.fit(shrinkage=shrinkage, decay=decay, strength=strength)
                 for shrinkage, decay, strength in itertools.product(SHRINKAGES, decays, strengths)
             ]
-            scores = [score_validation(fit.embed(of_validation[judged]), seen)["mean_map_at_r"] for fit in fits]
-            parts[name].append(values(fits[int(np.argmax(scores))].embed(of_test), test)[asked])
-    return summary({name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}, np.concatenate(cases))
+            scores = [
+                score_validation(fit.embed(self.of_validation[in_validation]), validation)["mean_map_at_r"]
+                for fit in fits
+            ]
+            result[name] = values(fits[int(np.argmax(scores))].embed(self.of_test[in_test]), test)
+        return result
+
+
+def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
+    config = load_config(Path(__file__).parent / "tree.toml")
+    backbone = load_backbone(config.backbone)
+    result = []
+    for folder, table in folds:
+        views, of_validation = frozen_features(config, backbone, table, folder)
+        of_test = cached_features(config, backbone, table, folder)[table.splits == c.TEST]
+        result.append(Analysis(table, views, of_validation, of_test, backbone.output_dim))
+    return result
+
+
+def strangers(folds: list[Analysis]) -> dict[str, Any]:
+    """Each condition is a stranger once: no picture of it is seen in training or in validation."""
+    parts, cases = [], []
+    for number, fold in enumerate(folds):
+        unknown = np.arange(fold.table.taxonomy.size(-1)) % len(folds) == number
+        of_train, of_validation, of_test = (unknown[fold.table.part(split).fine] for split in c.SPLITS)
+        found = fold.values(~of_train, ~of_validation, np.ones(len(of_test), dtype=bool))
+        parts.append({name: frame[of_test] for name, frame in found.items()})
+        cases.append(fold.table.part(c.TEST).case_ids[of_test])
+    return summary(_pooled(parts), np.concatenate(cases))
+
+
+def other_tree(folds: list[Analysis]) -> dict[str, Any]:
+    """Every second category dropped, in training, validation and test."""
+    parts, cases = [], []
+    for fold in folds:
+        masks = [fold.table.part(split).labels(0) % 2 == 0 for split in c.SPLITS]
+        parts.append(fold.values(*masks))
+        cases.append(fold.table.part(c.TEST).case_ids[masks[-1]])
+    return summary(_pooled(parts), np.concatenate(cases))
+
+
+def _pooled(parts: list[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    return {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in parts[0]}
+
+
+def _rows(table: CaseTable, chosen: Mask) -> CaseTable:
+    return replace(table, frame=table.frame[chosen].reset_index(drop=True))
 
 
 def main() -> None:
@@ -136,7 +185,12 @@ def main() -> None:
     folds = []
     for folder in sorted(options.folder.glob("fold-*")):
         folds.append((folder, read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)))
-    result = {"by training pictures": by_training_pictures(folds), "strangers": strangers(folds)}
+    fitted = analyses(folds)
+    result = {
+        "by training pictures": by_training_pictures(folds),
+        "strangers": strangers(fitted),
+        "another tree": other_tree(fitted),
+    }
     options.out.write_text(json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))
 
