@@ -188,7 +188,7 @@ class TrainingConfig:
     devices: Annotated[Positive, _doc("how many devices")] = 1
     views: Annotated[
         NotNegative, _doc("frozen: augmented copies of each training picture to learn from, beside the picture itself")
-    ] = 6
+    ] = 0
     workers: Annotated[NotNegative, _doc("processes that load pictures")] = 0
     cache_images: Annotated[bool, _doc("keep decoded pictures in memory (small data)")] = True
     tensorboard: Annotated[bool, _doc("write TensorBoard logs (extra: hierderm[tensorboard])")] = False
@@ -263,7 +263,7 @@ class ModelEntry:
         "train"
     )
     note: Annotated[str, _doc("one line for the report")] = ""
-    set: Annotated[Options, _doc("settings that differ, e.g. {'training.views': 0}")] = field(default_factory=dict)
+    set: Annotated[Options, _doc("settings that differ, e.g. {'training.views': 6}")] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=_STRICT)
