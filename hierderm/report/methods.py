@@ -48,7 +48,7 @@ def _model(config: Config, entry: ModelEntry) -> str:
         return f"{entry.name}: {FROZEN[entry.method]}."
     own = with_overrides(config, {**entry.set, "models": []})
     if own.training.method == "tree_lda":
-        return f"{entry.name}: {_tree_lda(own.tree_lda)}."
+        return f"{entry.name}: {_tree_lda(own.tree_lda)}{_views(own)}."
     return f"{entry.name}: {_losses(own.loss)}; of the backbone, {_freezing(own)}."
 
 
@@ -84,23 +84,36 @@ def contrastive_levels(loss: LossConfig) -> str:
 
 def _freezing(config: Config) -> str:
     training = config.training
-    return {
-        "frozen": f"nothing learns; {training.views} augmented views of each training picture",
+    what = {
+        "frozen": "nothing learns",
         "last_blocks": f"the last {training.last_blocks} blocks learn",
         "lora": f"LoRA adapters of rank {training.lora_rank} learn",
         "full": "all learns",
     }[training.freeze]
+    return what + (_views(config) if training.freeze == "frozen" else "")
+
+
+def _views(config: Config) -> str:
+    views = config.training.views
+    return f", with {views} augmented views of each training picture" if views else ""
 
 
 def _training(config: Config) -> str:
-    training, seeds = config.training, config.protocol.seeds
+    training, seeds, backbone = config.training, config.protocol.seeds, config.backbone
     monitor = training.monitor.replace("_map_at_r", " MAP@R")
     again = f"Each was trained {seeds} times with other seeds." if seeds > 1 else "Each was trained once."
+    of_layers = "its output and mean and deviation of every block's tokens"
+    vector = of_layers if backbone.features == "layers" else "its output"
+    trained = [with_overrides(config, {**m.set, "models": []}) for m in config.models if m.method == "train"]
+    by_losses = (
+        f"By losses: AdamW, {training.epochs} epochs at most in batches of {training.batch_size}; learning rate "
+        f"{training.learning_rate:g} for heads, {training.backbone_learning_rate:g} for the backbone, weight decay "
+        f"{training.weight_decay:g}. "
+        if any(own.training.method == "gradient" for own in trained)
+        else ""
+    )
     return (
-        f"Backbone {config.backbone.name} ({config.backbone.weights}). AdamW, {training.epochs} epochs at most in "
-        "batches "
-        f"of {training.batch_size}; learning rate {training.learning_rate:g} for heads, "
-        f"{training.backbone_learning_rate:g} for the backbone, weight decay {training.weight_decay:g}. The epoch was "
+        f"Backbone {backbone.name} ({backbone.weights}); a picture's vector is {vector}. {by_losses}Setting or epoch was "
         f"chosen by {monitor} on validation. {again}"
     )
 
