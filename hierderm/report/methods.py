@@ -113,8 +113,8 @@ def _training(config: Config) -> str:
         else ""
     )
     return (
-        f"Backbone {backbone.name} ({backbone.weights}); a picture's vector is {vector}. {by_losses}Setting or epoch was "
-        f"chosen by {monitor} on validation. {again}"
+        f"Backbone {backbone.name} ({backbone.weights}); a picture's vector is {vector}. {by_losses}Setting or epoch "
+        f"was chosen by {monitor} on validation. {again}"
     )
 
 
