@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from hierderm import columns as c
 from hierderm.app.server import create_app
@@ -95,6 +95,18 @@ def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> 
     expect(dialog.locator("#case-facts")).not_to_have_text(first)
     page.keyboard.press("Escape")
     expect(dialog).not_to_be_visible()
+
+
+def test_a_picture_chosen_before_the_server_has_answered_is_not_lost(page: Page, toy: CaseTable) -> None:
+    held: list[Route] = []
+    page.route("**/api/info", held.append)
+    page.reload()
+    page.set_input_files("#files", toy.part(c.TEST).paths[0])
+    expect(page.locator("#hits button")).to_have_count(0)
+    while not held:
+        page.wait_for_timeout(50)
+    held[0].continue_()
+    expect(page.locator("#hits button")).to_have_count(10)
 
 
 def test_words_and_pictures_of_the_gallery(page: Page) -> None:

@@ -8,6 +8,8 @@ const SHOWN_CONDITIONS = 4;
 const SHOWN_SHARE = 0.02;
 
 let info = null;
+let nowReady = null;
+const ready = new Promise((resolve) => { nowReady = resolve; }); // what is chosen before the server has answered waits
 let chosen = []; // { file, url }
 let imageId = ""; // a picture of the index as the query
 let hits = [];
@@ -38,8 +40,9 @@ async function getJson(url, options) {
 
 // --- choosing -----------------------------------------------------------------------------------------------------
 
-function addFiles(files) {
+async function addFiles(files) {
   const pictures = [...files].filter((file) => file.type.startsWith("image/"));
+  await ready;
   if (!pictures.length) return say("Only pictures (JPEG, PNG, WebP) can be searched with.", true);
   const tooLarge = pictures.find((file) => file.size > info.picture_bytes);
   if (tooLarge) return say(`A picture must have at most ${info.picture_bytes / 1e6} MB.`, true);
@@ -95,6 +98,7 @@ function queryForm() {
 }
 
 async function search() {
+  await ready;
   const form = queryForm();
   if (!form) return say(info.text ? "Choose a picture or type words first." : "Choose a picture first.", true);
   const number = ++searching;
@@ -297,14 +301,7 @@ function offer() {
 
 const again = () => { if (queryForm() && !byId("results").hidden) search(); };
 
-async function start() {
-  try {
-    info = await getJson("/api/info");
-  } catch (error) {
-    return say(`The server does not answer: ${error.message}`, true);
-  }
-  offer();
-  drawMap();
+function bind() {
   byId("query").onsubmit = (event) => { event.preventDefault(); search(); };
   for (const id of ["files", "camera"]) byId(id).onchange = (event) => { addFiles(event.target.files); event.target.value = ""; };
   for (const id of ["within", "k", "per_condition", "aggregation"]) byId(id).onchange = again;
@@ -321,6 +318,18 @@ async function start() {
     drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); });
   }
   drop.addEventListener("drop", (event) => addFiles(event.dataTransfer.files));
+}
+
+async function start() {
+  bind();
+  try {
+    info = await getJson("/api/info");
+  } catch (error) {
+    return say(`The server does not answer: ${error.message}`, true);
+  }
+  offer();
+  drawMap();
+  nowReady();
 }
 
 start();
