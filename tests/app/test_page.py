@@ -99,7 +99,7 @@ def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> 
 
 def test_a_picture_chosen_before_the_server_has_answered_is_not_lost(page: Page, toy: CaseTable) -> None:
     held: list[Route] = []
-    page.route("**/api/info", held.append)
+    page.route("**/api/info", lambda route: held.append(route))
     page.reload()
     page.set_input_files("#files", toy.part(c.TEST).paths[0])
     expect(page.locator("#hits button")).to_have_count(0)
