@@ -86,8 +86,11 @@ class ModelConfig:
     """What stands on the backbone."""
 
     neck: Annotated[
-        Literal["standardised", "linear", "residual", "identity"],
-        _doc("from the backbone's vector to the embedding; 'standardised' is linear on features of equal spread"),
+        Literal["standardised", "linear", "residual", "identity", "discriminants"],
+        _doc(
+            "from the backbone's vector to the embedding; 'standardised' is linear on features of equal spread, "
+            "'discriminants' is what tree_lda makes"
+        ),
     ] = "standardised"
     dropout: Annotated[Fraction, _doc("share of the features the standardised neck leaves out while it learns")] = 0.5
     embedding_dim: Annotated[NotNegative, _doc("length of the embedding of the linear necks; 0 is the backbone's")] = (
@@ -100,6 +103,8 @@ class ModelConfig:
         Literal["cosine", "linear", "none"], _doc("the fine head; 'none' where the fine loss needs no logits")
     ] = "cosine"
     classifier_scale: Annotated[float, Field(gt=0), _doc("logit scale of the cosine classifier at the start")] = 16.0
+    belief_share: Annotated[Fraction, _doc("of 'discriminants': share of the beliefs in the cosine")] = 0.0
+    belief_levels: Annotated[tuple[str, ...], _doc("of 'discriminants': levels believed in; none named: all")] = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -206,15 +211,23 @@ class TreeLdaConfig:
     ] = ("layers", "output")
     shrinkages: Annotated[
         tuple[Fraction, ...], Field(min_length=1), _doc("of the covariance within conditions towards a sphere")
-    ] = (0.02, 0.05, 0.15, 0.4)
+    ] = (0.05, 0.15, 0.4)
     decays: Annotated[
         tuple[NotNegativeFloat, ...],
         Field(min_length=1),
         _doc("weight of each level beside the one above: 1 is flat, 0 the top level alone"),
-    ] = (1.0, 0.4, 0.2)
+    ] = (1.0, 0.7, 0.4)
     strengths: Annotated[
         tuple[NotNegativeFloat, ...], Field(min_length=1), _doc("pictures that a condition's parent counts for")
-    ] = (0.0, 3.0, 10.0)
+    ] = (0.0, 3.0)
+    beliefs: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], ...],
+        Field(min_length=1),
+        _doc("share of the cosine that is left to the probabilities of nodes"),
+    ] = (0.0, 0.1, 0.2, 0.3)
+    belief_levels: Annotated[
+        tuple[str, ...], _doc("levels whose nodes' probabilities stand in the embedding; none named: all")
+    ] = ()
     shuffle: Annotated[
         bool, _doc("control: conditions change places in the tree by chance; a tree that helps must beat this")
     ] = False

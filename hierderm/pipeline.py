@@ -230,7 +230,7 @@ def _by_gradient(
 def _in_closed_form(
     config: Config, table: CaseTable, folder: Path, features: Path, say: Say
 ) -> tuple[Network, pd.DataFrame, int]:
-    """Discriminants of the tree on frozen features, as a network: a linear neck and a cosine classifier."""
+    """Discriminants of the tree on frozen features, and the beliefs beside them, as a network."""
     import torch
 
     from hierderm.model.backbone import load_backbone
@@ -245,26 +245,50 @@ def _in_closed_form(
     if grid.shuffle:
         place = np.random.default_rng(config.training.seed).permutation(place)
     rows: list[dict[str, Any]] = []
-    fits = []
+    best, chosen = None, 0
     for kind, width in feature_widths(config, backbone).items():
         pictures = np.concatenate([view[:, :width] for view in views])
-        lda = TreeLda(pictures, place[train.fine], tree, n_views=len(views), components=grid.components)
+        lda = TreeLda(
+            pictures,
+            place[train.fine],
+            tree,
+            n_views=len(views),
+            components=grid.components,
+            belief_levels=grid.belief_levels,
+        )
         for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
             setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
-            fits.append(lda.fit(**setting))
-            figures = score_validation(fits[-1].embed(of_validation[:, :width]), validation)
-            rows.append({"epoch": len(rows), "features": kind, **setting, **figures})
+            found = lda.fit(**setting)
+            for belief in grid.beliefs:
+                believing = replace(found, belief=belief)
+                figures = score_validation(believing.embed(of_validation[:, :width]), validation)
+                rows.append({"epoch": len(rows), "features": kind, **setting, "belief": belief, **figures})
+                if best is None or figures[config.training.monitor] > rows[chosen][config.training.monitor]:
+                    best, chosen = believing, len(rows) - 1
     history = pd.DataFrame(rows)
     write_atomically(folder / "history.csv", history.to_csv(index=False))
-    chosen = int(history[config.training.monitor].argmax())
-    best = fits[chosen]
-    directions, width = best.directions[place], best.weight.shape[1]
-    scale = best_scale(best.embed(of_validation[:, :width]), validation.fine, directions)
-    shape = ModelConfig("linear", embedding_dim=len(best.weight), projection_dim=0, classifier_scale=scale)
+    assert best is not None  # the configuration has at least one value of each setting
+    width = best.weight.shape[1]
+    scale = best_scale(best.logits(of_validation[:, :width])[:, place], validation.fine)
+    shape = ModelConfig(
+        "discriminants",
+        embedding_dim=len(best.weight),
+        projection_dim=0,
+        classifier="none",
+        classifier_scale=scale,
+        belief_share=best.belief,
+        belief_levels=grid.belief_levels,
+    )
     network = Network(backbone, shape, tree, tree.fine_level)
-    weight = np.pad(best.weight, ((0, 0), (0, backbone.dim - width)))
-    weights = {"neck.weight": weight, "neck.bias": best.bias, "classifier.weight": directions}
-    network.load_state_dict({k: torch.from_numpy(v).float() for k, v in weights.items()}, strict=False)
+    beyond = ((0, 0), (0, backbone.dim - width))
+    weights = {
+        "discriminants.weight": np.pad(best.weight, beyond),
+        "discriminants.bias": best.bias,
+        "conditions.weight": np.pad(best.condition_weight[place], beyond),
+        "conditions.bias": best.condition_bias[place],
+        "membership": best.membership[place],
+    }
+    network.neck.load_state_dict({k: torch.from_numpy(v).float() for k, v in weights.items()}, strict=False)
     return network, history, chosen
 
 
@@ -280,6 +304,11 @@ def _require_learning(config: Config) -> None:
     loss, training = config.loss, config.training
     if training.method == "tree_lda":
         return
+    if config.model.neck == "discriminants":
+        raise ConfigError(
+            "model.neck = 'discriminants' is what training.method = 'tree_lda' makes and no loss learns: "
+            "choose that method, or model.neck = 'standardised', 'residual', 'linear' or 'identity'."
+        )
     if training.freeze == "frozen" and config.model.neck == "identity":
         raise ConfigError(
             "training.freeze = 'frozen' with model.neck = 'identity' leaves the embedding as it is: "

@@ -23,6 +23,7 @@ from hierderm.pipeline import (
     score_validation,
     train_run,
 )
+from hierderm.training.tree_lda import TreeLda
 
 MODELS: list[dict[str, Any]] = [
     {"name": "vanilla", "method": "vanilla"},
@@ -113,7 +114,7 @@ def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config
     config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
     table, _ = prepare_cases(config, tmp_path)
     run = train_run(config, table, tmp_path)
-    assert len(run.history) == 4 * 3 * 3
+    assert len(run.history) == 3 * 3 * 2 * 4
     assert run.history[config.training.monitor].iloc[run.chosen] == run.history[config.training.monitor].max()
     embedded = embed_run(run, table, name="run")
     assert embedded.probabilities is not None
@@ -128,6 +129,25 @@ def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config
     assert known.probabilities is not None
     np.testing.assert_allclose(known.probabilities, embedded.probabilities, atol=1e-5)
     assert "discriminants of the tree: shrinkage" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_a_model_embeds_as_the_analysis_that_was_chosen(toy_config: Config, tmp_path: Path) -> None:
+    settings = {"training.method": "tree_lda", "training.views": 0, "tree_lda.shuffle": True}
+    grid = {"shrinkages": [0.3], "decays": [0.5], "strengths": [2.0], "beliefs": [0.3]}
+    config = with_overrides(toy_config, {**settings, **{f"tree_lda.{name}": value for name, value in grid.items()}})
+    table, _ = prepare_cases(config, tmp_path)
+    run = train_run(config, table, tmp_path)
+    embedded = embed_run(run, table, name="run")
+    features = cached_features(config, run.network.backbone, table, tmp_path)
+    train = table.splits == "train"
+    place = np.random.default_rng(config.training.seed).permutation(table.taxonomy.size(-1))
+    lda = TreeLda(features[train], place[table.fine[train]], table.taxonomy)
+    found = lda.fit(shrinkage=0.3, decay=0.5, strength=2.0, belief=0.3)
+    expected = found.embed(features)
+    np.testing.assert_allclose(embedded.embeddings @ embedded.embeddings.T, expected @ expected.T, atol=1e-4)
+    assert embedded.probabilities is not None
+    expected_labels = found.logits(features)[:, place].argmax(axis=1)
+    assert (embedded.probabilities.argmax(axis=1) == expected_labels).mean() > 0.99
 
 
 def test_views_are_made_once_and_differ(toy_config: Config, tmp_path: Path) -> None:
@@ -207,6 +227,7 @@ def test_settings_that_teach_nothing_are_refused(toy_config: Config, tmp_path: P
     table, _ = prepare_cases(toy_config, tmp_path)
     for settings, message in (
         ({"training.freeze": "frozen"}, "leaves the embedding as it is"),
+        ({"model.neck": "discriminants"}, "'tree_lda' makes and no loss learns: choose that method, or model.neck"),
         ({"loss.contrastive": "", "loss.classification": ""}, "at least one of"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -6,9 +6,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear, normalize, one_hot, softmax
 
 from hierderm.config import ModelConfig
+from hierderm.taxonomy import Taxonomy
 
 
 class ResidualNeck(nn.Module):
@@ -25,6 +26,41 @@ class ResidualNeck(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         result: Tensor = features + self.body(features)
         return result
+
+
+class DiscriminantNeck(nn.Module):
+    """Discriminants beside beliefs: what `hierderm.training.tree_lda` finds, as a layer.
+
+    The embedding is sqrt(1 - s) * z beside sqrt(s / n_levels) * sqrt(p) for each believed level: z the unit-length
+    discriminants, p the probabilities of the level's nodes. The cosine of two pictures is thus (1 - s) times that of
+    their discriminants and s times the mean Bhattacharyya coefficient of their beliefs, which lies in [0, 1].
+    """
+
+    def __init__(self, dim: int, config: ModelConfig, taxonomy: Taxonomy) -> None:
+        super().__init__()
+        levels = [taxonomy.level_number(name) for name in config.belief_levels] or list(range(taxonomy.n_levels))
+        self.share, self.scale, self.n_levels = config.belief_share, config.classifier_scale, len(levels)
+        self.discriminants = nn.Linear(dim, config.embedding_dim)
+        self.conditions = nn.Linear(dim, taxonomy.size(-1))
+        parents = torch.from_numpy(taxonomy.ancestors)
+        nodes = [one_hot(parents[:, level], taxonomy.size(level)) for level in levels]
+        self.membership: Tensor  # of conditions in nodes, shape (n_fine, n_nodes), 0 or 1
+        self.register_buffer("membership", torch.cat(nodes, dim=1).float())
+
+    @property
+    def out_features(self) -> int:
+        return self.discriminants.out_features + self.membership.shape[1]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Of the conditions, shape (n, n_fine), with the scale that makes probabilities as sure as they may be."""
+        scaled: Tensor = self.scale * self.conditions(features)
+        return scaled
+
+    def forward(self, features: Tensor) -> Tensor:
+        discriminants = normalize(self.discriminants(features), dim=1)
+        beliefs = (softmax(self.conditions(features), dim=1) @ self.membership).sqrt()
+        share = self.share
+        return torch.cat([math.sqrt(1 - share) * discriminants, math.sqrt(share / self.n_levels) * beliefs], dim=1)
 
 
 class ProjectionHead(nn.Module):
@@ -51,8 +87,11 @@ class CosineClassifier(nn.Module):
         return self.log_scale.exp() * linear(embeddings, normalize(self.weight, dim=1))
 
 
-def make_neck(config: ModelConfig, dim: int) -> tuple[nn.Module, int]:
+def make_neck(config: ModelConfig, dim: int, taxonomy: Taxonomy) -> tuple[nn.Module, int]:
     """The neck on features of length `dim`, and the length of the embedding."""
+    if config.neck == "discriminants":
+        neck = DiscriminantNeck(dim, config, taxonomy)
+        return neck, neck.out_features
     if config.neck == "linear":
         return nn.Linear(dim, config.embedding_dim or dim), config.embedding_dim or dim
     if config.neck == "standardised":

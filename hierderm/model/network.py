@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from hierderm.config import ModelConfig
 from hierderm.model.backbone import Backbone
-from hierderm.model.heads import ProjectionHead, make_classifier, make_neck
+from hierderm.model.heads import DiscriminantNeck, ProjectionHead, make_classifier, make_neck
 from hierderm.taxonomy import Taxonomy
 
 
@@ -28,7 +28,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone, self.config, self.taxonomy = backbone, config, taxonomy
         self.classified_level = classified_level
-        self.neck, self.dim = make_neck(config, backbone.dim)
+        self.neck, self.dim = make_neck(config, backbone.dim, taxonomy)
         self.projection = ProjectionHead(self.dim, config.projection_dim) if config.projection_dim else nn.Identity()
         self.classifier = make_classifier(config, self.dim, taxonomy.size(classified_level))
 
@@ -39,8 +39,12 @@ class Network(nn.Module):
     def heads(self, features: Tensor) -> Outputs:
         """All outputs from features of the backbone: the path of frozen-feature training."""
         embedding = self.embed(features)
-        logits = self.classifier(embedding) if self.classifier is not None else None
-        return Outputs(embedding, self.projection(embedding), logits)
+        return Outputs(embedding, self.projection(embedding), self._logits(features, embedding))
+
+    def _logits(self, features: Tensor, embedding: Tensor) -> Tensor | None:
+        if isinstance(self.neck, DiscriminantNeck):
+            return self.neck.logits(features)
+        return self.classifier(embedding) if self.classifier is not None else None
 
     def forward(self, images: Tensor) -> Outputs:
         """All outputs from preprocessed images, shape (n, 3, size, size)."""

@@ -53,12 +53,18 @@ def _model(config: Config, entry: ModelEntry) -> str:
 
 
 def _tree_lda(grid: TreeLdaConfig) -> str:
-    tried = (("shrinkage", grid.shrinkages), ("decay", grid.decays), ("strength", grid.strengths))
+    believed = f"belief in the {' and '.join(grid.belief_levels)} level" if grid.belief_levels else "belief"
+    tried = (
+        ("shrinkage", grid.shrinkages),
+        ("decay", grid.decays),
+        ("strength", grid.strengths),
+        (believed, grid.beliefs),
+    )
     text = ", ".join(f"{name} of {', '.join(f'{value:g}' for value in values)}" for name, values in tried)
     control = "; conditions have changed places in the tree by chance, as a control" if grid.shuffle else ""
     return (
-        "discriminants of the tree in closed form on frozen features, the best on validation with features "
-        f"{' or '.join(grid.features)}, {text}{control}"
+        "discriminants of the tree, beside beliefs in its nodes, in closed form on frozen features, the best on "
+        f"validation with features {' or '.join(grid.features)}, {text}{control}"
     )
 
 

@@ -7,40 +7,57 @@ alone is that of the categories; `decay` lets each level count less than the one
 pictures is mostly luck, so it is drawn towards its parent's as if it had `strength` more pictures there (empirical
 Bayes: Efron and Morris 1973). Directions are scaled by the square root of their discriminant ratio, so that distances
 keep to what tells classes apart.
+
+The same means and covariance give each node of the tree its probability (normal classes that share a covariance: Rao
+1948), that of a category being the sum over its conditions. The roots of these beliefs stand beside the discriminants
+in the embedding, so that pictures are near, too, where the same nodes are likely (Bhattacharyya 1943).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cholesky, solve_triangular, svd
+from scipy.special import log_softmax, softmax
 from sklearn.decomposition import PCA
 
 from hierderm.taxonomy import IntArray, Taxonomy
 
 FloatArray = npt.NDArray[np.float64]
 SMALLEST = 1e-8  # of a discriminant ratio, beside the largest
-SCALES = tuple(float(s) for s in np.geomspace(1, 128, 29))
+SCALES = tuple(float(s) for s in np.geomspace(0.05, 5, 29))
+FEWEST = 0.1  # training pictures that a condition without any counts for, when its chance is asked for
 
 
 @dataclass(frozen=True)
 class TreeDiscriminants:
-    """An embedding x -> weight x + bias, brought to unit length, and a cosine classifier of the conditions on it.
+    """An embedding of features, shape (n_images, n_features), and the logits of the conditions.
 
-    `weight`: shape (dim, n_features); `bias`: shape (dim,); `directions`: of the conditions, unit length (0 where
-    nothing is known of a condition's category), shape (n_fine, dim).
+    `weight`: shape (dim, n_features), and `bias`: (dim,), of the discriminants; `condition_weight`: (n_fine,
+    n_features), and `condition_bias`: (n_fine,), of the logits. `membership`: of conditions in the nodes
+    of `n_believed` levels, shape (n_fine, n_nodes), 0 or 1. `belief`: share of the beliefs in the cosine, in [0, 1).
     """
 
     weight: FloatArray
     bias: FloatArray
-    directions: FloatArray
+    condition_weight: FloatArray
+    condition_bias: FloatArray
+    membership: FloatArray
+    n_believed: int
+    belief: float = 0.0
+
+    def logits(self, features: npt.NDArray[np.floating]) -> FloatArray:
+        """Log-probabilities of the conditions but for a constant, shape (n_images, n_fine)."""
+        return np.asarray(features @ self.condition_weight.T + self.condition_bias)
 
     def embed(self, features: npt.NDArray[np.floating]) -> FloatArray:
-        """Unit-length embeddings, shape (n_images, dim)."""
-        projected = features @ self.weight.T + self.bias
-        return _unit(projected)
+        """Unit-length embeddings, shape (n_images, dim + n_nodes): see `hierderm.model.heads.DiscriminantNeck`."""
+        discriminants = np.sqrt(1 - self.belief) * _unit(features @ self.weight.T + self.bias)
+        beliefs = np.sqrt(self.belief / self.n_believed * (softmax(self.logits(features), axis=1) @ self.membership))
+        return np.concatenate([discriminants, beliefs], axis=1)
 
 
 class TreeLda:
@@ -49,6 +66,7 @@ class TreeLda:
     `features`: shape (n_views * n_images, n_features), all images of one view after the other; `fine`: their
     conditions, shape (n_images,). Views are augmented copies, so that what augmentation changes counts as spread
     within conditions. More than `components` features are first reduced to as many principal components.
+    `belief_levels`: whose nodes' probabilities the embedding may hold, by default all.
     """
 
     def __init__(
@@ -59,8 +77,10 @@ class TreeLda:
         *,
         n_views: int = 1,
         components: int = 2048,
+        belief_levels: Sequence[str] = (),
     ) -> None:
         self.taxonomy, self.n_views = taxonomy, n_views
+        self.believed = [taxonomy.level_number(name) for name in belief_levels] or list(range(taxonomy.n_levels))
         self.fine = np.tile(fine, n_views)
         self.centre, self.spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
         self.spread = self.spread + 1e-12
@@ -78,31 +98,53 @@ class TreeLda:
             self.counts.append(counts)
         deviations = standard - self.raw_means[-1][self.fine]
         self.within = deviations.T @ deviations / len(standard)
+        self._last: tuple[float, FloatArray] | None = None
 
-    def fit(self, *, shrinkage: float, decay: float, strength: float) -> TreeDiscriminants:
+    def fit(self, *, shrinkage: float, decay: float, strength: float, belief: float = 0.0) -> TreeDiscriminants:
         """The discriminants of one setting.
 
         `shrinkage`: of the covariance within conditions towards a sphere, in [0, 1]; `decay`: weight of each level
         beside the one above, >= 0: 1 is flat, 0 the top level alone; `strength`: images that a node's parent counts
-        for, >= 0.
+        for, >= 0; `belief`: share of the beliefs in the cosine, in [0, 1).
         """
         means, root = self._means_and_scatter(decay, strength)
-        n_features = len(self.within)
-        sphere = np.trace(self.within) / n_features
-        within = (1 - shrinkage) * self.within
-        within[np.diag_indices(n_features)] += (shrinkage + 1e-9) * sphere  # features may depend on each other
+        lower = self._root_of_within(shrinkage)
         # The scatter of the means is root @ root.T and of low rank: its ratios to `within` are the squared singular
         # values of L^-1 root, where L L^T = within, at a small part of the cost of the eigenvectors of both.
-        lower = cholesky(within, lower=True)
         left, values, _ = svd(solve_triangular(lower, root, lower=True), full_matrices=False)
         kept = values**2 > SMALLEST * values[0] ** 2
         vectors = solve_triangular(lower, left[:, kept], lower=True, trans="T")
         projection = (vectors * values[kept]).T  # (dim, n_features), largest ratio first
-        directions = _unit(means @ projection.T)
-        if self.basis is not None:
-            projection = projection @ self.basis
-        weight = projection / self.spread
-        return TreeDiscriminants(weight, -weight @ self.centre, directions)
+        whitened = solve_triangular(lower, means.T, lower=True)
+        conditions = solve_triangular(lower, whitened, lower=True, trans="T").T
+        chances = np.log(np.maximum(self.counts[-1][:, 0] / self.n_views, FEWEST) * self.n_views / len(self.fine))
+        weight, condition_weight = self._on_raw_features(projection), self._on_raw_features(conditions)
+        return TreeDiscriminants(
+            weight,
+            -weight @ self.centre,
+            condition_weight,
+            chances - (whitened**2).sum(axis=0) / 2 - condition_weight @ self.centre,
+            np.concatenate([self._membership(level) for level in self.believed], axis=1),
+            len(self.believed),
+            belief,
+        )
+
+    def _root_of_within(self, shrinkage: float) -> FloatArray:
+        """L with L L^T the shrunk covariance within conditions; the last one is kept, as settings often share it."""
+        if self._last is None or self._last[0] != shrinkage:
+            n_features = len(self.within)
+            sphere = np.trace(self.within) / n_features
+            within = (1 - shrinkage) * self.within
+            within[np.diag_indices(n_features)] += (shrinkage + 1e-9) * sphere  # features may depend on each other
+            self._last = shrinkage, cholesky(within, lower=True)
+        return self._last[1]
+
+    def _on_raw_features(self, weight: FloatArray) -> FloatArray:
+        """Weights of standardised features, or of their components, as weights of the features as they came."""
+        return np.asarray((weight if self.basis is None else weight @ self.basis) / self.spread)
+
+    def _membership(self, level: int) -> FloatArray:
+        return np.eye(self.taxonomy.size(level))[self.taxonomy.ancestors[:, level]]
 
     def _means_and_scatter(self, decay: float, strength: float) -> tuple[FloatArray, FloatArray]:
         """Means of the conditions, drawn to their parents level by level, and a root of the scatter of all means.
@@ -129,15 +171,11 @@ def _means(standard: FloatArray, labels: IntArray, n_labels: int) -> tuple[Float
     return sums / np.maximum(counts, 1), counts
 
 
-def best_scale(embeddings: FloatArray, fine: IntArray, directions: FloatArray) -> float:
-    """The scale of the cosine classifier under which the labels of validation images are most likely."""
-    cosine = embeddings @ directions.T
+def best_scale(logits: FloatArray, fine: IntArray) -> float:
+    """The factor of the logits under which the labels of validation images are most likely."""
 
     def likelihood(scale: float) -> float:
-        logits = scale * cosine
-        top = logits.max(axis=1, keepdims=True)
-        normaliser = top[:, 0] + np.log(np.exp(logits - top).sum(axis=1))
-        return float((logits[np.arange(len(fine)), fine] - normaliser).mean())
+        return float(log_softmax(scale * logits, axis=1)[np.arange(len(fine)), fine].mean())
 
     return max(SCALES, key=likelihood)
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.linalg import eigh
+from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_auc_score
 
 from hierderm.taxonomy import IntArray, Taxonomy, taxonomy_from_paths
 from hierderm.training.tree_lda import TreeDiscriminants, TreeLda, best_scale
@@ -48,37 +50,82 @@ def test_the_embedding_does_not_depend_on_scale_and_origin_of_the_features() -> 
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1)
 
 
+def chances(found: TreeDiscriminants, pictures: np.ndarray) -> np.ndarray:
+    return np.asarray(softmax(found.logits(pictures), axis=1))
+
+
 def test_strength_draws_a_condition_towards_its_category() -> None:
-    """A condition with one picture: without strength its direction is that picture's, with much its category's."""
+    """A condition with one picture: without strength that picture is its own, with much any of the category's."""
     features, fine = drawn(180)
     keep = (fine != 4) | (np.arange(180) == 4)
     alone, drawn_in = (
-        fit_tree_lda(features[keep], fine[keep], TREE, shrinkage=0.1, decay=1, strength=s) for s in (0.0, 1e6)
+        fit_tree_lda(features[keep], fine[keep], TREE, shrinkage=0.1, decay=1, strength=s) for s in (0.0, 1e9)
     )
     picture = features[[4]]
-    assert alone.embed(picture)[0] @ alone.directions[4] == pytest.approx(1)
-    sibling_cosine = drawn_in.directions[4] @ drawn_in.directions[3]
-    assert sibling_cosine > 0.99  # all of the category's conditions lie in one place
-    assert sibling_cosine > alone.directions[4] @ alone.directions[3]
+    assert chances(alone, picture)[0].argmax() == 4
+    shares = chances(drawn_in, picture)[0, 3:6]
+    np.testing.assert_allclose(shares / shares.sum(), np.array([20, 1, 20]) / 41, atol=1e-5)  # as often as they occur
 
 
 def test_an_unseen_condition_lies_with_its_category_and_an_unseen_category_nowhere() -> None:
     features, fine = drawn(180)
     without = fit_tree_lda(features[fine != 8], fine[fine != 8], TREE, shrinkage=0.1, decay=1, strength=1)
-    assert without.directions[8] @ without.directions[7] > without.directions[8] @ without.directions[0]
-    nothing = fit_tree_lda(features[fine < 6], fine[fine < 6], TREE, shrinkage=0.1, decay=1, strength=1)
-    assert np.isfinite(nothing.directions).all()
+    of_unseen = chances(without, features[fine == 8]).mean(axis=0)
+    assert of_unseen[6:9].sum() > 0.9 and 0 < of_unseen[8] < 0.1
+    nothing = fit_tree_lda(features[fine < 6], fine[fine < 6], TREE, shrinkage=0.1, decay=1, strength=1, belief=0.2)
+    assert np.isfinite(nothing.embed(features)).all()
 
 
 def test_less_decay_leaves_more_of_the_fine_level() -> None:
     features, fine = drawn(360)
     test, truth = drawn(360, seed=1)
 
-    def fine_accuracy(decay: float) -> float:
+    def fine_recall(decay: float) -> float:
         found = fit_tree_lda(features, fine, TREE, shrinkage=0.1, decay=decay, strength=0)
-        return float(((found.embed(test) @ found.directions.T).argmax(axis=1) == truth).mean())
+        nearest = (found.embed(test) @ found.embed(features).T).argmax(axis=1)
+        return float((fine[nearest] == truth).mean())
 
-    assert fine_accuracy(1) > fine_accuracy(0.01) > fine_accuracy(0)
+    assert fine_recall(1) > fine_recall(0.01) > fine_recall(0)
+
+
+def test_the_chances_are_those_of_normal_classes_that_share_a_covariance() -> None:
+    """The oracle: scikit-learn's discriminant analysis, which is its own posterior without shrinkage."""
+    features, fine = drawn(180)
+    keep = (fine != 2) | (np.arange(180) < 90)  # conditions occur more and less often
+    found = fit_tree_lda(features[keep], fine[keep], TREE, shrinkage=0, decay=0.4, strength=0)
+    oracle = LinearDiscriminantAnalysis(solver="eigen").fit(features[keep], fine[keep])
+    np.testing.assert_allclose(chances(found, features), oracle.predict_proba(features), atol=1e-5)
+
+
+@pytest.mark.parametrize(("levels", "used"), [((), (0, 1)), (("fine",), (1,)), (("coarse",), (0,))])
+def test_the_cosine_is_shared_by_discriminants_and_beliefs(levels: tuple[str, ...], used: tuple[int, ...]) -> None:
+    """By hand: 0.7 of the discriminants' cosine and 0.3 of the mean overlap of beliefs, sum of sqrt(p q)."""
+    features, fine = drawn(180)
+    lda = TreeLda(features, fine, TREE, belief_levels=levels)
+    setting = {"shrinkage": 0.1, "decay": 0.5, "strength": 2.0}
+    without, found = lda.fit(**setting), lda.fit(**setting, belief=0.3)
+    pair = features[[0, 10]]
+    one, other = found.embed(pair)
+    of_conditions = chances(found, pair)
+    beliefs = {0: of_conditions.reshape(2, 3, 3).sum(axis=2), 1: of_conditions}
+    overlap = np.mean([np.sqrt(beliefs[level][0] * beliefs[level][1]).sum() for level in used])
+    cosine = without.embed(pair)[0] @ without.embed(pair)[1]
+    assert one @ other == pytest.approx(0.7 * cosine + 0.3 * overlap)
+    assert one @ one == pytest.approx(1)
+
+
+def test_beliefs_in_categories_tell_categories_apart() -> None:
+    features, fine = drawn(900, noise=3)
+    test, truth = drawn(360, noise=3, seed=1)
+    lda = TreeLda(features, fine, TREE, belief_levels=("coarse",))
+    pairs = np.triu_indices(len(test), k=1)
+    same = (truth[:, None] // 3 == truth // 3)[pairs]
+
+    def apart(belief: float) -> float:
+        embedded = lda.fit(shrinkage=0.1, decay=1, strength=0, belief=belief).embed(test)
+        return float(roc_auc_score(same, (embedded @ embedded.T)[pairs]))
+
+    assert apart(0.5) > apart(0.2) > apart(0.0)
 
 
 def test_more_features_than_images_and_dependent_features() -> None:
@@ -90,11 +137,8 @@ def test_more_features_than_images_and_dependent_features() -> None:
 
 def test_the_scale_follows_how_sure_one_may_be() -> None:
     sharp, fine = drawn(180, noise=0.1)
-    vague, _ = drawn(180, noise=3)
     found = fit_tree_lda(sharp, fine, TREE, shrinkage=0.1, decay=1, strength=0)
-    assert best_scale(found.embed(sharp), fine, found.directions) > best_scale(
-        found.embed(vague), fine, found.directions
-    )
+    assert best_scale(found.logits(sharp), fine) > best_scale(found.logits(drawn(180, noise=3)[0]), fine)
 
 
 def test_the_projection_is_that_of_the_generalised_eigenvalue_problem() -> None:
