@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.config import load_config
+from hierderm.comparison import own_config
+from hierderm.config import TreeLdaConfig, load_config
 from hierderm.data.cases import CaseTable, read_cases
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.evaluate.ranking import Labelled
@@ -34,13 +35,6 @@ from hierderm.training.tree_lda import TreeLda
 MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-tree", "hierarchical")
 BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}
 ROUNDS = 2000
-SHRINKAGES = (0.02, 0.05, 0.15, 0.4)
-FITS: dict[str, tuple[tuple[float, ...], tuple[float, ...], bool]] = {  # decays, strengths, shuffled
-    "flat-fine": ((1.0,), (0.0,), False),
-    "flat-coarse": ((0.0,), (0.0,), False),
-    "random-tree": ((1.0, 0.4, 0.2), (0.0, 3.0, 10.0), True),
-    "hierarchical": ((1.0, 0.4, 0.2), (0.0, 3.0, 10.0), False),
-}
 Mask = npt.NDArray[np.bool_]
 FIGURES = ("coarse_map_at_r", "coarse_r1", "fine_map_at_r", "fine_r1", "h_ap", "height")
 
@@ -104,8 +98,12 @@ def by_training_pictures(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
 
 @dataclass
 class Analysis:
-    """All analyses of one fold, fitted on some of its training pictures and chosen on some of validation."""
+    """All analyses of one fold, fitted on some of its training pictures and chosen on some of validation.
 
+    `grids`: what each model of tree.toml tries, on features of all layers.
+    """
+
+    grids: dict[str, TreeLdaConfig]
     table: CaseTable
     views: list[Any]
     of_validation: Any
@@ -120,30 +118,33 @@ class Analysis:
         )
         features = np.concatenate([view[in_training] for view in self.views])
         result = {"vanilla": values(unit_length(self.of_test[in_test][:, : self.output_dim]), test)}
-        for name, (decays, strengths, shuffle) in FITS.items():
+        for name, grid in self.grids.items():
             place = np.arange(tree.size(-1))
-            place = np.random.default_rng(0).permutation(place) if shuffle else place
-            lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views))
-            fits = [
-                lda.fit(shrinkage=shrinkage, decay=decay, strength=strength)
-                for shrinkage, decay, strength in itertools.product(SHRINKAGES, decays, strengths)
-            ]
-            scores = [
-                score_validation(fit.embed(self.of_validation[in_validation]), validation)["mean_map_at_r"]
-                for fit in fits
-            ]
-            result[name] = values(fits[int(np.argmax(scores))].embed(self.of_test[in_test]), test)
+            place = np.random.default_rng(0).permutation(place) if grid.shuffle else place
+            lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views), belief_levels=grid.belief_levels)
+            best, best_score = None, -1.0
+            for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
+                found = lda.fit(shrinkage=shrinkage, decay=decay, strength=strength)
+                for belief in grid.beliefs:
+                    believing = replace(found, belief=belief)
+                    embedded = believing.embed(self.of_validation[in_validation])
+                    score = score_validation(embedded, validation)["mean_map_at_r"]
+                    if score > best_score:
+                        best, best_score = believing, score
+            assert best is not None
+            result[name] = values(best.embed(self.of_test[in_test]), test)
         return result
 
 
 def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
     config = load_config(Path(__file__).parent / "tree.toml")
     backbone = load_backbone(config.backbone)
+    grids = {m.name: own_config(config, m).tree_lda for m in config.models if m.method == "train" and m.name in MODELS}
     result = []
     for folder, table in folds:
         views, of_validation = frozen_features(config, backbone, table, folder)
         of_test = cached_features(config, backbone, table, folder)[table.splits == c.TEST]
-        result.append(Analysis(table, views, of_validation, of_test, backbone.output_dim))
+        result.append(Analysis(grids, table, views, of_validation, of_test, backbone.output_dim))
     return result
 
 

@@ -21,8 +21,8 @@ from hierderm.evaluate.families import FAMILIES
 from hierderm.evaluate.figures import Figures, joined
 from hierderm.evaluate.groups import Gap, GroupFigure, gaps, group_figures, groups_of, neighbour_shares
 from hierderm.evaluate.metrics import Direction, Key, direction
-from hierderm.evaluate.ranking import K, Labelled
-from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.evaluate.ranking import K, Labelled, rankings
+from hierderm.evaluate.retrieval import map_at_r
 from hierderm.evaluate.subject import Subject, subject_of
 from hierderm.taxonomy import Taxonomy
 
@@ -239,4 +239,6 @@ def _mean_of_known(values: FloatArray) -> float | None:
 
 def mean_map_at_r(pictures: Labelled) -> FloatArray:
     """MAP@R of each level, shape (n_levels,): what training monitors. 0 where no query has a relevant image."""
-    return np.array([_mean_of_known(scores.values["map_at_r"]) or 0.0 for scores in retrieval_scores(pictures).levels])
+    levels = range(len(pictures.labels))
+    values = np.array([[map_at_r(ranking.relevant(level)) for level in levels] for ranking in rankings(pictures)])
+    return np.array([_mean_of_known(of_level) or 0.0 for of_level in values.T])
