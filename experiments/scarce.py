@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from hierderm.evaluate.retrieval import retrieval_scores
 from hierderm.model.backbone import load_backbone
 from hierderm.pipeline import cached_features, frozen_features, score_validation
 from hierderm.taxonomy_file import read_taxonomy
-from hierderm.training.tree_lda import TreeLda
+from hierderm.training.tree_lda import Held, TreeLda, every_setting
 
 MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-tree", "hierarchical")
 BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}
@@ -122,16 +121,10 @@ class Analysis:
             place = np.arange(tree.size(-1))
             place = np.random.default_rng(0).permutation(place) if grid.shuffle else place
             lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views), belief_levels=grid.belief_levels)
-            best, best_score = None, -1.0
-            for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
-                found = lda.fit(shrinkage=shrinkage, decay=decay, strength=strength)
-                for belief in grid.beliefs:
-                    believing = replace(found, belief=belief)
-                    embedded = believing.embed(self.of_validation[in_validation])
-                    score = score_validation(embedded, validation)["mean_map_at_r"]
-                    if score > best_score:
-                        best, best_score = believing, score
-            assert best is not None
+            seen = Held(self.views[0][in_training], train)
+            unseen = Held(self.of_validation[in_validation], validation)
+            settings = every_setting(lda, grid, seen, unseen, score_validation, "mean_map_at_r")
+            _, best = max(settings, key=lambda setting: setting[0]["held_out"])
             result[name] = values(best.embed(self.of_test[in_test]), test)
         return result
 

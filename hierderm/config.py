@@ -202,7 +202,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class TreeLdaConfig:
-    """What training.method = 'tree_lda' tries; the best on validation by training.monitor is kept."""
+    """What training.method = 'tree_lda' tries; the best by training.monitor on pictures not learnt from is kept."""
 
     features: Annotated[
         tuple[Literal["layers", "output"], ...],
@@ -224,10 +224,14 @@ class TreeLdaConfig:
         tuple[Annotated[float, Field(ge=0, lt=1)], ...],
         Field(min_length=1),
         _doc("share of the cosine that is left to the probabilities of nodes"),
-    ] = (0.0, 0.1, 0.2, 0.3)
+    ] = (0.0, 0.1, 0.2)
     belief_levels: Annotated[
         tuple[str, ...], _doc("levels whose nodes' probabilities stand in the embedding; none named: all")
     ] = ()
+    folds: Annotated[
+        NotNegative,
+        _doc("parts of the training cases, left out in turn, that choose the setting beside validation; 0 for none"),
+    ] = 5
     shuffle: Annotated[
         bool, _doc("control: conditions change places in the tree by chance; a tree that helps must beat this")
     ] = False

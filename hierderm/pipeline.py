@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import platform
 import sys
@@ -235,7 +234,7 @@ def _in_closed_form(
 
     from hierderm.model.backbone import load_backbone
     from hierderm.model.network import Network
-    from hierderm.training.tree_lda import TreeLda, best_scale
+    from hierderm.training.tree_lda import Held, TreeLda, best_scale, every_setting
 
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
     backbone, grid, tree = load_backbone(config.backbone), config.tree_lda, table.taxonomy
@@ -256,15 +255,11 @@ def _in_closed_form(
             components=grid.components,
             belief_levels=grid.belief_levels,
         )
-        for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
-            setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
-            found = lda.fit(**setting)
-            for belief in grid.beliefs:
-                believing = replace(found, belief=belief)
-                figures = score_validation(believing.embed(of_validation[:, :width]), validation)
-                rows.append({"epoch": len(rows), "features": kind, **setting, "belief": belief, **figures})
-                if best is None or figures[config.training.monitor] > rows[chosen][config.training.monitor]:
-                    best, chosen = believing, len(rows) - 1
+        seen, unseen = Held(views[0][:, :width], train), Held(of_validation[:, :width], validation)
+        for row, found in every_setting(lda, grid, seen, unseen, score_validation, config.training.monitor):
+            rows.append({"epoch": len(rows), "features": kind, **row})
+            if best is None or row["held_out"] > rows[chosen]["held_out"]:
+                best, chosen = found, len(rows) - 1
     history = pd.DataFrame(rows)
     write_atomically(folder / "history.csv", history.to_csv(index=False))
     assert best is not None  # the configuration has at least one value of each setting

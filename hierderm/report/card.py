@@ -37,6 +37,8 @@ def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: 
 {best["strength"]:g}; share of the beliefs in its nodes: {best["belief"]:g}; features: {best["features"]} |"""
     )
     choice = "epoch" if by_losses else "setting"
+    folds = 0 if by_losses else config.tree_lda.folds
+    beside = f" and, in turn, {folds} parts of the training cases" if folds else ""
     return f"""# {config.name}
 
 {DISCLAIMER}
@@ -48,7 +50,7 @@ def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: 
 | data | `{config.data.cases}` |
 | images | {images["train"]} training, {images["validation"]} validation, {images["test"]} test (not seen) |
 | split | {table.split_hash} |
-| chosen {choice} | {int(best["epoch"]) + 1} of {len(history)}, by validation {config.training.monitor} |
+| chosen {choice} | {int(best["epoch"]) + 1} of {len(history)}, by validation {config.training.monitor}{beside} |
 | validation MAP@R | coarse {best["coarse_map_at_r"]:.3f}, fine {best["fine_map_at_r"]:.3f} |
 
 Test figures, with intervals, are in the report of the comparison. How well the model does on other cameras, clinics

@@ -61,10 +61,11 @@ def _tree_lda(grid: TreeLdaConfig) -> str:
         (believed, grid.beliefs),
     )
     text = ", ".join(f"{name} of {', '.join(f'{value:g}' for value in values)}" for name, values in tried)
+    held_out = f"validation and {grid.folds} parts of training left out in turn," if grid.folds else "validation"
     control = "; conditions have changed places in the tree by chance, as a control" if grid.shuffle else ""
     return (
         "discriminants of the tree, beside beliefs in its nodes, in closed form on frozen features, the best on "
-        f"validation with features {' or '.join(grid.features)}, {text}{control}"
+        f"{held_out} with features {' or '.join(grid.features)}, {text}{control}"
     )
 
 

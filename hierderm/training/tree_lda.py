@@ -1,12 +1,14 @@
 """Discriminant analysis on a tree: an embedding of frozen features in closed form, in seconds.
 
 Fisher's discriminants ask for directions in which the means of classes lie far apart beside the spread within classes
-(Fisher 1936; Rao 1948). In a tree the spread of the means has a part for each level: of the categories about the grand
-mean, of the conditions about their category's. All parts alike is the flat analysis of the conditions; the first part
-alone is that of the categories; `decay` lets each level count less than the one above. The mean of a condition with few
-pictures is mostly luck, so it is drawn towards its parent's as if it had `strength` more pictures there (empirical
-Bayes: Efron and Morris 1973). Directions are scaled by the square root of their discriminant ratio, so that distances
-keep to what tells classes apart.
+(Fisher 1936; Rao 1948). In a tree the spread of the means has a part for each node: its mean about its parent's. All
+parts alike is the flat analysis of the conditions; those of the categories alone is that of the categories; `decay`
+lets each level count less than the one above. The mean of a condition with few pictures is mostly luck, so it is drawn
+towards its parent's as if it had `strength` more pictures there (empirical Bayes: Efron and Morris 1973).
+
+A picture has a coordinate for each node: how far its features lie in the direction that tells the node from its parent,
+d_node^T W^-1 x with d_node the difference of the means and W the covariance within conditions. This is the space of the
+discriminants with every direction scaled by the root of its discriminant ratio, turned so that axes are nodes.
 
 The same means and covariance give each node of the tree its probability (normal classes that share a covariance: Rao
 1948), that of a category being the sum over its conditions. The roots of these beliefs stand beside the discriminants
@@ -15,19 +17,24 @@ in the embedding, so that pictures are near, too, where the same nodes are likel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cholesky, solve_triangular, svd
+from scipy.linalg import cho_factor, cho_solve
 from scipy.special import log_softmax, softmax
 from sklearn.decomposition import PCA
+from sklearn.model_selection import GroupKFold
 
+from hierderm.config import TreeLdaConfig
+from hierderm.data.cases import CaseTable
 from hierderm.taxonomy import IntArray, Taxonomy
 
 FloatArray = npt.NDArray[np.float64]
-SMALLEST = 1e-8  # of a discriminant ratio, beside the largest
 SCALES = tuple(float(s) for s in np.geomspace(0.05, 5, 29))
 FEWEST = 0.1  # training pictures that a condition without any counts for, when its chance is asked for
 
@@ -36,7 +43,7 @@ FEWEST = 0.1  # training pictures that a condition without any counts for, when 
 class TreeDiscriminants:
     """An embedding of features, shape (n_images, n_features), and the logits of the conditions.
 
-    `weight`: shape (dim, n_features), and `bias`: (dim,), of the discriminants; `condition_weight`: (n_fine,
+    `weight`: shape (n_nodes, n_features), and `bias`: (n_nodes,), of the discriminants; `condition_weight`: (n_fine,
     n_features), and `condition_bias`: (n_fine,), of the logits. `membership`: of conditions in the nodes
     of `n_believed` levels, shape (n_fine, n_nodes), 0 or 1. `belief`: share of the beliefs in the cosine, in [0, 1).
     """
@@ -90,15 +97,30 @@ class TreeLda:
             n_components = min(components, len(standard) - 1)
             reduced = PCA(n_components, svd_solver="randomized", random_state=0).fit(standard)
             standard, self.basis = reduced.transform(standard), reduced.components_.astype(np.float64)
-        standard = standard.astype(np.float64)
+        self._gather(standard.astype(np.float64), self.fine)
+
+    def leaving_out(self, left_out: npt.NDArray[np.bool_]) -> TreeLda:
+        """The analysis of the other images; `left_out` has shape (n_images,).
+
+        How features are standardised and reduced stays, as no label has a part in it.
+        """
+        kept = np.tile(~left_out, self.n_views)
+        other = copy(self)
+        other._gather(self.standard[kept], self.fine[kept])
+        return other
+
+    def _gather(self, standard: FloatArray, fine: IntArray) -> None:
+        """Means, counts and covariance of standardised features, shape (n_images, n_features)."""
+        self.standard, self.fine, self.grand_mean = standard, fine, standard.mean(axis=0)
         self.raw_means, self.counts = [], list[FloatArray]()
-        for level in range(taxonomy.n_levels):
-            means, counts = _means(standard, taxonomy.to_level(self.fine, level), taxonomy.size(level))
+        for level in range(self.taxonomy.n_levels):
+            labels = self.taxonomy.to_level(fine, level)
+            means, counts = _means(standard - self.grand_mean, labels, self.taxonomy.size(level))
             self.raw_means.append(means)
             self.counts.append(counts)
-        deviations = standard - self.raw_means[-1][self.fine]
+        deviations = standard - self.grand_mean - self.raw_means[-1][fine]
         self.within = deviations.T @ deviations / len(standard)
-        self._last: tuple[float, FloatArray] | None = None
+        self._last: tuple[float, list[FloatArray]] | None = None
 
     def fit(self, *, shrinkage: float, decay: float, strength: float, belief: float = 0.0) -> TreeDiscriminants:
         """The discriminants of one setting.
@@ -107,36 +129,29 @@ class TreeLda:
         beside the one above, >= 0: 1 is flat, 0 the top level alone; `strength`: images that a node's parent counts
         for, >= 0; `belief`: share of the beliefs in the cosine, in [0, 1).
         """
-        means, root = self._means_and_scatter(decay, strength)
-        lower = self._root_of_within(shrinkage)
-        # The scatter of the means is root @ root.T and of low rank: its ratios to `within` are the squared singular
-        # values of L^-1 root, where L L^T = within, at a small part of the cost of the eigenvectors of both.
-        left, values, _ = svd(solve_triangular(lower, root, lower=True), full_matrices=False)
-        kept = values**2 > SMALLEST * values[0] ** 2
-        vectors = solve_triangular(lower, left[:, kept], lower=True, trans="T")
-        projection = (vectors * values[kept]).T  # (dim, n_features), largest ratio first
-        whitened = solve_triangular(lower, means.T, lower=True)
-        conditions = solve_triangular(lower, whitened, lower=True, trans="T").T
+        means, _ = self._drawn(self.raw_means, decay, strength)
+        solved, directions = self._drawn(self._beside_spread(shrinkage), decay, strength)
         chances = np.log(np.maximum(self.counts[-1][:, 0] / self.n_views, FEWEST) * self.n_views / len(self.fine))
-        weight, condition_weight = self._on_raw_features(projection), self._on_raw_features(conditions)
+        weight, condition_weight = self._on_raw_features(directions), self._on_raw_features(solved)
         return TreeDiscriminants(
             weight,
-            -weight @ self.centre,
+            -weight @ self.centre - directions @ self.grand_mean,
             condition_weight,
-            chances - (whitened**2).sum(axis=0) / 2 - condition_weight @ self.centre,
+            chances - (means * solved).sum(axis=1) / 2 - condition_weight @ self.centre - solved @ self.grand_mean,
             np.concatenate([self._membership(level) for level in self.believed], axis=1),
             len(self.believed),
             belief,
         )
 
-    def _root_of_within(self, shrinkage: float) -> FloatArray:
-        """L with L L^T the shrunk covariance within conditions; the last one is kept, as settings often share it."""
+    def _beside_spread(self, shrinkage: float) -> list[FloatArray]:
+        """W^-1 times the means of each level, W the shrunk covariance; the last is kept, as settings often share it."""
         if self._last is None or self._last[0] != shrinkage:
             n_features = len(self.within)
             sphere = np.trace(self.within) / n_features
             within = (1 - shrinkage) * self.within
             within[np.diag_indices(n_features)] += (shrinkage + 1e-9) * sphere  # features may depend on each other
-            self._last = shrinkage, cholesky(within, lower=True)
+            factor = cho_factor(within, lower=True, overwrite_a=True)
+            self._last = shrinkage, [cho_solve(factor, means.T).T for means in self.raw_means]
         return self._last[1]
 
     def _on_raw_features(self, weight: FloatArray) -> FloatArray:
@@ -146,21 +161,23 @@ class TreeLda:
     def _membership(self, level: int) -> FloatArray:
         return np.eye(self.taxonomy.size(level))[self.taxonomy.ancestors[:, level]]
 
-    def _means_and_scatter(self, decay: float, strength: float) -> tuple[FloatArray, FloatArray]:
-        """Means of the conditions, drawn to their parents level by level, and a root of the scatter of all means.
+    def _drawn(self, raw: list[FloatArray], decay: float, strength: float) -> tuple[FloatArray, FloatArray]:
+        """Means of the conditions, drawn to their parents level by level, and the parts of all nodes.
 
-        The root has a column for each node: its mean less its parent's, times the root of its weight.
+        A node's part is its mean less its parent's, times the root of its weight. Both are linear in the means of the
+        levels, `raw`, and are made of W^-1 times these alike.
         """
-        above = np.zeros((1, len(self.within)))  # the grand mean: features are centred
-        columns = []
-        for level, (raw, counts) in enumerate(zip(self.raw_means, self.counts, strict=True)):
+        above = np.zeros((1, raw[0].shape[1]))  # the grand mean: features are centred
+        parts = []
+        for level, (means, counts) in enumerate(zip(raw, self.counts, strict=True)):
             parents = np.array([max(node.parent, 0) for node in self.taxonomy.levels[level]])
             drawn = strength * self.n_views if level else 0.0  # the grand mean is no prior for a category
             total = counts + drawn
-            means = np.divide(counts * raw + drawn * above[parents], total, out=above[parents].copy(), where=total > 0)
-            columns.append((means - above[parents]) * np.sqrt(decay**level * counts / len(self.fine)))
-            above = means
-        return above, np.concatenate(columns).T
+            known = total > 0
+            own = np.divide(counts * means + drawn * above[parents], total, out=above[parents].copy(), where=known)
+            parts.append((own - above[parents]) * np.sqrt(decay**level * counts / len(self.fine)))
+            above = own
+        return above, np.concatenate(parts)
 
 
 def _means(standard: FloatArray, labels: IntArray, n_labels: int) -> tuple[FloatArray, FloatArray]:
@@ -169,6 +186,48 @@ def _means(standard: FloatArray, labels: IntArray, n_labels: int) -> tuple[Float
     sums = np.zeros((n_labels, standard.shape[1]))
     np.add.at(sums, labels, standard)
     return sums / np.maximum(counts, 1), counts
+
+
+class Held(NamedTuple):
+    """Features of images, shape (n_images, n_features), and their cases."""
+
+    features: npt.NDArray[np.floating]
+    table: CaseTable
+
+
+def every_setting(
+    whole: TreeLda,
+    grid: TreeLdaConfig,
+    train: Held,
+    validation: Held,
+    score: Callable[[FloatArray, CaseTable], dict[str, float]],
+    monitor: str,
+) -> Iterator[tuple[dict[str, float], TreeDiscriminants]]:
+    """Each setting of the grid with its figures, and the analysis of all training images by it.
+
+    The figures are the setting, the `score` on validation, and as "held_out" the mean of `score`'s `monitor` over
+    images that were not learnt from: those of validation and, with `grid.folds`, of each part of the training cases in
+    turn, embedded by the analysis of the others. The setting with the largest is the one to take.
+    """
+    held_out = [(whole, validation)]
+    n_folds = min(grid.folds, len(np.unique(train.table.case_ids)))
+    if n_folds > 1:
+        folds = GroupKFold(n_folds, shuffle=True, random_state=0).split(train.features, groups=train.table.case_ids)
+        for _, rows in folds:
+            left_out = np.isin(np.arange(len(train.table)), rows)
+            held_out.append((whole.leaving_out(left_out), Held(train.features[left_out], train.table.select(left_out))))
+    sizes = [len(held.table) for _, held in held_out]
+    for shrinkage, decay, strength in itertools.product(grid.shrinkages, grid.decays, grid.strengths):
+        setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
+        found = [lda.fit(**setting) for lda, _ in held_out]
+        for belief in grid.beliefs:
+            believing = [replace(analysis, belief=belief) for analysis in found]
+            scores = [
+                score(analysis.embed(held.features), held.table)
+                for analysis, (_, held) in zip(believing, held_out, strict=True)
+            ]
+            mean = float(np.average([figures[monitor] for figures in scores], weights=sizes))
+            yield {**setting, "belief": belief, **scores[0], "held_out": mean}, believing[0]
 
 
 def best_scale(logits: FloatArray, fine: IntArray) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.linalg import eigh
@@ -7,8 +9,10 @@ from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
+from hierderm.config import TreeLdaConfig
+from hierderm.data.cases import CaseTable
 from hierderm.taxonomy import IntArray, Taxonomy, taxonomy_from_paths
-from hierderm.training.tree_lda import TreeDiscriminants, TreeLda, best_scale
+from hierderm.training.tree_lda import Held, TreeDiscriminants, TreeLda, best_scale, every_setting
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
 RNG = np.random.default_rng(0)
@@ -34,10 +38,10 @@ def test_flat_is_fishers_analysis_of_the_conditions_and_zero_that_of_the_categor
     features, fine = drawn(360)
     flat = fit_tree_lda(features, fine, TREE, shrinkage=0, decay=1, strength=0)
     expected = LinearDiscriminantAnalysis(solver="eigen").fit(features, fine).scalings_[:, :8].T
-    assert flat.weight.shape == (8, 12)
+    assert flat.weight.shape == (12, 12)  # a row for each node, of which 8 directions are independent
     assert same_directions(flat.weight, expected) == pytest.approx(1, abs=1e-6)
     coarse = fit_tree_lda(features, fine, TREE, shrinkage=0, decay=0, strength=0)
-    assert coarse.weight.shape == (2, 12)
+    assert np.linalg.matrix_rank(coarse.weight) == 2 and not coarse.weight[3:].any()
 
 
 def test_the_embedding_does_not_depend_on_scale_and_origin_of_the_features() -> None:
@@ -132,7 +136,7 @@ def test_more_features_than_images_and_dependent_features() -> None:
     rng = np.random.default_rng(0)
     features, fine = rng.normal(size=(27, 40)), np.arange(27) % 9
     found = fit_tree_lda(np.hstack([features, features]), fine, TREE, shrinkage=0.0, decay=0.5, strength=1)
-    assert np.isfinite(found.weight).all() and found.weight.shape[0] <= 8
+    assert np.isfinite(found.weight).all() and np.isfinite(found.embed(np.hstack([features, features]))).all()
 
 
 def test_the_scale_follows_how_sure_one_may_be() -> None:
@@ -204,3 +208,91 @@ def test_more_features_than_components_and_few_images() -> None:
     wide = np.hstack([features, np.random.default_rng(0).normal(size=(27, 60))])
     found = TreeLda(wide, fine, TREE, components=50).fit(shrinkage=0.1, decay=1, strength=1)
     assert found.weight.shape[1] == 72 and np.isfinite(found.embed(wide)).all()
+
+
+@pytest.mark.parametrize(("n_views", "components"), [(1, 2048), (2, 2048), (1, 13)])
+def test_an_analysis_that_leaves_out_is_that_of_the_others(n_views: int, components: int) -> None:
+    """Without shrinkage neither standardisation nor a change of basis has a part in the result."""
+    features, fine = drawn(180)
+    if components == 13:  # all that the features have
+        features = features @ np.random.default_rng(0).normal(size=(12, 40))
+    left_out = np.arange(180) % 4 == 0
+    setting = {"shrinkage": 0.0, "decay": 0.5, "strength": 2.0, "belief": 0.2}
+    views = np.tile(features, (n_views, 1)) + 0.1 * np.random.default_rng(1).normal(size=(n_views * 180, 1))
+    whole = TreeLda(views, fine, TREE, n_views=n_views, components=components)
+    before = whole.fit(**setting).embed(features)
+    found = whole.leaving_out(left_out).fit(**setting)
+    others = TreeLda(views[np.tile(~left_out, n_views)], fine[~left_out], TREE, n_views=n_views, components=components)
+    expected = others.fit(**setting)
+    ours, theirs = found.embed(features), expected.embed(features)
+    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-4)
+    np.testing.assert_allclose(chances(found, features), chances(expected, features), atol=1e-4)
+    np.testing.assert_array_equal(whole.fit(**setting).embed(features), before)  # the whole one has not changed
+
+
+def held(toy: CaseTable, split: str) -> Held:
+    table = toy.select(np.flatnonzero(np.arange(len(toy)) % 3 == ("train", "validation").index(split)))
+    centres = np.random.default_rng(0).normal(size=(toy.taxonomy.size(-1), 12))
+    return Held(centres[table.fine] + np.random.default_rng(1).normal(size=(len(table), 12)), table)
+
+
+def test_every_setting_is_judged_by_what_it_has_not_seen(toy: CaseTable) -> None:
+    grid = TreeLdaConfig(shrinkages=(0.1, 0.5), decays=(1.0,), strengths=(2.0,), beliefs=(0.0, 0.2), folds=4)
+    train, validation = held(toy, "train"), held(toy, "validation")
+    asked: list[tuple[str, ...]] = []
+
+    def score(embeddings: np.ndarray, table: CaseTable) -> dict[str, float]:
+        assert len(embeddings) == len(table)
+        asked.append(tuple(table.frame["image_id"]))
+        return {"figure": float(len(asked))}
+
+    whole = TreeLda(train.features, train.table.fine, toy.taxonomy)
+    settings = list(every_setting(whole, grid, train, validation, score, "figure"))
+    assert [(row["shrinkage"], row["belief"]) for row, _ in settings] == [
+        (0.1, 0.0),
+        (0.1, 0.2),
+        (0.5, 0.0),
+        (0.5, 0.2),
+    ]
+    of_one = asked[:5]  # of a setting: validation, then the four parts
+    assert asked == of_one * 4
+    assert of_one[0] == tuple(validation.table.frame["image_id"])
+    assert sorted(itertools.chain(*of_one[1:])) == sorted(train.table.frame["image_id"])
+    case_of = dict(zip(train.table.frame["image_id"], train.table.case_ids, strict=True))
+    cases = [{case_of[image] for image in part} for part in of_one[1:]]
+    assert sum(map(len, cases)) == len(set.union(*cases))  # no case in two parts
+    row, found = settings[0]
+    assert row["figure"] == 1 and row["held_out"] == pytest.approx(np.average(range(1, 6), weights=[*map(len, of_one)]))
+    expected = whole.fit(shrinkage=0.1, decay=1.0, strength=2.0)
+    np.testing.assert_array_equal(found.embed(train.features), expected.embed(train.features))
+
+
+def test_a_part_is_embedded_by_the_analysis_of_the_others(toy: CaseTable) -> None:
+    grid = TreeLdaConfig(shrinkages=(0.1,), decays=(1.0,), strengths=(2.0,), beliefs=(0.2,), folds=3)
+    train, validation = held(toy, "train"), held(toy, "validation")
+    whole = TreeLda(train.features, train.table.fine, toy.taxonomy)
+    embedded: list[np.ndarray] = []
+    tables: list[CaseTable] = []
+
+    def score(embeddings: np.ndarray, table: CaseTable) -> dict[str, float]:
+        embedded.append(embeddings)
+        tables.append(table)
+        return {"figure": 0.0}
+
+    list(every_setting(whole, grid, train, validation, score, "figure"))
+    for embeddings, table in zip(embedded[1:], tables[1:], strict=True):
+        left_out = np.isin(train.table.frame["image_id"], table.frame["image_id"])
+        others = whole.leaving_out(left_out).fit(shrinkage=0.1, decay=1.0, strength=2.0, belief=0.2)
+        np.testing.assert_allclose(embeddings, others.embed(train.features[left_out]))
+
+
+def test_without_folds_validation_alone_chooses(toy: CaseTable) -> None:
+    train, validation = held(toy, "train"), held(toy, "validation")
+    whole = TreeLda(train.features, train.table.fine, toy.taxonomy)
+    grid = TreeLdaConfig(shrinkages=(0.1,), decays=(1.0,), strengths=(2.0,), beliefs=(0.2,), folds=0)
+
+    def score(embeddings: np.ndarray, table: CaseTable) -> dict[str, float]:
+        return {"figure": float(len(table))}
+
+    ((row, _),) = every_setting(whole, grid, train, validation, score, "figure")
+    assert row["held_out"] == row["figure"] == len(validation.table)

@@ -1,0 +1,95 @@
+# The question: an index holds training pictures, which the discriminants have seen with their labels. Would it serve
+# better with each of them embedded by an analysis that has not seen its case?
+# Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
+#          python experiments/out_of_fold.py runs/tree --out out_of_fold.json
+# Test pictures query training pictures, once embedded as an index has them, once by ten analyses that leave out a tenth
+# of the cases each and are turned into the whole one's coordinates (Procrustes, on the pictures they have seen).
+# 5 folds; two minutes on one core; figures of the last run are in experiments/README.md, section 10.
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.linalg import orthogonal_procrustes
+from sklearn.model_selection import GroupKFold
+
+from hierderm import columns as c
+from hierderm.config import load_config
+from hierderm.data.cases import CaseTable, read_cases
+from hierderm.embeddings import unit_length
+from hierderm.evaluate.ranking import Labelled
+from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.model.backbone import load_backbone
+from hierderm.pipeline import cached_features
+from hierderm.taxonomy_file import read_taxonomy
+from hierderm.training.tree_lda import TreeDiscriminants, TreeLda
+
+FIGURES = ("recall_at_1", "precision_at_10", "knn_accuracy")
+FloatArray = npt.NDArray[np.float64]
+
+
+def fitted(features: FloatArray, table: CaseTable, setting: dict[str, float]) -> TreeDiscriminants:
+    return TreeLda(features, table.fine, table.taxonomy).fit(**setting)
+
+
+def left_out(features: FloatArray, table: CaseTable, setting: dict[str, float], whole: FloatArray) -> FloatArray:
+    """Each picture embedded by an analysis without its case, in the coordinates of `whole`."""
+    result = np.zeros_like(whole)
+    folds = GroupKFold(10, shuffle=True, random_state=0)
+    for seen, unseen in folds.split(features, groups=table.case_ids):
+        found = fitted(features[seen], table.select(seen), setting)
+        embedded = found.embed(features)
+        missing = whole.shape[1] - embedded.shape[1]  # a condition may be gone: fewer directions
+        embedded = np.pad(embedded, ((0, 0), (missing, 0)))
+        turn, _ = orthogonal_procrustes(embedded[seen], whole[seen])
+        result[unseen] = embedded[unseen] @ turn
+    return unit_length(result).astype(np.float64)
+
+
+def scores(queries: FloatArray, asked: CaseTable, gallery: FloatArray, held: CaseTable) -> dict[str, float]:
+    def labelled(embeddings: FloatArray, table: CaseTable) -> Labelled:
+        return Labelled(embeddings, table.taxonomy.ancestors[table.fine].T, table.case_ids)
+
+    found = retrieval_scores(labelled(queries, asked), labelled(gallery, held))
+    ends = {"coarse": found.levels[0], "fine": found.levels[-1]}
+    return {f"{name} {key}": float(np.nanmean(ends[name].values[key])) for name in ends for key in FIGURES}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path, help="of `hierderm compare experiments/tree.toml`")
+    parser.add_argument("--out", type=Path, default=Path("out_of_fold.json"))
+    options = parser.parse_args()
+    config = load_config(Path(__file__).parent / "tree.toml")
+    backbone = load_backbone(config.backbone)
+    rows: dict[str, list[dict[str, float]]] = {"as an index has them": [], "out of fold": []}
+    sizes = []
+    for folder in sorted(options.folder.glob("fold-*")):
+        table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
+        features = cached_features(config, backbone, table, folder)
+        history = pd.read_csv(folder / "models" / "hierarchical" / "history.csv")
+        history = history[history["features"] == "layers"]
+        best = history.sort_values("held_out", kind="stable").to_dict("records")[-1]
+        setting = {key: float(best[key]) for key in ("shrinkage", "decay", "strength", "belief")}
+        train, test = table.part(c.TRAIN), table.part(c.TEST)
+        of_train, of_test = (features[table.splits == split] for split in (c.TRAIN, c.TEST))
+        found = fitted(of_train, train, setting)
+        whole, queries = found.embed(of_train), found.embed(of_test)
+        rows["as an index has them"].append(scores(queries, test, whole, train))
+        rows["out of fold"].append(scores(queries, test, left_out(of_train, train, setting, whole), train))
+        sizes.append(len(test))
+    result = {
+        name: {key: float(np.average([row[key] for row in of_folds], weights=sizes)) for key in of_folds[0]}
+        for name, of_folds in rows.items()
+    }
+    options.out.write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
