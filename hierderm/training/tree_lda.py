@@ -61,7 +61,7 @@ class TreeDiscriminants:
         return np.asarray(features @ self.condition_weight.T + self.condition_bias)
 
     def embed(self, features: npt.NDArray[np.floating]) -> FloatArray:
-        """Unit-length embeddings, shape (n_images, dim + n_nodes): see `hierderm.model.heads.DiscriminantNeck`."""
+        """Unit-length embeddings, discriminants then beliefs: see `hierderm.model.heads.DiscriminantNeck`."""
         discriminants = np.sqrt(1 - self.belief) * _unit(features @ self.weight.T + self.bias)
         beliefs = np.sqrt(self.belief / self.n_believed * (softmax(self.logits(features), axis=1) @ self.membership))
         return np.concatenate([discriminants, beliefs], axis=1)
