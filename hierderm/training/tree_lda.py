@@ -97,7 +97,8 @@ class TreeLda:
             n_components = min(components, len(standard) - 1)
             reduced = PCA(n_components, svd_solver="randomized", random_state=0).fit(standard)
             standard, self.basis = reduced.transform(standard), reduced.components_.astype(np.float64)
-        self._gather(standard.astype(np.float64), self.fine)
+        self.standard = standard.astype(np.float64)
+        self._gather(self.standard, self.fine)
 
     def leaving_out(self, left_out: npt.NDArray[np.bool_]) -> TreeLda:
         """The analysis of the other images; `left_out` has shape (n_images,).
@@ -105,13 +106,13 @@ class TreeLda:
         How features are standardised and reduced stays, as no label has a part in it.
         """
         kept = np.tile(~left_out, self.n_views)
-        other = copy(self)
+        other = copy(self)  # shares the features: the parts of a cross-validation need not hold them once each
         other._gather(self.standard[kept], self.fine[kept])
         return other
 
     def _gather(self, standard: FloatArray, fine: IntArray) -> None:
         """Means, counts and covariance of standardised features, shape (n_images, n_features)."""
-        self.standard, self.fine, self.grand_mean = standard, fine, standard.mean(axis=0)
+        self.fine, self.grand_mean = fine, standard.mean(axis=0)
         self.raw_means, self.counts = [], list[FloatArray]()
         for level in range(self.taxonomy.n_levels):
             labels = self.taxonomy.to_level(fine, level)
