@@ -2,10 +2,10 @@
 # what was found hold on another tree, with every second category dropped?
 # Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
 #          python experiments/scarce.py runs/tree --out scarce.json
-# Part 1 sorts the test pictures of that comparison by the training pictures of their condition. Part 2 leaves a fifth
-# of the conditions out of training and validation, fits each analysis anew and looks at these strangers alone.
-# Part 3 does the same without every second category. Seed 0 in parts 2 and 3.
-# 5 folds; ten minutes on one core; figures of the last run are in experiments/README.md, section 8.
+# Part 1 sorts the test pictures of that comparison by the training pictures of their condition. Part 2 leaves two
+# training pictures to a fifth of the conditions, or none (strangers), and nothing in validation, fits each analysis
+# anew and looks at these conditions alone. Part 3 does the same without every second category. Seed 0 in both.
+# 5 folds; fifteen minutes on one core; figures of the last run are in experiments/README.md, section 8.
 
 from __future__ import annotations
 
@@ -141,13 +141,17 @@ def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
     return result
 
 
-def strangers(folds: list[Analysis]) -> dict[str, Any]:
-    """Each condition is a stranger once: no picture of it is seen in training or in validation."""
+def reduced(folds: list[Analysis], kept: int) -> dict[str, Any]:
+    """Each condition is rare once: training sees at most `kept` of its pictures, validation none."""
     parts, cases = [], []
     for number, fold in enumerate(folds):
-        unknown = np.arange(fold.table.taxonomy.size(-1)) % len(folds) == number
-        of_train, of_validation, of_test = (unknown[fold.table.part(split).fine] for split in c.SPLITS)
-        found = fold.values(~of_train, ~of_validation, np.ones(len(of_test), dtype=bool))
+        rare = np.arange(fold.table.taxonomy.size(-1)) % len(folds) == number
+        fine = [fold.table.part(split).fine for split in c.SPLITS]
+        order = np.random.default_rng(0).permutation(len(fine[0]))
+        nth = np.empty(len(order), dtype=np.int64)
+        nth[order] = pd.Series(fine[0][order]).groupby(fine[0][order]).cumcount()
+        of_validation, of_test = rare[fine[1]], rare[fine[2]]
+        found = fold.values(~rare[fine[0]] | (nth < kept), ~of_validation, np.ones(len(of_test), dtype=bool))
         parts.append({name: frame[of_test] for name, frame in found.items()})
         cases.append(fold.table.part(c.TEST).case_ids[of_test])
     return summary(_pooled(parts), np.concatenate(cases))
@@ -182,7 +186,8 @@ def main() -> None:
     fitted = analyses(folds)
     result = {
         "by training pictures": by_training_pictures(folds),
-        "strangers": strangers(fitted),
+        "reduced to 2": reduced(fitted, 2),
+        "strangers": reduced(fitted, 0),
         "another tree": other_tree(fitted),
     }
     options.out.write_text(json.dumps(result, indent=1))

@@ -44,8 +44,7 @@ def losses(content: Any) -> list[str]:
 
 
 def scarce(content: Any) -> list[str]:
-    groups = {**content["by training pictures"], "strangers": content["strangers"]}
-    groups["another tree"] = content["another tree"]
+    groups = {**content.pop("by training pictures"), **content}
     figures = {"coarse_map_at_r": "coarse MAP@R", "fine_map_at_r": "fine MAP@R", "h_ap": "H-AP", "height": "height ↓"}
     titles = [*figures.values(), *(f"less it: {title}" for title in figures.values())]
     lines = [f"| training pictures | images | model | {' | '.join(titles)} |", "|---" * 11 + "|"]

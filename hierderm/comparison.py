@@ -17,7 +17,7 @@ from hierderm.data.cases import CaseTable
 from hierderm.data.splits import SplitReport
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
 from hierderm.errors import ConfigError
-from hierderm.evaluate.combine import combine_folds, combine_seeds
+from hierderm.evaluate.combine import combine_folds, combine_repeats, combine_seeds
 from hierderm.evaluate.metrics import HEADLINES
 from hierderm.evaluate.summary import Evaluation
 from hierderm.files import write_json
@@ -42,10 +42,11 @@ from hierderm.taxonomy_file import write_taxonomy
 
 @dataclass(frozen=True)
 class Fold:
-    """One division of the cases, with the folder of all that is made on it."""
+    """One division of the cases, with the folder of all that is made on it. `features`: where all folds keep theirs."""
 
     config: Config
     folder: Path
+    features: Path
     table: CaseTable
     split_report: SplitReport | None
 
@@ -53,8 +54,9 @@ class Fold:
 def compare(config: Config, folder: Path, say: Say = silent) -> Path:
     """Train and evaluate every model of `config.models` and write the report; returns `report.html`.
 
-    On one split, or with `protocol.every_fold` on each fold of a k-fold split; with `protocol.seeds` each model that is
-    trained is trained as many times. Finished parts are kept in `folder` and not done again.
+    On one split, or with `protocol.every_fold` on each fold of a k-fold split, of `protocol.repeats` such splits; with
+    `protocol.seeds` each model that is trained is trained as many times. Finished parts are kept in `folder` and not
+    done again.
     """
     from hierderm.report.build import write_report
 
@@ -64,22 +66,31 @@ def compare(config: Config, folder: Path, say: Say = silent) -> Path:
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.families; add it.")
     for entry in config.models:
         own_config(config, entry)  # faults show before anything runs
-    folds = _folds(config, folder, say)
-    rows = [_row_over_folds(folds, entry, say) for entry in config.models]
+    divisions = _divisions(config, folder, say)
+    rows = [_row_over_divisions(divisions, entry, say) for entry in config.models]
     say("Writing the report ...")
-    first = folds[0]
+    first = divisions[0][0]
     return write_report(config, first.table, first.split_report, rows, folder, environment())
 
 
-def _folds(config: Config, folder: Path, say: Say) -> list[Fold]:
+def _divisions(config: Config, folder: Path, say: Say) -> list[list[Fold]]:
+    """The folds of each repeat; the one split alone without `protocol.every_fold`."""
     if not config.protocol.every_fold:
-        return [Fold(config, folder, *prepare_cases(config, folder, say))]
+        return [[Fold(config, folder, folder, *prepare_cases(config, folder, say))]]
+    return [_folds(config, repeat, folder, say) for repeat in range(config.protocol.repeats)]
+
+
+def _folds(config: Config, repeat: int, folder: Path, say: Say) -> list[Fold]:
+    seeds = {
+        "split.seed": config.split.seed + repeat,
+        "training.seed": config.training.seed + repeat * config.protocol.seeds,
+    }
     folds = []
     for number in range(config.split.folds):
-        say(f"Fold {number + 1} of {config.split.folds}:")
-        settings = {"split.fold": number, "split.reuse": False, "evaluation.seed": config.evaluation.seed + number}
-        own, place = with_overrides(config, settings), folder / f"fold-{number}"
-        folds.append(Fold(own, place, *prepare_cases(own, place, say)))
+        name = f"fold-{number}" if repeat == 0 else f"fold-{number}@{repeat}"
+        say(f"Fold {number + 1} of {config.split.folds}{f', repeat {repeat + 1}' if repeat else ''}:")
+        own = with_overrides(config, {**seeds, "split.fold": number, "split.reuse": False})
+        folds.append(Fold(own, folder / name, folder, *prepare_cases(own, folder / name, say)))
     return folds
 
 
@@ -95,20 +106,23 @@ def own_config(config: Config, entry: ModelEntry) -> Config:
     return with_overrides(config, settings, source=f"model '{entry.name}'")
 
 
-def _row_over_folds(folds: Sequence[Fold], entry: ModelEntry, say: Say) -> Row:
-    """All folds and seeds of one model as one row; its pictures and its history are those of the first."""
-    confidence = folds[0].config.evaluation.confidence
-    of_folds, seconds = [], 0.0
-    first: Row | None = None
-    for fold in folds:
-        rows = [_row(fold, entry, seed, say) for seed in range(_n_seeds(fold.config, entry))]
-        first = first or rows[0]
-        seconds += sum(row.seconds for row in rows)
-        seeds = [row.evaluation for row in rows]
-        of_folds.append(combine_seeds(seeds, confidence, fold.config.evaluation.seed))
+def _row_over_divisions(divisions: Sequence[Sequence[Fold]], entry: ModelEntry, say: Say) -> Row:
+    """All repeats, folds and seeds of one model as one row; its pictures and its history are those of the first."""
+    config = divisions[0][0].config
+    confidence, luck = config.evaluation.confidence, config.evaluation.seed
+    first: Row | None = None  # the others' embeddings are let go
+    repeats, seconds = [], []
+    for folds in divisions:
+        of_folds = []
+        for number, fold in enumerate(folds):
+            rows = [_row(fold, entry, seed, say) for seed in range(_n_seeds(config, entry))]
+            first = first or rows[0]
+            seconds += [row.seconds for row in rows]
+            of_folds.append(combine_seeds([row.evaluation for row in rows], confidence, luck + number))
+        repeats.append(combine_folds(of_folds, confidence))
     assert first is not None
-    n_runs = len(folds) * _n_seeds(folds[0].config, entry)
-    return replace(first, evaluation=combine_folds(of_folds, confidence), seconds=seconds / n_runs, n_runs=n_runs)
+    evaluation = combine_repeats(repeats, confidence, luck)
+    return replace(first, evaluation=evaluation, seconds=float(np.mean(seconds)), n_runs=len(seconds))
 
 
 def _n_seeds(config: Config, entry: ModelEntry) -> int:
@@ -124,13 +138,13 @@ def _row(fold: Fold, entry: ModelEntry, seed: int, say: Say) -> Row:
     history, seconds, setting = None, 0.0, ""
     if entry.method == "train":
         say(f"{title}: training ...")
-        run = train_run(own, table, run_folder, say, features=fold.folder)
+        run = train_run(own, table, run_folder, say, features=fold.features)
         history, seconds = run.history, run.seconds
         embedded = _saved(run_folder / "embeddings", lambda: _embed(own, run, entry.name, fold))
     else:
         say(f"{title}: {entry.method.replace('_', ' ')} on frozen features ...")
         claim_folder(own, table, run_folder)
-        embedded = _saved(run_folder / "embeddings", lambda: _frozen_baseline(own, entry, table, fold.folder))
+        embedded = _saved(run_folder / "embeddings", lambda: _frozen_baseline(own, entry, fold))
         finished = json.loads((run_folder / "finished.json").read_text())
         seconds, setting = finished["seconds"], finished["setting"]
     say(f"{title}: evaluating ...")
@@ -145,7 +159,7 @@ def _row(fold: Fold, entry: ModelEntry, seed: int, say: Say) -> Row:
 def _embed(config: Config, run: Trained, name: str, fold: Fold) -> EmbeddingTable:
     features = None
     if is_frozen(config):
-        features = cached_features(config, run.network.backbone, fold.table, fold.folder)
+        features = cached_features(config, run.network.backbone, fold.table, fold.features)
     return embed_run(run, fold.table, name=name, features=features)
 
 
@@ -156,15 +170,15 @@ def _saved(folder: Path, make: Callable[[], EmbeddingTable]) -> EmbeddingTable:
     return EmbeddingTable.load(folder)
 
 
-def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder: Path) -> EmbeddingTable:
+def _frozen_baseline(config: Config, entry: ModelEntry, fold: Fold) -> EmbeddingTable:
     from hierderm.model.backbone import load_backbone
     from hierderm.training.probes import Probe, fit_probe
 
     start = time.monotonic()
     if entry.method == "vanilla":
         config = with_overrides(config, {"backbone.features": "output"})
-    backbone = load_backbone(config.backbone)
-    features = cached_features(config, backbone, table, folder)
+    backbone, table = load_backbone(config.backbone), fold.table
+    features = cached_features(config, backbone, table, fold.features)
     provenance = Provenance(
         model=entry.name,
         preprocessing_hash=backbone.preprocessing.hash,
@@ -174,7 +188,7 @@ def _frozen_baseline(config: Config, entry: ModelEntry, table: CaseTable, folder
 
     def finish(setting: str) -> None:
         seconds = round(time.monotonic() - start, 1)
-        write_json(folder / "models" / entry.name / "finished.json", {"seconds": seconds, "setting": setting})
+        write_json(fold.folder / "models" / entry.name / "finished.json", {"seconds": seconds, "setting": setting})
 
     if entry.method == "vanilla":
         finish("")
@@ -204,7 +218,7 @@ def inflation(config: Config, folder: Path, say: Say = silent) -> list[dict[str,
     look-alikes are not kept together. The last has other test pictures, so its difference is not paired.
     """
     entries = config.models or (ModelEntry(name=config.name),)
-    honest = Fold(config, folder / "by-case", *prepare_cases(config, folder / "by-case", say))
+    honest = Fold(config, folder / "by-case", folder / "by-case", *prepare_cases(config, folder / "by-case", say))
     careless = _split_by_image(config, honest.table, folder, say)
     rows = []
     for entry in entries:
@@ -240,7 +254,7 @@ def _split_by_image(config: Config, table: CaseTable, folder: Path, say: Say) ->
         "split.near_duplicates": -1,
     }
     own = with_overrides(config, settings)
-    return Fold(own, folder / "by-image", *prepare_cases(own, folder / "by-image", say))
+    return Fold(own, folder / "by-image", folder / "by-image", *prepare_cases(own, folder / "by-image", say))
 
 
 def _every_image_a_case(table: CaseTable) -> CaseTable:

@@ -183,7 +183,8 @@ class TrainingConfig:
     weight_decay: Annotated[float, Field(ge=0), _doc("AdamW weight decay")] = 0.05
     warmup: Annotated[Fraction, _doc("share of the steps in which the learning rate rises")] = 0.1
     monitor: Annotated[
-        Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"], _doc("validation metric that chooses the epoch")
+        Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"],
+        _doc("validation metric that chooses epoch or setting; the mean is geometric: both levels count by what share"),
     ] = "mean_map_at_r"
     patience: Annotated[Positive, _doc("epochs without improvement before training stops")] = 8
     precision: Annotated[
@@ -216,15 +217,15 @@ class TreeLdaConfig:
         tuple[NotNegativeFloat, ...],
         Field(min_length=1),
         _doc("weight of each level beside the one above: 1 is flat, 0 the top level alone"),
-    ] = (1.0, 0.7, 0.4)
+    ] = (1.0,)
     strengths: Annotated[
         tuple[NotNegativeFloat, ...], Field(min_length=1), _doc("pictures that a condition's parent counts for")
-    ] = (0.0, 3.0)
+    ] = (3.0, 10.0)
     beliefs: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], ...],
         Field(min_length=1),
         _doc("share of the cosine that is left to the probabilities of nodes"),
-    ] = (0.0, 0.1, 0.2)
+    ] = (0.1, 0.2, 0.4, 0.8)
     belief_levels: Annotated[
         tuple[str, ...], _doc("levels whose nodes' probabilities stand in the embedding; none named: all")
     ] = ()
@@ -269,6 +270,9 @@ class ProtocolConfig:
 
     seeds: Annotated[Positive, _doc("trainings of each model, from training.seed upwards; their mean is shown")] = 1
     every_fold: Annotated[bool, _doc("train and test on each fold of split.folds instead of one split")] = False
+    repeats: Annotated[
+        Positive, _doc("every_fold: divisions into folds, with split.seed and training.seed one up in each; their mean")
+    ] = 1
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -308,6 +312,8 @@ class Config:
             raise ValueError(f"the names of models must differ, got {names}")
         if self.protocol.every_fold and not self.split.folds:
             raise ValueError("protocol.every_fold needs split.folds of at least 2, e.g. 5")
+        if self.protocol.repeats > 1 and not self.protocol.every_fold:
+            raise ValueError("protocol.repeats divides the cases anew for every fold: set protocol.every_fold = true")
         if self.focus and self.models and self.focus not in names:
             raise ValueError(f"focus must be one of the models {names}, got '{self.focus}'")
 

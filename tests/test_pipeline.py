@@ -114,7 +114,7 @@ def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config
     config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
     table, _ = prepare_cases(config, tmp_path)
     run = train_run(config, table, tmp_path)
-    assert len(run.history) == 3 * 3 * 2 * 3
+    assert len(run.history) == 3 * 1 * 2 * 4
     assert run.history["held_out"].iloc[run.chosen] == run.history["held_out"].max()
     embedded = embed_run(run, table, name="run")
     assert embedded.probabilities is not None

@@ -102,7 +102,7 @@ def _subjects(
 def _evaluate(task: Task, subjects: Sequence[Sequence[Subject]], config: EvaluationConfig) -> Evaluation:
     of_folds = []
     for fold, seeds in enumerate(subjects):
-        draws = case_draws(seeds[0].test.case_ids, config.bootstrap_rounds, config.seed + fold)
+        draws = case_draws(seeds[0].test.case_ids, config.bootstrap_rounds, config.seed, seeds[0].every_case)
         every = [with_intervals(subject, task.figures(subject), draws) for subject in seeds]
         of_folds.append(combine_seeds(every, config.confidence, config.seed + fold))
     return combine_folds(of_folds, config.confidence)

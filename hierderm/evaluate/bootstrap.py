@@ -13,10 +13,17 @@ FloatArray = npt.NDArray[np.float64]
 BLOCK = 64  # rounds at a time: memory grows with the images, not with images times rounds
 
 
-def case_draws(case_ids: npt.NDArray[np.str_], n_rounds: int, seed: int) -> npt.NDArray[np.uint16]:
-    """How often each image counts in each round, shape (n_rounds, n_images): its case is drawn with replacement."""
-    _, cases = np.unique(case_ids, return_inverse=True)
-    n_cases = int(cases.max()) + 1
+def case_draws(
+    case_ids: npt.NDArray[np.str_], n_rounds: int, seed: int, among: npt.NDArray[np.str_] | None = None
+) -> npt.NDArray[np.uint16]:
+    """How often each image counts in each round, shape (n_rounds, n_images): its case is drawn with replacement.
+
+    `among`: the case ids that are drawn from, where `case_ids` are a part of them; by default `case_ids` alone. Parts
+    of one whole, the folds of a division or of another, then see the same draws of the same cases.
+    """
+    every = np.unique(case_ids if among is None else among)
+    cases = np.searchsorted(every, case_ids)
+    n_cases = len(every)
     rng = np.random.default_rng(seed)
     draws = np.empty((n_rounds, len(cases)), dtype=np.uint16)
     for number in range(n_rounds):

@@ -1,4 +1,4 @@
-"""One evaluation from several: folds whose test cases differ, and seeds of training on the same cases."""
+"""One evaluation from several: seeds of training, folds whose test cases differ, and repeats of a whole division."""
 
 from __future__ import annotations
 
@@ -23,13 +23,37 @@ def combine_seeds(evaluations: Sequence[Evaluation], confidence: float, seed: in
     widened by S / (S - 1), as the variance of S seeds about their own mean is too small by that. Few seeds tell little
     about the luck of training: 3 are a start.
     """
+    for other in evaluations[1:]:
+        if not np.array_equal(evaluations[0].case_ids, other.case_ids):
+            raise EmbeddingError("seeds can be combined on the same test cases only.")
+    return _mean(evaluations, confidence, np.random.default_rng([seed, *evaluations[0].model.encode()]))
+
+
+def combine_repeats(evaluations: Sequence[Evaluation], confidence: float, seed: int) -> Evaluation:
+    """The mean over divisions of the same cases into folds, each with `combine_folds`; its interval covers their luck.
+
+    The draws of cases must be the same in all (`hierderm.evaluate.bootstrap.case_draws`). The luck of a division (who
+    trains, who is whose neighbour) is drawn as that of seeds, but alike for all models: they share the divisions.
+    """
+    order = [np.argsort(evaluation.case_ids, kind="stable") for evaluation in evaluations]
+    aligned = [
+        replace(
+            evaluation,
+            case_ids=evaluation.case_ids[rows],
+            per_image={key: values[rows] for key, values in evaluation.per_image.items()},
+        )
+        for evaluation, rows in zip(evaluations, order, strict=True)
+    ]
+    for other in aligned[1:]:
+        if not np.array_equal(aligned[0].case_ids, other.case_ids):
+            raise EmbeddingError("repeats must test the same cases; use divisions of one table.")
+    return _mean(aligned, confidence, np.random.default_rng(seed))
+
+
+def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.Generator) -> Evaluation:
     if len(evaluations) == 1:
         return evaluations[0]
     first, n = evaluations[0], len(evaluations)
-    for other in evaluations[1:]:
-        if not np.array_equal(first.case_ids, other.case_ids):
-            raise EmbeddingError("seeds can be combined on the same test cases only.")
-    rng = np.random.default_rng([seed, *first.model.encode()])
     metrics, replicates = [], {}
     for metric in first.metrics:
         key = (metric.level, metric.name)

@@ -23,12 +23,16 @@ from hierderm.taxonomy import IntArray, Taxonomy
 
 @dataclass(frozen=True)
 class Subject:
-    """One model's embeddings of one split. `validation`, `train`: None where there are none."""
+    """One model's embeddings of one split. `validation`, `train`: None where there are none.
+
+    `every_case`: case ids of the whole table, which the bootstrap draws from: other splits of it see the same draws.
+    """
 
     name: str
     taxonomy: Taxonomy
     config: EvaluationConfig
     test: EmbeddingTable
+    every_case: npt.NDArray[np.str_]
     validation: EmbeddingTable | None = None
     train: EmbeddingTable | None = None
 
@@ -102,7 +106,8 @@ def subject_of(
 
     test = part(c.TEST, needed=True)
     assert test is not None
-    return Subject(name, taxonomy, config, test, part(c.VALIDATION, needed=False), part(c.TRAIN, needed=False))
+    validation, train = part(c.VALIDATION, needed=False), part(c.TRAIN, needed=False)
+    return Subject(name, taxonomy, config, test, checked.case_ids, validation, train)
 
 
 def _refuse_another_split(embeddings: EmbeddingTable, cases: CaseTable, name: str) -> None:

@@ -140,7 +140,7 @@ def evaluate_subject(subject: Subject, families: Sequence[str]) -> Evaluation:
     """The figures of some families, with intervals, groups and the table of categories."""
     config, case_ids = subject.config, subject.test.case_ids
     figures = joined([FAMILIES[family](subject) for family in families])
-    draws = case_draws(case_ids, config.bootstrap_rounds, config.seed)
+    draws = case_draws(case_ids, config.bootstrap_rounds, config.seed, subject.every_case)
     evaluation = with_intervals(subject, figures, draws)
     if config.groups and figures.per_image:
         groups = groups_of(subject.test.frame)
