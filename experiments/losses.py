@@ -209,8 +209,8 @@ def read_fold(folder: Path) -> Fold:
     tree = read_taxonomy(folder / "taxonomy.csv")
     table = read_cases(folder / "cases.csv", tree, decode=False)
     backbone = load_backbone(config.backbone)
-    views = [torch.from_numpy(view) for view in frozen_features(config, backbone, table, folder)[0]]
-    whole = torch.from_numpy(cached_features(config, backbone, table, folder))
+    views = [torch.from_numpy(view) for view in frozen_features(config, backbone, table, folder.parent)[0]]
+    whole = torch.from_numpy(cached_features(config, backbone, table, folder.parent))
     pooled = torch.cat(views)
     centre, spread = pooled.mean(dim=0), pooled.std(dim=0) + 1e-6
     parts = {}
@@ -289,7 +289,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     done: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    folds = [read_fold(folder) for folder in sorted(options.folder.glob("fold-*"))]
+    folds = [read_fold(folder) for folder in sorted(options.folder.glob("fold-?"))]
     for name, method in METHODS.items():
         if name in done:
             continue

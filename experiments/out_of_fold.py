@@ -69,9 +69,9 @@ def main() -> None:
     backbone = load_backbone(config.backbone)
     rows: dict[str, list[dict[str, float]]] = {"as an index has them": [], "out of fold": []}
     sizes = []
-    for folder in sorted(options.folder.glob("fold-*")):
+    for folder in sorted(options.folder.glob("fold-?")):
         table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
-        features = cached_features(config, backbone, table, folder)
+        features = cached_features(config, backbone, table, folder.parent)
         history = pd.read_csv(folder / "models" / "hierarchical" / "history.csv")
         history = history[history["features"] == "layers"]
         best = history.sort_values("held_out", kind="stable").to_dict("records")[-1]

@@ -135,8 +135,8 @@ def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
     grids = {m.name: own_config(config, m).tree_lda for m in config.models if m.method == "train" and m.name in MODELS}
     result = []
     for folder, table in folds:
-        views, of_validation = frozen_features(config, backbone, table, folder)
-        of_test = cached_features(config, backbone, table, folder)[table.splits == c.TEST]
+        views, of_validation = frozen_features(config, backbone, table, folder.parent)
+        of_test = cached_features(config, backbone, table, folder.parent)[table.splits == c.TEST]
         result.append(Analysis(grids, table, views, of_validation, of_test, backbone.output_dim))
     return result
 
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("scarce.json"))
     options = parser.parse_args()
     folds = []
-    for folder in sorted(options.folder.glob("fold-*")):
+    for folder in sorted(options.folder.glob("fold-?")):
         folds.append((folder, read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)))
     fitted = analyses(folds)
     result = {

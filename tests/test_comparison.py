@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from hierderm.comparison import compare, inflation
@@ -46,6 +47,26 @@ def test_every_fold_and_several_seeds(toy_config: Config, tmp_path: Path) -> Non
 def test_folds_must_be_named(toy_config: Config) -> None:
     with pytest.raises(ConfigError, match=r"protocol.every_fold needs split.folds of at least 2"):
         with_overrides(toy_config, {"protocol.every_fold": True})
+
+
+def test_repeats_divide_anew(toy_config: Config, tmp_path: Path) -> None:
+    settings = {"models": MODELS[:1], "split.folds": 3, "protocol.every_fold": True, "protocol.repeats": 2}
+    page = compare(with_overrides(toy_config, settings), tmp_path).read_text()
+    (vanilla,) = json.loads((tmp_path / "report.json").read_text())["models"]
+    assert (vanilla["n_cases"], vanilla["n_runs"]) == (48, 6)
+    assert "3-fold cross-validation, 2 times with the cases divided anew" in page
+    first, second = (read_split(tmp_path / name / "cases.csv") for name in ("fold-0", "fold-0@1"))
+    assert first != second
+    assert len(list((tmp_path / "features").iterdir())) == 1  # one picture, one pass of the backbone
+    with pytest.raises(
+        ConfigError, match=r"protocol.repeats divides the cases anew for every fold: set protocol.every"
+    ):
+        with_overrides(toy_config, {"protocol.repeats": 2})
+
+
+def read_split(path: Path) -> dict[str, str]:
+    frame = pd.read_csv(path, dtype=str)
+    return dict(zip(frame["image_id"], frame["split"], strict=True))
 
 
 def test_a_report_needs_retrieval(toy_config: Config, tmp_path: Path) -> None:

@@ -166,10 +166,10 @@ def _facts(
     ]
     evaluation = rows[0].evaluation
     if config.protocol.every_fold:
-        facts.append(
-            ("Folds", f"{config.split.folds}, together {evaluation.n_cases} test cases; the counts are of the first")
-        )
-    if config.protocol.seeds > 1:
+        again = f", {config.protocol.repeats} times" if config.protocol.repeats > 1 else ""
+        together = f"together {evaluation.n_cases} test cases; the counts are of the first"
+        facts.append(("Folds", f"{config.split.folds}{again}, {together}"))
+    if config.protocol.seeds > 1 or config.protocol.repeats > 1:
         facts.append(("Trainings of each model", str(max(row.n_runs for row in rows))))
     if split_report:
         facts.append(("Conditions with a single case", f"{split_report.single_group_conditions}, all in training"))

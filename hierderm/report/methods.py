@@ -28,7 +28,9 @@ def methods(config: Config, rows: Sequence[Row]) -> list[tuple[str, str]]:
 def _split(config: Config) -> str:
     split, kept = config.split, config.split.validation_fraction
     if config.protocol.every_fold:
-        how = f"{split.folds}-fold cross-validation, each fold the test once; {kept:.0%} of the cases for validation"
+        n = config.protocol.repeats
+        again = f", {n} times with the cases divided anew" if n > 1 else ""
+        how = f"{split.folds}-fold cross-validation{again}, each fold the test once; {kept:.0%} for validation"
     elif split.folds:
         how = f"fold {split.fold} of a {split.folds}-fold split is the test; {kept:.0%} for validation"
     else:
@@ -108,7 +110,10 @@ def _views(config: Config) -> str:
 def _training(config: Config) -> str:
     training, seeds, backbone = config.training, config.protocol.seeds, config.backbone
     monitor = training.monitor.replace("_map_at_r", " MAP@R")
-    again = f"Each was trained {seeds} times with other seeds." if seeds > 1 else "Each was trained once."
+    where = " on each division" if config.protocol.every_fold else ""
+    again = (
+        f"Each was trained {seeds} times{where} with other seeds." if seeds > 1 else f"Each was trained once{where}."
+    )
     of_layers = "its output and mean and deviation of every block's tokens"
     vector = of_layers if backbone.features == "layers" else "its output"
     trained = [with_overrides(config, {**m.set, "models": []}) for m in config.models if m.method == "train"]
@@ -121,7 +126,7 @@ def _training(config: Config) -> str:
     )
     return (
         f"Backbone {backbone.name} ({backbone.weights}); a picture's vector is {vector}. {by_losses}Setting or epoch "
-        f"was chosen by {monitor} on validation. {again}"
+        f"was chosen by {monitor} on validation (a mean of levels is geometric). {again}"
     )
 
 

@@ -15,6 +15,12 @@ def test_whole_cases_are_drawn() -> None:
     np.testing.assert_array_equal(draws, case_draws(CASES, 200, seed=0))
 
 
+def test_parts_of_one_whole_see_the_same_draws() -> None:
+    whole = case_draws(CASES, 200, seed=0)
+    for rows in ([0, 1, 2], [5, 3, 2]):
+        np.testing.assert_array_equal(case_draws(CASES[rows], 200, 0, among=CASES), whole[:, rows])
+
+
 def test_means_leave_out_what_is_not_defined() -> None:
     values = np.array([1.0, np.nan, 3.0, np.nan, np.nan, np.nan])
     draws = np.array([[1, 1, 1, 1, 1, 1], [3, 3, 0, 0, 0, 0], [0, 0, 0, 3, 3, 3]], dtype=np.uint16)

@@ -7,7 +7,7 @@ import pytest
 
 from hierderm.errors import EmbeddingError
 from hierderm.evaluate.bootstrap import case_draws, interval, resampled_means
-from hierderm.evaluate.combine import combine_folds, combine_seeds
+from hierderm.evaluate.combine import combine_folds, combine_repeats, combine_seeds
 from hierderm.evaluate.differences import paired_difference
 from hierderm.evaluate.summary import Evaluation, Metric
 
@@ -70,3 +70,45 @@ def test_combined_models_are_compared_as_single_ones() -> None:
     assert difference.high - difference.low < 0.05
     with pytest.raises(EmbeddingError, match="same images"):
         paired_difference(first, replace(second, case_ids=ids[::-1]), KEY, 0.95)
+
+
+def repeats(values: list[np.ndarray], name: str = "m") -> list[Evaluation]:
+    """One evaluation for each division of the same 200 cases, whose images come in another order each time."""
+    found = []
+    for number, of_division in enumerate(values):
+        order = np.random.default_rng(number).permutation(200)
+        ids = cases(0, 200)
+        draws = case_draws(ids[order], 1000, 0, among=ids)
+        of_rounds, mean = resampled_means(of_division[order], draws), float(of_division.mean())
+        metric = Metric(*KEY, mean, *interval(mean, of_rounds), 200)
+        per_image = {KEY: of_division[order]}
+        found.append(Evaluation(name, (metric,), (), 200, 200, {KEY: of_rounds}, per_image, ids[order]))
+    return found
+
+
+def test_repeats_are_aligned_by_case_and_steady_each_case() -> None:
+    """A case's value is 1 of its own and 1 of the division: three repeats leave the interval of sqrt(1 + 1/3)."""
+    rng = np.random.default_rng(0)
+    own, lucks = rng.normal(size=200), [rng.normal(size=200) for _ in range(3)]
+    lucks = [luck - luck.mean() for luck in lucks]  # so that the means over cases agree
+    divided = repeats([own + luck for luck in lucks])
+    together = combine_repeats(divided, 0.95, 0)
+    assert together[KEY].value == pytest.approx(own.mean())
+    width = (together[KEY].high - together[KEY].low) / 2
+    assert width == pytest.approx(1.96 * np.std(own + np.mean(lucks, axis=0)) / np.sqrt(200), rel=0.08)
+    np.testing.assert_array_equal(together.case_ids, np.sort(cases(0, 200)))
+    place = np.argsort(cases(0, 200))
+    np.testing.assert_allclose(together.per_image[KEY], (own + np.mean(lucks, axis=0))[place])
+    with pytest.raises(EmbeddingError, match="repeats must test the same cases"):
+        combine_repeats([divided[0], evaluation(own, cases(500, 200))], 0.95, 0)
+
+
+def test_the_luck_of_a_division_is_shared_by_the_models() -> None:
+    own = np.random.default_rng(0).normal(size=200)
+    hard = [-0.5, 0.0, 0.5]  # a division that is hard for one model is hard for the other
+    first = combine_repeats(repeats([own + h + 0.1 for h in hard], "a"), 0.95, 0)
+    second = combine_repeats(repeats([own + h for h in hard], "b"), 0.95, 0)
+    assert first[KEY].high - first[KEY].low > 0.5
+    difference = paired_difference(first, second, KEY, 0.95)
+    assert difference is not None and difference.value == pytest.approx(0.1)
+    assert difference.high - difference.low < 1e-6
