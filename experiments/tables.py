@@ -2,6 +2,7 @@
 # Command: python experiments/tables.py report runs/tree/report.json
 #          python experiments/tables.py losses losses.json
 #          python experiments/tables.py scarce scarce.json
+#          python experiments/tables.py settings runs/tree   (what each setting had on pictures not learnt from)
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 HEADLINES = [
     ("coarse", "ami"),
@@ -22,6 +24,7 @@ HEADLINES = [
     ("tree", "hap"),
     ("tree", "mistake_severity"),
 ]
+FIGURES = {"coarse_map_at_r": "coarse MAP@R, validation", "fine_map_at_r": "fine MAP@R, validation"}
 TITLES = "coarse AMI | coarse MAP@R | coarse R@1 | fine AMI | fine MAP@R | fine R@1 | H-AP | height ↓"
 
 
@@ -59,7 +62,22 @@ def scarce(content: Any) -> list[str]:
     return lines
 
 
+def settings(folder: Path) -> list[str]:
+    """Means over all folds and repeats, of the shrinkage that is best for each strength and belief."""
+    places = sorted(folder.glob("fold-*/models/hierarchical/history.csv"))
+    history = pd.concat([pd.read_csv(place) for place in places])
+    features = history.groupby("features")["held_out"].max().idxmax()
+    names = ["strength", "belief", "shrinkage"]
+    means = history[history["features"] == features].groupby(names)[["held_out", *FIGURES]].mean().reset_index()
+    best = means.loc[means.groupby(names[:2])["held_out"].idxmax()]
+    lines = [f"| strength | belief | shrinkage | held out | {' | '.join(FIGURES.values())} |", "|---" * 6 + "|"]
+    for row in best.to_dict("records"):
+        cells = [f"{row[key]:.4f}" for key in ("held_out", *FIGURES)]
+        lines.append(f"| {row['strength']:g} | {row['belief']:g} | {row['shrinkage']:g} | {' | '.join(cells)} |")
+    return lines
+
+
 if __name__ == "__main__":
-    kind, path = sys.argv[1:]
-    make = {"report": report, "losses": losses, "scarce": scarce}[kind]
-    print("\n".join(make(json.loads(Path(path).read_text()))))
+    kind, path = sys.argv[1], Path(sys.argv[2])
+    make = {"report": report, "losses": losses, "scarce": scarce}
+    print("\n".join(settings(path) if kind == "settings" else make[kind](json.loads(path.read_text()))))
