@@ -556,7 +556,7 @@ def demo(
     if not (index / HEADER).is_file():
         _say("Indexing the training and validation cases ...")
         model = str(out / "models" / config.focus / "model")
-        # 96 validation cases are too few to promise more than this; at 0.7 it would never name a category alone.
+        # 96 validation cases are too few to promise more than this; at 0.75 it would never name a condition.
         build_index(out / "cases.csv", model, index, splits=("train", "validation"), accuracy=0.65)
     _say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
 
