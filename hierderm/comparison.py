@@ -114,11 +114,11 @@ def _row_over_divisions(divisions: Sequence[Sequence[Fold]], entry: ModelEntry, 
     repeats, seconds = [], []
     for folds in divisions:
         of_folds = []
-        for number, fold in enumerate(folds):
+        for fold in folds:
             rows = [_row(fold, entry, seed, say) for seed in range(_n_seeds(config, entry))]
             first = first or rows[0]
             seconds += [row.seconds for row in rows]
-            of_folds.append(combine_seeds([row.evaluation for row in rows], confidence, luck + number))
+            of_folds.append(combine_seeds([row.evaluation for row in rows], confidence, luck + len(seconds)))
         repeats.append(combine_folds(of_folds, confidence))
     assert first is not None
     evaluation = combine_repeats(repeats, confidence, luck)

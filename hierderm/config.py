@@ -271,7 +271,7 @@ class ProtocolConfig:
     seeds: Annotated[Positive, _doc("trainings of each model, from training.seed upwards; their mean is shown")] = 1
     every_fold: Annotated[bool, _doc("train and test on each fold of split.folds instead of one split")] = False
     repeats: Annotated[
-        Positive, _doc("every_fold: divisions into folds, with split.seed and training.seed one up in each; their mean")
+        Positive, _doc("every_fold: divisions into folds, each with its own split.seed and training.seed; their mean")
     ] = 1
 
 

@@ -34,6 +34,7 @@ def combine_repeats(evaluations: Sequence[Evaluation], confidence: float, seed: 
 
     The draws of cases must be the same in all (`hierderm.evaluate.bootstrap.case_draws`). The luck of a division (who
     trains, who is whose neighbour) is drawn as that of seeds, but alike for all models: they share the divisions.
+    Images without a value in one of the divisions have none in `per_image`.
     """
     order = [np.argsort(evaluation.case_ids, kind="stable") for evaluation in evaluations]
     aligned = [
