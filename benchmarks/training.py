@@ -30,7 +30,7 @@ from hierderm.training.probes import Probe, fit_probe
 EPOCHS = 3  # enough to tell a pass over the pictures from what comes before the first
 BY_LOSSES = {"training.method": "gradient", "training.epochs": EPOCHS, "training.batch_size": 32}
 OF_OUTPUT = {**BY_LOSSES, "backbone.features": "output", "model.neck": "identity"}
-FLAT = {"tree_lda.decays": [1.0], "tree_lda.strengths": [0.0], "tree_lda.belief_levels": ["fine"]}
+FLAT = {"tree_lda.strengths": [0.0], "tree_lda.belief_levels": ["fine"]}
 WAYS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "features": {},

@@ -2,6 +2,7 @@
 # Command: python experiments/tables.py report runs/tree/report.json
 #          python experiments/tables.py losses losses.json
 #          python experiments/tables.py scarce scarce.json
+#          python experiments/tables.py costs benchmarks/training.json
 #          python experiments/tables.py settings runs/tree   (what each setting had on pictures not learnt from)
 
 from __future__ import annotations
@@ -62,6 +63,16 @@ def scarce(content: Any) -> list[str]:
     return lines
 
 
+def costs(content: Any) -> list[str]:
+    """Peak memory beside that of a process that only loads table and backbone, the first row."""
+    idle = content[0]["peak_gb"]
+    lines = ["| way | seconds | seconds an epoch | memory above loading, GB |", "|---" * 4 + "|"]
+    for row in content[1:]:
+        of_epoch = "" if row["seconds_per_epoch"] is None else f"{row['seconds_per_epoch']:.1f}"
+        lines.append(f"| {row['way']} | {row['seconds']:.1f} | {of_epoch} | {row['peak_gb'] - idle:.2f} |")
+    return lines
+
+
 def settings(folder: Path) -> list[str]:
     """Means over all folds and repeats, of the shrinkage that is best for each strength and belief."""
     places = sorted(folder.glob("fold-*/models/hierarchical/history.csv"))
@@ -79,5 +90,5 @@ def settings(folder: Path) -> list[str]:
 
 if __name__ == "__main__":
     kind, path = sys.argv[1], Path(sys.argv[2])
-    make = {"report": report, "losses": losses, "scarce": scarce}
+    make = {"report": report, "losses": losses, "scarce": scarce, "costs": costs}
     print("\n".join(settings(path) if kind == "settings" else make[kind](json.loads(path.read_text()))))
