@@ -81,10 +81,10 @@ def certainty_sentence(differences: Sequence[Difference]) -> str:
     text = f"Of {len(differences)} headline comparisons of {differences[0].model} the intervals resolve {len(resolved)}"
     if not resolved:
         return f"{text}: the test is too small, or the models too alike, to tell them apart."
-    kept = "all of them" if len(sure) == len(resolved) else "none" if not sure else str(len(sure))
-    text += (
-        f"; {kept} hold{'s' if len(sure) == 1 else ''} when all {len(differences)} are allowed for (Holm, p below 0.05)"
-    )
+    everything = "it" if len(sure) == 1 else "all of them"
+    kept = everything if len(sure) == len(resolved) else "none" if not sure else str(len(sure))
+    verb = "holds" if len(sure) == 1 else "hold"
+    text += f"; {kept} {verb} when all {len(differences)} are allowed for (Holm, p below 0.05)"
     named = [f"{metric_name(d.level, d.name)} against {d.reference} (p {d.p_adjusted:.3f})" for d in sure[:6]]
     return f"{text}{': ' + _list(named) if named else ''}{' and more' if len(sure) > 6 else ''}."
 

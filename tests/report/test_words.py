@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierderm.evaluate.differences import paired_difference
+from hierderm.evaluate.differences import Difference, paired_difference
 from hierderm.evaluate.summary import Evaluation, Metric
-from hierderm.report.words import focus_sentences, headline_sentences, verdict
+from hierderm.report.words import certainty_sentence, focus_sentences, headline_sentences, verdict
 
 ROUNDS = np.random.default_rng(0).normal(0, 0.01, 200)
 
@@ -48,3 +48,16 @@ def test_the_focus_against_each_rival() -> None:
         "Of 2 headline figures vanilla leads 1 and tree leads 1; counting only what the intervals resolve, "
         "tree stands 1 to 0 against flat and 1 to 1 against vanilla."
     )
+
+
+def test_how_much_holds_for_all_comparisons_together() -> None:
+    def found(*p_adjusted: float) -> str:
+        resolved = [Difference("coarse", "ami", "tree", "flat", 0.1, 0.05, 0.2, p, p) for p in p_adjusted]
+        open_ = Difference("fine", "ami", "tree", "flat", 0.0, -0.1, 0.1, 0.9, 0.9)
+        return certainty_sentence([*resolved, open_])
+
+    assert "intervals resolve 1; it holds when all 2 are allowed for" in found(0.01)
+    assert "intervals resolve 2; all of them hold when all 3 are" in found(0.01, 0.02)
+    assert "intervals resolve 2; 1 holds when all 3 are" in found(0.01, 0.3)
+    assert "intervals resolve 1; none hold when all 2 are" in found(0.3)
+    assert found().endswith("the test is too small, or the models too alike, to tell them apart.")
