@@ -29,7 +29,7 @@ from hierderm.evaluate.ranking import Labelled
 from hierderm.evaluate.retrieval import retrieval_scores
 from hierderm.model.backbone import load_backbone
 from hierderm.model.heads import CosineClassifier, ProjectionHead
-from hierderm.pipeline import cached_features, frozen_features
+from hierderm.pipeline import cached_features, cached_views
 from hierderm.taxonomy import Taxonomy
 from hierderm.taxonomy_file import read_taxonomy
 
@@ -209,7 +209,7 @@ def read_fold(folder: Path) -> Fold:
     tree = read_taxonomy(folder / "taxonomy.csv")
     table = read_cases(folder / "cases.csv", tree, decode=False)
     backbone = load_backbone(config.backbone)
-    views = [torch.from_numpy(view) for view in frozen_features(config, backbone, table, folder.parent)[0]]
+    views = [torch.from_numpy(view) for view in cached_views(config, backbone, table, folder.parent)]
     whole = torch.from_numpy(cached_features(config, backbone, table, folder.parent))
     pooled = torch.cat(views)
     centre, spread = pooled.mean(dim=0), pooled.std(dim=0) + 1e-6

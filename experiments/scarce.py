@@ -27,7 +27,7 @@ from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.evaluate.ranking import Labelled
 from hierderm.evaluate.retrieval import retrieval_scores
 from hierderm.model.backbone import load_backbone
-from hierderm.pipeline import cached_features, frozen_features, score_validation
+from hierderm.pipeline import cached_features, cached_views, score_validation
 from hierderm.taxonomy_file import read_taxonomy
 from hierderm.training.tree_lda import Held, TreeLda, every_setting
 
@@ -135,8 +135,8 @@ def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
     grids = {m.name: own_config(config, m).tree_lda for m in config.models if m.method == "train" and m.name in MODELS}
     result = []
     for folder, table in folds:
-        views, of_validation = frozen_features(config, backbone, table, folder.parent)
-        of_test = cached_features(config, backbone, table, folder.parent)[table.splits == c.TEST]
+        views, whole = (cached(config, backbone, table, folder.parent) for cached in (cached_views, cached_features))
+        of_validation, of_test = (whole[table.splits == split] for split in (c.VALIDATION, c.TEST))
         result.append(Analysis(grids, table, views, of_validation, of_test, backbone.output_dim))
     return result
 

@@ -25,6 +25,7 @@ from hierderm.pipeline import (
     Say,
     Trained,
     cached_features,
+    cached_views,
     claim_folder,
     embed_run,
     environment,
@@ -193,15 +194,15 @@ def _frozen_baseline(config: Config, entry: ModelEntry, fold: Fold) -> Embedding
     if entry.method == "vanilla":
         finish("")
         return EmbeddingTable(unit_length(features), table.frame, provenance)
-    in_train, in_validation = table.splits == c.TRAIN, table.splits == c.VALIDATION
-    validation = table.part(c.VALIDATION)
+    views, in_validation = cached_views(config, backbone, table, fold.features), table.splits == c.VALIDATION
+    fine, validation = np.tile(table.part(c.TRAIN).fine, len(views)), table.part(c.VALIDATION)
 
     def score(probe: Probe) -> float:
         return score_validation(probe.embed(features[in_validation]), validation)[config.training.monitor]
 
     n_fine = table.taxonomy.size(-1)
     widths = feature_widths(config, backbone)
-    probe = fit_probe(entry.method, features[in_train], table.fine[in_train], n_fine, score, widths.values())
+    probe = fit_probe(entry.method, np.concatenate(views), fine, n_fine, score, widths.values())
     kind = next(name for name, width in widths.items() if width == probe.width)
     finish(f"regularisation {probe.setting:g}, features: {kind}")
     return EmbeddingTable(probe.embed(features), table.frame, provenance, probe.probabilities(features))

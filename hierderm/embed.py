@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from hierderm.config import AugmentationConfig
 from hierderm.data.cases import CaseTable
@@ -26,7 +26,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _batches(pictures: PictureDataset, batch_size: int, workers: int) -> Iterator[Tensor]:
+def _batches(pictures: Dataset[tuple[Tensor, int]], batch_size: int, workers: int) -> Iterator[Tensor]:
     loader = DataLoader(pictures, batch_size=batch_size, num_workers=workers)
     for images, _ in track(loader, "Embedding", total=len(loader)):
         yield images
@@ -42,17 +42,20 @@ def backbone_features(
     augmentation: AugmentationConfig | None = None,
     seed: int = 0,
     view: int = 0,
+    rows: Sequence[int] | None = None,
 ) -> npt.NDArray[np.float32]:
     """The backbone's vector of each picture, shape (n_images, dim), float32, not normalised.
 
-    With `augmentation` of the pictures changed by it; `seed` and `view` say which of the endless changes.
+    With `augmentation` of the pictures changed by it; `seed`, `view` and a picture's position among `paths` say which
+    of the endless changes. `rows`: positions of the pictures that are wanted, by default all.
     """
     device = best_device()
     backbone.eval().to(device)
     pictures = PictureDataset(paths, backbone.preprocessing, augmentation, seed=seed)
     pictures.epoch = view
-    rows = [backbone(images.to(device)).float().cpu() for images in _batches(pictures, batch_size, workers)]
-    return torch.cat(rows).numpy()
+    wanted = pictures if rows is None else Subset(pictures, rows)
+    features = [backbone(images.to(device)).float().cpu() for images in _batches(wanted, batch_size, workers)]
+    return torch.cat(features).numpy()
 
 
 def embed_vanilla(backbone: Backbone, table: CaseTable, *, workers: int = 0) -> EmbeddingTable:

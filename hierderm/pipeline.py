@@ -217,8 +217,9 @@ def _by_gradient(
     cached = None
     if config.training.freeze == "frozen":
         say("Caching the frozen backbone's features ...")
-        views, of_validation = frozen_features(config, backbone, table, features)
-        cached = [torch.from_numpy(view) for view in views], torch.from_numpy(of_validation)
+        views = [torch.from_numpy(view) for view in cached_views(config, backbone, table, features)]
+        whole = cached_features(config, backbone, table, features)
+        cached = views, torch.from_numpy(whole[table.splits == c.VALIDATION])
     module = TrainingModule(network, config, train, validation, score_validation, cached)
     network.train()
     history, chosen = run_training(module, folder)
@@ -239,7 +240,8 @@ def _in_closed_form(
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
     backbone, grid, tree = load_backbone(config.backbone), config.tree_lda, table.taxonomy
     say("Caching the frozen backbone's features ...")
-    views, of_validation = frozen_features(config, backbone, table, features)
+    views = cached_views(config, backbone, table, features)
+    of_validation = cached_features(config, backbone, table, features)[table.splits == c.VALIDATION]
     place = np.arange(tree.size(-1))  # of each condition in the tree
     if grid.shuffle:
         place = np.random.default_rng(config.training.seed).permutation(place)
@@ -326,38 +328,48 @@ def score_validation(embeddings: Any, table: CaseTable) -> dict[str, float]:
     return {"coarse_map_at_r": float(coarse), "fine_map_at_r": float(fine), "mean_map_at_r": mean}
 
 
-def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path, *, view: int = 0) -> Any:
-    """The frozen backbone's vectors of a table, shape (n_images, dim), computed once and kept in `folder`.
+def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> Any:
+    """The frozen backbone's vectors of a table, shape (n_images, dim), computed once and kept in `folder`."""
+    return _cached(config, backbone, table, folder, 0, np.ones(len(table), dtype=bool))
 
-    `view` 0 is the pictures as they are; view n is the n-th augmentation by `config.augmentation` and the seed.
+
+def cached_views(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> list[Any]:
+    """Those of the training pictures: as they are, then of `training.views` augmentations by `config.augmentation`.
+
+    Which augmentation depends on the seed and a picture's position in the table alone, so that divisions of one table
+    share what is kept in `folder`, and each adds the pictures that others have not trained on.
     """
+    training = table.splits == c.TRAIN
+    views = (_cached(config, backbone, table, folder, view, training) for view in range(1, config.training.views + 1))
+    return [cached_features(config, backbone, table, folder)[training], *(view[training] for view in views)]
+
+
+def _cached(config: Config, backbone: Backbone, table: CaseTable, folder: Path, view: int, wanted: Any) -> Any:
+    """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN."""
     from hierderm.embed import backbone_features
 
-    augmentation = config.augmentation if view else None
-    how = [asdict(augmentation), config.training.seed, view] if augmentation else []
+    augmentation, seed = (config.augmentation, config.training.seed) if view else (None, 0)
+    how = [asdict(augmentation), seed, view] if augmentation else []
     key = json.dumps([asdict(config.backbone), backbone.preprocessing.hash, [str(path) for path in table.paths], *how])
     path = folder / "features" / f"{text_hash(key)}.npy"
-    if not path.is_file():
-        features = backbone_features(
+    if path.is_file():
+        features = np.load(path, allow_pickle=False)
+    else:
+        features = np.full((len(table), backbone.dim), np.nan, dtype=np.float32)
+    missing = np.flatnonzero(wanted & np.isnan(features[:, 0]))
+    if len(missing):
+        features[missing] = backbone_features(
             backbone,
             table.paths,
             workers=config.training.workers,
             augmentation=augmentation,
-            seed=config.training.seed,
+            seed=seed,
             view=view,
+            rows=missing.tolist(),
         )
         with replacing(path) as temporary, temporary.open("wb") as handle:
             np.save(handle, features)
-    return np.load(path, allow_pickle=False)
-
-
-def frozen_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> tuple[list[Any], Any]:
-    """Cached features of training (the pictures as they are, then `training.views` augmentations) and of validation."""
-    whole, train = cached_features(config, backbone, table, folder), table.part(c.TRAIN)
-    augmented = [
-        cached_features(config, backbone, train, folder, view=view) for view in range(1, config.training.views + 1)
-    ]
-    return [whole[table.splits == c.TRAIN], *augmented], whole[table.splits == c.VALIDATION]
+    return features
 
 
 def environment() -> dict[str, str]:

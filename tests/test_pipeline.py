@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from hierderm.errors import ConfigError, EmbeddingError
 from hierderm.model.backbone import load_backbone
 from hierderm.pipeline import (
     cached_features,
+    cached_views,
     embed_run,
     evaluate_test,
-    frozen_features,
     load_cases,
     prepare_cases,
     score_validation,
@@ -154,18 +155,41 @@ def test_views_are_made_once_and_differ(toy_config: Config, tmp_path: Path) -> N
     config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
     table, _ = prepare_cases(config, tmp_path)
     backbone = load_backbone(config.backbone)
-    first, of_validation = frozen_features(config, backbone, table, tmp_path)
+    first = cached_views(config, backbone, table, tmp_path)
     assert len(first) == 3
     assert not np.allclose(first[0], first[1]) and not np.allclose(first[1], first[2])
-    for found, part in ((first[0], "train"), (of_validation, "validation")):
-        np.testing.assert_allclose(found, backbone_features(backbone, table.part(part).paths), atol=1e-5)
+    np.testing.assert_allclose(first[0], backbone_features(backbone, table.part("train").paths), atol=1e-5)
     files = sorted((tmp_path / "features").iterdir())
-    again, _ = frozen_features(config, backbone, table, tmp_path)
+    again = cached_views(config, backbone, table, tmp_path)
     assert sorted((tmp_path / "features").iterdir()) == files and len(files) == 3
     np.testing.assert_array_equal(first, again)
-    other, _ = frozen_features(with_overrides(config, {"training.seed": 1}), backbone, table, tmp_path)
+    other = cached_views(with_overrides(config, {"training.seed": 1}), backbone, table, tmp_path)
     np.testing.assert_array_equal(first[0], other[0])
     assert not np.allclose(first[1], other[1])
+
+
+def test_divisions_of_a_table_share_their_views(
+    toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each adds the pictures that others have not trained on; what is drawn does not hang on who asks first."""
+    config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 1})
+    table, _ = prepare_cases(config, tmp_path)
+    swapped = table.frame.replace({"split": {"train": "test", "test": "train"}})
+    other = replace(table, frame=swapped)
+    backbone, asked = load_backbone(config.backbone), []
+
+    def counted(*args: Any, rows: list[int], **kwargs: Any) -> Any:
+        asked.append(len(rows))
+        return backbone_features(*args, rows=rows, **kwargs)
+
+    monkeypatch.setattr("hierderm.embed.backbone_features", counted)
+    for division in (table, other, table):
+        cached_views(config, backbone, division, tmp_path / "shared")
+    assert asked == [len(table), len(table.part("train")), len(other.part("train"))]  # all as they are, then the views
+    alone = cached_views(config, backbone, other, tmp_path / "alone")[1]
+    shared = cached_views(config, backbone, other, tmp_path / "shared")[1]
+    assert np.isfinite(alone).all()
+    np.testing.assert_allclose(shared, alone, atol=1e-5)
 
 
 def test_runs_of_a_comparison_share_their_features(toy_config: Config, tmp_path: Path) -> None:

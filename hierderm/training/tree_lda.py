@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array
 from scipy.special import log_softmax, softmax
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GroupKFold
@@ -98,29 +99,32 @@ class TreeLda:
             reduced = PCA(n_components, svd_solver="randomized", random_state=0).fit(standard)
             standard, self.basis = reduced.transform(standard), reduced.components_.astype(np.float64)
         self.standard = standard.astype(np.float64)
-        self._gather(self.standard, self.fine)
+        self.moments = _moments(self.standard, self.fine, taxonomy.size(-1))
+        self._use(self.moments)
 
     def leaving_out(self, left_out: npt.NDArray[np.bool_]) -> TreeLda:
         """The analysis of the other images; `left_out` has shape (n_images,).
 
         How features are standardised and reduced stays, as no label has a part in it.
         """
-        kept = np.tile(~left_out, self.n_views)
+        rows = np.tile(left_out, self.n_views)
+        without = _moments(self.standard[rows], self.fine[rows], self.taxonomy.size(-1))
         other = copy(self)  # shares the features: the parts of a cross-validation need not hold them once each
-        other._gather(self.standard[kept], self.fine[kept])
+        other._use(Moments(*(whole - part for whole, part in zip(self.moments, without, strict=True))))
         return other
 
-    def _gather(self, standard: FloatArray, fine: IntArray) -> None:
-        """Means, counts and covariance of standardised features, shape (n_images, n_features)."""
-        self.fine, self.grand_mean = fine, standard.mean(axis=0)
+    def _use(self, moments: Moments) -> None:
+        """Means, counts and covariance of the images of these moments."""
+        self.n_rows = moments.counts.sum()
+        self.grand_mean = moments.sums.sum(axis=0) / self.n_rows
         self.raw_means, self.counts = [], list[FloatArray]()
         for level in range(self.taxonomy.n_levels):
-            labels = self.taxonomy.to_level(fine, level)
-            means, counts = _means(standard - self.grand_mean, labels, self.taxonomy.size(level))
-            self.raw_means.append(means)
+            members = self._membership(level).T
+            counts, sums = members @ moments.counts, members @ moments.sums
+            self.raw_means.append((sums - counts * self.grand_mean) / np.maximum(counts, 1))  # 0 without any
             self.counts.append(counts)
-        deviations = standard - self.grand_mean - self.raw_means[-1][fine]
-        self.within = deviations.T @ deviations / len(standard)
+        of_means = (moments.sums / np.maximum(moments.counts, 1)).T @ moments.sums
+        self.within = (moments.products - of_means) / self.n_rows
         self._last: tuple[float, list[FloatArray]] | None = None
 
     def fit(self, *, shrinkage: float, decay: float, strength: float, belief: float = 0.0) -> TreeDiscriminants:
@@ -132,7 +136,7 @@ class TreeLda:
         """
         means, _ = self._drawn(self.raw_means, decay, strength)
         solved, directions = self._drawn(self._beside_spread(shrinkage), decay, strength)
-        chances = np.log(np.maximum(self.counts[-1][:, 0] / self.n_views, FEWEST) * self.n_views / len(self.fine))
+        chances = np.log(np.maximum(self.counts[-1][:, 0] / self.n_views, FEWEST) * self.n_views / self.n_rows)
         weight, condition_weight = self._on_raw_features(directions), self._on_raw_features(solved)
         return TreeDiscriminants(
             weight,
@@ -176,17 +180,29 @@ class TreeLda:
             total = counts + drawn
             known = total > 0
             own = np.divide(counts * means + drawn * above[parents], total, out=above[parents].copy(), where=known)
-            parts.append((own - above[parents]) * np.sqrt(decay**level * counts / len(self.fine)))
+            parts.append((own - above[parents]) * np.sqrt(decay**level * counts / self.n_rows))
             above = own
         return above, np.concatenate(parts)
 
 
-def _means(standard: FloatArray, labels: IntArray, n_labels: int) -> tuple[FloatArray, FloatArray]:
-    """Mean of each label's images, 0 without any, shape (n_labels, n_features), and their counts, (n_labels, 1)."""
-    counts = np.bincount(labels, minlength=n_labels).astype(np.float64)[:, None]
-    sums = np.zeros((n_labels, standard.shape[1]))
-    np.add.at(sums, labels, standard)
-    return sums / np.maximum(counts, 1), counts
+class Moments(NamedTuple):
+    """What of images an analysis needs, and what can be taken from: those of all less those of a part are the others'.
+
+    `counts`: images of each condition, shape (n_fine, 1); `sums`: of their features, (n_fine, n_features); `products`:
+    of all features with all, summed over images, (n_features, n_features).
+    """
+
+    counts: FloatArray
+    sums: FloatArray
+    products: FloatArray
+
+
+def _moments(standard: FloatArray, fine: IntArray, n_fine: int) -> Moments:
+    """Of features of spread about 1, so that differences of sums are as good as sums of differences."""
+    images = np.arange(len(fine))
+    members = csr_array((np.ones(len(fine)), (fine, images)), shape=(n_fine, len(fine)))
+    counts = np.bincount(fine, minlength=n_fine).astype(np.float64)[:, None]
+    return Moments(counts, np.asarray(members @ standard), standard.T @ standard)
 
 
 class Held(NamedTuple):
