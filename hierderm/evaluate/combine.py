@@ -23,9 +23,7 @@ def combine_seeds(evaluations: Sequence[Evaluation], confidence: float, seed: in
     widened by S / (S - 1), as the variance of S seeds about their own mean is too small by that. Few seeds tell little
     about the luck of training: 3 are a start.
     """
-    for other in evaluations[1:]:
-        if not np.array_equal(evaluations[0].case_ids, other.case_ids):
-            raise EmbeddingError("seeds can be combined on the same test cases only.")
+    _require_same_cases(evaluations, "seeds can be combined on the same test cases only.")
     return _mean(evaluations, confidence, np.random.default_rng([seed, *evaluations[0].model.encode()]))
 
 
@@ -34,7 +32,8 @@ def combine_repeats(evaluations: Sequence[Evaluation], confidence: float, seed: 
 
     The draws of cases must be the same in all (`hierderm.evaluate.bootstrap.case_draws`). The luck of a division (who
     trains, who is whose neighbour) is drawn as that of seeds, but alike for all models: they share the divisions.
-    Images without a value in one of the divisions have none in `per_image`.
+    In `per_image` an image has the mean over the divisions in which it has a value: one whose condition has no other
+    case in a fold's gallery may have one in another division's.
     """
     order = [np.argsort(evaluation.case_ids, kind="stable") for evaluation in evaluations]
     aligned = [
@@ -45,10 +44,13 @@ def combine_repeats(evaluations: Sequence[Evaluation], confidence: float, seed: 
         )
         for evaluation, rows in zip(evaluations, order, strict=True)
     ]
-    for other in aligned[1:]:
-        if not np.array_equal(aligned[0].case_ids, other.case_ids):
-            raise EmbeddingError("repeats must test the same cases; use divisions of one table.")
+    _require_same_cases(aligned, "repeats must test the same cases; use divisions of one table.")
     return _mean(aligned, confidence, np.random.default_rng(seed))
+
+
+def _require_same_cases(evaluations: Sequence[Evaluation], otherwise: str) -> None:
+    if any(not np.array_equal(evaluations[0].case_ids, other.case_ids) for other in evaluations[1:]):
+        raise EmbeddingError(otherwise)
 
 
 def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.Generator) -> Evaluation:
@@ -70,10 +72,18 @@ def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.G
         low, high = interval(value, replicates[key], confidence)
         metrics.append(replace(metric, value=value, low=low, high=high))
     per_image = {
-        key: np.mean([evaluation.per_image[key] for evaluation in evaluations], axis=0) for key in first.per_image
+        key: _mean_of_known(np.stack([evaluation.per_image[key] for evaluation in evaluations]))
+        for key in first.per_image
     }
     told = tuple(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
     return replace(first, metrics=tuple(metrics), replicates=replicates, per_image=per_image, warnings=told)
+
+
+def _mean_of_known(values: FloatArray) -> FloatArray:
+    """Mean over the first axis of what is not NaN; NaN where all are."""
+    n_known = (~np.isnan(values)).sum(axis=0)
+    unknown = np.full(values.shape[1], np.nan)
+    return np.asarray(np.divide(np.nansum(values, axis=0), n_known, out=unknown, where=n_known > 0))
 
 
 def combine_folds(evaluations: Sequence[Evaluation], confidence: float) -> Evaluation:

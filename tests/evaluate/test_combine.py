@@ -103,6 +103,17 @@ def test_repeats_are_aligned_by_case_and_steady_each_case() -> None:
         combine_repeats([divided[0], evaluation(own, cases(500, 200))], 0.95, 0)
 
 
+def test_an_image_has_the_mean_of_the_divisions_that_know_it() -> None:
+    values = [np.ones(200), np.full(200, 3.0)]
+    divided = repeats(values)
+    for evaluation_, unknown in zip(divided, (["c0", "c1"], ["c1", "c2"]), strict=True):
+        evaluation_.per_image[KEY][np.isin(evaluation_.case_ids, unknown)] = np.nan
+    together = combine_repeats(divided, 0.95, 0)
+    by_case = dict(zip(together.case_ids, together.per_image[KEY], strict=True))
+    assert (by_case["c0"], by_case["c2"], by_case["c3"]) == (3, 1, 2)
+    assert np.isnan(by_case["c1"])
+
+
 def test_the_luck_of_a_division_is_shared_by_the_models() -> None:
     own = np.random.default_rng(0).normal(size=200)
     hard = [-0.5, 0.0, 0.5]  # a division that is hard for one model is hard for the other
