@@ -19,12 +19,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hierderm import columns as c
 from hierderm.comparison import own_config
 from hierderm.config import Config, ModelEntry, load_config, with_overrides
 from hierderm.files import write_json
 from hierderm.model.backbone import load_backbone
-from hierderm.pipeline import cached_features, feature_widths, prepare_cases, score_validation, train_run
+from hierderm.pipeline import cached_features, cached_views, feature_widths, prepare_cases, score_validation, train_run
 from hierderm.training.probes import Probe, fit_probe
 
 EPOCHS = 3  # enough to tell a pass over the pictures from what comes before the first
@@ -54,17 +56,18 @@ def measure(way: str, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     epochs = 0
     if way == "features":
-        cached_features(config, backbone, table, folder)
+        cached_views(config, backbone, table, folder)
     elif way in ("linear_probe", "lda"):
         features = cached_features(config, backbone, table, folder)
-        train, validation = table.splits == c.TRAIN, table.splits == c.VALIDATION
+        views, validation = cached_views(config, backbone, table, folder), table.splits == c.VALIDATION
 
         def score(probe: Probe) -> float:
             found = score_validation(probe.embed(features[validation]), table.part(c.VALIDATION))
             return found[config.training.monitor]
 
         widths = feature_widths(config, backbone).values()
-        fit_probe(way, features[train], table.fine[train], table.taxonomy.size(-1), score, widths)
+        fine = np.tile(table.part(c.TRAIN).fine, len(views))
+        fit_probe(way, np.concatenate(views), fine, table.taxonomy.size(-1), score, widths)
     elif way != "nothing":
         with tempfile.TemporaryDirectory() as run:
             history = train_run(config, table, Path(run), features=folder).history

@@ -46,9 +46,9 @@ def _split(config: Config) -> str:
 
 
 def _model(config: Config, entry: ModelEntry) -> str:
-    if entry.method in FROZEN:
-        return f"{entry.name}: {FROZEN[entry.method]}."
     own = with_overrides(config, {**entry.set, "models": []})
+    if entry.method in FROZEN:
+        return f"{entry.name}: {FROZEN[entry.method]}{_views(own) if entry.method != 'vanilla' else ''}."
     if own.training.method == "tree_lda":
         return f"{entry.name}: {_tree_lda(own.tree_lda)}{_views(own)}."
     return f"{entry.name}: {_losses(own.loss)}; of the backbone, {_freezing(own)}."
