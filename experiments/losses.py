@@ -205,7 +205,7 @@ class Fold:
 
 
 def read_fold(folder: Path) -> Fold:
-    config = load_config(Path(__file__).parent / "tree.toml", {"training.views": 6})
+    config = load_config(Path(__file__).parent / "tree.toml")
     tree = read_taxonomy(folder / "taxonomy.csv")
     table = read_cases(folder / "cases.csv", tree, decode=False)
     backbone = load_backbone(config.backbone)

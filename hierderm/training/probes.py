@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ COMPONENTS = 2048  # what a fit with the square of the features in memory should
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted baseline on the first `width` features.
+    """A fitted baseline on the first `width` features, and `n_views` augmented views of the training images.
 
     `embed` makes unit-length embeddings, `probabilities` those of all conditions.
     """
@@ -35,11 +36,12 @@ class Probe:
     width: int
     embed: Callable[[FloatArray], npt.NDArray[np.float32]]
     probabilities: Callable[[FloatArray], npt.NDArray[np.float32]]
+    n_views: int = 0
 
 
 def fit_probe(
     method: str,
-    features: FloatArray,
+    views: Sequence[FloatArray],
     fine: IntArray,
     n_fine: int,
     score: Callable[[Probe], float],
@@ -47,8 +49,9 @@ def fit_probe(
 ) -> Probe:
     """The 'linear_probe' or 'lda' whose strength of regularisation has the best `score` (on validation).
 
-    `features`: of the training images, shape (n_images, dim); `fine`: their conditions, shape (n_images,). `widths`:
-    numbers of first features to try; by default all alone.
+    `views`: features of the training images as they are, shape (n_images, dim), and of augmented ones, if any, with
+    and without which it is fitted; `fine`: their conditions, shape (n_images,). `widths`: numbers of first features to
+    try; by default all alone.
     """
     if len(np.unique(fine)) < 2:
         raise ConfigError(f"{method} needs at least two conditions in the training split, got one.")
@@ -57,8 +60,15 @@ def fit_probe(
         "lda": (_lda, SHRINKAGES),
     }
     make, settings = kinds[method]
-    widths = list(widths) or [features.shape[1]]
-    return max((make(features, fine, n_fine, setting, width) for width in widths for setting in settings), key=score)
+    widths = list(widths) or [views[0].shape[1]]
+
+    def tried() -> Iterator[Probe]:
+        for n in dict.fromkeys((1, len(views))):
+            features, labels = np.concatenate(views[:n]), np.tile(fine, n)
+            for width, setting in itertools.product(widths, settings):
+                yield replace(make(features, labels, n_fine, setting, width), n_views=n - 1)
+
+    return max(tried(), key=score)
 
 
 def _linear_probe(features: FloatArray, fine: IntArray, n_fine: int, penalty: float, width: int) -> Probe:
