@@ -74,17 +74,17 @@ def costs(content: Any) -> list[str]:
 
 
 def settings(folder: Path) -> list[str]:
-    """Means over all folds and repeats, of the shrinkage that is best for each strength and belief."""
+    """Means over all folds and repeats, of the shrinkage that is best for each number of views, strength and belief."""
     places = sorted(folder.glob("fold-*/models/hierarchical/history.csv"))
     history = pd.concat([pd.read_csv(place) for place in places])
     features = history.groupby("features")["held_out"].max().idxmax()
-    names = ["strength", "belief", "shrinkage"]
+    names = ["views", "strength", "belief", "shrinkage"]
     means = history[history["features"] == features].groupby(names)[["held_out", *FIGURES]].mean().reset_index()
-    best = means.loc[means.groupby(names[:2])["held_out"].idxmax()]
-    lines = [f"| strength | belief | shrinkage | held out | {' | '.join(FIGURES.values())} |", "|---" * 6 + "|"]
+    best = means.loc[means.groupby(names[:3])["held_out"].idxmax()]
+    lines = [f"| {' | '.join(names)} | held out | {' | '.join(FIGURES.values())} |", "|---" * 7 + "|"]
     for row in best.to_dict("records"):
-        cells = [f"{row[key]:.4f}" for key in ("held_out", *FIGURES)]
-        lines.append(f"| {row['strength']:g} | {row['belief']:g} | {row['shrinkage']:g} | {' | '.join(cells)} |")
+        cells = [f"{row[key]:g}" for key in names] + [f"{row[key]:.4f}" for key in ("held_out", *FIGURES)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
