@@ -90,9 +90,7 @@ class TreeLda:
         self.taxonomy, self.n_views = taxonomy, n_views
         self.believed = [taxonomy.level_number(name) for name in belief_levels] or list(range(taxonomy.n_levels))
         self.fine = np.tile(fine, n_views)
-        self.centre, self.spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-        self.spread = self.spread + 1e-12
-        standard = ((features - self.centre) / self.spread).astype(features.dtype)
+        self.centre, self.spread, standard = _standardised(features)
         self.basis: FloatArray | None = None
         if features.shape[1] > components:
             n_components = min(components, len(standard) - 1)
@@ -183,6 +181,20 @@ class TreeLda:
             parts.append((own - above[parents]) * np.sqrt(decay**level * counts / self.n_rows))
             above = own
         return above, np.concatenate(parts)
+
+
+def _standardised(
+    features: npt.NDArray[np.floating],
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.floating]]:
+    """Mean and spread of features, and these less and over them, by rows at a time: views of all layers are large."""
+    pieces = [slice(start, start + 1024) for start in range(0, len(features), 1024)]
+    centre = features.mean(axis=0, dtype=np.float64)
+    variance = sum(np.square(features[piece] - centre).sum(axis=0) for piece in pieces) / len(features)
+    spread = np.sqrt(variance) + 1e-12
+    standard = np.empty_like(features)
+    for piece in pieces:
+        standard[piece] = (features[piece] - centre) / spread
+    return centre, spread, standard
 
 
 class Moments(NamedTuple):
