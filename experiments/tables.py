@@ -1,5 +1,6 @@
 # Markdown tables of the record, from the saved JSON.
 # Command: python experiments/tables.py report runs/tree/report.json
+#          python experiments/tables.py against runs/tree/report.json   (the focus less each rival)
 #          python experiments/tables.py losses losses.json
 #          python experiments/tables.py scarce scarce.json
 #          python experiments/tables.py costs benchmarks/training.json
@@ -36,6 +37,24 @@ def report(content: Any) -> list[str]:
         cells = [f"{figures[key]:.4f}" if key in figures else "–" for key in HEADLINES]
         lines.append(f"| {model['model']} | {' | '.join(cells)} | {model['seconds']:.0f} |")
     return [*lines, "", *[f"- {sentence}" for sentence in content["summary"]]]
+
+
+def against(content: Any) -> list[str]:
+    """The focus less each rival with its interval, in the primary figures; bold where the interval excludes 0."""
+    focus, keys = (
+        content["config"]["focus"],
+        [("coarse", "ami"), ("coarse", "map_at_r"), ("fine", "ami"), ("fine", "map_at_r")],
+    )
+    found = {(d["reference"], d["level"], d["name"]): d for d in content["differences"] if d["model"] == focus}
+    lines = [f"| {focus} less | coarse AMI | coarse MAP@R | fine AMI | fine MAP@R |", "|---" * 5 + "|"]
+    for rival in dict.fromkeys(reference for reference, *_ in found):
+        cells = []
+        for key in keys:
+            d = found[rival, *key]
+            text = f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})"
+            cells.append(f"**{text}**" if d["resolved"] else text)
+        lines.append(f"| {rival} | {' | '.join(cells)} |")
+    return lines
 
 
 def losses(content: Any) -> list[str]:
@@ -90,5 +109,5 @@ def settings(folder: Path) -> list[str]:
 
 if __name__ == "__main__":
     kind, path = sys.argv[1], Path(sys.argv[2])
-    make = {"report": report, "losses": losses, "scarce": scarce, "costs": costs}
+    make = {"report": report, "against": against, "losses": losses, "scarce": scarce, "costs": costs}
     print("\n".join(settings(path) if kind == "settings" else make[kind](json.loads(path.read_text()))))
