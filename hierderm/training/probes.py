@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -55,58 +54,61 @@ def fit_probe(
     """
     if len(np.unique(fine)) < 2:
         raise ConfigError(f"{method} needs at least two conditions in the training split, got one.")
-    kinds: dict[str, tuple[Callable[..., Probe], tuple[float, ...]]] = {
-        "linear_probe": (_linear_probe, PENALTIES),
-        "lda": (_lda, SHRINKAGES),
-    }
-    make, settings = kinds[method]
-    widths = list(widths) or [views[0].shape[1]]
+    make = {"linear_probe": _linear_probes, "lda": _ldas}[method]
 
     def tried() -> Iterator[Probe]:
         for n in dict.fromkeys((1, len(views))):
             features, labels = np.concatenate(views[:n]), np.tile(fine, n)
-            for width, setting in itertools.product(widths, settings):
-                yield replace(make(features, labels, n_fine, setting, width), n_views=n - 1)
+            for width in list(widths) or [features.shape[1]]:
+                yield from (replace(probe, n_views=n - 1) for probe in make(features[:, :width], labels, n_fine))
 
     return max(tried(), key=score)
 
 
-def _linear_probe(features: FloatArray, fine: IntArray, n_fine: int, penalty: float, width: int) -> Probe:
+def _linear_probes(features: FloatArray, fine: IntArray, n_fine: int) -> Iterator[Probe]:
     """Multinomial logistic regression on standardised features; its embedding is the centred logits."""
-    features = features[:, :width]
-    scaler = _scaler(features)
-    model = LogisticRegression(C=penalty, max_iter=1000).fit(scaler.transform(features), fine)
+    width, scaler = features.shape[1], _scaler(features)
+    standard = scaler.transform(features)
 
-    def embed(new: FloatArray) -> npt.NDArray[np.float32]:
-        logits = model.decision_function(scaler.transform(new[:, :width]))
-        logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits  # two classes: one column
-        return unit_length(logits - logits.mean(axis=1, keepdims=True))
+    def probe(penalty: float) -> Probe:
+        model = LogisticRegression(C=penalty, max_iter=1000).fit(standard, fine)
 
-    def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
-        return _all_conditions(model.predict_proba(scaler.transform(new[:, :width])), model.classes_, n_fine)
+        def embed(new: FloatArray) -> npt.NDArray[np.float32]:
+            logits = model.decision_function(scaler.transform(new[:, :width]))
+            logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits  # two classes: one column
+            return unit_length(logits - logits.mean(axis=1, keepdims=True))
 
-    return Probe("linear_probe", penalty, width, embed, probabilities)
+        def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
+            return _all_conditions(model.predict_proba(scaler.transform(new[:, :width])), model.classes_, n_fine)
+
+        return Probe("linear_probe", penalty, width, embed, probabilities)
+
+    yield from map(probe, PENALTIES)
 
 
-def _lda(features: FloatArray, fine: IntArray, n_fine: int, shrinkage: float, width: int) -> Probe:
+def _ldas(features: FloatArray, fine: IntArray, n_fine: int) -> Iterator[Probe]:
     """Fisher's discriminants of the conditions, shrunk, as conditions have few images; the projection embeds.
 
     Conditions with a single image have no spread within: they are left out, unless all are such.
     """
-    features = features[:, :width]
     several = np.bincount(fine)[fine] > 1
     if len(np.unique(fine[several])) > 1:
         features, fine = features[several], fine[several]
-    scaler = _scaler(features)
-    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(scaler.transform(features), fine)
+    width, scaler = features.shape[1], _scaler(features)
+    standard = scaler.transform(features)
 
-    def embed(new: FloatArray) -> npt.NDArray[np.float32]:
-        return unit_length(model.transform(scaler.transform(new[:, :width])))
+    def probe(shrinkage: float) -> Probe:
+        model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(standard, fine)
 
-    def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
-        return _all_conditions(model.predict_proba(scaler.transform(new[:, :width])), model.classes_, n_fine)
+        def embed(new: FloatArray) -> npt.NDArray[np.float32]:
+            return unit_length(model.transform(scaler.transform(new[:, :width])))
 
-    return Probe("lda", shrinkage, width, embed, probabilities)
+        def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
+            return _all_conditions(model.predict_proba(scaler.transform(new[:, :width])), model.classes_, n_fine)
+
+        return Probe("lda", shrinkage, width, embed, probabilities)
+
+    yield from map(probe, SHRINKAGES)
 
 
 def _scaler(features: FloatArray) -> Pipeline:
