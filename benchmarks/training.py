@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hierderm import columns as c
 from hierderm.comparison import own_config
 from hierderm.config import Config, ModelEntry, load_config, with_overrides
@@ -64,7 +66,8 @@ def measure(way: str, folder: Path) -> dict[str, Any]:
             return found[config.training.monitor]
 
         widths = feature_widths(config, backbone).values()
-        fit_probe(way, views, table.part(c.TRAIN).fine, table.taxonomy.size(-1), score, widths)
+        fine = np.tile(table.part(c.TRAIN).fine, len(views))
+        fit_probe(way, np.concatenate(views), fine, table.taxonomy.size(-1), score, widths)
     elif way != "nothing":
         with tempfile.TemporaryDirectory() as run:
             history = train_run(config, table, Path(run), features=folder).history

@@ -73,7 +73,7 @@ def main() -> None:
         table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
         features = cached_features(config, backbone, table, folder.parent)
         history = pd.read_csv(folder / "models" / "hierarchical" / "history.csv")
-        history = history[(history["features"] == "layers") & (history["views"] == 0)]
+        history = history[history["features"] == "layers"]
         best = history.sort_values("held_out", kind="stable").to_dict("records")[-1]
         setting = {key: float(best[key]) for key in ("shrinkage", "decay", "strength", "belief")}
         train, test = table.part(c.TRAIN), table.part(c.TEST)

@@ -29,7 +29,7 @@ from hierderm.evaluate.retrieval import retrieval_scores
 from hierderm.model.backbone import load_backbone
 from hierderm.pipeline import cached_features, cached_views, score_validation
 from hierderm.taxonomy_file import read_taxonomy
-from hierderm.training.tree_lda import Held, every_setting, with_and_without_views
+from hierderm.training.tree_lda import Held, TreeLda, every_setting
 
 MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-tree", "hierarchical")
 BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}
@@ -115,19 +115,16 @@ class Analysis:
         train, validation, test = (
             _rows(self.table.part(s), m) for s, m in zip(c.SPLITS, (in_training, in_validation, in_test), strict=True)
         )
-        views = [view[in_training] for view in self.views]
+        features = np.concatenate([view[in_training] for view in self.views])
         result = {"vanilla": values(unit_length(self.of_test[in_test][:, : self.output_dim]), test)}
         for name, grid in self.grids.items():
             place = np.arange(tree.size(-1))
             place = np.random.default_rng(0).permutation(place) if grid.shuffle else place
-            seen = Held(views[0], train)
+            seen = Held(self.views[0][in_training], train)
             unseen = Held(self.of_validation[in_validation], validation)
-            tried = (
-                setting
-                for _, lda in with_and_without_views(views, place[train.fine], tree, belief_levels=grid.belief_levels)
-                for setting in every_setting(lda, grid, seen, unseen, score_validation, "mean_map_at_r")
-            )
-            _, best = max(tried, key=lambda setting: setting[0]["held_out"])
+            lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views), belief_levels=grid.belief_levels)
+            settings = every_setting(lda, grid, seen, unseen, score_validation, "mean_map_at_r")
+            _, best = max(settings, key=lambda setting: setting[0]["held_out"])
             result[name] = values(best.embed(self.of_test[in_test]), test)
         return result
 

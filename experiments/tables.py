@@ -40,16 +40,13 @@ def report(content: Any) -> list[str]:
 
 
 def against(content: Any) -> list[str]:
-    """The focus less each rival with its interval, in the primary figures; bold where the interval excludes 0."""
-    focus, keys = (
-        content["config"]["focus"],
-        [("coarse", "ami"), ("coarse", "map_at_r"), ("fine", "ami"), ("fine", "map_at_r")],
-    )
+    """The focus less each rival with its interval; bold where the interval excludes 0."""
+    focus = content["config"]["focus"]
     found = {(d["reference"], d["level"], d["name"]): d for d in content["differences"] if d["model"] == focus}
-    lines = [f"| {focus} less | coarse AMI | coarse MAP@R | fine AMI | fine MAP@R |", "|---" * 5 + "|"]
+    lines = [f"| {focus} less | {' | '.join(TITLES.split(' | ')[:6])} |", "|---" * 7 + "|"]
     for rival in dict.fromkeys(reference for reference, *_ in found):
         cells = []
-        for key in keys:
+        for key in HEADLINES[:6]:
             d = found[rival, *key]
             text = f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})"
             cells.append(f"**{text}**" if d["resolved"] else text)
@@ -93,14 +90,14 @@ def costs(content: Any) -> list[str]:
 
 
 def settings(folder: Path) -> list[str]:
-    """Means over all folds and repeats, of the shrinkage that is best for each number of views, strength and belief."""
+    """Means over all folds and repeats, of the shrinkage that is best for each strength and belief."""
     places = sorted(folder.glob("fold-*/models/hierarchical/history.csv"))
     history = pd.concat([pd.read_csv(place) for place in places])
     features = history.groupby("features")["held_out"].max().idxmax()
-    names = ["views", "strength", "belief", "shrinkage"]
+    names = ["strength", "belief", "shrinkage"]
     means = history[history["features"] == features].groupby(names)[["held_out", *FIGURES]].mean().reset_index()
-    best = means.loc[means.groupby(names[:3])["held_out"].idxmax()]
-    lines = [f"| {' | '.join(names)} | held out | {' | '.join(FIGURES.values())} |", "|---" * 7 + "|"]
+    best = means.loc[means.groupby(names[:2])["held_out"].idxmax()]
+    lines = [f"| {' | '.join(names)} | held out | {' | '.join(FIGURES.values())} |", "|---" * 6 + "|"]
     for row in best.to_dict("records"):
         cells = [f"{row[key]:g}" for key in names] + [f"{row[key]:.4f}" for key in ("held_out", *FIGURES)]
         lines.append(f"| {' | '.join(cells)} |")

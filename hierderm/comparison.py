@@ -195,16 +195,16 @@ def _frozen_baseline(config: Config, entry: ModelEntry, fold: Fold) -> Embedding
         finish("")
         return EmbeddingTable(unit_length(features), table.frame, provenance)
     views, in_validation = cached_views(config, backbone, table, fold.features), table.splits == c.VALIDATION
-    fine, validation = table.part(c.TRAIN).fine, table.part(c.VALIDATION)
+    fine, validation = np.tile(table.part(c.TRAIN).fine, len(views)), table.part(c.VALIDATION)
 
     def score(probe: Probe) -> float:
         return score_validation(probe.embed(features[in_validation]), validation)[config.training.monitor]
 
     n_fine = table.taxonomy.size(-1)
     widths = feature_widths(config, backbone)
-    probe = fit_probe(entry.method, views, fine, n_fine, score, widths.values())
+    probe = fit_probe(entry.method, np.concatenate(views), fine, n_fine, score, widths.values())
     kind = next(name for name, width in widths.items() if width == probe.width)
-    finish(f"regularisation {probe.setting:g}, features: {kind}, augmented views: {probe.n_views}")
+    finish(f"regularisation {probe.setting:g}, features: {kind}")
     return EmbeddingTable(probe.embed(features), table.frame, provenance, probe.probabilities(features))
 
 

@@ -194,7 +194,7 @@ class TrainingConfig:
     devices: Annotated[Positive, _doc("how many devices")] = 1
     views: Annotated[
         NotNegative,
-        _doc("frozen: augmented copies of each training picture; closed form, probe and LDA try with and without them"),
+        _doc("frozen backbone: augmented copies of each training picture to learn from, beside the picture itself"),
     ] = 6
     workers: Annotated[NotNegative, _doc("processes that load pictures")] = 0
     cache_images: Annotated[bool, _doc("keep decoded pictures in memory (small data)")] = True

@@ -235,7 +235,7 @@ def _in_closed_form(
 
     from hierderm.model.backbone import load_backbone
     from hierderm.model.network import Network
-    from hierderm.training.tree_lda import Held, best_scale, every_setting, with_and_without_views
+    from hierderm.training.tree_lda import Held, TreeLda, best_scale, every_setting
 
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
     backbone, grid, tree = load_backbone(config.backbone), config.tree_lda, table.taxonomy
@@ -247,21 +247,26 @@ def _in_closed_form(
         place = np.random.default_rng(config.training.seed).permutation(place)
     rows: list[dict[str, Any]] = []
     best, chosen = None, 0
-    shape: dict[str, Any] = {"components": grid.components, "belief_levels": grid.belief_levels}
     for kind, width in feature_widths(config, backbone).items():
-        cut = [view[:, :width] for view in views]
-        seen, unseen = Held(cut[0], train), Held(of_validation[:, :width], validation)
-        for n_views, lda in with_and_without_views(cut, place[train.fine], tree, **shape):
-            for row, found in every_setting(lda, grid, seen, unseen, score_validation, config.training.monitor):
-                rows.append({"epoch": len(rows), "features": kind, "views": n_views, **row})
-                if best is None or row["held_out"] > rows[chosen]["held_out"]:
-                    best, chosen = found, len(rows) - 1
+        lda = TreeLda(
+            np.concatenate([view[:, :width] for view in views]),
+            place[train.fine],
+            tree,
+            n_views=len(views),
+            components=grid.components,
+            belief_levels=grid.belief_levels,
+        )
+        seen, unseen = Held(views[0][:, :width], train), Held(of_validation[:, :width], validation)
+        for row, found in every_setting(lda, grid, seen, unseen, score_validation, config.training.monitor):
+            rows.append({"epoch": len(rows), "features": kind, **row})
+            if best is None or row["held_out"] > rows[chosen]["held_out"]:
+                best, chosen = found, len(rows) - 1
     history = pd.DataFrame(rows)
     write_atomically(folder / "history.csv", history.to_csv(index=False))
     assert best is not None  # the configuration has at least one value of each setting
     width = best.weight.shape[1]
     scale = best_scale(best.logits(of_validation[:, :width])[:, place], validation.fine)
-    model = ModelConfig(
+    shape = ModelConfig(
         "discriminants",
         embedding_dim=len(best.weight),
         projection_dim=0,
@@ -270,7 +275,7 @@ def _in_closed_form(
         belief_share=best.belief,
         belief_levels=grid.belief_levels,
     )
-    network = Network(backbone, model, tree, tree.fine_level)
+    network = Network(backbone, shape, tree, tree.fine_level)
     beyond = ((0, 0), (0, backbone.dim - width))
     weights = {
         "discriminants.weight": np.pad(best.weight, beyond),

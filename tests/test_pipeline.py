@@ -115,8 +115,7 @@ def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config
     config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
     table, _ = prepare_cases(config, tmp_path)
     run = train_run(config, table, tmp_path)
-    assert len(run.history) == 2 * 3 * 1 * 2 * 4
-    assert set(run.history["views"]) == {0, 2}
+    assert len(run.history) == 3 * 1 * 2 * 4
     assert run.history["held_out"].iloc[run.chosen] == run.history["held_out"].max()
     embedded = embed_run(run, table, name="run")
     assert embedded.probabilities is not None
@@ -132,7 +131,7 @@ def test_discriminants_of_the_tree_are_a_model_like_any_other(toy_config: Config
     np.testing.assert_allclose(known.probabilities, embedded.probabilities, atol=1e-5)
     card = (tmp_path / "model" / "README.md").read_text()
     assert "discriminants of the tree: shrinkage" in card
-    assert f"augmented views of the training pictures: {run.history['views'].iloc[run.chosen]}" in card
+    assert "augmented views of the training pictures: 2" in card
 
 
 def test_a_model_embeds_as_the_analysis_that_was_chosen(toy_config: Config, tmp_path: Path) -> None:

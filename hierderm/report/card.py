@@ -35,7 +35,7 @@ def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: 
         else f"""| backbone | `{config.backbone.name}`, frozen |
 | embedding | discriminants of the tree: shrinkage {best["shrinkage"]:g}, decay {best["decay"]:g}, strength \
 {best["strength"]:g}; share of the beliefs in its nodes: {best["belief"]:g}; features: {best["features"]}; \
-augmented views of the training pictures: {best["views"]} |"""
+augmented views of the training pictures: {config.training.views} |"""
     )
     choice = "epoch" if by_losses else "setting"
     folds = 0 if by_losses else config.tree_lda.folds

@@ -47,13 +47,13 @@ def _split(config: Config) -> str:
 
 def _model(config: Config, entry: ModelEntry) -> str:
     own = with_overrides(config, {**entry.set, "models": []})
-    closed = f", with or without {views} augmented views" if (views := own.training.views) else ""
+    views = _views(own)
     if entry.method == "vanilla":
         return f"{entry.name}: {FROZEN['vanilla']}."
     if entry.method in FROZEN:
-        return f"{entry.name}: {FROZEN[entry.method]}{closed}."
+        return f"{entry.name}: {FROZEN[entry.method]}{views}."
     if own.training.method == "tree_lda":
-        return f"{entry.name}: {_tree_lda(own.tree_lda)}{closed}."
+        return f"{entry.name}: {_tree_lda(own.tree_lda)}{views}."
     return f"{entry.name}: {_losses(own.loss)}; of the backbone, {_freezing(own)}."
 
 
@@ -102,8 +102,12 @@ def _freezing(config: Config) -> str:
         "lora": f"LoRA adapters of rank {training.lora_rank} learn",
         "full": "all learns",
     }[training.freeze]
-    views = f", with {training.views} augmented views of each training picture" if training.views else ""
-    return what + (views if training.freeze == "frozen" else "")
+    return what + (_views(config) if training.freeze == "frozen" else "")
+
+
+def _views(config: Config) -> str:
+    views = config.training.views
+    return f", with {views} augmented views of each training picture" if views else ""
 
 
 def _training(config: Config) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ COMPONENTS = 2048  # what a fit with the square of the features in memory should
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted baseline on the first `width` features, and `n_views` augmented views of the training images.
+    """A fitted baseline on the first `width` features.
 
     `embed` makes unit-length embeddings, `probabilities` those of all conditions.
     """
@@ -35,12 +35,11 @@ class Probe:
     width: int
     embed: Callable[[FloatArray], npt.NDArray[np.float32]]
     probabilities: Callable[[FloatArray], npt.NDArray[np.float32]]
-    n_views: int = 0
 
 
 def fit_probe(
     method: str,
-    views: Sequence[FloatArray],
+    features: FloatArray,
     fine: IntArray,
     n_fine: int,
     score: Callable[[Probe], float],
@@ -48,21 +47,14 @@ def fit_probe(
 ) -> Probe:
     """The 'linear_probe' or 'lda' whose strength of regularisation has the best `score` (on validation).
 
-    `views`: features of the training images as they are, shape (n_images, dim), and of augmented ones, if any, with
-    and without which it is fitted; `fine`: their conditions, shape (n_images,). `widths`: numbers of first features to
-    try; by default all alone.
+    `features`: of the training images, shape (n_images, dim); `fine`: their conditions, shape (n_images,). `widths`:
+    numbers of first features to try; by default all alone.
     """
     if len(np.unique(fine)) < 2:
         raise ConfigError(f"{method} needs at least two conditions in the training split, got one.")
     make = {"linear_probe": _linear_probes, "lda": _ldas}[method]
-
-    def tried() -> Iterator[Probe]:
-        for n in dict.fromkeys((1, len(views))):
-            features, labels = np.concatenate(views[:n]), np.tile(fine, n)
-            for width in list(widths) or [features.shape[1]]:
-                yield from (replace(probe, n_views=n - 1) for probe in make(features[:, :width], labels, n_fine))
-
-    return max(tried(), key=score)
+    widths = list(widths) or [features.shape[1]]
+    return max((probe for width in widths for probe in make(features[:, :width], fine, n_fine)), key=score)
 
 
 def _linear_probes(features: FloatArray, fine: IntArray, n_fine: int) -> Iterator[Probe]:

@@ -217,24 +217,6 @@ def _moments(standard: FloatArray, fine: IntArray, n_fine: int) -> Moments:
     return Moments(counts, np.asarray(members @ standard), standard.T @ standard)
 
 
-def with_and_without_views(
-    views: Sequence[npt.NDArray[np.floating]],
-    fine: IntArray,
-    taxonomy: Taxonomy,
-    *,
-    components: int = 2048,
-    belief_levels: Sequence[str] = (),
-) -> Iterator[tuple[int, TreeLda]]:
-    """The analysis of the images as they are, `views[0]`, and that of all views, if there are any others.
-
-    Each with its number of augmented views. A view has the shape (n_images, n_features).
-    """
-    for n_views in dict.fromkeys((1, len(views))):
-        features = np.concatenate(views[:n_views])
-        shape = {"n_views": n_views, "components": components}
-        yield n_views - 1, TreeLda(features, fine, taxonomy, belief_levels=belief_levels, **shape)
-
-
 class Held(NamedTuple):
     """Features of images, shape (n_images, n_features), and their cases."""
 

@@ -14,7 +14,7 @@ def models_paragraph(config: Config, *entries: ModelEntry) -> str:
 
 def test_views_are_named_where_they_are_learnt_from() -> None:
     config = with_overrides(Config(), {"training.views": 3})
-    said = ", with or without 3 augmented views."
+    said = ", with 3 augmented views of each training picture."
     assert models_paragraph(config, ModelEntry(name="tree")).endswith(said)
     assert models_paragraph(config, ModelEntry(name="lda", method="lda")).endswith(said)
     assert "views" not in models_paragraph(config, ModelEntry(name="vanilla", method="vanilla"))

@@ -18,7 +18,6 @@ from hierderm.training.tree_lda import (
     TreeLda,
     best_scale,
     every_setting,
-    with_and_without_views,
 )
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
@@ -183,19 +182,6 @@ def test_views_that_change_nothing_change_nothing() -> None:
     once = TreeLda(features, fine, TREE).fit(**setting).embed(features)
     thrice = TreeLda(np.tile(features, (3, 1)), fine, TREE, n_views=3).fit(**setting).embed(features)
     np.testing.assert_allclose(once @ once.T, thrice @ thrice.T, atol=1e-6)
-
-
-def test_views_are_tried_with_and_without() -> None:
-    features, fine = drawn(180)
-    views = [features, features + 0.5, features - 0.5]
-    tried = dict(with_and_without_views(views, fine, TREE, belief_levels=["fine"]))
-    assert sorted(tried) == [0, 2]
-    setting = {"shrinkage": 0.1, "decay": 1.0, "strength": 2.0, "belief": 0.2}
-    for n_views, expected in ((0, features), (2, np.concatenate(views))):
-        alone = TreeLda(expected, fine, TREE, n_views=n_views + 1, belief_levels=["fine"]).fit(**setting)
-        found = tried[n_views].fit(**setting)
-        np.testing.assert_allclose(found.embed(features), alone.embed(features), atol=1e-9)
-    assert [n for n, _ in with_and_without_views(views[:1], fine, TREE)] == [0]
 
 
 def test_what_views_change_counts_for_less() -> None:
