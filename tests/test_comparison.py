@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from hierderm.comparison import compare, inflation
 from hierderm.config import Config, with_overrides
 from hierderm.errors import ConfigError
+from hierderm.training.probes import fit_probe
 
 MODELS = [{"name": "vanilla", "method": "vanilla"}, {"name": "tree"}]
 
@@ -80,6 +82,25 @@ def test_more_seeds_keep_what_is_trained(toy_config: Config, tmp_path: Path) -> 
     said: list[str] = []
     compare(with_overrides(config, {"protocol.seeds": 2, "evaluation.bootstrap_rounds": 30}), tmp_path, said.append)
     assert said.count("Already trained.") == 1 and "tree@1: training ..." in said
+
+
+def test_baselines_learn_from_views_as_all_methods_do(
+    toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def counted(method: str, features: Any, fine: Any, *others: Any) -> Any:
+        seen[method] = len(features), len(fine)
+        return fit_probe(method, features, fine, *others)
+
+    monkeypatch.setattr("hierderm.training.probes.fit_probe", counted)
+    entries = [
+        {"name": "lda", "method": "lda"},
+        {"name": "probe", "method": "linear_probe", "set": {"training.views": 0}},
+    ]
+    compare(with_overrides(toy_config, {"models": entries, "training.views": 2}), tmp_path)
+    n_training = int((pd.read_csv(tmp_path / "cases.csv")["split"] == "train").sum())
+    assert seen == {"lda": (3 * n_training, 3 * n_training), "linear_probe": (n_training, n_training)}
 
 
 def test_a_split_by_image_flatters(toy_config: Config, tmp_path: Path) -> None:
