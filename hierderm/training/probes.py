@@ -25,16 +25,30 @@ COMPONENTS = 2048  # what a fit with the square of the features in memory should
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted baseline on the first `width` features.
-
-    `embed` makes unit-length embeddings, `probabilities` those of all conditions.
-    """
+    """A fitted baseline on the first `width` features, standardised by `scaler`."""
 
     name: str
     setting: float
     width: int
-    embed: Callable[[FloatArray], npt.NDArray[np.float32]]
-    probabilities: Callable[[FloatArray], npt.NDArray[np.float32]]
+    n_fine: int
+    scaler: Pipeline
+    model: LogisticRegression | LinearDiscriminantAnalysis
+
+    def embed(self, features: FloatArray) -> npt.NDArray[np.float32]:
+        """Unit-length embeddings, one a row: centred logits of the linear probe, the projection of LDA."""
+        standard = self.scaler.transform(features[:, : self.width])
+        if self.name == "lda":
+            return unit_length(self.model.transform(standard))
+        logits = self.model.decision_function(standard)
+        logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits  # two classes: one column
+        return unit_length(logits - logits.mean(axis=1, keepdims=True))
+
+    def probabilities(self, features: FloatArray) -> npt.NDArray[np.float32]:
+        """Of all conditions, shape (n_images, n_fine); 0 of those never seen in training."""
+        found = self.model.predict_proba(self.scaler.transform(features[:, : self.width]))
+        result = np.zeros((len(found), self.n_fine), dtype=np.float32)
+        result[:, self.model.classes_] = found
+        return result
 
 
 def fit_probe(
@@ -52,55 +66,27 @@ def fit_probe(
     """
     if len(np.unique(fine)) < 2:
         raise ConfigError(f"{method} needs at least two conditions in the training split, got one.")
-    make = {"linear_probe": _linear_probes, "lda": _ldas}[method]
     widths = list(widths) or [features.shape[1]]
-    return max((probe for width in widths for probe in make(features[:, :width], fine, n_fine)), key=score)
+    return max((probe for width in widths for probe in _probes(method, features[:, :width], fine, n_fine)), key=score)
 
 
-def _linear_probes(features: FloatArray, fine: IntArray, n_fine: int) -> Iterator[Probe]:
-    """Multinomial logistic regression on standardised features; its embedding is the centred logits."""
-    width, scaler = features.shape[1], _scaler(features)
-    standard = scaler.transform(features)
+def _probes(method: str, features: FloatArray, fine: IntArray, n_fine: int) -> Iterator[Probe]:
+    """Multinomial logistic regression, or Fisher's discriminants of the conditions, shrunk, as these have few images.
 
-    def probe(penalty: float) -> Probe:
-        model = LogisticRegression(C=penalty, max_iter=1000).fit(standard, fine)
-
-        def embed(new: FloatArray) -> npt.NDArray[np.float32]:
-            logits = model.decision_function(scaler.transform(new[:, :width]))
-            logits = np.stack([-logits, logits], axis=1) if logits.ndim == 1 else logits  # two classes: one column
-            return unit_length(logits - logits.mean(axis=1, keepdims=True))
-
-        def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
-            return _all_conditions(model.predict_proba(scaler.transform(new[:, :width])), model.classes_, n_fine)
-
-        return Probe("linear_probe", penalty, width, embed, probabilities)
-
-    yield from map(probe, PENALTIES)
-
-
-def _ldas(features: FloatArray, fine: IntArray, n_fine: int) -> Iterator[Probe]:
-    """Fisher's discriminants of the conditions, shrunk, as conditions have few images; the projection embeds.
-
-    Conditions with a single image have no spread within: they are left out, unless all are such.
+    Conditions with a single image have no spread within: LDA leaves them out, unless all are such.
     """
     several = np.bincount(fine)[fine] > 1
-    if len(np.unique(fine[several])) > 1:
+    if method == "lda" and len(np.unique(fine[several])) > 1:
         features, fine = features[several], fine[several]
-    width, scaler = features.shape[1], _scaler(features)
+    scaler = _scaler(features)
     standard = scaler.transform(features)
-
-    def probe(shrinkage: float) -> Probe:
-        model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage).fit(standard, fine)
-
-        def embed(new: FloatArray) -> npt.NDArray[np.float32]:
-            return unit_length(model.transform(scaler.transform(new[:, :width])))
-
-        def probabilities(new: FloatArray) -> npt.NDArray[np.float32]:
-            return _all_conditions(model.predict_proba(scaler.transform(new[:, :width])), model.classes_, n_fine)
-
-        return Probe("lda", shrinkage, width, embed, probabilities)
-
-    yield from map(probe, SHRINKAGES)
+    for setting in SHRINKAGES if method == "lda" else PENALTIES:
+        model = (
+            LinearDiscriminantAnalysis(solver="eigen", shrinkage=setting)
+            if method == "lda"
+            else LogisticRegression(C=setting, max_iter=1000)
+        )
+        yield Probe(method, setting, features.shape[1], n_fine, scaler, model.fit(standard, fine))
 
 
 def _scaler(features: FloatArray) -> Pipeline:
@@ -109,9 +95,3 @@ def _scaler(features: FloatArray) -> Pipeline:
     if features.shape[1] > COMPONENTS:
         steps.append(PCA(min(COMPONENTS, len(features) - 1), svd_solver="randomized", random_state=0))
     return make_pipeline(*steps).fit(features)
-
-
-def _all_conditions(probabilities: FloatArray, classes: IntArray, n_fine: int) -> npt.NDArray[np.float32]:
-    result = np.zeros((len(probabilities), n_fine), dtype=np.float32)
-    result[:, classes] = probabilities
-    return result
