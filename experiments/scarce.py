@@ -120,9 +120,9 @@ class Analysis:
         for name, grid in self.grids.items():
             place = np.arange(tree.size(-1))
             place = np.random.default_rng(0).permutation(place) if grid.shuffle else place
+            lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views), belief_levels=grid.belief_levels)
             seen = Held(self.views[0][in_training], train)
             unseen = Held(self.of_validation[in_validation], validation)
-            lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views), belief_levels=grid.belief_levels)
             settings = every_setting(lda, grid, seen, unseen, score_validation, "mean_map_at_r")
             _, best = max(settings, key=lambda setting: setting[0]["held_out"])
             result[name] = values(best.embed(self.of_test[in_test]), test)
@@ -135,7 +135,8 @@ def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
     grids = {m.name: own_config(config, m).tree_lda for m in config.models if m.method == "train" and m.name in MODELS}
     result = []
     for folder, table in folds:
-        views, whole = (cached(config, backbone, table, folder.parent) for cached in (cached_views, cached_features))
+        views = cached_views(config, backbone, table, folder.parent)
+        whole = cached_features(config, backbone, table, folder.parent)
         of_validation, of_test = (whole[table.splits == split] for split in (c.VALIDATION, c.TEST))
         result.append(Analysis(grids, table, views, of_validation, of_test, backbone.output_dim))
     return result

@@ -160,7 +160,9 @@ def test_views_are_made_once_and_differ(toy_config: Config, tmp_path: Path) -> N
     first = cached_views(config, backbone, table, tmp_path)
     assert len(first) == 3
     assert not np.allclose(first[0], first[1]) and not np.allclose(first[1], first[2])
-    np.testing.assert_allclose(first[0], backbone_features(backbone, table.part("train").paths), atol=1e-5)
+    of_validation = cached_features(config, backbone, table, tmp_path)[table.splits == "validation"]
+    for found, part in ((first[0], "train"), (of_validation, "validation")):
+        np.testing.assert_allclose(found, backbone_features(backbone, table.part(part).paths), atol=1e-5)
     files = sorted((tmp_path / "features").iterdir())
     again = cached_views(config, backbone, table, tmp_path)
     assert sorted((tmp_path / "features").iterdir()) == files and len(files) == 3

@@ -12,13 +12,7 @@ from sklearn.metrics import roc_auc_score
 from hierderm.config import TreeLdaConfig
 from hierderm.data.cases import CaseTable
 from hierderm.taxonomy import IntArray, Taxonomy, taxonomy_from_paths
-from hierderm.training.tree_lda import (
-    Held,
-    TreeDiscriminants,
-    TreeLda,
-    best_scale,
-    every_setting,
-)
+from hierderm.training.tree_lda import Held, TreeDiscriminants, TreeLda, best_scale, every_setting
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
 RNG = np.random.default_rng(0)
