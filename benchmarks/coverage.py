@@ -22,9 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hierderm.config import EvaluationConfig
+from hierderm.artifacts import write_json
+from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import EmbeddingTable, unit_length
-from hierderm.evaluate.calibration import (
+from hierderm.evaluation.catalogue import metric_name
+from hierderm.evaluation.evaluation import evaluate_all
+from hierderm.evaluation.inference.differences import paired_difference
+from hierderm.evaluation.metrics.calibration import (
     answer_thresholds,
     answers,
     conformal_sets,
@@ -32,11 +36,8 @@ from hierderm.evaluate.calibration import (
     scaled,
     temperature,
 )
-from hierderm.evaluate.differences import paired_difference
-from hierderm.evaluate.metrics import metric_name
-from hierderm.evaluate.summary import evaluate_all
-from hierderm.files import write_json
-from hierderm.taxonomy import IntArray, taxonomy_from_paths
+from hierderm.taxonomy.tree import taxonomy_from_paths
+from hierderm.types import IntArray
 
 TREE = taxonomy_from_paths([(f"C{k // 4}", f"F{k}") for k in range(32)], ("category", "condition"), id="made-up")
 SHOWN = (

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierderm.config import EvaluationConfig
-from hierderm.evaluate.subject import subject_of
-from hierderm.evaluate.summary import evaluate_subject
-from hierderm.files import write_json
-from hierderm.taxonomy import taxonomy_from_paths
+from hierderm.artifacts import write_json
+from hierderm.config.settings import EvaluationConfig
+from hierderm.evaluation.evaluation import evaluate_subject
+from hierderm.evaluation.subject import subject_of
+from hierderm.taxonomy.tree import taxonomy_from_paths
 
 N_FINE, N_COARSE, DIM = 211, 16, 512
 VALIDATION = 0.2  # as many again are validation images, which are not scored

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierderm.artifacts import write_json
 from hierderm.embeddings import EmbeddingTable
-from hierderm.files import write_json
-from hierderm.index.case_index import CaseIndex
-from hierderm.index.engines import BUILD_EFFORT, KINDS, LINKS
-from hierderm.index.folder import open_index, save_index
-from hierderm.taxonomy import taxonomy_from_paths
+from hierderm.search.case_index import CaseIndex
+from hierderm.search.engines import BUILD_EFFORT, KINDS, LINKS
+from hierderm.search.persistence import open_index, save_index
+from hierderm.taxonomy.tree import taxonomy_from_paths
 
 DIM, LATENT, K, N_QUERIES = 512, 64, 10, 1000
 TREE = taxonomy_from_paths([(f"C{k // 13}", f"F{k}") for k in range(211)], ("category", "condition"), id="made-up")

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hierderm.files import write_json
+from hierderm.artifacts import write_json
 
 COMMON = """
 import sys, time, resource, json
@@ -38,8 +38,8 @@ def done(start, map_at_r):
     print(json.dumps({"seconds": time.perf_counter() - start, "peak_gb": peak, "fine_map_at_r": map_at_r}))
 """
 HIERDERM = """
-from hierderm.evaluate.ranking import Labelled
-from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.evaluation.metrics.ranking import Labelled
+from hierderm.evaluation.metrics.retrieval import retrieval_scores
 start = time.perf_counter()
 scores = retrieval_scores(Labelled(embeddings, np.stack(levels), np.arange(n)))
 done(start, float(np.nanmean(scores.levels[1].values["map_at_r"])))

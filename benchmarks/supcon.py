@@ -23,7 +23,7 @@ def measure(which: str, n: int) -> dict[str, float]:
     import torch
     from pytorch_metric_learning.losses import SupConLoss as TheirLoss
 
-    from hierderm.training.losses import SupConLoss
+    from hierderm.training.losses.registry import SupConLoss
 
     torch.manual_seed(0)
     loss = {"hierderm": SupConLoss, "pytorch-metric-learning": TheirLoss}[which](temperature=0.1)

@@ -22,12 +22,20 @@ from typing import Any
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.comparison import own_config
-from hierderm.config import Config, ModelEntry, load_config, with_overrides
-from hierderm.files import write_json
+from hierderm.artifacts import write_json
+from hierderm.config.loading import load_config, with_overrides
+from hierderm.config.settings import Config, ModelEntry
+from hierderm.experiment.compare import own_config
+from hierderm.experiment.run import (
+    cached_features,
+    cached_views,
+    feature_widths,
+    prepare_cases,
+    score_validation,
+    train_run,
+)
 from hierderm.model.backbone import load_backbone
-from hierderm.pipeline import cached_features, cached_views, feature_widths, prepare_cases, score_validation, train_run
-from hierderm.training.probes import Probe, fit_probe
+from hierderm.training.methods.probes import Probe, fit_probe
 
 EPOCHS = 3  # enough to tell a pass over the pictures from what comes before the first
 BY_LOSSES = {"training.method": "gradient", "training.epochs": EPOCHS, "training.batch_size": 32}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hierderm.finder import CaseFinder
+from hierderm.search.finder import CaseFinder
 
 K = 10
 

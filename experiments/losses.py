@@ -21,17 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
-from hierderm.config import load_config
-from hierderm.data.cases import read_cases
+from hierderm.config.loading import load_config
 from hierderm.data.sampler import ShuffledBatchSampler, TreeBatchSampler
-from hierderm.evaluate.clustering import agreement, contingency, kmeans_clusters
-from hierderm.evaluate.ranking import Labelled
-from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.data.table import read_cases
+from hierderm.evaluation.metrics.clustering import agreement, contingency, kmeans_clusters
+from hierderm.evaluation.metrics.ranking import Labelled
+from hierderm.evaluation.metrics.retrieval import retrieval_scores
+from hierderm.experiment.run import cached_features, cached_views
 from hierderm.model.backbone import load_backbone
 from hierderm.model.heads import CosineClassifier, ProjectionHead
-from hierderm.pipeline import cached_features, cached_views
-from hierderm.taxonomy import Taxonomy
-from hierderm.taxonomy_file import read_taxonomy
+from hierderm.taxonomy.file import read_taxonomy
+from hierderm.taxonomy.tree import Taxonomy
 
 EPOCHS, LEARNING_RATE, WEIGHT_DECAY, DROPOUT, DIM = 84, 1e-3, 0.1, 0.5, 128
 FIGURES = ("coarse_ami", "coarse_map_at_r", "coarse_r1", "fine_ami", "fine_map_at_r", "fine_r1", "h_ap", "height")

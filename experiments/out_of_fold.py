@@ -19,15 +19,15 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.model_selection import GroupKFold
 
 from hierderm import columns as c
-from hierderm.config import load_config
-from hierderm.data.cases import CaseTable, read_cases
+from hierderm.config.loading import load_config
+from hierderm.data.table import CaseTable, read_cases
 from hierderm.embeddings import unit_length
-from hierderm.evaluate.ranking import Labelled
-from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.evaluation.metrics.ranking import Labelled
+from hierderm.evaluation.metrics.retrieval import retrieval_scores
+from hierderm.experiment.run import cached_features
 from hierderm.model.backbone import load_backbone
-from hierderm.pipeline import cached_features
-from hierderm.taxonomy_file import read_taxonomy
-from hierderm.training.tree_lda import TreeDiscriminants, TreeLda
+from hierderm.taxonomy.file import read_taxonomy
+from hierderm.training.methods.tree_lda import TreeDiscriminants, TreeLda
 
 FIGURES = ("recall_at_1", "precision_at_10", "knn_accuracy")
 FloatArray = npt.NDArray[np.float64]

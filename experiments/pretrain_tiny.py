@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
-from hierderm.data.synthetic import Recipe, generate
+from hierderm.data.synthetic.recipe import Recipe, generate
 from hierderm.model.tiny import CAPTION_LENGTH, FOLDER, random_siglip
 
 SEEDS = range(90_001, 90_009)  # no preset and no user's seed

@@ -20,16 +20,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.comparison import own_config
-from hierderm.config import TreeLdaConfig, load_config
-from hierderm.data.cases import CaseTable, read_cases
+from hierderm.config.loading import load_config
+from hierderm.config.settings import TreeLdaConfig
+from hierderm.data.table import CaseTable, read_cases
 from hierderm.embeddings import EmbeddingTable, unit_length
-from hierderm.evaluate.ranking import Labelled
-from hierderm.evaluate.retrieval import retrieval_scores
+from hierderm.evaluation.metrics.ranking import Labelled
+from hierderm.evaluation.metrics.retrieval import retrieval_scores
+from hierderm.experiment.compare import own_config
+from hierderm.experiment.run import cached_features, cached_views, score_validation
 from hierderm.model.backbone import load_backbone
-from hierderm.pipeline import cached_features, cached_views, score_validation
-from hierderm.taxonomy_file import read_taxonomy
-from hierderm.training.tree_lda import Held, TreeLda, every_setting
+from hierderm.taxonomy.file import read_taxonomy
+from hierderm.training.methods.tree_lda import Held, TreeLda, every_setting
 
 MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-tree", "hierarchical")
 BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}

@@ -1,9 +1,4 @@
-"""Column names of the case table, and the glossary of axis names used in every docstring.
-
-Axes: `n_images` rows of a table; `n_cases` distinct cases; `n_queries`, `n_gallery` sides of a search; `n_fine`,
-`n_coarse` nodes of the finest and of the top level; `n_levels` levels of the tree; `dim` length of an embedding;
-`k` neighbours or clusters.
-"""
+"""Column names of the case table."""
 
 from __future__ import annotations
 

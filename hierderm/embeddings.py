@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.artifacts import file_hash
 from hierderm.errors import EmbeddingError
-from hierderm.files import file_hash
+from hierderm.types import Floats, IntArray, Mask, Vectors
 
 UNIT_TOLERANCE = 1e-3
 Aggregation = Literal["best", "mean"]  # how cases of several pictures are compared
@@ -38,10 +39,10 @@ class EmbeddingTable:
     `probabilities`: of the conditions, shape (n_images, n_fine), rows summing to 1, or None where the model has none.
     """
 
-    embeddings: npt.NDArray[np.float32]
+    embeddings: Vectors
     frame: pd.DataFrame
     provenance: Provenance = Provenance()
-    probabilities: npt.NDArray[np.float32] | None = None
+    probabilities: Vectors | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.frame):
@@ -68,7 +69,7 @@ class EmbeddingTable:
     def case_ids(self) -> npt.NDArray[np.str_]:
         return self.frame[c.CASE_ID].to_numpy(dtype=str)
 
-    def select(self, rows: npt.NDArray[np.bool_]) -> EmbeddingTable:
+    def select(self, rows: Mask) -> EmbeddingTable:
         """The rows where `rows`, shape (n_images,), is true."""
         probabilities = None if self.probabilities is None else self.probabilities[rows]
         return EmbeddingTable(
@@ -132,8 +133,8 @@ class SearchHits:
     shape (n_queries, k), int64, -1 where no further case exists; `similarity`: cosine, same shape, float32, nan there.
     """
 
-    rows: npt.NDArray[np.int64]
-    similarity: npt.NDArray[np.float32]
+    rows: IntArray
+    similarity: Vectors
 
     def __post_init__(self) -> None:
         if self.rows.ndim != 2 or self.rows.shape != self.similarity.shape:
@@ -146,7 +147,7 @@ class SearchHits:
         return len(self.rows)
 
 
-def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+def unit_length(vectors: Floats) -> Vectors:
     """Rows divided by their length, float32; a zero row is an error, as it has no direction."""
     vectors = np.asarray(vectors, dtype=np.float64)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -156,7 +157,7 @@ def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     return np.asarray(vectors / length, dtype=np.float32)
 
 
-def read_array(path: Path) -> npt.NDArray[np.floating]:
+def read_array(path: Path) -> Floats:
     """A numeric array from an .npy file; EmbeddingError where it is none. Pickles are never loaded."""
     try:
         array = np.load(path, allow_pickle=False)

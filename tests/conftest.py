@@ -8,11 +8,12 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from hierderm.config import Config, SplitConfig, build_config
-from hierderm.data.cases import CaseTable, read_cases
+from hierderm.config.loading import build_config
+from hierderm.config.settings import Config, SplitConfig
 from hierderm.data.splits import split_cases
-from hierderm.data.synthetic import PRESETS, write_synthetic
-from hierderm.taxonomy_file import read_taxonomy
+from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
+from hierderm.data.table import CaseTable, read_cases
+from hierderm.taxonomy.file import read_taxonomy
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 matplotlib.use("agg")

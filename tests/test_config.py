@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hierderm.config import build_config, describe_fields, dump_config, load_config, parse_value, with_overrides
+from hierderm.config.loading import build_config, describe_fields, dump_config, load_config, parse_value, with_overrides
 from hierderm.errors import ConfigError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from hierderm.cli import app
-from hierderm.config import build_config, describe_fields
+from hierderm.cli.main import app
+from hierderm.config.loading import build_config, describe_fields
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [

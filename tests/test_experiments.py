@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hierderm.comparison import own_config
-from hierderm.config import load_config
+from hierderm.config.loading import load_config
 from hierderm.errors import CheckpointError
+from hierderm.experiment.compare import own_config
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from hierderm.index.case_index import CaseIndex
 from hierderm.report.plots import project
-from hierderm.taxonomy import IntArray
+from hierderm.search.case_index import CaseIndex
+from hierderm.types import FloatArray, IntArray, Vectors
 
 POINTS = 1500
 NEIGHBOURS, TEMPERATURE = 5, 0.05
@@ -20,10 +19,10 @@ class GalleryMap:
     """`rows`: the gallery's pictures that are drawn, shape (n_points,); `points`: t-SNE, in [0, 1], (n_points, 2)."""
 
     rows: IntArray
-    points: npt.NDArray[np.float64]
-    vectors: npt.NDArray[np.float32]
+    points: FloatArray
+    vectors: Vectors
 
-    def place(self, embeddings: npt.NDArray[np.float32]) -> tuple[float, float]:
+    def place(self, embeddings: Vectors) -> tuple[float, float]:
         """Where a query lies: among the drawn pictures it is most similar to, by similarity.
 
         t-SNE has no place for new pictures; this is the usual stand-in, and as approximate as it sounds.

@@ -19,14 +19,14 @@ from hierderm import __version__
 from hierderm import columns as c
 from hierderm.app.gallery_map import GalleryMap, make_map
 from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
-from hierderm.data.decode import ImageError, open_picture
+from hierderm.data.image_io import ImageError, open_picture
 from hierderm.errors import SearchError
-from hierderm.finder import SHOWN_COLUMNS, CaseFinder, Found, Wanted
-from hierderm.index.case_index import MAX_PICTURES
-from hierderm.index.filters import Filter, as_text
-from hierderm.report.card import DISCLAIMER
 from hierderm.report.colours import PALETTE
-from hierderm.report.pictures import thumbnail
+from hierderm.report.model_card import DISCLAIMER
+from hierderm.report.thumbnails import thumbnail
+from hierderm.search.case_index import MAX_PICTURES
+from hierderm.search.filters import Filter, as_text
+from hierderm.search.finder import SHOWN_COLUMNS, CaseFinder, Found, Wanted
 
 STATIC = Path(__file__).parent / "static"
 SIDES = (192, 1024)  # pixels of the longer side of the pictures that are given out

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from hierderm.index.case_index import MAX_PICTURES
+from hierderm.search.case_index import MAX_PICTURES
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_FIELDS = 60

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from torch.utils.data import Sampler
 
-from hierderm.config import SamplerConfig
+from hierderm.config.settings import SamplerConfig
 from hierderm.errors import ConfigError
-from hierderm.taxonomy import IntArray
+from hierderm.types import IntArray
 
 
 class TreeBatchSampler(Sampler[list[int]]):
@@ -110,7 +109,7 @@ class ShuffledBatchSampler(Sampler[list[int]]):
         return -(-self.n_images // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        order: npt.NDArray[np.int64] = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_images)
+        order: IntArray = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_images)
         order = np.resize(order, len(self) * self.world_size * self.batch_size)
         yield from order.reshape(-1, self.batch_size)[self.rank :: self.world_size].tolist()
 

@@ -10,10 +10,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from hierderm import columns as c
-from hierderm.config import SplitConfig
-from hierderm.data.cases import CaseTable
-from hierderm.data.decode import perceptual_hashes
-from hierderm.taxonomy import IntArray
+from hierderm.config.settings import SplitConfig
+from hierderm.data.image_io import perceptual_hashes
+from hierderm.data.table import CaseTable
+from hierderm.types import IntArray
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _condition_of_groups(groups: IntArray, fine: IntArray) -> IntArray:
     return condition
 
 
-def _fill(part: npt.NDArray[np.str_], members: list[npt.NDArray[np.int64]], fraction: float, name: str) -> None:
+def _fill(part: npt.NDArray[np.str_], members: list[IntArray], fraction: float, name: str) -> None:
     seen = given = 0
     for of_condition in members:
         if len(of_condition) == 1:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hierderm.config import BackboneConfig
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError, suggest
 from hierderm.model.tiny import FOLDER as TINY_FOLDER

@@ -12,14 +12,14 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hierderm.config import ModelConfig
+from hierderm.artifacts import file_hash, replacing, write_json
+from hierderm.config.settings import ModelConfig
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
-from hierderm.files import file_hash, replacing, write_json
 from hierderm.model.backbone import build_backbone
 from hierderm.model.network import Network
-from hierderm.taxonomy import Taxonomy
-from hierderm.taxonomy_file import read_taxonomy, write_taxonomy
+from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
+from hierderm.taxonomy.tree import Taxonomy
 
 FORMAT = 1
 HEADER, WEIGHTS, TREE = "model.json", "model.safetensors", "taxonomy.csv"

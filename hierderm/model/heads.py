@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, one_hot, softmax
 
-from hierderm.config import ModelConfig
-from hierderm.taxonomy import Taxonomy
+from hierderm.config.settings import ModelConfig
+from hierderm.taxonomy.tree import Taxonomy
 
 
 class ResidualNeck(nn.Module):
@@ -29,7 +29,7 @@ class ResidualNeck(nn.Module):
 
 
 class DiscriminantNeck(nn.Module):
-    """Discriminants beside beliefs: what `hierderm.training.tree_lda` finds, as a layer.
+    """Discriminants beside beliefs: what `hierderm.training.methods.tree_lda` finds, as a layer.
 
     The embedding is sqrt(1 - s) * z beside sqrt(s / n_levels) * sqrt(p) for each believed level: z the unit-length
     discriminants, p the probabilities of the level's nodes. The cosine of two pictures is thus (1 - s) times that of

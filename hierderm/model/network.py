@@ -7,10 +7,10 @@ from typing import NamedTuple
 from torch import Tensor, nn, softmax, tensor
 from torch.nn.functional import normalize
 
-from hierderm.config import ModelConfig
+from hierderm.config.settings import ModelConfig
 from hierderm.model.backbone import Backbone
 from hierderm.model.heads import DiscriminantNeck, ProjectionHead, make_classifier, make_neck
-from hierderm.taxonomy import Taxonomy
+from hierderm.taxonomy.tree import Taxonomy
 
 
 class Outputs(NamedTuple):

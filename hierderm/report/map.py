@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hierderm.report.colours import PALETTE
-from hierderm.taxonomy import IntArray
+from hierderm.types import Floats, IntArray
 
 SIDE = 560  # of the drawing, in its own units
 SHAPES = ("circle", "square", "diamond")
 
 
-def map_points(
-    where: npt.NDArray[np.floating], labels: IntArray, texts: Sequence[str], names: Sequence[str]
-) -> dict[str, Any]:
+def map_points(where: Floats, labels: IntArray, texts: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     """What the template draws: for each point its place, colour, shape and text; and the legend.
 
     `where`: shape (n, 2); `labels`: the category of each point; the 20 colours repeat with another shape.

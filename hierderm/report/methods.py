@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hierderm.config import Config, LossConfig, ModelEntry, TreeLdaConfig, with_overrides
+from hierderm.config.loading import with_overrides
+from hierderm.config.settings import Config, LossConfig, ModelEntry, TreeLdaConfig
 from hierderm.report.rows import Row
 
 FROZEN = {

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from hierderm.evaluate.summary import Evaluation
+from hierderm.evaluation.evaluation import Evaluation
 from hierderm.report.colours import PALETTE
-from hierderm.taxonomy import IntArray
+from hierderm.types import Floats, IntArray
 
 MARKERS = "o^sDvP*X"
 
@@ -49,9 +48,7 @@ def history_figure(histories: Mapping[str, pd.DataFrame]) -> bytes:
     return png(figure)
 
 
-def embedding_maps(
-    points: Mapping[str, npt.NDArray[np.floating]], labels: IntArray, names: Sequence[str], columns: int = 3
-) -> bytes:
+def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequence[str], columns: int = 3) -> bytes:
     """A 2-D map a model, each point a test picture, coloured by category."""
     n_rows = -(-len(points) // columns)
     figure = Figure(figsize=(4.4 * columns, 4.2 * n_rows + 1))
@@ -70,7 +67,7 @@ def embedding_maps(
     return png(figure)
 
 
-def project(embeddings: npt.NDArray[np.floating], seed: int) -> npt.NDArray[np.floating]:
+def project(embeddings: Floats, seed: int) -> Floats:
     """t-SNE of the embeddings to the plane (scikit-learn), shape (n_images, 2); PCA where there are under 10."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -79,7 +76,7 @@ def project(embeddings: npt.NDArray[np.floating], seed: int) -> npt.NDArray[np.f
         flat = PCA(min(2, *embeddings.shape), random_state=seed).fit_transform(embeddings)
         return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    points: npt.NDArray[np.floating] = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+    points: Floats = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
         embeddings.astype(np.float64)
     )
     return points

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hierderm.config import ModelEntry
+from hierderm.config.settings import ModelEntry
 from hierderm.embeddings import EmbeddingTable
-from hierderm.evaluate.summary import Evaluation
+from hierderm.evaluation.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

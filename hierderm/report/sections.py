@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.evaluate.groups import FEWEST_CASES, Gap, GroupFigure
-from hierderm.evaluate.metrics import METRIC_NAMES, Key, direction, metric_name
-from hierderm.evaluate.summary import Evaluation
-from hierderm.taxonomy import IntArray
+from hierderm.evaluation.catalogue import METRIC_NAMES, Key, direction, metric_name
+from hierderm.evaluation.evaluation import Evaluation
+from hierderm.evaluation.inference.groups import FEWEST_CASES, Gap, GroupFigure
+from hierderm.types import IntArray
 
 GROUP_FIGURES: tuple[Key, ...] = (
     ("coarse", "recall_at_1"), ("coarse", "map_at_r"), ("fine", "recall_at_1"), ("fine", "map_at_r"),

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hierderm.evaluate.differences import Difference, paired_difference
-from hierderm.evaluate.metrics import HEADLINES, Key, metric_name
-from hierderm.evaluate.summary import Evaluation
+from hierderm.evaluation.catalogue import HEADLINES, Key, metric_name
+from hierderm.evaluation.evaluation import Evaluation
+from hierderm.evaluation.inference.differences import Difference, paired_difference
 
 
 def verdict(evaluations: Sequence[Evaluation], differences: Sequence[Difference]) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hierderm.data.cases import CaseTable
-from hierderm.embed import embed_by_name
-from hierderm.finder import CaseFinder, make_index
-from hierderm.index.folder import save_index
+from hierderm.data.table import CaseTable
+from hierderm.model.embed import embed_by_name
+from hierderm.search.finder import CaseFinder, make_index
+from hierderm.search.persistence import save_index
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from hierderm import columns as c
 from hierderm.app.server import create_app
-from hierderm.data.cases import CaseTable
-from hierderm.finder import CaseFinder
+from hierderm.data.table import CaseTable
+from hierderm.search.finder import CaseFinder
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [

@@ -27,8 +27,8 @@ from hierderm import columns as c
 from hierderm.app.gallery_map import make_map
 from hierderm.app.server import create_app
 from hierderm.app.uploads import Limits, RefusedError, decode
-from hierderm.data.cases import CaseTable
-from hierderm.finder import CaseFinder
+from hierderm.data.table import CaseTable
+from hierderm.search.finder import CaseFinder
 
 SMALL = Limits(picture_bytes=200_000, picture_pixels=1_000_000)
 
@@ -82,7 +82,7 @@ def test_a_picture_is_answered(client: TestClient, toy: CaseTable) -> None:
 
 
 def test_the_answer_is_that_of_the_library(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
-    from hierderm.data.decode import open_picture
+    from hierderm.data.image_io import open_picture
 
     paths = toy.part(c.TEST).paths[:2]
     expected = finder.describe(finder.by_pictures([open_picture(path) for path in paths]), files=False)

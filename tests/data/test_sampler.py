@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hierderm.config import SamplerConfig
+from hierderm.config.settings import SamplerConfig
 from hierderm.data.sampler import ShuffledBatchSampler, TreeBatchSampler, make_sampler
 from hierderm.errors import ConfigError
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from hierderm import columns as c
-from hierderm.config import SplitConfig
-from hierderm.data.cases import CaseTable
+from hierderm.config.settings import SplitConfig
 from hierderm.data.splits import assign_splits, join_near_duplicates, split_cases
+from hierderm.data.table import CaseTable
 
 HOLD_OUT = SplitConfig(test_fraction=0.25, validation_fraction=0.15)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hierderm.config import BackboneConfig
+from hierderm.config.settings import BackboneConfig
 from hierderm.errors import CheckpointError
 from hierderm.model.backbone import _load_timm, build_backbone, load_backbone, load_vanilla, siglip_to_timm
 from hierderm.model.tiny import FOLDER

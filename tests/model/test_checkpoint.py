@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hierderm.config import ModelConfig
-from hierderm.data.cases import CaseTable
+from hierderm.config.settings import ModelConfig
+from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError
 from hierderm.model.backbone import load_vanilla
 from hierderm.model.checkpoint import load_model, save_model

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from hierderm.config import ModelConfig
-from hierderm.data.cases import CaseTable
+from hierderm.config.settings import ModelConfig
+from hierderm.data.table import CaseTable
 from hierderm.model.backbone import load_vanilla
 from hierderm.model.network import Network
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from hierderm.config import Config, ModelEntry, with_overrides
-from hierderm.evaluate.summary import Evaluation
+from hierderm.config.loading import with_overrides
+from hierderm.config.settings import Config, ModelEntry
+from hierderm.evaluation.evaluation import Evaluation
 from hierderm.report.methods import methods
 from hierderm.report.rows import Row
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from hierderm.comparison import compare
-from hierderm.config import Config, with_overrides
+from hierderm.config.loading import with_overrides
+from hierderm.config.settings import Config
+from hierderm.experiment.compare import compare
 from tests.app.test_page import CHROMIUM, FLAGS
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason="needs /usr/bin/chromium (apt-get install chromium)")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from hierderm.config import EvaluationConfig
-from hierderm.evaluate.summary import Evaluation, Metric, evaluate_all
+from hierderm.config.settings import EvaluationConfig
+from hierderm.evaluation.evaluation import Evaluation, Metric, evaluate_all
 from hierderm.report.map import map_points
 from hierderm.report.sections import (
     collapse_sentences,
@@ -15,7 +15,7 @@ from hierderm.report.sections import (
     neighbour_table,
     trust_sentences,
 )
-from hierderm.taxonomy import taxonomy_from_paths
+from hierderm.taxonomy.tree import taxonomy_from_paths
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
 FINE = np.arange(270) % 9

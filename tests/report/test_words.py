@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hierderm.evaluate.differences import Difference, paired_difference
-from hierderm.evaluate.summary import Evaluation, Metric
+from hierderm.evaluation.evaluation import Evaluation, Metric
+from hierderm.evaluation.inference.differences import Difference, paired_difference
 from hierderm.report.words import certainty_sentence, focus_sentences, headline_sentences, verdict
 
 ROUNDS = np.random.default_rng(0).normal(0, 0.01, 200)

@@ -1,0 +1,173 @@
+"""The commands of the benchmark: bench run, table, compare, tasks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from hierderm.errors import BenchmarkError
+
+bench_app = typer.Typer(
+    help="Run suites of tasks on any models, and read the leaderboard.", no_args_is_help=True, rich_markup_mode=None
+)
+Folder = Annotated[Path, typer.Argument(help="The folder of the benchmark.")]
+
+
+@bench_app.command("run")
+def bench_run(
+    models: Annotated[
+        list[str],
+        typer.Option(
+            "--models",
+            "-m",
+            help="NAME=SOURCE, repeated: 'colour', a backbone, random:<backbone>, a model folder, a folder of "
+            "embeddings, or X.npy.",
+        ),
+    ],
+    data: Annotated[str, typer.Option("--data", "-d", help="A table of cases, or synthetic:demo.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of embeddings and results.")],
+    suite: Annotated[list[str] | None, typer.Option(help="A suite or a task, repeated; core by default.")] = None,
+    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="The table's tree: a shipped id, or a file.")] = "",
+    folds: Annotated[int, typer.Option(help="k of a grouped k-fold; 0: the table's own split, or a hold-out.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
+    task_file: Annotated[list[Path] | None, typer.Option(help="A Python file that registers a task of yours.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
+) -> None:
+    """Run a suite on models.
+
+    Embeddings are cached and results kept: the same command goes on after a stop, and a new model or task is added by
+    naming it. '{fold}' in a source is the number of the fold; seeds of one model are joined by '+'.
+
+    Example: `hierderm bench run -m tiny=hierderm:tiny -m colour -d runs/a/cases.csv -t runs/a/taxonomy.csv -o bench`
+    """
+    from hierderm.config.loading import load_config, with_overrides
+    from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
+    from hierderm.experiment.benchmark import run_benchmark
+    from hierderm.experiment.leaderboard import results_of, warnings_of
+    from hierderm.experiment.run import environment, prepare_cases
+    from hierderm.experiment.sources import parse_model
+
+    own = [name for path in task_file or [] for name in read_task_file(path)]
+    tasks = tasks_named([*(suite or ["core"]), *own])
+    parsed = [parse_model(text) for text in models]
+    names = [model.name for model in parsed]
+    if len(set(names)) < len(names):
+        raise BenchmarkError(f"the names of models must differ, got {names}.")
+    settings: dict[str, Any] = {"data.cases": data, "data.taxonomy": taxonomy, "split.folds": folds}
+    if folds:
+        settings["split.reuse"] = False
+    config = load_config(None, {**settings, "evaluation.bootstrap_rounds": rounds})
+    tables = []
+    for fold in range(max(1, folds)):
+        place = out / "data" / (f"fold-{fold}" if folds else "split")
+        tables.append(prepare_cases(with_overrides(config, {"split.fold": fold}), place, _say)[0])
+    run_benchmark(
+        parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=_say, workers=workers
+    )
+    results = results_of(out)
+    _print_table(results)
+    for name, texts in warnings_of(results).items():
+        for text in texts:
+            _say(f"{name}: {text}")
+
+
+@bench_app.command("table")
+def bench_table(
+    folder: Folder,
+    as_: Annotated[
+        Literal["terminal", "markdown", "csv", "html"], typer.Option("--format", "-f", help="What to write.")
+    ] = "terminal",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file instead of standard output.")] = None,
+) -> None:
+    """The leaderboard of a benchmark.
+
+    Best mean rank first, with intervals over cases.
+
+    Example: `hierderm bench table bench --format markdown`
+    """
+    from hierderm.artifacts import write_atomically
+    from hierderm.experiment.leaderboard import as_html, as_markdown, leaderboard, results_of
+
+    results = results_of(folder)
+    if as_ == "terminal" and out is None:
+        _print_table(results)
+        return
+    texts = {
+        "markdown": lambda: as_markdown(results),
+        "terminal": lambda: as_markdown(results),
+        "csv": lambda: leaderboard(results).to_csv(index=False),
+        "html": lambda: as_html(results, folder.name),
+    }
+    text = texts[as_]()
+    if out is None:
+        typer.echo(text)
+    else:
+        write_atomically(out, text + "\n")
+        typer.echo(str(out))
+
+
+@bench_app.command("compare")
+def bench_compare(
+    first: Annotated[str, typer.Argument(help="A model's name.")],
+    second: Annotated[str, typer.Argument(help="The model it is set against.")],
+    folder: Annotated[Path, typer.Option("--folder", "-i", help="The folder of the benchmark.")],
+    every: Annotated[bool, typer.Option("--all", help="All figures, not only those of the leaderboard.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """The paired differences of two models.
+
+    On the same cases, with permutation or bootstrap p-values, adjusted for their number (Holm).
+
+    Example: `hierderm bench compare vanilla colour -i bench`
+    """
+    from hierderm.evaluation.catalogue import direction, metric_name
+    from hierderm.experiment.leaderboard import compare_models, results_of
+
+    found = compare_models(results_of(folder), first, second, 0.95, every=every)
+    if as_json:
+        typer.echo(json.dumps([difference.to_dict() for difference in found], indent=2))
+        return
+    width = max((len(metric_name(d.level, d.name)) for d in found), default=0)
+    typer.echo(f"{first} minus {second}: difference, 95 % interval, p adjusted for {len(found)} figures")
+    for d in found:
+        said = "better" if d.better else "worse" if d.worse else "not told apart"
+        lower = ", lower is better" if direction(d.name) == "lower" else ""
+        p = f"p {d.p_adjusted:.3f}"
+        name = metric_name(d.level, d.name)
+        typer.echo(f"{name:{width}s}  {d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]  {p}  {said}{lower}")
+
+
+@bench_app.command("tasks")
+def bench_tasks() -> None:
+    """The tasks and the suites there are."""
+    from hierderm.evaluation.tasks.registry import SUITES, TASKS
+
+    for task in TASKS.values():
+        typer.echo(f"{task.name:15s} {task.about}")
+    for name, tasks in SUITES.items():
+        typer.echo(f"\nsuite {name}: {', '.join(tasks)}")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _print_table(results: Any) -> None:
+    """Models across, figures down: there are more figures than models."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hierderm.experiment.leaderboard import as_cells
+
+    titles, rows = as_cells(results)
+    shown = Table(title="Leaderboard: best mean rank first, intervals over cases")
+    shown.add_column("figure", no_wrap=True)
+    for row in rows:
+        shown.add_column(row[0], justify="right")
+    for number, title in enumerate(titles[1:], start=1):
+        shown.add_row(title, *(row[number].replace(" [", "\n[") for row in rows))
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(shown)

@@ -1,0 +1,127 @@
+"""The commands that judge: evaluate any embeddings, and the inflation that a split by image would have given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hierderm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hierderm.config.settings import Config
+    from hierderm.evaluation.evaluation import Evaluation, Metric
+
+Families = Annotated[
+    str, typer.Option(help="'default', 'all', or some of: retrieval, clustering, classification, trust, ...")
+]
+
+
+def evaluate(
+    embeddings: Annotated[
+        Path, typer.Argument(help="An .npy file with a row for each row of --cases, or a folder of `hierderm embed`.")
+    ],
+    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")],
+    cases: Annotated[
+        Path | None,
+        typer.Option(help="Table with case_id and condition, at best a split; by default the embeddings' own."),
+    ] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option(help="An .npy file: probabilities of the conditions, in the taxonomy's order.")
+    ] = None,
+    families: Families = "default",
+    rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Score embeddings of held-out cases.
+
+    Any embeddings, at every level of the tree, with intervals. With a split column the rows that say 'test' are scored,
+    'validation' and 'train' teach what must be learnt; without one all rows are scored.
+
+    Example: `hierderm evaluate embeddings.npy --cases cases.csv --taxonomy scin`
+    """
+    from hierderm.artifacts import write_json
+    from hierderm.evaluation.catalogue import metric_name
+    from hierderm.evaluation.evaluation import evaluate_subject
+    from hierderm.evaluation.subject import subject_of
+    from hierderm.taxonomy.file import load_taxonomy
+
+    config, tree = _evaluation_config(families, rounds), load_taxonomy(taxonomy)
+    vectors, frame, given = _read(embeddings, cases, probabilities)
+    subject = subject_of(vectors, frame, tree, config.evaluation, name=embeddings.name, probabilities=given)
+    evaluation = evaluate_subject(subject, config.evaluation.families)
+    for warning in evaluation.warnings:
+        typer.echo(f"Warning: {warning}", err=True)
+    if out is not None:
+        write_json(out, evaluation.to_dict())
+    if as_json:
+        typer.echo(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False))
+        return
+    lines = [f"{evaluation.n_images} test pictures of {evaluation.n_cases} cases"]
+    width = max(len(metric_name(m.level, m.name)) for m in evaluation.metrics)
+    lines += [f"{metric_name(m.level, m.name):{width}s} {_figure(m)}" for m in evaluation.metrics]
+    typer.echo("\n".join([*lines, *_group_lines(evaluation)]))
+
+
+def _evaluation_config(families: str, rounds: int) -> Config:
+    from hierderm.config.loading import load_config
+    from hierderm.evaluation.tasks.families import FAMILIES
+
+    settings: dict[str, Any] = {"evaluation.bootstrap_rounds": rounds}
+    if families != "default":
+        named = list(FAMILIES) if families == "all" else [name.strip() for name in families.split(",")]
+        settings["evaluation.families"] = named
+    return load_config(None, settings)
+
+
+def _read(embeddings: Path, cases: Path | None, probabilities: Path | None) -> tuple[Any, Any, Any]:
+    """Vectors, table and probabilities as `subject_of` takes them."""
+    from hierderm.data.table import read_frame
+    from hierderm.embeddings import EmbeddingTable, read_array
+
+    if embeddings.suffix != ".npy":
+        table = EmbeddingTable.load(embeddings)
+        if probabilities is not None:
+            raise ConfigError("--probabilities goes with an .npy file; a folder of embeddings has its own.")
+        return table, table.frame if cases is None else read_frame(cases), None
+    if cases is None:
+        raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
+    return read_array(embeddings), read_frame(cases), None if probabilities is None else read_array(probabilities)
+
+
+def _figure(metric: Metric) -> str:
+    ends = "" if metric.low != metric.low else f"  [{metric.low:.3f}, {metric.high:.3f}]"
+    return f"{metric.value:7.3f}{ends}" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
+
+
+def _group_lines(evaluation: Evaluation) -> list[str]:
+    """The gaps between groups in the figure that most readers look at first."""
+    found = [gap for gap in evaluation.gaps if (gap.level, gap.name) == ("coarse", "recall_at_1")]
+    return [
+        f"By {gap.column}: coarse Recall@1 is worst for {gap.worst} and best for {gap.best}, a gap of {gap.value:.3f} "
+        f"[{gap.low:.3f}, {gap.high:.3f}], p {gap.p_value:.3f} (permutation)"
+        for gap in found
+    ]
+
+
+def show_inflation(settings: Config, folder: Path, as_json: bool) -> None:
+    """Run `comparison.inflation` and print its table."""
+    from hierderm.evaluation.catalogue import metric_name
+    from hierderm.experiment.compare import inflation
+
+    rows = inflation(settings, folder, lambda text: typer.echo(text, err=True))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    lines = ["| model | figure | by case | own case allowed | by image | inflation |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        values = [row[way]["value"] for way in ("by_case", "own_case_allowed", "by_image")]
+        cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
+        gained = "–" if None in values else f"{values[2] - values[0]:+.3f}"
+        lines.append(f"| {row['model']} | {metric_name(row['level'], row['name'])} | {cells} | {gained} |")
+    typer.echo("\n".join(lines))

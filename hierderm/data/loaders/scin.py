@@ -1,0 +1,181 @@
+"""SCIN as published (Ward et al. 2024): `scin_cases.csv`, `scin_labels.csv` and a folder of pictures.
+
+Ids are signed 64-bit integers written as text and stay text. Labels are Python literals, read without running them.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from hierderm import columns as c
+from hierderm.data.table import WEIGHT_TOLERANCE, frame_from_rows, read_frame
+from hierderm.errors import CaseTableError, Fault, describe_faults
+
+WEIGHTED_LABEL = "weighted_skin_condition_label"
+# The data has the first name, its documentation the second.
+LABEL_LISTS = ("dermatologist_skin_condition_on_label_name", "dermatologist_skin_condition_label_name")
+GRADABLE = "dermatologist_gradable_for_skin_condition_1"
+BODY_PARTS = (
+    "head_or_neck", "arm", "palm", "back_of_hand", "torso_front", "torso_back",
+    "genitalia_or_groin", "buttocks", "leg", "foot_top_or_side", "foot_sole", "other",
+)  # fmt: skip
+MONK_POOLS = ("us", "india")
+
+
+@dataclass(frozen=True)
+class ScinTable:
+    """Rows of the labelled cases (not yet checked), and what was counted on the way."""
+
+    frame: pd.DataFrame
+    counts: dict[str, int]
+
+
+def read_scin(cases_csv: Path, labels_csv: Path, *, monk_pool: str = "us") -> ScinTable:
+    """Join the two files; image paths are bare file names, relative to the folder of pictures.
+
+    The condition is the top-weighted one; of equal weights the one listed first, counted as `tied_top_labels`. The
+    whole differential stays in `weights`, rescaled to sum to exactly 1. `fitzpatrick` is the lower median of the
+    dermatologists' labels, `fitzpatrick_self` the self-report; `monk` comes from the annotators of `monk_pool`
+    ("us" or "india", whose readings differ). Cases without a weighted label are left out and counted.
+    """
+    if monk_pool not in MONK_POOLS:
+        raise CaseTableError(f"monk_pool must be one of {MONK_POOLS}, got '{monk_pool}'.")
+    cases, labels = read_frame(cases_csv), read_frame(labels_csv)
+    _require(cases, cases_csv, ["case_id", "image_1_path", "image_2_path", "image_3_path"])
+    _require(labels, labels_csv, ["case_id", WEIGHTED_LABEL])
+    if not any(name in labels for name in LABEL_LISTS):
+        raise CaseTableError(f"{labels_csv.name} must have a column {' or '.join(LABEL_LISTS)}.")
+    faults = _join_faults(cases, cases_csv.name, labels, labels_csv.name)
+    label_rows: dict[str, dict[str, Any]] = {}
+    counts: Counter[str] = Counter()
+    for number, row in enumerate(_records(labels)):
+        try:
+            weights = _weights(str(row[WEIGHTED_LABEL]))
+            fitzpatrick = _dermatologist_fitzpatrick(row)
+        except ValueError as error:
+            faults.append(Fault(f"{labels_csv.name} row {number + 2}", str(error)))
+            continue
+        if not weights:
+            counts["cases_without_label"] += 1
+            counts["gradable_without_label"] += str(row.get(GRADABLE, "")).startswith("DEFAULT_YES")
+            continue
+        counts["tied_top_labels"] += sorted(weights.values())[-2:] == [max(weights.values())] * 2
+        label_rows[row["case_id"]] = {
+            c.CONDITION: max(weights, key=lambda name: weights[name]),
+            c.WEIGHTS: json.dumps(weights, ensure_ascii=False),
+            c.FITZPATRICK: fitzpatrick,
+            c.MONK: _whole(row.get(f"monk_skin_tone_label_{monk_pool}", "")),
+        }
+    if faults:
+        raise CaseTableError(describe_faults(f"SCIN has {len(faults)} fault(s):", faults))
+    rows = []
+    for row in _records(cases):
+        if row["case_id"] in label_rows:
+            counts["cases"] += 1
+            rows += _image_rows(row, label_rows[row["case_id"]])
+    if not rows:
+        raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and a picture.")
+    counts["images"] = len(rows)
+    return ScinTable(frame_from_rows(rows), dict(counts))
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _require(frame: pd.DataFrame, path: Path, names: list[str]) -> None:
+    lacking = [name for name in names if name not in frame]
+    if lacking:
+        raise CaseTableError(f"{path.name} must be SCIN's published file; it has no column {lacking}.")
+
+
+def _join_faults(cases: pd.DataFrame, cases_name: str, labels: pd.DataFrame, labels_name: str) -> list[Fault]:
+    faults = []
+    for frame, name, others, other_name in (
+        (cases, cases_name, set(labels["case_id"]), labels_name),
+        (labels, labels_name, set(cases["case_id"]), cases_name),
+    ):
+        repeated = frame["case_id"].duplicated()
+        for number, case in enumerate(frame["case_id"]):
+            where = f"{name} row {number + 2}"
+            if not case.lstrip("-").isdigit():
+                hint = "The file was likely saved by a spreadsheet; download it again."
+                faults.append(Fault(where, f"case_id must be a whole number, got '{case}'. {hint}"))
+            elif repeated.iloc[number]:
+                faults.append(Fault(where, f"case_id {case} occurs twice."))
+            elif case not in others:
+                faults.append(Fault(where, f"case_id {case} is not in {other_name}."))
+    return faults
+
+
+def _literal(text: str, kind: type) -> Any:
+    try:
+        value = ast.literal_eval(text.strip() or repr(kind()))
+    except (SyntaxError, ValueError):
+        value = None
+    if not isinstance(value, kind):
+        raise ValueError(f"must be a Python {kind.__name__} literal, got '{text[:60]}'.")
+    return value
+
+
+def _weights(text: str) -> dict[str, float]:
+    weights = {str(name).strip(): float(weight) for name, weight in _literal(text, dict).items() if weight > 0}
+    total = sum(weights.values())
+    if weights and abs(total - 1) > WEIGHT_TOLERANCE * max(1, len(weights) / 2):
+        raise ValueError(f"{WEIGHTED_LABEL} must sum to 1 up to rounding, got {total:.3f}.")
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def _dermatologist_fitzpatrick(row: dict[str, Any]) -> int | str:
+    given = [str(row.get(f"dermatologist_fitzpatrick_skin_type_label_{number}", "")) for number in (1, 2, 3)]
+    types = [_fitzpatrick(text) for text in given]
+    known = [number for number in types if isinstance(number, int)]
+    return statistics.median_low(known) if known else ""
+
+
+def _fitzpatrick(text: str) -> int | str:
+    """1 to 6 from 'FST1' to 'FST6'; '' where blank or NONE_IDENTIFIED."""
+    text = text.strip()
+    if text in ("", "NONE_IDENTIFIED"):
+        return ""
+    if not (text.startswith("FST") and text[3:] in "123456" and len(text) == 4):
+        raise ValueError(f"a Fitzpatrick type must be FST1 to FST6, got '{text}'.")
+    return int(text[3:])
+
+
+def _whole(text: Any) -> int | str:
+    return int(float(text)) if str(text).strip() else ""
+
+
+def _image_rows(case: dict[str, Any], label: dict[str, Any]) -> list[dict[str, Any]]:
+    sites = [part for part in BODY_PARTS if str(case.get(f"body_parts_{part}", "")).strip() == "YES"]
+    rows = []
+    for number in (1, 2, 3):
+        path = str(case[f"image_{number}_path"]).strip()
+        if not path:
+            continue
+        file = PurePosixPath(path)
+        rows.append(
+            {
+                c.IMAGE_PATH: file.name,
+                # The same file can appear under two cases: the case makes the id unique.
+                c.IMAGE_ID: f"{case['case_id']}/{file.stem}",
+                c.CASE_ID: case["case_id"],
+                **label,
+                "fitzpatrick_self": _fitzpatrick(str(case.get("fitzpatrick_skin_type", ""))),
+                c.BODY_SITE: "|".join(sites),
+                c.SOURCE: "scin",
+                "shot_type": str(case.get(f"image_{number}_shot_type", "")),
+                "age_group": str(case.get("age_group", "")),
+                "sex_at_birth": str(case.get("sex_at_birth", "")),
+            }
+        )
+    return rows

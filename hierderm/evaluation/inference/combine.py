@@ -1,0 +1,127 @@
+"""One evaluation from several: seeds of training, folds whose test cases differ, and repeats of a whole division."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hierderm.errors import EmbeddingError
+from hierderm.evaluation.catalogue import Key
+from hierderm.evaluation.evaluation import Evaluation, Metric
+from hierderm.evaluation.inference.bootstrap import interval
+from hierderm.types import FloatArray
+
+
+def combine_seeds(evaluations: Sequence[Evaluation], confidence: float, seed: int) -> Evaluation:
+    """The mean over trainings that differ in their seed alone, on the same cases; its interval covers their luck, too.
+
+    Each bootstrap round draws as many of the seeds, with replacement, on its draw of the cases; the spread this adds is
+    widened by S / (S - 1), as the variance of S seeds about their own mean is too small by that. Few seeds tell little
+    about the luck of training: 3 are a start.
+    """
+    _require_same_cases(evaluations, "seeds can be combined on the same test cases only.")
+    return _mean(evaluations, confidence, np.random.default_rng([seed, *evaluations[0].model.encode()]))
+
+
+def combine_repeats(evaluations: Sequence[Evaluation], confidence: float, seed: int) -> Evaluation:
+    """The mean over divisions of the same cases into folds, each with `combine_folds`; its interval covers their luck.
+
+    The draws of cases must be the same in all (`inference.bootstrap.case_draws`). The luck of a division (who
+    trains, who is whose neighbour) is drawn as that of seeds, but alike for all models: they share the divisions.
+    In `per_image` an image has the mean over the divisions in which it has a value: one whose condition has no other
+    case in a fold's gallery may have one in another division's.
+    """
+    order = [np.argsort(evaluation.case_ids, kind="stable") for evaluation in evaluations]
+    aligned = [
+        replace(
+            evaluation,
+            case_ids=evaluation.case_ids[rows],
+            per_image={key: values[rows] for key, values in evaluation.per_image.items()},
+        )
+        for evaluation, rows in zip(evaluations, order, strict=True)
+    ]
+    _require_same_cases(aligned, "repeats must test the same cases; use divisions of one table.")
+    return _mean(aligned, confidence, np.random.default_rng(seed))
+
+
+def _require_same_cases(evaluations: Sequence[Evaluation], otherwise: str) -> None:
+    if any(not np.array_equal(evaluations[0].case_ids, other.case_ids) for other in evaluations[1:]):
+        raise EmbeddingError(otherwise)
+
+
+def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.Generator) -> Evaluation:
+    if len(evaluations) == 1:
+        return evaluations[0]
+    first, n = evaluations[0], len(evaluations)
+    metrics, replicates = [], {}
+    for metric in first.metrics:
+        key = (metric.level, metric.name)
+        values = np.array([evaluation[key].value for evaluation in evaluations])
+        value = float(values.mean())
+        if key not in first.replicates:
+            metrics.append(replace(metric, value=value))
+            continue
+        rounds = np.stack([evaluation.replicates[key] for evaluation in evaluations])  # (n_seeds, n_rounds)
+        drawn = rng.integers(n, size=(n, rounds.shape[1]))
+        luck = (values[drawn].mean(axis=0) - value) * np.sqrt(n / (n - 1))
+        replicates[key] = rounds.mean(axis=0) + luck
+        low, high = interval(value, replicates[key], confidence)
+        metrics.append(replace(metric, value=value, low=low, high=high))
+    per_image = {
+        key: _mean_of_known(np.stack([evaluation.per_image[key] for evaluation in evaluations]))
+        for key in first.per_image
+    }
+    told = tuple(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
+    return replace(first, metrics=tuple(metrics), replicates=replicates, per_image=per_image, warnings=told)
+
+
+def _mean_of_known(values: FloatArray) -> FloatArray:
+    """Mean over the first axis of what is not NaN; NaN where all are."""
+    n_known = (~np.isnan(values)).sum(axis=0)
+    unknown = np.full(values.shape[1], np.nan)
+    return np.asarray(np.divide(np.nansum(values, axis=0), n_known, out=unknown, where=n_known > 0))
+
+
+def combine_folds(evaluations: Sequence[Evaluation], confidence: float) -> Evaluation:
+    """The mean over folds, each weighted by its images with a value, and all their cases together.
+
+    Each fold is scored on its own test cases, gallery and clusters: retrieval among a k-th of the cases is harder or
+    easier than among all, so figures of other numbers of folds do not compare. Categories, groups and curves are those
+    of the first fold, as examples; gaps are left out.
+    """
+    if len(evaluations) == 1:
+        return evaluations[0]
+    first = evaluations[0]
+    every_case = [set(evaluation.case_ids.tolist()) for evaluation in evaluations]
+    if sum(map(len, every_case)) != len(set.union(*every_case)):
+        raise EmbeddingError("folds must not share test cases; use splits of one k-fold division.")
+    metrics: list[Metric] = []
+    replicates: dict[Key, FloatArray] = {}
+    for metric in first.metrics:
+        key = (metric.level, metric.name)
+        found = [m for m in (evaluation.get(key) for evaluation in evaluations) if m is not None]
+        defined = [m for m in found if not np.isnan(m.value)]
+        weights = np.array([m.count for m in defined], dtype=np.float64)
+        value = float(np.average([m.value for m in defined], weights=weights)) if defined else float("nan")
+        with_rounds = [
+            e.replicates[key] for e in evaluations if (m := e.get(key)) in defined and m and key in e.replicates
+        ]
+        if with_rounds:
+            replicates[key] = np.average(np.stack(with_rounds), axis=0, weights=weights)
+        ends = interval(value, replicates.get(key, np.array([])), confidence)
+        n_skipped = sum(m.skipped for m in found)
+        metrics.append(Metric(*key, value, *ends, sum(m.count for m in found), n_skipped))
+    shared = [key for key in first.per_image if all(key in evaluation.per_image for evaluation in evaluations)]
+    return replace(
+        first,
+        metrics=tuple(metrics),
+        replicates=replicates,
+        n_images=sum(evaluation.n_images for evaluation in evaluations),
+        n_cases=sum(evaluation.n_cases for evaluation in evaluations),
+        per_image={key: np.concatenate([e.per_image[key] for e in evaluations]) for key in shared},
+        case_ids=np.concatenate([evaluation.case_ids for evaluation in evaluations]),
+        gaps=(),
+        warnings=tuple(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings)),
+    )

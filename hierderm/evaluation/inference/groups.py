@@ -1,0 +1,209 @@
+"""Every figure by skin tone, body site and source: with counts, intervals, the worst group and the gap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hierderm import columns as c
+from hierderm.evaluation.catalogue import direction
+from hierderm.evaluation.figures import Figures
+from hierderm.evaluation.inference.bootstrap import interval, resampled_means
+from hierderm.types import FloatArray, IntArray, Mask
+
+TextArray = npt.NDArray[np.str_]
+BINS = {
+    c.FITZPATRICK: (("I-II", 1, 2), ("III-IV", 3, 4), ("V-VI", 5, 6)),
+    c.MONK: (("1-3", 1, 3), ("4-6", 4, 6), ("7-10", 7, 10)),
+}
+NAMED = (c.BODY_SITE, c.SOURCE)
+MOST_NAMES = 12  # body sites or sources that get a row of their own
+FEWEST_CASES = 10  # of a group that can be called worst
+STATISTIC_ROUNDS = 100  # of figures that are no means: each round computes them anew in every group
+
+
+@dataclass(frozen=True)
+class GroupFigure:
+    """One figure of one group, as `Metric`, for the images of `group` in `column`."""
+
+    column: str
+    group: str
+    level: str
+    name: str
+    value: float
+    low: float
+    high: float
+    n_images: int
+    n_cases: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the best and the worst group of a column lie apart in a figure that is a mean over images.
+
+    `low`, `high`: interval of the gap between these two groups; `p_value`: of a gap this large or larger where cases
+    are given to groups at random (permutation test), which allows for the choice of the two extremes.
+    """
+
+    column: str
+    level: str
+    name: str
+    worst: str
+    best: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def groups_of(frame: pd.DataFrame) -> dict[str, TextArray]:
+    """For each grouping that the table has, the group of each image, shape (n_images,), '' where it is not known."""
+    found: dict[str, TextArray] = {}
+    for column, bins in BINS.items():
+        if column in frame:
+            tones = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+            names = np.full(len(frame), "", dtype="<U20")
+            for name, low, high in bins:
+                names[(tones >= low) & (tones <= high)] = name
+            found[column] = names
+    for column in NAMED:
+        if column in frame:
+            texts = frame[column].fillna("").astype(str)
+            kept = texts[texts != ""].value_counts().index[:MOST_NAMES]
+            found[column] = np.where(texts.isin(kept) | (texts == ""), texts, "others").astype(str)
+    return {column: names for column, names in found.items() if len(set(names) - {""}) > 1}
+
+
+def group_figures(
+    figures: Figures,
+    groups: dict[str, TextArray],
+    case_ids: TextArray,
+    draws: npt.NDArray[np.uint16],
+    confidence: float,
+) -> list[GroupFigure]:
+    """Every figure in every group: those over images as means in the group, the others computed on the group alone."""
+    keys = list(figures.per_image)
+    table = np.stack([figures.per_image[key] for key in keys], axis=1)  # (n_images, n_keys)
+    rows: list[GroupFigure] = []
+    for column, names in groups.items():
+        for group in sorted(set(names) - {""}):
+            inside = names == group
+            counts = (int(inside.sum()), len(np.unique(case_ids[inside])))
+            rounds = resampled_means(table[inside], draws[:, inside])
+            for number, key in enumerate(keys):
+                known = table[inside, number]
+                known = known[~np.isnan(known)]
+                if len(known):
+                    value = float(known.mean())
+                    ends = interval(value, rounds[:, number], confidence)
+                    rows.append(GroupFigure(column, group, *key, value, *ends, *counts))
+            rows += _statistics(figures, column, group, inside, counts, draws[:STATISTIC_ROUNDS], confidence)
+    return rows
+
+
+def _statistics(
+    figures: Figures,
+    column: str,
+    group: str,
+    inside: Mask,
+    counts: tuple[int, int],
+    draws: npt.NDArray[np.uint16],
+    confidence: float,
+) -> list[GroupFigure]:
+    rows = []
+    for statistic in (s for s in figures.statistics if s.resampled):
+        values = statistic.compute(inside.astype(np.int64), -1)
+        drawn = [(number, of_round * inside) for number, of_round in enumerate(draws)]
+        table = np.array([statistic.compute(weights.astype(np.int64), n) for n, weights in drawn if weights.any()])
+        for number, (key, value) in enumerate(zip(statistic.keys, values, strict=True)):
+            ends = interval(value, table[:, number], confidence) if len(table) else (np.nan, np.nan)
+            rows.append(GroupFigure(column, group, *key, value, *ends, *counts))
+    return rows
+
+
+def gaps(
+    figures: Figures,
+    groups: dict[str, TextArray],
+    case_ids: TextArray,
+    draws: npt.NDArray[np.uint16],
+    confidence: float,
+    n_permutations: int,
+    seed: int,
+) -> list[Gap]:
+    """For each column and figure over images the gap between its best and worst group of at least 10 cases.
+
+    A case counts for the group of its first image. Figures of which neither way is better have no gap.
+    """
+    keys = [key for key in figures.per_image if direction(key[1]) != "none"]
+    table = np.stack([figures.per_image[key] for key in keys], axis=1)
+    _, first, case = np.unique(case_ids, return_index=True, return_inverse=True)
+    known = ~np.isnan(table)
+    sums, counted = (np.zeros((len(first), len(keys))) for _ in range(2))
+    np.add.at(sums, case, np.where(known, table, 0))
+    np.add.at(counted, case, known)
+    found: list[Gap] = []
+    for column, names in groups.items():
+        of_case = names[first]
+        sizes = {group: int((of_case == group).sum()) for group in sorted(set(of_case) - {""})}
+        large = [group for group, size in sizes.items() if size >= FEWEST_CASES]
+        if len(large) < 2:
+            continue
+        chosen = np.isin(of_case, large)
+        member = np.searchsorted(np.array(large), of_case[chosen])
+        sign = np.array([-1.0 if direction(name) == "lower" else 1.0 for _, name in keys])
+        means = _means(sums[chosen], counted[chosen], member, len(large)) * sign  # (n_groups, n_keys), higher is better
+        spread = _spread(means)
+        above = np.zeros(len(keys))
+        rng = np.random.default_rng(seed)
+        for _ in range(n_permutations):
+            shuffled = _means(sums[chosen], counted[chosen], rng.permutation(member), len(large)) * sign
+            above += _spread(shuffled) >= spread - 1e-12
+        images = {group: chosen[case] & (of_case[case] == group) for group in large}
+        for number, key in enumerate(keys):
+            column_means = means[:, number]
+            if np.isnan(column_means).all() or np.isnan(spread[number]):
+                continue
+            worst, best = large[int(np.nanargmin(column_means))], large[int(np.nanargmax(column_means))]
+            rounds = [resampled_means(table[images[group], number], draws[:, images[group]]) for group in (best, worst)]
+            ends = interval(float(spread[number]), (rounds[0] - rounds[1]) * sign[number], confidence)
+            p_value = float((above[number] + 1) / (n_permutations + 1)) if n_permutations else float("nan")
+            found.append(Gap(column, *key, worst, best, float(spread[number]), *ends, p_value))
+    return found
+
+
+def _means(sums: FloatArray, counted: FloatArray, member: IntArray, n_groups: int) -> FloatArray:
+    of_group = np.eye(n_groups)[member].T  # (n_groups, n_cases)
+    total = of_group @ counted
+    return np.asarray(np.divide(of_group @ sums, total, out=np.full(total.shape, np.nan), where=total > 0))
+
+
+def _spread(means: FloatArray) -> FloatArray:
+    known = ~np.isnan(means)
+    high = np.where(known, means, -np.inf).max(axis=0)
+    low = np.where(known, means, np.inf).min(axis=0)
+    return np.where(known.sum(axis=0) > 1, high - low, np.nan)
+
+
+def neighbour_shares(groups: dict[str, TextArray], nearest: IntArray) -> list[dict[str, Any]]:
+    """For each group of skin tone, which tones its nearest neighbours have, beside the share of each tone in the test.
+
+    `nearest`: positions of each image's neighbours, shape (n_images, k), -1 for none. Images and neighbours of unknown
+    tone do not count.
+    """
+    rows: list[dict[str, Any]] = []
+    for column in (name for name in BINS if name in groups):
+        names = groups[column]
+        tones = [name for name, *_ in BINS[column] if (names == name).any()]
+        in_test = {tone: float((names == tone).sum() / (names != "").sum()) for tone in tones}
+        for tone in tones:
+            places = nearest[names == tone]
+            found = names[places[places >= 0]]
+            total = int((found != "").sum())
+            if total:
+                shares = {other: float((found == other).sum() / total) for other in tones}
+                rows.append({"column": column, "group": tone, "neighbours": shares, "in_test": in_test})
+    return rows

@@ -1,0 +1,177 @@
+"""Are probabilities honest, and can they choose what to answer?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from hierderm.evaluation.metrics.selective import controlled_threshold
+from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import FloatArray, Floats, IntArray, Mask
+
+SMALLEST = 1e-7  # a probability that stands for 0 in logarithms
+
+
+def bin_of(confidence: FloatArray, n_bins: int) -> IntArray:
+    """The bin of each confidence, of `n_bins` equally wide ones over [0, 1], shape (n,)."""
+    return np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
+
+
+def calibration_error(confidence: FloatArray, right: FloatArray, n_bins: int, weights: IntArray | None = None) -> float:
+    """Expected calibration error, in [0, 1]: mean over images of |accuracy - confidence| of their bin.
+
+    Equally wide bins (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599, equation 3). Small tests raise it.
+    """
+    bins, times = bin_of(confidence, n_bins), np.ones(len(right)) if weights is None else weights
+    gap = np.bincount(bins, (right - confidence) * times, n_bins)
+    return float(np.abs(gap).sum() / times.sum())
+
+
+def reliability(confidence: FloatArray, right: FloatArray, n_bins: int) -> list[dict[str, float]]:
+    """For each bin that is not empty: mean confidence, accuracy and number of images."""
+    bins = bin_of(confidence, n_bins)
+    return [
+        {
+            "confidence": float(confidence[bins == number].mean()),
+            "accuracy": float(right[bins == number].mean()),
+            "count": int((bins == number).sum()),
+        }
+        for number in np.unique(bins)
+    ]
+
+
+def brier(probabilities: Floats, labels: IntArray) -> FloatArray:
+    """Squared distance of each image's probabilities from its label, shape (n,), in [0, 2] (Brier 1950)."""
+    on_label = probabilities[np.arange(len(labels)), labels]
+    return np.asarray((probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * on_label + 1)
+
+
+def risk_coverage(
+    confidence: FloatArray, right: FloatArray, weights: IntArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Share answered, and the error among those, when the surest are answered first; both of the distinct confidences.
+
+    Images of equal confidence are answered together (Geifman and El-Yaniv 2017, arXiv 1705.08500).
+    """
+    order = np.argsort(-confidence, kind="stable")
+    times = (np.ones(len(right)) if weights is None else weights.astype(np.float64))[order]
+    answered, wrong = np.cumsum(times), np.cumsum((1 - right[order]) * times)
+    last = np.append(np.diff(confidence[order]) != 0, True) & (answered > 0)
+    return np.asarray(answered[last] / answered[-1]), np.asarray(wrong[last] / answered[last])
+
+
+def aurc(confidence: FloatArray, right: FloatArray, weights: IntArray | None = None) -> float:
+    """Area under risk-coverage, in [0, 1]: the mean error over the coverages (Geifman et al. 2019,
+    arXiv 1805.08206).
+    """
+    coverage, risk = risk_coverage(confidence, right, weights)
+    return float((risk * np.diff(coverage, prepend=0)).sum())
+
+
+def temperature(probabilities: Floats, labels: IntArray) -> float:
+    """The temperature, in [0.05, 20], under which the labels are most likely (Guo et al. 2017, section 4.2).
+
+    `probabilities`: of the conditions, of validation images, shape (n, n_fine).
+    """
+    logs = _logs(probabilities)
+
+    def cost(log_temperature: float) -> float:
+        scaled = logs / np.exp(log_temperature)
+        top = scaled.max(axis=1, keepdims=True)
+        normaliser = top[:, 0] + np.log(np.exp(scaled - top).sum(axis=1))
+        return float((normaliser - scaled[np.arange(len(labels)), labels]).mean())
+
+    found = minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def scaled(probabilities: Floats, temperature: float) -> FloatArray:
+    """Probabilities at another temperature, shape (n, n_fine), rows summing to 1."""
+    logs = _logs(probabilities) / temperature
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _logs(probabilities: Floats) -> FloatArray:
+    return np.log(np.maximum(probabilities.astype(np.float64), SMALLEST))
+
+
+def answer_thresholds(probabilities: Floats, fine: IntArray, taxonomy: Taxonomy, wanted: float) -> list[float | None]:
+    """For each level, coarse first, the probability from which on its leading node is answered; None: never.
+
+    `probabilities`, `fine`: of validation images, one a case. From the finest level up, each threshold is learnt
+    on the images that no finer level answers, so that the error rate holds among the answers of each level.
+    """
+    open_ = np.ones(len(fine), dtype=bool)
+    thresholds: list[float | None] = []
+    for level in range(taxonomy.fine_level, -1, -1):
+        of_level = taxonomy.sum_up(probabilities, level)
+        leading = of_level.max(axis=1)
+        right = of_level.argmax(axis=1) == taxonomy.to_level(fine, level)
+        threshold = controlled_threshold(leading[open_].astype(np.float64), right[open_], wanted)
+        thresholds.append(threshold)
+        if threshold is not None:
+            open_ &= leading < threshold
+    return thresholds[::-1]
+
+
+def answers(probabilities: Floats, taxonomy: Taxonomy, thresholds: list[float | None]) -> tuple[IntArray, IntArray]:
+    """The deepest node that can be defended for each image: its number and its level, shape (n,), -1 for none."""
+    node, at = (np.full(len(probabilities), -1, dtype=np.int64) for _ in range(2))
+    for level in range(taxonomy.fine_level, -1, -1):
+        threshold = thresholds[level]
+        if threshold is not None:
+            of_level = taxonomy.sum_up(probabilities, level)
+            passed = (at < 0) & (of_level.max(axis=1) >= threshold)
+            node[passed], at[passed] = of_level.argmax(axis=1)[passed], level
+    return node, at
+
+
+def conformal_threshold(probabilities: Floats, labels: IntArray, error: float) -> float:
+    """The least probability that a class must have to be in the set, so that the set has the label with 1 - error.
+
+    Split conformal prediction with the score 1 - p(label) (Sadinle et al. 2019, arXiv 1609.00451): of n exchangeable
+    calibration images, the ceil((n + 1)(1 - error))-th smallest score; 0 (every class) where that exceeds n.
+    """
+    n = len(labels)
+    place = int(np.ceil((n + 1) * (1 - error)))
+    on_label = np.sort(probabilities[np.arange(n), labels])[::-1]
+    return float(on_label[place - 1]) if place <= n else 0.0
+
+
+def conformal_sets(probabilities: Floats, threshold: float) -> Mask:
+    """Which classes are in each image's set, shape (n, n_classes); an empty set gets the leading class."""
+    sets = probabilities >= threshold
+    sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True
+    return sets
+
+
+def n_nodes(sets: Mask, taxonomy: Taxonomy) -> IntArray:
+    """How many nodes it takes to name each set of conditions, shape (n,): a node stands for all conditions under it."""
+    whole_above = np.zeros((len(sets), 1), dtype=bool)  # of the root, under which all lie: it has no name
+    counts = np.zeros(len(sets), dtype=np.int64)
+    for level in range(taxonomy.n_levels):
+        under = taxonomy.membership(level)
+        whole = (sets.astype(np.float64) @ under) == under.sum(axis=0)
+        parents = np.array([max(node.parent, 0) for node in taxonomy.levels[level]])
+        counts += (whole & ~whole_above[:, parents]).sum(axis=1)
+        whole_above = whole
+    return counts
+
+
+def coverage_by_class(
+    sets: Mask, labels: IntArray, categories: IntArray, names: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """How often the sets have the label, and how large they are, category by category."""
+    covered = sets[np.arange(len(labels)), labels]
+    return [
+        {
+            "category": names[number],
+            "n_images": int((categories == number).sum()),
+            "coverage": float(covered[categories == number].mean()),
+            "size": float(sets[categories == number].sum(axis=1).mean()),
+        }
+        for number in np.unique(categories)
+    ]

@@ -1,0 +1,76 @@
+"""Classification from probabilities of the conditions: accuracy, credit by the tree, cost-sensitive decoding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import FloatArray, Floats, IntArray
+
+
+def in_top(probabilities: Floats, labels: IntArray, k: int) -> FloatArray:
+    """1 where the label is among the k most probable classes, shape (n,); of equal ones those of lower number."""
+    rows = np.arange(len(labels))
+    of_label = probabilities[rows, labels][:, None]
+    before = np.arange(probabilities.shape[1]) < labels[:, None]
+    place = ((probabilities > of_label) | ((probabilities == of_label) & before)).sum(axis=1)
+    return np.asarray(place < k, dtype=np.float64)
+
+
+def class_scores(labels: IntArray, predicted: IntArray, weights: IntArray | None = None) -> tuple[float, float]:
+    """Balanced accuracy and macro F1, both in [0, 1]; `weights`: how often each image counts.
+
+    Balanced accuracy is the mean recall of the classes that occur among the labels (Brodersen et al. 2010); macro F1
+    the mean F1 of the classes that occur among labels or predictions, as in scikit-learn.
+    """
+    n = int(max(labels.max(), predicted.max())) + 1
+    true = np.bincount(labels, weights, n)
+    said = np.bincount(predicted, weights, n)
+    hits = np.bincount(labels, (labels == predicted) * (1 if weights is None else weights), n)
+    occurs, either = true > 0, true + said > 0
+    return float((hits[occurs] / true[occurs]).mean()), float((2 * hits[either] / (true + said)[either]).mean())
+
+
+def crm_decode(probabilities: Floats, taxonomy: Taxonomy) -> IntArray:
+    """The condition with the least expected height of the common ancestor, shape (n,).
+
+    Conditional risk minimisation (Karthik et al. 2021, arXiv 2104.00795, equation 2) with the height of the lowest
+    common ancestor as the cost of a confusion.
+    """
+    return np.asarray((probabilities @ taxonomy.lca_height.astype(probabilities.dtype)).argmin(axis=1), dtype=np.int64)
+
+
+def set_overlap(true: IntArray, node: IntArray, level: IntArray, taxonomy: Taxonomy) -> tuple[IntArray, IntArray]:
+    """Of answers at any level: common ancestors with the truth, and ancestors of the answer, both shape (n,).
+
+    `true`: conditions; `node`: the answer's number on its `level`, -1 for no answer (no ancestors). A node counts as
+    its own ancestor, the root does not count. Hierarchical precision is the sum of the first over the sum of the
+    second, recall over n * n_levels (Kiritchenko et al. 2005; Silla and Freitas 2011, section 5.2).
+    """
+    common, said = np.zeros(len(true), dtype=np.int64), np.zeros(len(true), dtype=np.int64)
+    for number in range(taxonomy.n_levels):
+        rows = (level == number) & (node >= 0)
+        path = _path(node[rows], number, taxonomy)  # (n_rows, number + 1)
+        common[rows] = (path == taxonomy.ancestors[true[rows], : number + 1]).sum(axis=1)
+        said[rows] = number + 1
+    return common, said
+
+
+def _path(node: IntArray, level: int, taxonomy: Taxonomy) -> IntArray:
+    """The ancestors of nodes on a level, coarse first, themselves last, shape (n, level + 1)."""
+    columns = [node]
+    for number in range(level, 0, -1):
+        parents = np.array([child.parent for child in taxonomy.levels[number]], dtype=np.int64)
+        columns.append(parents[columns[-1]])
+    return np.stack(columns[::-1], axis=1)
+
+
+def hierarchical_scores(
+    common: IntArray, said: IntArray, n_levels: int, weights: IntArray | None = None
+) -> tuple[float, float, float]:
+    """Hierarchical precision, recall and F1 of `set_overlap`, in [0, 1]; precision is nan where nothing is answered."""
+    times = np.ones(len(common)) if weights is None else weights
+    hits, answered, possible = float((common * times).sum()), float((said * times).sum()), float(times.sum() * n_levels)
+    precision = hits / answered if answered else float("nan")
+    recall = hits / possible
+    return precision, recall, 2 * hits / (answered + possible)

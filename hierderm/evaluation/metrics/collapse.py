@@ -1,0 +1,71 @@
+"""Has the embedding collapsed? And are there twins between what was trained on and what is tested?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from hierderm.types import Floats
+
+MOST_COSINE = 0.95
+TWIN = 0.9999
+CHUNK = 1024
+
+
+def effective_rank(embeddings: Floats) -> float:
+    """exp of the entropy of the normalised singular values of the centred embeddings, in [1, min(n, dim)].
+
+    Roy and Vetterli 2007 (The effective rank, EUSIPCO), on the covariance's eigenvalues' square roots; 1 where all
+    embeddings are equal. Worked example: two orthogonal directions of equal spread: 2.
+    """
+    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0)
+    eigenvalues = np.linalg.eigvalsh(centred.T @ centred)
+    singular = np.sqrt(np.maximum(eigenvalues, 0))
+    if singular.max() < 1e-6 * np.sqrt(len(embeddings)):
+        return 1.0
+    share = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def mean_cosine(embeddings: Floats) -> float:
+    """Mean cosine of two different images, in [-1, 1], exact, from the length of the sum of the unit vectors."""
+    n = len(embeddings)
+    if n < 2:
+        return float("nan")
+    total = embeddings.sum(axis=0, dtype=np.float64)
+    return float((total @ total - n) / (n * (n - 1)))
+
+
+def collapse_warning(rank: float, cosine: float, n_coarse: int) -> str:
+    """What to tell the reader where the embedding has collapsed, else ''.
+
+    Telling `n_coarse` categories apart linearly takes n_coarse - 1 directions: half of them or fewer is a collapse, and
+    so is a mean cosine above 0.95.
+    """
+    if rank <= (n_coarse - 1) / 2:
+        return (
+            f"The embedding has collapsed: its effective rank is {rank:.1f}, and {n_coarse} categories need "
+            f"{n_coarse - 1} directions. Tight clusters are no gain here; read AMI and MAP@R instead."
+        )
+    if cosine > MOST_COSINE:
+        return (
+            f"The embedding has nearly collapsed: two pictures have a cosine of {cosine:.3f} on average, so that "
+            "similarities hardly tell cases apart. Centre the embeddings, or train with a contrastive loss."
+        )
+    return ""
+
+
+def n_twins(
+    test: Floats,
+    others: Floats,
+    test_cases: npt.NDArray[np.str_],
+    other_cases: npt.NDArray[np.str_],
+) -> int:
+    """How many test images have an image of another case at a cosine above 0.9999 among `others`: the same picture."""
+    found = 0
+    for start in range(0, len(test), CHUNK):
+        rows = slice(start, start + CHUNK)
+        close = test[rows] @ others.T > TWIN
+        close[test_cases[rows, None] == other_cases] = False
+        found += int(close.any(axis=1).sum())
+    return found

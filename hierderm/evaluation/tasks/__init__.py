@@ -1,0 +1,1 @@
+"""Tasks by name: what is computed of one model's embeddings."""

@@ -1,0 +1,1 @@
+"""The nearest cases to a query."""

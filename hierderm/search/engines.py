@@ -1,0 +1,123 @@
+"""Who proposes the rows that are worth comparing: all of them, or those that a FAISS structure finds.
+
+An engine only proposes. CaseIndex compares the proposed rows with the stored vectors, so similarities are exact and a
+row that must not come back never does, whatever the engine returns.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from joblib import cpu_count
+
+from hierderm.errors import IndexFolderError, MissingExtraError
+from hierderm.types import IntArray, Mask, Vectors
+
+Kind = Literal["flat", "hnsw", "ivf", "ivfpq"]
+KINDS: tuple[Kind, ...] = ("flat", "hnsw", "ivf", "ivfpq")
+FLAT_UP_TO, HNSW_UP_TO = 50_000, 2_000_000  # images, for the automatic choice
+LINKS, BUILD_EFFORT = 32, 100  # of an HNSW graph: neighbours a node, candidates while building
+TRAINING_VECTORS = 100_000  # of k-means, at most
+TOO_MANY_REMOVED = 0.2  # share of a graph's nodes; beyond it the graph is built anew
+
+
+def automatic_kind(n_images: int) -> Kind:
+    """Exact search while that is fast, then a graph, then compressed lists."""
+    return "flat" if n_images <= FLAT_UP_TO else "hnsw" if n_images <= HNSW_UP_TO else "ivfpq"
+
+
+def import_faiss() -> Any:
+    """FAISS, told to use no more threads than the process may; MissingExtraError where it is not installed."""
+    try:
+        import faiss
+    except ImportError:
+        raise MissingExtraError("an index other than 'flat'", package="faiss-cpu") from None
+    faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cpu_count()))
+    return faiss
+
+
+class Engine:
+    """A FAISS structure over vectors that are named by id: non-negative integers that are never used twice.
+
+    `effort`: how far a search looks (efSearch of a graph, lists of an inverted file); more finds more and takes longer.
+    """
+
+    def __init__(self, kind: Kind, index: Any, effort: int) -> None:
+        self.kind, self.index, self.effort = kind, index, effort
+
+    @classmethod
+    def build(cls, kind: Kind, vectors: Vectors, seed: int = 0) -> Engine:
+        """The structure over `vectors`, shape (n, dim), unit length; their ids are 0 to n - 1."""
+        faiss = import_faiss()
+        n, dim = vectors.shape
+        if kind == "hnsw":
+            index = faiss.index_factory(dim, f"HNSW{LINKS},SQfp16", faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = BUILD_EFFORT
+            index.add(vectors)
+            return cls(kind, index, 64)
+        lists = max(1, min(round(4 * n**0.5), n // 39))
+        index = faiss.index_factory(dim, f"IVF{lists},{_coding(kind, n, dim)}", faiss.METRIC_INNER_PRODUCT)
+        index.cp.min_points_per_centroid = 1  # FAISS warns on the terminal below 39
+        if kind == "ivfpq":
+            index.pq.cp.niter, index.pq.cp.max_points_per_centroid = 10, 64
+            index.pq.cp.min_points_per_centroid = 1
+        chosen = np.sort(np.random.default_rng(seed).permutation(n)[:TRAINING_VECTORS])
+        index.train(np.ascontiguousarray(vectors[chosen]))
+        index.add_with_ids(vectors, np.arange(n))
+        return cls(kind, index, 1)
+
+    @classmethod
+    def load(cls, path: Path, kind: Kind, effort: int, *, mapped: bool) -> Engine:
+        """Read what `save` wrote; `mapped` leaves it on disk, for search only."""
+        faiss = import_faiss()
+        try:
+            return cls(kind, faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0), effort)
+        except RuntimeError as error:
+            raise IndexFolderError(f"{path} could not be read by FAISS ({str(error)[:200]}). Build again.") from None
+
+    def save(self, path: Path) -> None:
+        import_faiss().write_index(self.index, str(path))
+
+    @property
+    def max_effort(self) -> int:
+        return 2048 if self.kind == "hnsw" else int(self.index.nlist)
+
+    def add(self, ids: IntArray, vectors: Vectors) -> None:
+        if self.kind == "hnsw":
+            assert self.index.ntotal == ids[0], "a graph numbers its nodes in the order they come"
+            self.index.add(vectors)
+        else:
+            self.index.add_with_ids(vectors, ids)
+
+    def remove(self, ids: IntArray) -> None:
+        """Take ids out. A graph can't: its nodes stay, and no search lets them through."""
+        if self.kind != "hnsw":
+            self.index.remove_ids(import_faiss().IDSelectorBatch(ids))
+
+    def propose(self, queries: Vectors, n: int, allowed: Mask | None) -> IntArray:
+        """Ids of about the nearest `n`, shape (n_queries, n), -1 where fewer were found.
+
+        `allowed`: for each id whether it may come, shape (n_ids,), or None for all.
+        """
+        faiss = import_faiss()
+        options: dict[str, Any] = {}
+        if allowed is not None:
+            bitmap = np.packbits(allowed, bitorder="little")
+            options["sel"] = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
+        if self.kind == "hnsw":
+            parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, n), **options)
+        else:
+            parameters = faiss.SearchParametersIVF(nprobe=self.effort, **options)
+        return np.asarray(self.index.search(np.ascontiguousarray(queries), n, params=parameters)[1], dtype=np.int64)
+
+
+def _coding(kind: Kind, n: int, dim: int) -> str:
+    """How an inverted file keeps its vectors: as they are, or as product codes of about a byte for eight numbers."""
+    if kind == "ivf":
+        return "Flat"
+    parts = next(parts for parts in range(max(1, dim // 8), 0, -1) if dim % parts == 0)
+    bits = 8 if n >= 4 * 256 else 4
+    return f"PQ{parts}x{bits}np"  # np: without polysemous training, which takes nearly all the time and is not used

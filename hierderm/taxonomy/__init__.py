@@ -1,0 +1,1 @@
+"""Taxonomies: the tree, and its files."""

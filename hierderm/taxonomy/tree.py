@@ -1,0 +1,254 @@
+"""An immutable tree of skin conditions with any number of levels, coarse to fine.
+
+Levels are numbered from 0 (the coarsest) to `n_levels - 1` (the conditions); every condition has the same depth.
+Nodes of a level are numbered in file order, and arrays of labels hold these numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from hierderm.errors import TaxonomyError, suggest
+from hierderm.types import Floats, IntArray
+
+KINDS = ("diagnosis", "group", "finding")
+
+
+def fold(name: str) -> str:
+    """`name` without case, accents and punctuation, so that 'Lichen planus/lichenoid' is 'lichen planus lichenoid'."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode() or name
+    return re.sub(r"[^\w]+", " ", plain.casefold().replace("'", "")).strip()
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: a category or a condition.
+
+    `parent` is the node's number on the level above, -1 on the top level. `kind` says what the name stands for:
+    a `diagnosis`, a `group` (a heading wider than one diagnosis) or a `finding` (a sign, not a disease).
+    """
+
+    name: str
+    parent: int = -1
+    kind: str = "diagnosis"
+    synonyms: tuple[str, ...] = ()
+    snomed: tuple[str, ...] = ()
+    icd10: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The tree. Build one with `read_taxonomy`, `taxonomy_from_columns` or by hand from `levels` of nodes."""
+
+    id: str
+    version: str
+    level_names: tuple[str, ...]
+    levels: tuple[tuple[Node, ...], ...]
+
+    def __post_init__(self) -> None:
+        if len(self.level_names) != len(self.levels) or not all(self.levels):
+            raise TaxonomyError(
+                f"taxonomy '{self.id}' must have at least one node on each of its levels {list(self.level_names)}, "
+                f"got {[len(level) for level in self.levels]} nodes."
+            )
+
+    # --- names ---------------------------------------------------------------------------------------------------
+
+    @property
+    def n_levels(self) -> int:
+        return len(self.levels)
+
+    @property
+    def fine_level(self) -> int:
+        """The number of the finest level."""
+        return self.n_levels - 1
+
+    def size(self, level: int) -> int:
+        """How many nodes a level has."""
+        return len(self.levels[level])
+
+    def names(self, level: int = -1) -> tuple[str, ...]:
+        """The names of a level's nodes, in the order of their numbers; by default the conditions."""
+        return tuple(node.name for node in self.levels[level])
+
+    def level_number(self, level: int | str) -> int:
+        """The number of a level given by number or by name ('coarse' and 'fine' always name the ends)."""
+        if isinstance(level, int):
+            return range(self.n_levels)[level]
+        known = {name: number for number, name in enumerate(self.level_names)}
+        known |= {"coarse": 0, "fine": self.fine_level}
+        if level not in known:
+            raise TaxonomyError(f"taxonomy '{self.id}' has the levels {list(known)}, got '{level}'.")
+        return known[level]
+
+    @cached_property
+    def _lookup(self) -> tuple[dict[str, int], ...]:
+        tables = []
+        for nodes in self.levels:
+            table = {fold(synonym): number for number, node in enumerate(nodes) for synonym in node.synonyms}
+            tables.append(table | {fold(node.name): number for number, node in enumerate(nodes)})
+        return tuple(tables)
+
+    def find(self, name: str, level: int = -1) -> int | None:
+        """The number of the node called `name` (or a synonym) on `level`, or None."""
+        return self._lookup[level].get(fold(name))
+
+    def index(self, name: str, level: int = -1) -> int:
+        """As `find`, but an unknown name is a TaxonomyError with the closest names."""
+        number = self.find(name, level)
+        if number is None:
+            every_name = [other for node in self.levels[level] for other in (node.name, *node.synonyms)]
+            raise TaxonomyError(
+                f"{self.level_names[level]} '{name}' is not in taxonomy '{self.id}'.{suggest(name, every_name)}"
+            )
+        return number
+
+    def encode(self, names: Iterable[str]) -> IntArray:
+        """Condition names to their numbers, shape (n_images,), int64. Unknown names raise TaxonomyError."""
+        return np.array([self.index(name) for name in names], dtype=np.int64)
+
+    # --- structure -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def ancestors(self) -> IntArray:
+        """The number of every condition's ancestor on each level, shape (n_fine, n_levels); last column: itself."""
+        columns = [np.arange(self.size(-1), dtype=np.int64)]
+        for level in range(self.fine_level, 0, -1):
+            parents = np.array([node.parent for node in self.levels[level]], dtype=np.int64)
+            columns.append(parents[columns[-1]])
+        return np.stack(columns[::-1], axis=1)
+
+    def to_level(self, fine: npt.ArrayLike, level: int) -> IntArray:
+        """Condition numbers (any shape) to the numbers of their ancestors on `level`."""
+        return np.asarray(self.ancestors[np.asarray(fine, dtype=np.int64), level])
+
+    @cached_property
+    def lca_height(self) -> IntArray:
+        """Height of the lowest common ancestor of each pair of conditions, shape (n_fine, n_fine).
+
+        0 for a condition with itself, 1 for siblings, `n_levels` where only the (unnamed) root is shared.
+        """
+        agree = self.ancestors[:, None, :] == self.ancestors[None, :, :]
+        return np.asarray(self.n_levels - agree.sum(axis=2, dtype=np.int64))
+
+    @cached_property
+    def tree_distance(self) -> IntArray:
+        """Edges between each pair of conditions, shape (n_fine, n_fine), even integers in [0, 2 * n_levels]."""
+        return 2 * self.lca_height
+
+    def sum_up(self, fine_probabilities: Floats, level: int = 0) -> Floats:
+        """Probabilities of a level from those of the conditions, (n, n_fine) -> (n, n_level): children are added."""
+        if fine_probabilities.ndim != 2 or fine_probabilities.shape[1] != self.size(-1):
+            raise TaxonomyError(
+                f"fine_probabilities must have shape (n, {self.size(-1)}), got {fine_probabilities.shape}."
+            )
+        return fine_probabilities @ self.membership(level).astype(fine_probabilities.dtype)
+
+    def membership(self, level: int = 0) -> Floats:
+        """The matrix of 'is under', shape (n_fine, n_level), float64, entries 0 or 1."""
+        return np.asarray(np.eye(self.size(level))[self.ancestors[:, level]])
+
+    # --- new trees from this one ---------------------------------------------------------------------------------
+
+    def keep(self, conditions: Iterable[str]) -> Taxonomy:
+        """The tree with only these conditions and the categories that still have one; order is kept."""
+        kept = {self.index(name) for name in conditions}
+        if not kept:
+            raise TaxonomyError(f"taxonomy '{self.id}': at least one condition must be kept, got none.")
+        levels: list[tuple[Node, ...]] = []
+        for level in range(self.fine_level, -1, -1):
+            nodes = self.levels[level]
+            order = sorted(kept)
+            kept = {nodes[number].parent for number in order}
+            place = {parent: new for new, parent in enumerate(sorted(kept))}
+            levels.append(tuple(replace(nodes[number], parent=place[nodes[number].parent]) for number in order))
+        levels[-1] = tuple(replace(node, parent=-1) for node in levels[-1])
+        return replace(self, levels=tuple(levels[::-1]))
+
+    def prune(self, image_counts: Mapping[str, int], min_images: int) -> Taxonomy:
+        """The tree without the conditions that have fewer than `min_images` images in `image_counts`."""
+        counts = np.zeros(self.size(-1), dtype=np.int64)
+        for name, count in image_counts.items():
+            counts[self.index(name)] += count
+        kept = [name for name, count in zip(self.names(), counts, strict=True) if count >= min_images]
+        if not kept:
+            raise TaxonomyError(f"no condition has {min_images} images or more; the most is {counts.max()}.")
+        return self.keep(kept)
+
+    def merge(self, into: Mapping[str, str]) -> Taxonomy:
+        """The tree in which each key of `into` is a synonym of its value, e.g. {'SK/ISK': 'Seborrheic Keratosis'}."""
+        target = {self.index(old): self.index(new) for old, new in into.items()}
+        wrong = [self.names()[new] for new in target.values() if new in target]
+        if wrong:
+            raise TaxonomyError(f"a condition can't be merged away and merged into at once: {sorted(set(wrong))}.")
+        nodes = list(self.levels[-1])
+        for old, new in target.items():
+            names = (*nodes[new].synonyms, nodes[old].name, *nodes[old].synonyms)
+            nodes[new] = replace(nodes[new], synonyms=names)
+        merged = replace(self, levels=(*self.levels[:-1], tuple(nodes)))
+        return merged.keep(node.name for number, node in enumerate(nodes) if number not in target)
+
+    # --- identity and text ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Twelve hex digits of a SHA-256 over levels, names and parents: what arrays of labels depend on."""
+        content = [self.level_names, [[(node.name, node.parent) for node in nodes] for nodes in self.levels]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+    def render(self, image_counts: Mapping[str, int] | None = None) -> str:
+        """The tree as indented text, with codes, and image counts where given."""
+        lines: list[str] = []
+
+        def visit(level: int, number: int) -> None:
+            node = self.levels[level][number]
+            extra = [node.kind] if level == self.fine_level and node.kind != "diagnosis" else []
+            extra += [f"ICD-10 {code}" for code in node.icd10] + [f"SNOMED {code}" for code in node.snomed]
+            if image_counts is not None and level == self.fine_level:
+                extra.append(f"{image_counts.get(node.name, 0)} images")
+            lines.append("  " * level + node.name + (f"  [{', '.join(extra)}]" if extra else ""))
+            if level < self.fine_level:
+                for child, candidate in enumerate(self.levels[level + 1]):
+                    if candidate.parent == number:
+                        visit(level + 1, child)
+
+        for number in range(self.size(0)):
+            visit(0, number)
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """One line: id, version, hash and the size of each level."""
+        sizes = ", ".join(f"{len(nodes)} x {name}" for name, nodes in zip(self.level_names, self.levels, strict=True))
+        return f"{self.id} {self.version} ({self.content_hash}): {sizes}"
+
+
+def taxonomy_from_paths(
+    paths: Sequence[Sequence[str]], level_names: Sequence[str], *, id: str, version: str = "1"
+) -> Taxonomy:
+    """A tree from one path a row, coarse to fine; repeated rows are one. A condition with two parents is an error."""
+    numbers: list[dict[str, int]] = [{} for _ in level_names]
+    levels: list[list[Node]] = [[] for _ in level_names]
+    conflicts: set[str] = set()
+    for path in paths:
+        parent = -1
+        for level, name in enumerate(path):
+            number = numbers[level].setdefault(fold(name), len(levels[level]))
+            if number == len(levels[level]):
+                levels[level].append(Node(name, parent))
+            elif levels[level][number].parent != parent:
+                first, second = (levels[level - 1][p].name for p in (levels[level][number].parent, parent))
+                conflicts.add(f"{level_names[level]} '{name}' has two parents, '{first}' and '{second}'")
+            parent = number
+    if conflicts:
+        raise TaxonomyError(f"every node must have one parent: {'; '.join(sorted(conflicts))}.")
+    return Taxonomy(id, version, tuple(level_names), tuple(tuple(nodes) for nodes in levels))

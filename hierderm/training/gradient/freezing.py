@@ -1,0 +1,49 @@
+"""Which weights of the backbone learn."""
+
+from __future__ import annotations
+
+import warnings
+
+from torch import nn
+
+from hierderm.config.settings import TrainingConfig
+from hierderm.errors import MissingExtraError
+from hierderm.model.backbone import Backbone
+
+
+def apply_freezing(backbone: Backbone, config: TrainingConfig) -> None:
+    """Set `requires_grad` by `config.freeze`; with "lora" put adapters into the attention of every block."""
+    backbone.requires_grad_(config.freeze == "full")
+    if config.freeze == "last_blocks":
+        # Everything from the first of the last blocks on: what follows the blocks (norm, pooling) learns too.
+        parameters = list(backbone.named_parameters())
+        first = id(next(backbone.blocks[-min(config.last_blocks, len(backbone.blocks))].parameters()))
+        start = next(i for i, (_, parameter) in enumerate(parameters) if id(parameter) == first)
+        for _, parameter in parameters[start:]:
+            parameter.requires_grad_(True)
+    elif config.freeze == "lora":
+        _add_adapters(backbone, config.lora_rank)
+
+
+def _add_adapters(backbone: Backbone, rank: int) -> None:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingExtraError("training.freeze = 'lora'", "lora") from None
+    in_blocks = {id(module) for block in backbone.blocks for module in block.modules()}
+    targets = [
+        name
+        for name, module in backbone.encoder.named_modules()
+        if isinstance(module, nn.Linear) and id(module) in in_blocks and "attn" in name
+    ]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*")  # between peft and transformers
+        backbone.encoder = get_peft_model(backbone.encoder, config)
+
+
+def merge_adapters(backbone: Backbone) -> None:
+    """Fold adapters, where there are any, into the weights they adapt: the encoder is plain again."""
+    merge = getattr(backbone.encoder, "merge_and_unload", None)
+    if merge is not None:
+        backbone.encoder = merge()

@@ -1,0 +1,122 @@
+"""Running the training to its end, from the start or from where a killed run stopped."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pandas as pd
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from hierderm.artifacts import write_atomically
+from hierderm.errors import ConfigError, MissingExtraError
+from hierderm.training.gradient.module import TrainingModule
+
+
+class History(lightning.Callback):
+    """One row an epoch, kept in the checkpoint and written to `history.csv`; a resumed run continues its rows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, list[dict[str, float]]()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "monitor"}
+        self.rows.append({"epoch": trainer.current_epoch, **figures})
+        if trainer.is_global_zero:
+            write_atomically(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+
+
+def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, int]:
+    """Train to the end, resuming from `folder/checkpoints/last.ckpt` where there is one.
+
+    Returns the history and the row of it whose epoch was best. The module then holds the weights of that epoch. The
+    same seed gives the same history, broken or not.
+    """
+    training = module.settings.training
+    history = History(folder / "history.csv")
+    best = ModelCheckpoint(
+        folder / "checkpoints",
+        filename="best",
+        monitor="monitor",
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    stopping = EarlyStopping("monitor", mode="max", patience=training.patience, check_on_train_epoch_end=True)
+    last = folder / "checkpoints" / "last.ckpt"
+    with _calm(), warnings.catch_warnings():
+        _ignore_known_warnings()
+        trainer = lightning.Trainer(
+            default_root_dir=folder,
+            max_epochs=training.epochs,
+            precision=training.precision,
+            accelerator=training.accelerator,
+            devices=training.devices,
+            callbacks=[history, stopping, best],
+            logger=_logger(folder) if training.tensorboard else False,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+        )
+        try:
+            trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+        except MisconfigurationException as error:
+            raise ConfigError(f"Lightning does not accept the training settings: {error}") from None
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    chosen = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(chosen["state_dict"])
+    return pd.DataFrame(history.rows), int(chosen["epoch"])
+
+
+def _logger(folder: Path) -> Any:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(str(folder), name="tensorboard", version="")
+    except ModuleNotFoundError:
+        raise MissingExtraError("training.tensorboard = true", "tensorboard") from None
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Lightning's greetings and tips off the terminal; its errors stay."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _ignore_known_warnings() -> None:
+    """What Lightning warns of and we chose on purpose; any other warning is shown."""
+    for message in (
+        r".*does not have many workers.*",  # small pictures from memory: processes would cost more than they bring
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # between Lightning and torch
+        r".*Checkpoint directory .* exists and is not empty.*",  # we resume
+        r".*The number of training batches .* is smaller than the logging interval.*",
+        r".*batch_sampler.*",
+        r".*GPU available but not used.*",
+    ):
+        warnings.filterwarnings("ignore", message)

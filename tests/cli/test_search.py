@@ -1,0 +1,116 @@
+"""index, search and serve as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hierderm import columns as c
+from hierderm.data.table import CaseTable
+from hierderm.errors import HierdermError, MissingExtraError
+from tests.cli.test_main import fails, refusal, run
+
+
+@pytest.fixture(scope="module")
+def split_table(toy: CaseTable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("split") / "cases.csv"
+    toy.write(path)
+    return path
+
+
+@pytest.fixture
+def made(split_table: Path, toy_folder: Path, small_siglip: Path, tmp_path: Path) -> Path:
+    """An index of the training and validation cases."""
+    said = run(
+        "index", "build", split_table, "--model", f"hf:{small_siglip}", "-t", toy_folder / "taxonomy.csv",
+        "-o", tmp_path / "index", "--splits", "train,validation",
+    )  # fmt: skip
+    assert "kind flat: exact" in said and "condition: recall@1" in said and "category: recall@1" in said
+    return tmp_path / "index"
+
+
+def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
+    test = toy.part(c.TEST)
+    said = run("search", test.paths[0], "-i", made, "-k", 3, "--html", tmp_path / "sheet.html")
+    assert "condition: " in said and "not a diagnosis" in said
+    sheet = (tmp_path / "sheet.html").read_text()
+    assert sheet.count("data:image/jpeg") == 4 and "not a medical device" in sheet
+    category = toy.taxonomy.names(0)[0]
+    tones = "monk=" + ",".join(toy.select(toy.splits != c.TEST).frame["monk"].dropna().astype(int).astype(str).unique())
+    content = json.loads(run("search", test.paths[0], "-i", made, "--within", category, "--where", tones, "--json"))
+    assert len(content) == 1 and content[0]["hits"]
+    assert {hit["path"][0] for hit in content[0]["hits"]} == {category}
+    two = json.loads(run("search", *test.paths[:2], "-i", made, "--aggregation", "mean", "--json"))
+    assert len(two) == 1 and len(two[0]["hits"]) == 10
+    folder = tmp_path / "queries"
+    folder.mkdir()
+    for number, path in enumerate(test.paths[:3]):
+        (folder / f"{number}.jpg").write_bytes(path.read_bytes())
+    assert len(json.loads(run("search", folder, "-i", made, "-k", 1, "--json"))) == 3
+    image_id = content[0]["hits"][0]["image_id"]
+    assert image_id in run("search", "--image-id", image_id, "-i", made)
+    assert json.loads(run("search", "--text", "red papule", "-i", made, "--json"))[0]["answer"] is None
+
+
+def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:
+    test = toy.part(c.TEST)
+    new = tmp_path / "new.csv"
+    test.write(new)
+    before = json.loads(run("index", "info", made, "--json"))
+    assert before["pictures"] == len(toy) - len(test) and before["calibration"]["k"] == 10
+    assert f"{len(test)} pictures added, now {len(toy)}" in run("index", "add", made, new)
+    assert "would be in the index twice" in fails("index", "add", made, new)
+    found = json.loads(run("search", test.paths[0], "-i", made, "-k", 1, "--json"))[0]["hits"][0]
+    assert found["image_id"] == test.frame[c.IMAGE_ID].iloc[0] and Path(found["file"]).is_file()
+    said = run("index", "verify", made)
+    assert "all files are whole" in said and f"all {len(toy)} can be read" in said
+    case = found["case_id"]
+    assert "removed, now" in run("index", "remove", made, case)
+    assert case not in {
+        hit["case_id"] for hit in json.loads(run("search", test.paths[0], "-i", made, "--json"))[0]["hits"]
+    }
+    assert "not in the index: ['nobody']" in fails("index", "remove", made, "nobody")
+
+
+def test_moved_pictures_are_named_by_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:
+    frame = pd.read_parquet(next(made.glob("cases-*")))
+    assert not Path(frame[c.IMAGE_PATH][0]).is_absolute() or Path(frame[c.IMAGE_PATH][0]).is_file()
+    from hierderm.search.persistence import updating
+
+    with updating(made) as index:
+        index.frame.loc[0, c.IMAGE_PATH] = "moved.png"
+    assert "1 of" in fails("index", "verify", made) and "moved.png" in fails("index", "verify", made)
+
+
+def test_refusals(made: Path, split_table: Path, small_siglip: Path, toy_folder: Path, tmp_path: Path) -> None:
+    model, tree = f"hf:{small_siglip}", toy_folder / "taxonomy.csv"
+    build = ("index", "build", split_table, "--model", model, "-t", tree)
+    assert "holds an index already" in fails(*build, "-o", made)
+    assert "replace it (--replace)" in refusal(*build, "-o", made)
+    assert "kind flat" in run(*build, "-o", made, "--replace")
+    assert "must be of ['train', 'validation', 'test'], got ['tset']" in fails(
+        *build, "-o", tmp_path / "x", "--splits", "tset"
+    )
+    assert "needs --taxonomy" in fails("index", "build", split_table, "--model", model, "-o", tmp_path / "x")
+    assert "give pictures, or --image-id, or --text" in fails("search", "-i", made)
+    assert "--where must look like" in fails("search", "x.png", "-i", made, "--where", "tone")
+    assert "the file does not exist" in fails("search", "x.png", "-i", made)
+    assert "must be the folder of a case index" in fails("search", "x.png", "-i", tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "must hold pictures" in fails("search", tmp_path / "empty", "-i", made)
+
+
+def test_serve_without_its_extra(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(
+        MissingExtraError, match=r"the page needs an optional package. Install it with: pip install 'hierderm\[app\]'"
+    ):
+        from hierderm.cli.search import serve
+
+        serve(made)
+    assert issubclass(MissingExtraError, HierdermError)

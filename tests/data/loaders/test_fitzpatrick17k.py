@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hierderm import columns as c
+from hierderm.data.loaders.fitzpatrick17k import read_fitzpatrick17k
+from hierderm.errors import CaseTableError
+
+HEAD = "md5hash,fitzpatrick_scale,fitzpatrick_centaur,label,nine_partition_label,three_partition_label,qc,url,url_alphanum\n"
+
+
+def test_rows(tmp_path: Path) -> None:
+    table = tmp_path / "fitzpatrick17k.csv"
+    table.write_text(
+        HEAD
+        + "aa,3,2,psoriasis,inflammatory,non-neoplastic,,u,u\n"
+        + "bb,-1,2,melanoma,malignant melanoma,malignant,1 Diagnostic,u,u\n"
+        + "cc,5,5,acne,inflammatory,non-neoplastic,3 Wrongly labelled,u,u\n"
+    )
+    frame = read_fitzpatrick17k(table)
+    assert frame[c.IMAGE_PATH].tolist() == ["aa.jpg", "bb.jpg"]
+    assert frame[c.FITZPATRICK].tolist() == ["3", ""]
+    assert len(read_fitzpatrick17k(table, keep_wrong=True)) == 3
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(CaseTableError, match="must be the published fitzpatrick17k.csv"):
+        read_fitzpatrick17k(table)

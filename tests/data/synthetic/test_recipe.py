@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hierderm.data.synthetic.painter import SITES
+from hierderm.data.synthetic.recipe import (
+    PRESETS,
+    Recipe,
+    generate,
+    long_tail,
+    make_conditions,
+    make_taxonomy,
+    write_synthetic,
+)
+from hierderm.errors import ConfigError
+
+
+def test_the_same_seed_gives_the_same_pictures() -> None:
+    first, again = list(generate(PRESETS["toy"])), list(generate(PRESETS["toy"]))
+    other = next(iter(generate(replace(PRESETS["toy"], seed=1))))
+    assert all((a.pixels == b.pixels).all() and a.caption == b.caption for a, b in zip(first, again, strict=True))
+    assert (first[0].pixels != other.pixels).any()
+
+
+@pytest.mark.parametrize("name", ["demo", "scin-like"])
+def test_the_long_tail_has_scins_proportions(name: str) -> None:
+    recipe = PRESETS[name]
+    counts = long_tail(recipe.n_cases, recipe.n_conditions)
+    assert counts.sum() == recipe.n_cases
+    assert (np.diff(counts) <= 0).all()
+    assert counts[0] / recipe.n_cases == pytest.approx(1 / 6, abs=0.02)
+    assert (counts <= 5).mean() > 0.45
+
+
+def test_cases_have_one_to_three_pictures_of_one_patient() -> None:
+    pictures = list(generate(replace(PRESETS["demo"], size=16, n_cases=200)))
+    views = np.bincount([picture.case for picture in pictures])
+    assert set(views.tolist()) == {1, 2, 3}
+    by_case: dict[int, set[object]] = {}
+    for picture in pictures:
+        by_case.setdefault(picture.case, set()).add((picture.patient, picture.condition, picture.shown))
+    assert all(len(kinds) == 1 for kinds in by_case.values())
+
+
+def test_nuisance_does_not_follow_the_labels() -> None:
+    recipe = Recipe(n_cases=800, n_conditions=16, size=8, label_noise=0.1)
+    pictures = [picture for picture in generate(recipe) if picture.view == 0]
+    tones = np.bincount([picture.patient.monk for picture in pictures], minlength=11)[1:]
+    assert tones.min() > 50  # 80 expected of each of ten
+    largest = [picture.patient.monk for picture in pictures if picture.shown == pictures[0].shown]
+    assert np.mean(largest) == pytest.approx(5.5, abs=0.9)
+    assert {picture.patient.body_site for picture in pictures} == set(SITES)
+    wrong = np.mean([picture.condition != picture.shown for picture in pictures])
+    assert wrong == pytest.approx(0.1 * 15 / 16, abs=0.03)
+
+
+def test_captions_never_name_a_label() -> None:
+    for picture in generate(PRESETS["toy"]):
+        assert "type" not in picture.caption
+        assert picture.condition not in picture.caption
+
+
+def test_every_category_has_a_condition() -> None:
+    recipe = PRESETS["demo"]
+    tree = make_taxonomy(recipe)
+    assert (tree.size(0), tree.size(1)) == (16, 64)
+    assert len({condition.name for condition in make_conditions(recipe)}) == 64
+
+
+def test_written_once(tmp_path: Path) -> None:
+    table = write_synthetic(PRESETS["toy"], tmp_path)
+    before = table.stat().st_mtime_ns
+    assert write_synthetic(PRESETS["toy"], tmp_path).stat().st_mtime_ns == before
+    (tmp_path / "recipe.json").write_text("{}")
+    assert write_synthetic(PRESETS["toy"], tmp_path).stat().st_mtime_ns > before
+
+
+def test_refusals() -> None:
+    with pytest.raises(ConfigError, match="n_categories must lie between 1 and 16, got 17"):
+        Recipe(n_cases=20, n_conditions=20, n_categories=17)
+    with pytest.raises(ConfigError, match="n_categories <= n_conditions <= n_cases"):
+        Recipe(n_cases=20, n_conditions=30)

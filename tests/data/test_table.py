@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hierderm import columns as c
+from hierderm.data.image_io import ImageError, open_picture
+from hierderm.data.table import CaseTable, check_cases, parse_weights, read_cases
+from hierderm.errors import CaseTableError
+from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
+
+TREE = taxonomy_from_paths([("Eczemas", "Eczema"), ("Infections", "Impetigo")], ("category", "condition"), id="t")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in "abc":
+        Image.new("RGB", (8, 8), "white").save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def frame(**changes: object) -> pd.DataFrame:
+    base = {
+        c.IMAGE_PATH: ["a.png", "b.png", "c.png"],
+        c.IMAGE_ID: ["a", "b", "c"],
+        c.CASE_ID: ["-1000600354148496558", "2", "2"],
+        c.CONDITION: ["eczema", "Impetigo", "Impetigo"],
+    }
+    return pd.DataFrame({**base, **changes})
+
+
+def faults(table: pd.DataFrame, folder: Path) -> str:
+    with pytest.raises(CaseTableError) as caught:
+        check_cases(table, TREE, folder, source="cases.csv")
+    return str(caught.value)
+
+
+def test_a_good_table(folder: Path) -> None:
+    table = check_cases(frame(monk=["3", "", "10"]), TREE, folder)
+    assert table.frame[c.CONDITION].tolist() == ["Eczema", "Impetigo", "Impetigo"]
+    assert table.fine.tolist() == [0, 1, 1]
+    assert table.labels(0).tolist() == [0, 1, 1]
+    assert table.frame["monk"].isna().tolist() == [False, True, False]
+    assert table.image_counts() == {"Impetigo": 2, "Eczema": 1}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_write_and_read_keep_long_ids(folder: Path, tmp_path: Path, suffix: str) -> None:
+    table = check_cases(frame(), TREE, folder)
+    elsewhere = tmp_path / "elsewhere" / f"cases{suffix}"
+    for path in (folder / f"cases{suffix}", elsewhere):
+        table.write(path)
+        again = read_cases(path, TREE)
+        assert again.case_ids[0] == "-1000600354148496558"
+        assert [p.resolve() for p in again.paths] == [p.resolve() for p in table.paths]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({c.CONDITION: ["Eczma", "Impetigo", "Impetigo"]}, "row 2: condition 'Eczma' is not in taxonomy 't'. Closest: 'Eczema'."),
+        ({c.IMAGE_PATH: ["a.png", "no.png", "c.png"]}, "row 3: picture 'no.png': the file does not exist."),
+        ({c.IMAGE_ID: ["a", "b", "b"]}, "row 4: image_id 'b' is already that of row 3."),
+        ({c.CASE_ID: ["1", "", "2"]}, "row 3: case_id must not be empty."),
+        ({c.SPLIT: ["train", "train", "test"]}, "row 4: case '2' is in two splits, 'train' (row 3) and 'test'"),
+        ({c.SPLIT: ["train", "tset", "tset"]}, "row 3: split must be one of ['train', 'validation', 'test'], got 'tset'."),
+        ({c.MONK: ["11", "", "1"]}, "row 2: monk must be a whole number from 1 to 10 or empty, got '11'."),
+        ({c.FITZPATRICK: ["", "III", "1"]}, "row 3: fitzpatrick must be a whole number from 1 to 6 or empty, got 'III'."),
+        ({c.WEIGHTS: ["", '{"Eczema": 0.5}', ""]}, "the weights must sum to 1, got 0.500"),
+        ({c.WEIGHTS: ["", "{'Eczema': 1}", ""]}, "row 3: weights"),
+        ({c.WEIGHTS: ["", '{"Acne": 1}', ""]}, "row 3: weights: condition 'Acne' is not in taxonomy"),
+    ],
+)  # fmt: skip
+def test_each_fault_with_its_row(folder: Path, changes: dict[str, list[str]], message: str) -> None:
+    assert f"cases.csv {message}" in faults(frame(**changes), folder) or message in faults(frame(**changes), folder)
+
+
+def test_all_faults_in_one_report(folder: Path) -> None:
+    told = faults(frame(**{c.CONDITION: ["x", "y", "Impetigo"], c.IMAGE_PATH: ["a.png", "b.png", "z.png"]}), folder)
+    assert told.startswith("cases.csv has 3 fault(s):")
+    assert "--unreadable exclude" in told
+
+
+def test_a_truncated_picture_is_named_or_left_out_but_never_replaced(folder: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "cut.jpg")
+    whole = (folder / "cut.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    broken = frame(**{c.IMAGE_PATH: ["a.png", "cut.jpg", "c.png"]})
+    assert "row 3: picture 'cut.jpg': the picture is damaged (image file is truncated" in faults(broken, folder)
+    with pytest.raises(ImageError, match=r"cut\.jpg: the picture is damaged"):
+        open_picture(folder / "cut.jpg")
+    table = check_cases(broken, TREE, folder, unreadable="exclude")
+    assert table.frame[c.IMAGE_ID].tolist() == ["a", "c"]
+    assert [str(fault).startswith("cases row 3: picture 'cut.jpg'") for fault in table.excluded] == [True]
+
+
+def test_a_text_file_is_no_picture(folder: Path) -> None:
+    (folder / "a.png").write_text("hello")
+    assert "row 2: picture 'a.png': not a picture that can be read (5 bytes)." in faults(frame(), folder)
+
+
+def test_unknown_conditions_are_left_out_by_choice_only(folder: Path) -> None:
+    table = check_cases(frame(**{c.CONDITION: ["Acne", "Impetigo", "Impetigo"]}), TREE, folder, unknown="exclude")
+    assert len(table) == 2
+    assert "condition 'Acne'" in str(table.excluded[0])
+    with pytest.raises(CaseTableError, match="no row is left"):
+        check_cases(frame(**{c.CONDITION: ["x", "y", "z"]}), TREE, folder, unknown="exclude")
+
+
+def test_tables_that_are_none(tmp_path: Path) -> None:
+    for name, content, message in (
+        ("none.csv", None, "the file does not exist"),
+        ("empty.csv", "", "the file is empty; it must have a header row"),
+        ("head.csv", "image_path,image_id,case_id,condition\n", "head.csv has no rows"),
+        ("other.csv", "image_path,image_id,case_id,conditions\nx,x,x,x\n", "condition missing.*Closest: 'conditions'"),
+        ("not.parquet", "text", "not a readable table"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        with pytest.raises(CaseTableError, match=message):
+            read_cases(tmp_path / name, TREE)
+
+
+def test_a_users_own_column_names(folder: Path) -> None:
+    frame().rename(columns={c.CONDITION: "diagnosis"}).to_csv(folder / "mine.csv", index=False)
+    assert len(read_cases(folder / "mine.csv", TREE, rename={"condition": "diagnosis"})) == 3
+    with pytest.raises(CaseTableError, match=r"no column \['diagnose'\].*Closest: 'diagnosis'"):
+        read_cases(folder / "mine.csv", TREE, rename={"condition": "diagnose"})
+
+
+def test_ids_that_became_floats_are_refused(folder: Path) -> None:
+    with pytest.raises(CaseTableError, match="floating point numbers, which corrupt long ids"):
+        check_cases(frame(**{c.CASE_ID: [1.0, 2.0, 2.0]}), TREE, folder)
+
+
+def test_weights() -> None:
+    assert parse_weights(json.dumps({"a": 0.69, "b": 0.11, "c": 0.11, "d": 0.08})) == {
+        "a": 0.69,
+        "b": 0.11,
+        "c": 0.11,
+        "d": 0.08,
+    }
+    for text in ("[1]", "{}", '{"a": 2}', '{"a": "x"}'):
+        with pytest.raises(ValueError, match="weight"):
+            parse_weights(text)
+
+
+def test_another_tree_lists_what_it_lacks(folder: Path) -> None:
+    smaller: Taxonomy = TREE.keep(["Impetigo"])
+    table: CaseTable = check_cases(frame(), TREE, folder).with_taxonomy(smaller)
+    assert table.fine.tolist() == [0, 0]
+    assert "a: condition 'Eczema' is not in taxonomy 't'" in str(table.excluded[0])
+
+
+def test_differentials_follow_the_tree(folder: Path) -> None:
+    texts = ['{"eczema": 0.5, "IMPETIGO": 0.5}', '{"Impetigo": 0.75, "Eczema": 0.25}', ""]
+    table = check_cases(frame(**{c.WEIGHTS: texts}), TREE, folder)
+    assert json.loads(table.frame[c.WEIGHTS][0]) == {"Eczema": 0.5, "Impetigo": 0.5}
+    smaller = table.with_taxonomy(TREE.keep(["Impetigo"]))
+    assert smaller.frame[c.WEIGHTS].tolist() == ['{"Impetigo": 1.0}', ""]
+    check_cases(smaller.frame, smaller.taxonomy, folder)  # what is written can be read again
+
+
+def test_a_table_without_split_says_how_to_make_one(folder: Path) -> None:
+    with pytest.raises(CaseTableError, match="Make one with: hierderm split"):
+        _ = check_cases(frame(), TREE, folder).splits

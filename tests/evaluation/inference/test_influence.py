@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hierderm.embeddings import unit_length
+from hierderm.evaluation.inference.gallery import OnGallery
+from hierderm.evaluation.inference.influence import heights_without, shrunk
+from hierderm.evaluation.metrics.ranking import Labelled
+from hierderm.evaluation.metrics.retrieval import RetrievalScores, retrieval_scores
+
+
+def pictures(n: int, seed: int, rare: bool = True) -> Labelled:
+    """Three levels, several pictures a case; with `rare`, classes of two cases, whose queries can be lost."""
+    rng = np.random.default_rng(seed)
+    fine = rng.integers(0, n // 3 if rare else 6, n)
+    labels = np.stack([fine // 4, fine // 2, fine])
+    return Labelled(unit_length(rng.normal(size=(n, 4)) + labels[0][:, None]), labels, rng.integers(0, n // 2, n))
+
+
+def sums(scores: RetrievalScores, theta: RetrievalScores, figure: tuple[int | str, str]) -> float:
+    """Sum over queries, a query without a value counting as the mean (it drops out)."""
+    values, of_theta = (
+        (s.tree if figure[0] == "tree" else s.levels[int(figure[0])].values)[figure[1]] for s in (scores, theta)
+    )
+    mean = np.nanmean(of_theta)
+    return float(np.where(np.isnan(values), mean, values)[~np.isnan(of_theta)].sum())
+
+
+def without(gallery: Labelled, item: int) -> Labelled:
+    keep = np.arange(len(gallery)) != item
+    return Labelled(gallery.embeddings[keep], gallery.labels[:, keep], gallery.cases[keep])
+
+
+LEVEL = ("recall_at_1", "recall_at_10", "precision_at_10", "r_precision", "map_at_r", "mrr", "knn_accuracy")
+FIGURES = [(level, name) for level in (0, 1, 2) for name in LEVEL] + [
+    ("tree", n) for n in ("ndcg", "hap", "lca_height_at_10")
+]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_each_influence_is_the_change_when_the_item_is_left_out(seed: int) -> None:
+    """Against the slow oracle: all rankings anew without the item."""
+    queries = pictures(26, seed)
+    scores = retrieval_scores(queries, influence=True)
+    for item in range(len(queries)):
+        fewer = retrieval_scores(queries, without(queries, item))
+        for figure in FIGURES:
+            place, name = figure
+            found = scores.tree_influence if place == "tree" else scores.levels[int(place)].influence
+            change = sums(scores, scores, figure) - sums(fewer, scores, figure)
+            assert found[name].influence[item] == pytest.approx(change, abs=1e-9), (figure, item)
+
+
+def test_the_influence_on_severity_is_that_of_a_ratio() -> None:
+    queries = pictures(30, 5)
+    scores = retrieval_scores(queries, influence=True)
+    severity = scores.tree["mistake_severity"]
+    for item in range(len(queries)):
+        fewer = retrieval_scores(queries, without(queries, item)).tree["mistake_severity"]
+        change = np.nansum(severity) - np.nansum(fewer)
+        n = float((~np.isnan(severity)).sum() - (~np.isnan(fewer)).sum())
+        assert scores.tree_influence["mistake_severity"].influence[item] == pytest.approx(
+            change - np.nanmean(severity) * n
+        )
+
+
+def test_heights_without_by_hand() -> None:
+    np.testing.assert_allclose(heights_without(np.array([0, 2, 1]), 2), [(1 - 0) / 2, (1 - 2) / 2])
+    np.testing.assert_allclose(heights_without(np.array([0, 2]), 2), [2 - 1, 0 - 1])  # nothing comes after
+    assert heights_without(np.array([1]), 2).tolist() == [0]
+
+
+def test_the_squares_are_those_of_every_single_change() -> None:
+    queries = pictures(24, 3)
+    scores = retrieval_scores(queries, influence=True)
+    for figure in FIGURES[7:14]:
+        place, name = int(figure[0]), figure[1]
+        now = scores.levels[place].values[name]
+        mean, squares = np.nanmean(now), 0.0
+        for item in range(len(queries)):
+            then = retrieval_scores(queries, without(queries, item)).levels[place].values[name]
+            squares += np.nansum((np.where(np.isnan(then), mean, then) - now) ** 2)
+        assert scores.levels[place].influence[name].squares == pytest.approx(squares), name
+
+
+def test_shrinking_leaves_what_is_no_chance() -> None:
+    """100 queries, 50 items; a change for each pair: of the item alone, or of chance alone, or both."""
+    rng = np.random.default_rng(0)
+    of_item, chance = rng.normal(size=(1, 50)), rng.normal(size=(100, 50))
+    for change, expected in ((np.repeat(of_item, 100, axis=0), 1.0), (chance, 0.0), (of_item + 10 * chance, 0.5)):
+        total = change.sum(axis=0)
+        found = shrunk(total, float((change**2).sum()), 100)
+        assert found.var() / total.var() == pytest.approx(expected, abs=0.25)
+    assert (shrunk(np.zeros(4), 0.0, 3) == 0).all()
+
+
+def test_linearised_values_keep_the_mean() -> None:
+    values, influence = np.array([1.0, 0.0, np.nan, 1.0]), np.array([0.5, -0.1, 0.3, 0.0])
+    found = OnGallery(influence, 0.0).linearise(values)
+    assert found.mean() == pytest.approx(2 / 3)
+    assert np.isnan(OnGallery(np.zeros(3), 0.0).linearise(np.full(3, np.nan))).all()

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hiclass import metrics as hiclass
+from sklearn import metrics as sklearn
+
+from hierderm.evaluation.metrics.classification import (
+    class_scores,
+    crm_decode,
+    hierarchical_scores,
+    in_top,
+    set_overlap,
+)
+from hierderm.taxonomy.tree import taxonomy_from_paths
+
+TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 9, 120)
+PROBABILITIES = RNG.dirichlet(np.ones(9), 120)
+PREDICTED = PROBABILITIES.argmax(axis=1)
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_top_k_is_that_of_scikit_learn(k: int) -> None:
+    expected = sklearn.top_k_accuracy_score(LABELS, PROBABILITIES, k=k, labels=np.arange(9))
+    assert in_top(PROBABILITIES, LABELS, k).mean() == pytest.approx(expected)
+
+
+def test_equal_probabilities_have_an_order() -> None:
+    """All equal: places are those of the numbers, so that exactly k of the n classes are in the top k."""
+    same = np.full((5, 5), 0.2)
+    np.testing.assert_array_equal(in_top(same, np.arange(5), 2), [1, 1, 0, 0, 0])
+
+
+def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn() -> None:
+    some = LABELS[:20], PREDICTED[:20]  # not every class occurs
+    for labels, predicted in ((LABELS, PREDICTED), some):
+        balanced, f1 = class_scores(labels, predicted)
+        assert balanced == pytest.approx(np.mean([(predicted[labels == k] == k).mean() for k in np.unique(labels)]))
+        assert f1 == pytest.approx(sklearn.f1_score(labels, predicted, average="macro"))
+    assert class_scores(LABELS, PREDICTED)[0] == pytest.approx(sklearn.balanced_accuracy_score(LABELS, PREDICTED))
+
+
+def test_weights_are_repetitions() -> None:
+    weights = RNG.integers(0, 3, 120)
+    repeated = class_scores(np.repeat(LABELS, weights), np.repeat(PREDICTED, weights))
+    assert class_scores(LABELS, PREDICTED, weights) == pytest.approx(repeated)
+
+
+def test_hierarchical_scores_are_those_of_hiclass() -> None:
+    """Answers at both levels: hiclass wants paths, with '' where an answer stops early."""
+    level = RNG.integers(0, 2, 120)
+    node = np.where(level == 1, PREDICTED, TREE.to_level(PREDICTED, 0))
+    common, said = set_overlap(LABELS, node, level, TREE)
+    names = [TREE.names(0), TREE.names(1)]
+    paths = [[names[n][k] for n, k in enumerate(TREE.ancestors[label])] for label in LABELS]
+    answers = [
+        [names[0][TREE.ancestors[k, 0]], names[1][k]] if at else [names[0][k], ""]
+        for k, at in zip(node, level, strict=True)
+    ]
+    precision, recall, f1 = hierarchical_scores(common, said, 2)
+    assert precision == pytest.approx(hiclass.precision(np.array(paths), np.array(answers)))
+    assert recall == pytest.approx(hiclass.recall(np.array(paths), np.array(answers)))
+    assert f1 == pytest.approx(hiclass.f1(np.array(paths), np.array(answers)))
+
+
+def test_hierarchical_scores_by_hand() -> None:
+    """Truths F0 F0 F0; answers F1 (category right), C0 (right), none: 1 + 1 of 2 + 1 ancestors, of 6 possible."""
+    common, said = set_overlap(np.array([0, 0, 0]), np.array([1, 0, -1]), np.array([1, 0, -1]), TREE)
+    assert common.tolist() == [1, 1, 0] and said.tolist() == [2, 1, 0]
+    assert hierarchical_scores(common, said, 2) == pytest.approx((2 / 3, 2 / 6, 4 / 9))
+    assert np.isnan(hierarchical_scores(common, said, 2, np.array([0, 0, 1]))[0])  # nothing is answered
+
+
+def test_cost_sensitive_decoding_by_hand() -> None:
+    """F0 leads with 0.4 but its category has 0.4 in all; F3 to F5 have 0.2 each, 0.6 in all.
+
+    Expected heights: F0: 0.6 * 2 = 1.2. F3: 0.4 * 2 + 0.4 * 1 = 1.2, with F3 at 0.21 and F0 at 0.39 less: 1.17 to 1.22.
+    """
+    probabilities = np.array([[0.39, 0, 0, 0.21, 0.2, 0.2, 0, 0, 0]])
+    assert probabilities.argmax() == 0
+    assert crm_decode(probabilities, TREE).tolist() == [3]
+
+
+def test_cost_sensitive_decoding_against_a_slow_oracle() -> None:
+    for row, decoded in zip(PROBABILITIES, crm_decode(PROBABILITIES, TREE), strict=True):
+        costs = [sum(p * TREE.lca_height[k, j] for j, p in enumerate(row)) for k in range(9)]
+        assert costs[decoded] == pytest.approx(min(costs))

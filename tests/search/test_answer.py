@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hierderm.embeddings import SearchHits
+from hierderm.errors import EmbeddingError, SearchError
+from hierderm.search.answer import Calibration, LevelCalibration, answer, calibrate, vote
+from tests.search.toy import TREE
+
+GALLERY = np.arange(9)  # one case a condition
+
+
+def hits(rows: list[list[int]], similarity: list[list[float]]) -> SearchHits:
+    return SearchHits(np.array(rows), np.array(similarity, dtype=np.float32))
+
+
+def test_votes_by_hand() -> None:
+    # Weights with temperature 0.1: exp(0) = 1 and exp(-0.1 / 0.1) = 1/e; the last place was not filled.
+    found = hits([[0, 3, -1], [-1, -1, -1]], [[0.9, 0.8, np.nan], [np.nan] * 3])
+    votes = vote(found, GALLERY, 9, 0.1)
+    assert votes[0, [0, 3]] == pytest.approx([1 / (1 + 1 / np.e), (1 / np.e) / (1 + 1 / np.e)])
+    assert votes[0].sum() == pytest.approx(1) and votes[1].sum() == 0
+    with pytest.raises(SearchError, match="temperature must be > 0"):
+        vote(found, GALLERY, 9, 0)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=8), st.floats(0.005, 1))
+def test_votes_are_shares_and_grow_with_similarity(similarity: list[float], temperature: float) -> None:
+    votes = vote(hits([list(range(len(similarity)))], [similarity]), GALLERY, 9, temperature)[0]
+    assert votes.sum() == pytest.approx(1) and (votes >= 0).all()
+    assert votes[int(np.array(similarity, dtype=np.float32).argmax())] == votes.max()
+
+
+def queries(n: int, right: float, seed: int = 0) -> tuple[SearchHits, np.ndarray]:
+    """n queries of known condition. A share `right` of them finds five cases of its own, the others five of all."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 9, n)
+    sure = rng.random(n) < right
+    rows = np.where(sure[:, None], truth[:, None].repeat(5, 1), rng.integers(0, 9, (n, 5)))
+    return SearchHits(rows, np.sort(rng.uniform(0.5, 0.9, (n, 5)))[:, ::-1].astype(np.float32)), truth
+
+
+def test_thresholds_keep_to_the_wanted_accuracy_on_new_queries() -> None:
+    kept, answered = [], []
+    for seed in range(30):
+        calibration = calibrate(*_of(queries(300, 0.6, seed)), TREE, wanted=0.85)
+        fine = calibration.levels[-1]
+        assert fine.threshold is not None
+        found, truth = queries(2000, 0.6, 1000 + seed)
+        votes = vote(found, GALLERY, 9, calibration.temperature)
+        passed = votes.max(axis=1) >= fine.threshold
+        kept.append((votes.argmax(axis=1) == truth)[passed].mean() >= 0.85)
+        answered.append(passed.mean())
+    assert np.mean(kept) >= 0.8  # the promise is 0.9; thirty trials
+    assert np.mean(answered) > 0.4  # and not by answering nothing
+
+
+def _of(made: tuple[SearchHits, np.ndarray]) -> tuple[SearchHits, np.ndarray, np.ndarray]:
+    return made[0], GALLERY, made[1]
+
+
+def test_noise_is_never_answered() -> None:
+    calibration = calibrate(*_of(queries(300, 0.0)), TREE)
+    assert [level.threshold for level in calibration.levels] == [None, None]
+    assert calibration.levels[-1].confidence(1.0) < 0.5
+
+
+def test_the_curve_rises_and_the_calibration_survives_json() -> None:
+    calibration = calibrate(*_of(queries(300, 0.6)), TREE)
+    fine = calibration.levels[-1]
+    assert all(np.diff(fine.accuracies) >= 0) and fine.confidence(1.0) > fine.confidence(0.2)
+    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+
+
+def made(coarse: float | None, fine: float | None) -> Calibration:
+    def level(threshold: float | None) -> LevelCalibration:
+        return LevelCalibration(threshold, (0.0, 1.0), (0.0, 1.0), 100, 40, 36)
+
+    return Calibration(3, 0.1, 0.8, (level(coarse), level(fine)))
+
+
+def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:
+    agree = hits([[0, 0, 0]], [[0.9, 0.8, 0.7]])
+    siblings = hits([[0, 1, 2]], [[0.9, 0.9, 0.9]])
+    strangers = hits([[0, 3, 6]], [[0.9, 0.9, 0.9]])
+    first = answer(agree, GALLERY, TREE, made(0.6, 0.6))
+    assert (first.level, first.node) == (1, "F0") and first.confidence == pytest.approx(1.0)
+    assert "Of the 40 validation cases answered at this level, 36 were right" in first.reason
+    second = answer(siblings, GALLERY, TREE, made(0.6, 0.6))
+    assert (second.level, second.node) == (0, "C0")
+    assert second.reason.startswith("The neighbours disagree on the condition. The neighbours agree on the category")
+    third = answer(strangers, GALLERY, TREE, made(0.6, 0.6))
+    assert (third.level, third.node) == (None, "")
+    assert "disagree too much to answer" in third.reason and "20% allowed" in third.reason
+    assert answer(agree, GALLERY, TREE, made(0.6, None)).level == 0
+
+
+def test_the_differential_is_summed_up_the_tree() -> None:
+    found = answer(hits([[0, 1, 3]], [[0.9, 0.9, 0.9]]), GALLERY, TREE, made(0.6, 0.6))
+    coarse, fine = found.differential
+    assert [(c.name, round(c.share, 3)) for c in coarse] == [("C0", 0.667), ("C1", 0.333)]
+    assert [(c.name, c.parent) for c in fine] == [("F0", "C0"), ("F1", "C0"), ("F3", "C1")]
+
+
+def test_without_calibration_there_is_no_confidence() -> None:
+    found = hits([[0, 0, 0]], [[0.9, 0.8, 0.7]])
+    bare = answer(found, GALLERY, TREE, None)
+    assert (bare.level, bare.confidence) == (None, None) and "was not calibrated" in bare.reason
+    narrowed = answer(found, GALLERY, TREE, made(0.6, 0.6), calibrated_for=False)
+    assert narrowed.confidence is None and "was narrowed" in narrowed.reason
+    assert narrowed.differential[1][0].name == "F0"
+    nothing = answer(hits([[-1]], [[np.nan]]), GALLERY, TREE, None)
+    assert nothing.reason == "No case was found."
+
+
+def test_refusals() -> None:
+    found, truth = queries(30, 0.5)
+    with pytest.raises(SearchError, match="wanted accuracy must be between 0 and 1, got 1.5"):
+        calibrate(found, GALLERY, truth, TREE, wanted=1.5)
+    with pytest.raises(SearchError, match="got 30 for 29"):
+        calibrate(found, GALLERY, truth[1:], TREE)
+    with pytest.raises(EmbeddingError, match=r"must both have shape \(n_queries, k\), got \(1, 2\) and \(1, 1\)"):
+        hits([[1, 2]], [[0.1]])

@@ -1,0 +1,67 @@
+"""FAISS beside torch: neither crashes, hangs or takes more threads than the process may."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hierderm.search.case_index import CaseIndex
+from hierderm.search.engines import import_faiss
+from tests.search.toy import DIM, TREE, random_table
+
+SCRIPT = """
+import os, threading
+{first}
+{second}
+import numpy as np
+import torch
+from hierderm.search.engines import Engine, import_faiss
+from hierderm.embeddings import unit_length
+assert import_faiss().omp_get_max_threads() == int(os.environ["OMP_NUM_THREADS"])
+vectors = unit_length(np.random.default_rng(0).normal(size=(3000, 32)))
+layer = torch.nn.Linear(32, 32)
+def work():
+    for kind in ("hnsw", "ivf"):
+        engine = Engine.build(kind, vectors)
+        for _ in range(5):
+            layer(torch.from_numpy(vectors)).square().mean().backward()
+            assert engine.propose(vectors[:50], 10, None).shape == (50, 10)
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join(timeout=100)
+assert not any(thread.is_alive() for thread in threads)
+print("fine", len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.parametrize("first", ["faiss", "torch"])
+def test_faiss_and_torch_in_one_process(first: str) -> None:
+    second = "torch" if first == "faiss" else "faiss"
+    script = SCRIPT.format(first=f"import {first}", second=f"import {second}")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={"OMP_NUM_THREADS": "2", "PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "2"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    word, n_threads = done.stdout.split()
+    # Pools live on after their work: torch's, FAISS's for each of the three callers, and a few helpers; not 2 x cores
+    # for each of every library.
+    assert word == "fine" and int(n_threads) <= 32
+
+
+def test_exact_search_is_that_of_faiss() -> None:
+    gallery, queries = random_table(500), random_table(30, seed=4).embeddings
+    frame = gallery.frame.assign(case_id=gallery.frame["image_id"])  # a case a picture, as FAISS knows no cases
+    index = CaseIndex.build(type(gallery)(gallery.embeddings, frame, gallery.provenance), TREE)
+    exact = import_faiss().IndexFlatIP(DIM)
+    exact.add(gallery.embeddings)
+    similarity, rows = exact.search(queries, 10)
+    found = index.search_cases(queries, np.arange(30), k=10)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)

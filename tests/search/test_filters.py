@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import pytest
+
+from hierderm.errors import SearchError
+from hierderm.search.filters import Filter, allowed_rows, as_text
+from tests.search.toy import TREE
+
+FRAME = pd.DataFrame(
+    {"condition": ["F0", "F4", "F8"], "fitzpatrick": [1.0, float("nan"), 5.0], "body_site": ["arm", "", "leg"]}
+)
+
+
+def rows(within: Sequence[str] = (), where: Mapping[str, Sequence[str]] | None = None) -> list[bool]:
+    return [bool(allowed) for allowed in allowed_rows(Filter(within, where or {}), FRAME, TREE)]
+
+
+def test_by_node_and_by_column() -> None:
+    assert rows() == [True, True, True] and not Filter()
+    assert rows(within=["C1"]) == [False, True, False]
+    assert rows(within=["c0", "F8"]) == [True, False, True]  # names fold case, levels mix
+    assert rows(where={"fitzpatrick": ["1", "5.0"]}) == [True, False, True]
+    assert rows(where={"fitzpatrick": [""]}) == [False, True, False]  # unknown tone, asked for by name
+    assert rows(within=["C0"], where={"body_site": ["leg"]}) == [False, False, False]
+
+
+def test_cells_as_text() -> None:
+    assert [as_text(value) for value in (3, 3.0, "3.0", 2.5, " arm ", None, float("nan"), pd.NA)] == [
+        "3", "3", "3", "2.5", "arm", "", "", "",
+    ]  # fmt: skip
+
+
+def test_refusals_name_the_closest() -> None:
+    with pytest.raises(SearchError, match="'F10' is not a node of taxonomy 't'. Closest: 'F"):
+        rows(within=["F10"])
+    with pytest.raises(SearchError, match="no column 'bodysite'. Closest: 'body_site'"):
+        rows(where={"bodysite": ["arm"]})
+    with pytest.raises(
+        SearchError, match=r"column 'body_site' has no value 'arms'. Closest: 'arm'. It has \['arm', 'leg'\]"
+    ):
+        rows(where={"body_site": ["arms"]})

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hierderm.errors import TaxonomyError
+from hierderm.taxonomy.file import (
+    format_taxonomy,
+    load_taxonomy,
+    parse_taxonomy,
+    read_taxonomy,
+    shipped_taxonomies,
+    write_taxonomy,
+)
+
+HEAD = "# id: t\n# version: 1\n# levels: category, condition\nlevel,name,parent,synonyms\n"
+GOOD = HEAD + 'category,A,,\ncategory,B,,\ncondition,"x, y",A,ex|why\ncondition,z,B,\n'
+
+
+def faults(text: str) -> str:
+    with pytest.raises(TaxonomyError) as caught:
+        parse_taxonomy(text, source="t.csv")
+    return str(caught.value)
+
+
+def test_a_good_file() -> None:
+    tree = parse_taxonomy(GOOD)
+    assert tree.names() == ("x, y", "z")
+    assert tree.index("WHY") == 0
+    assert parse_taxonomy(format_taxonomy(tree)) == tree
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("condition,z,A,\n", "line 9: 'z' has two parents: 'B' (line 8), 'A'."),
+        ("condition,Z!,B,\n", "line 9: 'Z!' is a duplicate of line 8."),
+        ("condition,w,B,z\n", "line 9: the synonym 'z' already belongs to 'z' (line 8)."),
+        ("condition,w,B,EX\n", "line 9: the synonym 'EX' already belongs to 'x, y' (line 7)."),
+        ("condition,w,Bb,\n", "line 9: unknown parent 'Bb' of 'w'. Closest: 'B'."),
+        ("condition,w,z,\n", "line 9: unequal depth: the parent 'z' of 'w' is on level 'condition' (line 8)"),
+        ("category,C,,\n", "line 9: unequal depth: 'C' has no condition under it."),
+        ("category,C,A,\n", "line 9: 'C' is on the top level 'category' and must have no parent."),
+        ("condition,w,,\n", "line 9: 'w' must have a parent on level 'category'."),
+        ("condition,,A,\n", "line 9: the name must not be empty."),
+        ("kind,w,A,\n", "line 9: level must be one of ['category', 'condition'], got 'kind'."),
+        ("condition,w,w,\n", "line 9: cycle: w -> w."),
+        ("condition,w,v,\ncondition,v,w,\n", "line 9: cycle: w -> v -> w."),
+        ("condition,a, b,A,x\n", "line 9: more cells than columns; a name with a comma must be quoted."),
+    ],
+)
+def test_each_fault_with_its_line(rows: str, message: str) -> None:
+    assert message in faults(GOOD + rows)
+
+
+def test_all_faults_at_once() -> None:
+    told = faults(GOOD + "condition,,A,\ncondition,w,Q,\ncondition,z,A,\n")
+    assert told.startswith("t.csv has 3 fault(s):")
+    assert all(f"line {line}" in told for line in (9, 10, 11))
+
+
+def test_faults_of_the_head() -> None:
+    told = faults("# id: t\nlevel,nam\n")
+    assert "the file must begin with a line '# version: ...'" in told
+    assert "the file must begin with a line '# levels: ...'" in told
+    told = faults("# id: t\n# version: 1\n# levels: a\nlevel,nam,parent\n")
+    assert "line 4: unknown column 'nam'. Closest: 'name'." in told
+    assert "line 4: the column 'name' is missing." in told
+    assert "a taxonomy must have at least one node" in faults(HEAD)
+
+
+def test_a_spreadsheet_may_pad_and_quote_the_head() -> None:
+    padded = GOOD.replace("# levels: category, condition", '"# levels: category, condition"')
+    assert "levels" in faults(padded)  # a quoted line is no comment: said, not guessed
+    assert parse_taxonomy(GOOD.replace("# version: 1", "# version: 1,,,")).version == "1"
+
+
+def test_write_and_read(tmp_path: Path) -> None:
+    tree = parse_taxonomy(GOOD)
+    write_taxonomy(tree, tmp_path / "new" / "t.csv")
+    assert read_taxonomy(tmp_path / "new" / "t.csv") == tree
+    (tmp_path / "latin.csv").write_bytes(GOOD.encode() + "condition,é,A,\n".encode("latin-1"))
+    with pytest.raises(TaxonomyError, match="must be UTF-8"):
+        read_taxonomy(tmp_path / "latin.csv")
+
+
+def test_an_unknown_name_lists_the_shipped_ones() -> None:
+    with pytest.raises(TaxonomyError, match=re.escape("'scinn' is neither. Closest: 'scin'.")):
+        load_taxonomy("scinn")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_taxonomies()))
+def test_shipped_trees_are_written_as_read(name: str) -> None:
+    tree = load_taxonomy(name)
+    assert tree.id == name
+    assert parse_taxonomy(format_taxonomy(tree)) == tree
+
+
+def test_scin_has_the_seeds_categories() -> None:
+    tree = load_taxonomy("scin")
+    assert (tree.size(0), tree.size(1)) == (16, 230)
+    notes = [node.note for node in tree.levels[1]]
+    assert sum(note == "seed" for note in notes) == 83
+    assert all(note == "seed" or (note.startswith("placed: ") and len(note) > len("placed: ")) for note in notes)
+    kinds = {node.name: node.kind for node in tree.levels[1]}
+    assert kinds["O/E - pustules"] == kinds["Koebner phenomenon"] == "finding"
+    assert kinds["Inflammatory dermatosis"] == "group"
+    assert tree.names(0)[tree.to_level(tree.index("shingles"), 0)] == "Viral Infections"
+
+
+def test_scin_resolves_the_published_names() -> None:
+    published = Path(__file__).parents[3] / "shared" / "scin" / "conditions.csv"
+    if not published.is_file():
+        pytest.skip("needs ../shared/scin/conditions.csv, which is not part of the project")
+    import csv
+
+    tree = load_taxonomy("scin")
+    for row in csv.DictReader(published.read_text().splitlines()):
+        number = tree.index(row["condition"])
+        if row["seed_category"]:
+            assert tree.names(0)[tree.to_level(number, 0)] == row["seed_category"]
+
+
+def test_fitzpatrick17k_has_three_levels() -> None:
+    tree = load_taxonomy("fitzpatrick17k")
+    assert [tree.size(level) for level in range(3)] == [3, 9, 114]
+    assert tree.lca_height[tree.index("melanoma"), tree.index("malignant melanoma")] == 1
+    assert tree.lca_height[tree.index("melanoma"), tree.index("basal cell carcinoma")] == 2
+
+
+def test_ham10000_knows_its_codes() -> None:
+    tree = load_taxonomy("ham10000")
+    malignant = [tree.names()[i] for i in range(7) if tree.to_level(i, 0) == 1]
+    assert malignant == ["actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", "melanoma"]
+    assert [tree.index(code) for code in ("bkl", "df", "nv", "vasc", "akiec", "bcc", "mel")] == list(range(7))

@@ -1,0 +1,124 @@
+"""The tree, on one drawn by hand:
+
+        A           B
+       / \\          |
+      a   b         c        levels: top, middle
+     /|   |        / \\
+    1 2   3       4   5      conditions
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hierderm.errors import TaxonomyError
+from hierderm.taxonomy.tree import Taxonomy, fold, taxonomy_from_paths
+
+PATHS = [("A", "a", "one"), ("A", "a", "two"), ("A", "b", "three"), ("B", "c", "four"), ("B", "c", "five")]
+
+
+@pytest.fixture
+def tree() -> Taxonomy:
+    return taxonomy_from_paths(PATHS, ("top", "middle", "condition"), id="hand")
+
+
+def test_ancestors(tree: Taxonomy) -> None:
+    assert tree.ancestors.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [1, 2, 4]]
+    assert tree.to_level([4, 0], 1).tolist() == [2, 0]
+
+
+def test_lowest_common_ancestor_height_and_distance(tree: Taxonomy) -> None:
+    # one-one 0; one-two share a: 1; one-three share A: 2; one-four share only the root: 3
+    assert tree.lca_height[0].tolist() == [0, 1, 2, 3, 3]
+    assert (tree.tree_distance == 2 * tree.lca_height).all()
+    assert (tree.lca_height == tree.lca_height.T).all()
+
+
+def test_tree_distance_equals_a_walk_up_both_sides(tree: Taxonomy) -> None:
+    def walk(first: int, second: int) -> int:
+        steps, level = 0, tree.fine_level
+        while first != second and level >= 0:
+            steps += 2
+            parents = [node.parent for node in tree.levels[level]]
+            first, second, level = parents[first], parents[second], level - 1
+            if level < 0:
+                break
+        return steps
+
+    for i in range(5):
+        for j in range(5):
+            assert tree.tree_distance[i, j] == walk(i, j)
+
+
+def test_coarse_probabilities_are_sums_of_fine_ones(tree: Taxonomy) -> None:
+    fine = np.array([[0.1, 0.2, 0.3, 0.25, 0.15]])
+    np.testing.assert_allclose(tree.sum_up(fine, 0), [[0.6, 0.4]])
+    np.testing.assert_allclose(tree.sum_up(fine, 1), [[0.3, 0.3, 0.4]])
+    with pytest.raises(TaxonomyError, match=r"must have shape \(n, 5\), got \(1, 4\)"):
+        tree.sum_up(fine[:, :4])
+
+
+def test_prune_drops_rare_conditions_and_empty_categories(tree: Taxonomy) -> None:
+    pruned = tree.prune({"one": 5, "three": 1, "four": 1}, min_images=2)
+    assert pruned.names() == ("one",)
+    assert pruned.names(0) == ("A",)
+    assert pruned.ancestors.tolist() == [[0, 0, 0]]
+    with pytest.raises(TaxonomyError, match="no condition has 9 images or more; the most is 5"):
+        tree.prune({"one": 5}, min_images=9)
+
+
+def test_merge_makes_a_synonym(tree: Taxonomy) -> None:
+    merged = tree.merge({"two": "one"})
+    assert merged.names() == ("one", "three", "four", "five")
+    assert merged.find("TWO") == 0
+    with pytest.raises(TaxonomyError, match="merged away and merged into at once"):
+        tree.merge({"one": "two", "two": "three"})
+
+
+def test_lookup_folds_and_suggests() -> None:
+    tree = taxonomy_from_paths([("X", "Lichen planus/lichenoid"), ("X", "Kaposi's sarcoma")], ("c", "f"), id="t")
+    assert tree.find("lichen  PLANUS lichenoid") == 0
+    assert tree.find("kaposis sarcoma") == 1
+    with pytest.raises(
+        TaxonomyError, match="f 'Lichen plans lichenoid' is not in taxonomy 't'. Closest: 'Lichen planus"
+    ):
+        tree.index("Lichen plans lichenoid")
+
+
+def test_two_parents_are_refused() -> None:
+    with pytest.raises(TaxonomyError, match="f 'x' has two parents, 'A' and 'B'"):
+        taxonomy_from_paths([("A", "x"), ("B", "x")], ("c", "f"), id="t")
+
+
+def test_the_hash_speaks_of_names_and_parents_only(tree: Taxonomy) -> None:
+    same = taxonomy_from_paths(PATHS, ("top", "middle", "condition"), id="other", version="2")
+    moved = taxonomy_from_paths([*PATHS[:2], ("B", "c", "three"), *PATHS[3:]], tree.level_names, id="hand")
+    assert same.content_hash == tree.content_hash != moved.content_hash
+
+
+def test_render(tree: Taxonomy) -> None:
+    assert tree.render({"one": 3}).splitlines()[:4] == ["A", "  a", "    one  [3 images]", "    two  [0 images]"]
+    assert tree.summary().endswith("2 x top, 3 x middle, 5 x condition")
+
+
+def test_levels_by_name(tree: Taxonomy) -> None:
+    assert [tree.level_number(name) for name in ("coarse", "middle", "fine", "condition")] == [0, 1, 2, 2]
+    with pytest.raises(TaxonomyError, match="got 'bottom'"):
+        tree.level_number("bottom")
+
+
+@given(st.text())
+def test_folding_twice_changes_nothing(name: str) -> None:
+    assert fold(fold(name)) == fold(name)
+
+
+@given(st.lists(st.tuples(st.sampled_from("AB"), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=20))
+def test_sums_up_the_tree_keep_the_total(places: list[tuple[str, int, int]]) -> None:
+    paths = [(top, f"{top}{middle}", f"{top}{middle}{leaf}") for top, middle, leaf in places]
+    tree = taxonomy_from_paths(paths, ("a", "b", "c"), id="random")
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(tree.size(-1)), size=3)
+    for level in range(3):
+        np.testing.assert_allclose(tree.sum_up(probabilities, level).sum(axis=1), 1)

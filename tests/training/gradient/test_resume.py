@@ -1,0 +1,79 @@
+"""A run killed with SIGKILL goes on when started again, and ends as an unbroken one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hierderm.config.loading import dump_config, with_overrides
+from hierderm.config.settings import Config
+from hierderm.experiment.run import prepare_cases, train_run
+
+
+def start(config: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "hierderm.cli.main", "train", str(config), "-o", str(out)]
+    return subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE)
+
+
+def rows(out: Path) -> int:
+    path = out / "history.csv"
+    return len(pd.read_csv(path)) if path.is_file() else 0
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+
+
+@pytest.mark.parametrize("freeze", ["full"])
+def test_a_killed_run_ends_as_an_unbroken_one(toy_config: Config, tmp_path: Path, freeze: str) -> None:
+    # Patience so small that early stopping, too, must remember what it saw before the kill.
+    config = with_overrides(
+        toy_config, {"training.epochs": 16, "training.freeze": freeze, "training.patience": 16, "training.seed": 3}
+    )
+    path = tmp_path / "config.toml"
+    path.write_text(dump_config(config))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    table, _ = prepare_cases(config, whole)
+    unbroken = train_run(config, table, whole)
+
+    process = start(path, broken)
+    deadline = time.monotonic() + 200
+    while rows(broken) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.stderr is not None
+    process.stderr.close()
+    seen = rows(broken)
+    assert 3 <= seen < 16, "the kill must come in the middle"
+    assert not (broken / "model" / "model.json").exists()
+
+    finish(start(path, broken))
+    pd.testing.assert_frame_equal(pd.read_csv(broken / "history.csv"), unbroken.history, check_exact=False, rtol=1e-6)
+    first, second = (load_file(out / "model" / "model.safetensors") for out in (whole, broken))
+    for key in first:
+        torch.testing.assert_close(second[key], first[key], rtol=1e-5, atol=1e-6)
+
+    finish(start(path, broken))  # a third time: nothing is left to do
+
+
+def test_another_configuration_does_not_continue_the_run(toy_config: Config, tmp_path: Path) -> None:
+    from hierderm.errors import CheckpointError, ConfigError
+
+    table, _ = prepare_cases(toy_config, tmp_path)
+    train_run(toy_config, table, tmp_path)
+    with pytest.raises(CheckpointError, match="holds another run: its config differ"):
+        train_run(with_overrides(toy_config, {"training.epochs": 9}), table, tmp_path)
+    with pytest.raises(ConfigError, match="holds results on other data or another split"):
+        prepare_cases(replace(toy_config, split=replace(toy_config.split, seed=9)), tmp_path)
