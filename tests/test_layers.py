@@ -96,7 +96,7 @@ def test_the_command_line_starts_light() -> None:
 
 def test_a_planted_violation_is_found() -> None:
     assert violations("taxonomy/tree.py", "from hierderm.experiment.compare import compare") == [
-        "hierderm/taxonomy/tree.py imports hierderm.experiment.run"
+        "hierderm/taxonomy/tree.py imports hierderm.experiment.compare"
     ]
     assert violations("evaluation/metrics/retrieval.py", "import torch") != []
     assert violations("evaluation/metrics/retrieval.py", "import faiss") != []
