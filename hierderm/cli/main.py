@@ -190,7 +190,7 @@ def _write_checked(
     as_json: bool,
     **more: Any,
 ) -> None:
-    from hierderm.data.table import check_cases
+    from hierderm.data.checks import check_cases
 
     table = check_cases(frame, tree, root, source=source, unreadable=unreadable, unknown=unknown)
     _finish(table, out, as_json, **more)
@@ -234,7 +234,7 @@ def data_csv(
 
     Example: `hierderm data csv mine.csv -t scin --column condition=diagnosis -o cases.csv`
     """
-    from hierderm.data.table import read_cases
+    from hierderm.data.checks import read_cases
     from hierderm.taxonomy.file import load_taxonomy
 
     pairs = [pair.partition("=") for pair in column or []]
@@ -357,8 +357,8 @@ def split(
     from dataclasses import asdict
 
     from hierderm.config.loading import load_config
+    from hierderm.data.checks import read_cases
     from hierderm.data.splits import split_cases
-    from hierderm.data.table import read_cases
     from hierderm.taxonomy.file import load_taxonomy
 
     settings = {
@@ -453,7 +453,7 @@ def embed(
     Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
     """
     from hierderm.cli.search import tree_of
-    from hierderm.data.table import read_cases
+    from hierderm.data.checks import read_cases
     from hierderm.model.embed import embed_by_name
 
     if (model is None) == (not backbone):

@@ -91,7 +91,7 @@ def build_index(
 ) -> list[str]:
     """Embed a table, index it and write the folder; what the index is, in lines of text."""
     from hierderm import columns as c
-    from hierderm.data.table import read_cases
+    from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable
     from hierderm.model.embed import embed_by_name
     from hierderm.model.encoder import load_encoder
@@ -126,7 +126,7 @@ def index_add(
     Example: `hierderm index add index new.csv`
     """
     from hierderm import columns as c
-    from hierderm.data.table import read_cases
+    from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable
     from hierderm.model.embed import embed_by_name
     from hierderm.search.persistence import open_index, updating
