@@ -103,7 +103,7 @@ def test_a_truncated_picture_is_named_or_left_out_but_never_replaced(folder: Pat
 
 def test_a_text_file_is_no_picture(folder: Path) -> None:
     (folder / "a.png").write_text("hello")
-    assert "row 2: image 'a.png': not a image that can be read (5 bytes)." in faults(frame(), folder)
+    assert "row 2: image 'a.png': not a picture that can be read (5 bytes)." in faults(frame(), folder)
 
 
 def test_unknown_conditions_are_left_out_by_choice_only(folder: Path) -> None:
