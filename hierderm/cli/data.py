@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hierderm.cli.output import JsonFlag, OutFile, TaxonomyName, Unknown, Unreadable, say, show
+from hierderm.artifacts import require_free
+from hierderm.cli.output import JsonFlag, OutFile, Replace, TaxonomyName, Unknown, Unreadable, say, show
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,16 +29,17 @@ def _write_checked(
     unreadable: Any,
     unknown: Any,
     as_json: bool,
+    replace: bool,
     **more: Any,
 ) -> None:
     from hierderm.data.checks import check_cases
 
     table = check_cases(frame, tree, root, source=source, unreadable=unreadable, unknown=unknown)
-    _finish(table, out, as_json, **more)
+    _finish(table, out, as_json, replace, **more)
 
 
-def _finish(table: CaseTable, out: Path, as_json: bool, **more: Any) -> None:
-    table.write(out)
+def _finish(table: CaseTable, out: Path, as_json: bool, replace: bool, **more: Any) -> None:
+    table.write(out, replace=replace)
     for fault in table.excluded[:20]:
         say(f"left out: {fault}")
     if len(table.excluded) > 20:
@@ -68,6 +70,7 @@ def data_csv(
     ] = None,
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Any table with a row a picture: image_path, image_id, case_id, condition, and more if you have it.
@@ -77,6 +80,7 @@ def data_csv(
     from hierderm.data.checks import read_cases
     from hierderm.taxonomy.file import load_taxonomy
 
+    require_free(out, replace=replace)
     pairs = [pair.partition("=") for pair in column or []]
     if any(not sign or not ours or not theirs for ours, sign, theirs in pairs):
         raise ConfigError(f"--column must look like condition=diagnosis, got {column}.")
@@ -84,7 +88,7 @@ def data_csv(
     done = read_cases(
         table, load_taxonomy(taxonomy), image_root=images, rename=rename, unreadable=unreadable, unknown=unknown
     )
-    _finish(done, out, as_json)
+    _finish(done, out, as_json, replace)
 
 
 @data_app.command("folder")
@@ -97,6 +101,7 @@ def data_folder(
     case_pattern: Annotated[str, typer.Option(help="Regular expression that finds the case id in a file name.")] = "",
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Pictures in folders. The tree of <category>/<condition> folders is written beside the table.
@@ -106,12 +111,14 @@ def data_folder(
     from hierderm.data.loaders.folder import read_folder
     from hierderm.taxonomy.file import load_taxonomy, write_taxonomy
 
+    tree_file = out.with_name(f"{out.stem}-taxonomy.csv")
+    for path in (out,) if taxonomy else (out, tree_file):
+        require_free(path, replace=replace)
     frame, tree = read_folder(folder, load_taxonomy(taxonomy) if taxonomy else None, case_pattern=case_pattern)
-    if not taxonomy:
-        path = out.with_name(f"{out.stem}-taxonomy.csv")
-        write_taxonomy(tree, path)
-        say(f"{path}: {tree.summary()}")
-    _write_checked(frame, tree, folder, out, str(folder), unreadable, unknown, as_json)
+    _write_checked(frame, tree, folder, out, str(folder), unreadable, unknown, as_json, replace)
+    if not taxonomy:  # last: a fault of the images leaves nothing behind
+        write_taxonomy(tree, tree_file, replace=replace)
+        say(f"{tree_file}: {tree.summary()}")
 
 
 @data_app.command("scin")
@@ -122,6 +129,7 @@ def data_scin(
     monk_pool: Annotated[Literal["us", "india"], typer.Option(help="Whose Monk skin-tone labels to use.")] = "us",
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """SCIN as published: scin_cases.csv, scin_labels.csv and images/.
@@ -131,9 +139,12 @@ def data_scin(
     from hierderm.data.loaders.scin import read_scin
     from hierderm.taxonomy.file import load_taxonomy
 
+    require_free(out, replace=replace)
     scin = read_scin(folder / "scin_cases.csv", folder / "scin_labels.csv", monk_pool=monk_pool)
     tree = load_taxonomy(taxonomy)
-    _write_checked(scin.frame, tree, folder / "images", out, "SCIN", unreadable, unknown, as_json, scin=scin.counts)
+    _write_checked(
+        scin.frame, tree, folder / "images", out, "SCIN", unreadable, unknown, as_json, replace, scin=scin.counts
+    )
 
 
 @data_app.command("fitzpatrick17k")
@@ -145,6 +156,7 @@ def data_fitzpatrick17k(
     keep_wrong: Annotated[bool, typer.Option(help="Keep rows that the authors mark as wrongly labelled.")] = False,
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """The Fitzpatrick17k table and its pictures.
@@ -154,8 +166,9 @@ def data_fitzpatrick17k(
     from hierderm.data.loaders.fitzpatrick17k import read_fitzpatrick17k
     from hierderm.taxonomy.file import load_taxonomy
 
+    require_free(out, replace=replace)
     frame = read_fitzpatrick17k(table, keep_wrong=keep_wrong)
-    _write_checked(frame, load_taxonomy(taxonomy), images, out, table.name, unreadable, unknown, as_json)
+    _write_checked(frame, load_taxonomy(taxonomy), images, out, table.name, unreadable, unknown, as_json, replace)
 
 
 @data_app.command("synthetic")
@@ -163,16 +176,18 @@ def data_synthetic(
     folder: Annotated[Path, typer.Argument(help="Folder to write pictures, cases.csv and taxonomy.csv to.")],
     preset: Annotated[Literal["toy", "demo", "scin-like"], typer.Option(help="How much of it.")] = "demo",
     seed: Annotated[int, typer.Option(help="Another seed, other conditions and pictures.")] = 0,
+    replace: Replace = False,
 ) -> None:
     """The built-in procedural pictures, to look at or to use elsewhere.
 
     Example: `hierderm data synthetic pictures --preset toy`
     """
-    from dataclasses import replace
+    import dataclasses
 
     from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 
-    typer.echo(str(write_synthetic(replace(PRESETS[preset], seed=seed), folder)))
+    recipe = dataclasses.replace(PRESETS[preset], seed=seed)
+    typer.echo(str(write_synthetic(recipe, folder, replace=replace)))
 
 
 def split(
@@ -185,6 +200,7 @@ def split(
     fold: Annotated[int, typer.Option(help="Which fold is the test.")] = 0,
     near_duplicates: Annotated[int, typer.Option(help="Bits of 256 that look-alikes may differ in; -1 off.")] = 24,
     seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Divide cases into train, validation and test.
@@ -200,6 +216,7 @@ def split(
     from hierderm.data.splits import split_cases
     from hierderm.taxonomy.file import load_taxonomy
 
+    require_free(out, replace=replace)
     settings = {
         "split.test_fraction": test,
         "split.validation_fraction": validation,
@@ -210,7 +227,7 @@ def split(
     }
     config = load_config(None, settings)
     done, report = split_cases(read_cases(table, load_taxonomy(taxonomy)), config.split)
-    done.write(out)
+    done.write(out, replace=replace)
     lines = [f"{part}: {report.images[part]} pictures of {report.cases[part]} cases" for part in report.images]
     lines += [
         f"conditions with a single case, kept in training: {report.single_group_conditions}",

@@ -21,9 +21,13 @@ SHOWN = 5  # nodes of a differential
 
 
 def write_contact_sheet(
-    path: Path, queries: Sequence[tuple[str, Sequence[Image.Image], dict[str, Any]]], root_of_index: str
+    path: Path,
+    queries: Sequence[tuple[str, Sequence[Image.Image], dict[str, Any]]],
+    root_of_index: str,
+    *,
+    replace: bool = False,
 ) -> None:
-    """Write a page of searches: for each query its title, its pictures and what `CaseFinder.describe` gives."""
+    """Write a page of searches: for each query its title, its images and what `CaseFinder.describe` gives."""
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = template.from_string((files("hierderm.report") / "templates" / "contact.html.j2").read_text()).render(
         disclaimer=DISCLAIMER,
@@ -45,7 +49,7 @@ def write_contact_sheet(
             for title, pictures, found in queries
         ],
     )
-    write_atomically(path, page)
+    write_atomically(path, page, replace=replace)
 
 
 def _hit_picture(file: str) -> str:

@@ -74,14 +74,16 @@ def test_taxonomy_commands(tmp_path: Path) -> None:
     assert "2 x group, 2 x diagnosis" in run("taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree)
     assert run("taxonomy", "find", tree, "impetigo") == "Infections > Impetigo\n"
     assert "has no column 'grup'. Closest: 'group'" in fails(
-        "taxonomy", "from-csv", mine, "--levels", "grup,diagnosis", "-o", tree
+        "taxonomy", "from-csv", mine, "--levels", "grup,diagnosis", "-o", tmp_path / "no.csv"
     )
     mine.write_text("diagnosis,group\nEczema,Eczemas\nEczema,Infections\nAcne,\n")
     assert "row(s) 4 have an empty one" in fails(
-        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree
+        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "no.csv"
     )
     mine.write_text("diagnosis,group\nEczema,Eczemas\nEczema,Infections\n")
-    assert "has two parents" in fails("taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree)
+    assert "has two parents" in fails(
+        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "no.csv"
+    )
 
 
 # --- data and split ---
@@ -127,7 +129,9 @@ def test_scin_and_fitzpatrick17k_commands(tmp_path: Path) -> None:
     assert "left out: SCIN row 3: picture '6.png'" in said.stderr
     (tmp_path / "fitz.csv").write_text("md5hash,fitzpatrick_scale,label,qc\naa,3,acne,\n")
     Image.new("RGB", (8, 8)).save(tmp_path / "aa.jpg")
-    assert "1 pictures" in run("data", "fitzpatrick17k", tmp_path / "fitz.csv", "--images", tmp_path, "-o", out)
+    assert "1 pictures" in run(
+        "data", "fitzpatrick17k", tmp_path / "fitz.csv", "--images", tmp_path, "-o", tmp_path / "f.csv"
+    )
 
 
 # --- models ---
