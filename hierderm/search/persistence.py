@@ -44,7 +44,7 @@ _OURS = re.compile(r"(vectors|cases|taxonomy|neighbours)-[0-9a-f]{8}\.(npy|parqu
 def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
     """Write an index, whole or not at all. An index that lies there is kept, unless `replace` says otherwise."""
     require_free_index(folder, replace=replace)
-    with writing(folder):
+    with faults_named(folder), writing(folder), index.lock.reading():
         require_free_index(folder, replace=replace)  # another process may have been quicker
         _write(index, folder)
 
@@ -72,13 +72,14 @@ def updating(folder: Path) -> Iterator[CaseIndex]:
     with writing(folder):
         index = open_index(folder, writable=True)
         yield index
-        _write(index, folder)
+        with faults_named(folder):
+            _write(index, folder)
 
 
 @contextmanager
 def writing(folder: Path, *, timeout: float = PATIENCE) -> Iterator[None]:
     """Only one process writes at a time; others wait up to `timeout` seconds."""
-    with faults_named(folder), locked(folder / HEADER, timeout=timeout, error=IndexFolderError):
+    with locked(folder / HEADER, timeout=timeout, error=IndexFolderError):
         yield
 
 
