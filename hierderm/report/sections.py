@@ -14,27 +14,10 @@ from hierderm.data.image_io import open_picture
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference
+from hierderm.report import plots, tables
 from hierderm.report.methods import methods
 from hierderm.report.neighbours import Neighbours, example_groups, nearest_neighbours
-from hierderm.report.plots import (
-    category_bars,
-    embedding_maps,
-    fine_confusion,
-    history_figure,
-    map_points,
-    project,
-    reliability_figure,
-)
 from hierderm.report.rows import Row
-from hierderm.report.tables import (
-    category_table,
-    confusion_table,
-    difference_table,
-    group_tables,
-    level_tables,
-    main_table,
-    neighbour_tables,
-)
 from hierderm.report.thumbnails import as_base64, data_uri, thumbnail
 from hierderm.report.words import Summary, calibration_sentences
 
@@ -61,14 +44,17 @@ def page_sections(
         "settings": config.evaluation,
         "averaged": config.protocol.every_fold or config.protocol.seeds > 1,
         "summary": summary,
-        "main": main_table(evaluations),
-        "differences": difference_table(differences),
-        "levels": level_tables(evaluations),
+        "main": tables.main_table(evaluations),
+        "differences": tables.difference_table(differences),
+        "levels": tables.level_tables(evaluations),
         "models": models_section(rows),
         "maps": maps_section(table, rows, focus, seed),
         "categories": categories_section(table, evaluations, focus, neighbours[0]),
         "calibration": calibration_section(evaluations, config.evaluation),
-        "groups": {"tables": group_tables(focus.evaluation), "neighbours": neighbour_tables(focus.evaluation)},
+        "groups": {
+            "tables": tables.group_tables(focus.evaluation),
+            "neighbours": tables.neighbour_tables(focus.evaluation),
+        },
         "examples": [
             {"model": row.entry.name, "groups": example_groups(table, row, found)}
             for row, found in zip(shown, neighbours, strict=True)
@@ -81,7 +67,7 @@ def page_sections(
 def models_section(rows: Sequence[Row]) -> dict[str, Any]:
     """What each model is, and the training curves of those trained by epochs."""
     trained = {r.entry.name: r.history for r in rows if r.history is not None and "train_loss" in r.history}
-    return {"rows": rows, "curves": data_uri(history_figure(trained)) if trained else ""}
+    return {"rows": rows, "curves": data_uri(plots.history_figure(trained)) if trained else ""}
 
 
 def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -> dict[str, Any]:
@@ -91,13 +77,13 @@ def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -
     with_image = chosen[:MAX_MAP_IMAGES]
     fine = tree.encode(frame[c.CONDITION])
     coarse = tree.to_level(fine, 0)
-    points = {row.entry.name: project(row.test.embeddings[chosen], seed) for row in rows}
+    points = {row.entry.name: plots.project(row.test.embeddings[chosen], seed) for row in rows}
     names = [tree.names()[condition] for condition in fine[with_image]]
     images = [open_picture(table.root / path) for path in frame[c.IMAGE_PATH].iloc[with_image]]
     return {
-        **map_points(points[focus.entry.name][: len(images)], coarse[with_image], names, tree.names(0)),
+        **plots.map_points(points[focus.entry.name][: len(images)], coarse[with_image], names, tree.names(0)),
         "images": [as_base64(thumbnail(image, THUMBNAIL)) for image in images],
-        "plot": data_uri(embedding_maps(points, coarse[chosen], tree.names(0))),
+        "plot": data_uri(plots.embedding_maps(points, coarse[chosen], tree.names(0))),
     }
 
 
@@ -108,10 +94,10 @@ def categories_section(
     tree, first = table.taxonomy, neighbours.first
     fine, coarse = neighbours.fine, neighbours.coarse
     return {
-        "plot": data_uri(category_bars(evaluations)),
-        "table": category_table(focus.evaluation),
-        "confusion": confusion_table(coarse, coarse[first], tree.names(0)),
-        "fine_confusion": data_uri(fine_confusion(fine, fine[first], tree.ancestors[:, 0])),
+        "plot": data_uri(plots.category_bars(evaluations)),
+        "table": tables.category_table(focus.evaluation),
+        "confusion": tables.confusion_table(coarse, coarse[first], tree.names(0)),
+        "fine_confusion": data_uri(plots.fine_confusion(fine, fine[first], tree.ancestors[:, 0])),
     }
 
 
@@ -121,4 +107,4 @@ def calibration_section(evaluations: Sequence[Evaluation], config: EvaluationCon
         return {}
     coverage = 1 - config.conformal_error
     sentences = {e.model: calibration_sentences(e, config.answer_error, coverage) for e in evaluations}
-    return {"plot": data_uri(reliability_figure(evaluations)), "sentences": sentences}
+    return {"plot": data_uri(plots.reliability_figure(evaluations)), "sentences": sentences}

@@ -61,40 +61,30 @@ def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
 
 def standing_sentence(differences: Sequence[Difference]) -> str:
     """In how many main metrics the focus model is significantly better or worse than each other model."""
-    n_metrics = len({(d.level, d.name) for d in differences})
-    groups = _by_reference(differences)
+    n_metrics, groups = len({(d.level, d.name) for d in differences}), _by_reference(differences)
     better = {name: n for name, against in groups.items() if (n := sum(d.better for d in against))}
     worse = {name: n for name, against in groups.items() if (n := sum(d.worse for d in against))}
-    neither = [name for name in groups if name not in better and name not in worse]
     parts = [
         f"significantly {kind} than {_list(f'{name} in {n} of {n_metrics}' for name, n in counts.items())} main metrics"
         for kind, counts in (("better", better), ("worse", worse))
         if counts
     ]
-    parts += [f"not significantly different from {_list(neither)} in any main metric"] if neither else []
+    if neither := [name for name in groups if name not in {**better, **worse}]:
+        parts.append(f"not significantly different from {_list(neither)} in any main metric")
     return f"{differences[0].model} is {'; '.join(parts)}."
 
 
 def significance_sentence(differences: Sequence[Difference], confidence: float) -> str:
     """How many differences are significant one by one, and how many after Holm's correction for all of them."""
-    n, significant = len(differences), [d for d in differences if d.better or d.worse]
-    between, interval = (
-        f"differences between {differences[0].model} and the other models",
-        f"{_percent(confidence)} interval",
-    )
-    if not significant:
-        return (
-            f"None of the {n} {between} is significant (each {interval} includes 0): the test set is too small, or the "
-            "models are too similar."
-        )
-    remaining = [d for d in significant if d.p_adjusted < SIGNIFICANT]
-    named = [f"{metric_name(d.level, d.name)} against {d.reference} (p = {d.p_adjusted:.3f})" for d in remaining]
+    significant = [d for d in differences if d.better or d.worse]
+    corrected = [d for d in significant if d.p_adjusted < SIGNIFICANT]
+    named = [f"{metric_name(d.level, d.name)} against {d.reference} (p = {d.p_adjusted:.3f})" for d in corrected]
     if len(named) > MAX_NAMED:
         named = [*named[:MAX_NAMED], f"{len(named) - MAX_NAMED} more"]
     return (
-        f"{len(significant)} of {n} {between} {_verb(significant, 'is', 'are')} significant ({interval} excludes 0); "
-        f"{len(remaining) or 'none'} {_verb(remaining, 'remains', 'remain')} significant after Holm's correction for "
-        f"all {n} (adjusted p < {SIGNIFICANT}){': ' + _list(named) if named else ''}."
+        f"Significant differences between {differences[0].model} and the other models: {len(significant)} of "
+        f"{len(differences)} ({_percent(confidence)} interval excludes 0), {len(corrected)} after Holm's correction "
+        f"(adjusted p < {SIGNIFICANT}){': ' + _list(named) if named else ''}."
     )
 
 
@@ -125,14 +115,12 @@ def focus_sentences(differences: Sequence[Difference]) -> list[str]:
     """For each other model: the metrics in which the focus model is better, worse, or not significantly different."""
     sentences = []
     for reference, against in _by_reference(differences).items():
-        kinds = {
-            "better in": [d for d in against if d.better],
-            "worse in": [d for d in against if d.worse],
-            "no significant difference in": [d for d in against if not d.better and not d.worse],
-        }
+        better, worse = [d for d in against if d.better], [d for d in against if d.worse]
+        neither = [d for d in against if not d.better and not d.worse]
+        kinds = (("better in", better), ("worse in", worse), ("no significant difference in", neither))
         parts = [
             f"{kind} {_list(f'{metric_name(d.level, d.name)} ({_signed(d)})' for d in some)}"
-            for kind, some in kinds.items()
+            for kind, some in kinds
             if some
         ]
         sentences.append(f"{against[0].model} against {reference}: {'; '.join(parts)}.")
@@ -204,10 +192,6 @@ def _scored(evaluations: Sequence[Evaluation], key: Key) -> list[Evaluation]:
 
 def _leader(evaluations: Sequence[Evaluation], key: Key) -> Evaluation:
     return max(_scored(evaluations, key), key=lambda e: e[key].value)
-
-
-def _verb(subjects: Sequence[object], singular: str, plural: str) -> str:
-    return plural if len(subjects) > 1 else singular
 
 
 def _percent(confidence: float) -> str:

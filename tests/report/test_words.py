@@ -85,15 +85,13 @@ def test_how_many_differences_remain_after_correction() -> None:
         return significance_sentence([*significant, open_], 0.95)
 
     assert found(0.01) == (
-        "1 of 2 differences between tree and the other models is significant (95% interval excludes 0); 1 remains "
-        "significant after Holm's correction for all 2 (adjusted p < 0.05): coarse AMI against flat (p = 0.010)."
+        "Significant differences between tree and the other models: 1 of 2 (95% interval excludes 0), 1 after Holm's "
+        "correction (adjusted p < 0.05): coarse AMI against flat (p = 0.010)."
     )
-    assert "2 of 3 differences" in found(0.01, 0.02) and "; 2 remain significant after" in found(0.01, 0.02)
-    assert "; 1 remains significant after" in found(0.01, 0.3)
-    assert found(0.3).endswith("none remains significant after Holm's correction for all 2 (adjusted p < 0.05).")
+    assert "2 of 3 (95% interval excludes 0), 1 after Holm's" in found(0.01, 0.3)
+    assert "1 of 2 (95% interval excludes 0), 0 after Holm's correction (adjusted p < 0.05)." in found(0.3)
     assert found(*[0.01] * 9).endswith("(p = 0.010) and 3 more.")
-    none = significance_sentence(2 * [Difference("fine", "ami", "tree", "flat", 0.0, -0.1, 0.1, 0.9, 0.9)], 0.95)
-    assert none.startswith("None of the 2 differences between tree and the other models is significant (each 95% inter")
+    assert "models: 0 of 1 (95%" in found()
 
 
 def test_calibration_of_a_model() -> None:
