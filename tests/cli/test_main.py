@@ -105,7 +105,7 @@ def test_data_folder(tmp_path: Path) -> None:
         (tmp_path / "photos" / where).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "photos" / where / "p1_a.jpg")
     said = run("data", "folder", tmp_path / "photos", "-o", tmp_path / "cases.csv")
-    assert "2 pictures of 2 cases, 2 conditions" in said
+    assert "2 images of 2 cases, 2 conditions" in said
     assert run("taxonomy", "find", tmp_path / "cases-taxonomy.csv", "y") == "B > y\n"
 
 
@@ -125,11 +125,11 @@ def test_scin_and_fitzpatrick17k_commands(tmp_path: Path) -> None:
     out = tmp_path / "scin.csv"
     assert "SCIN row 3: image '6.png': the file does not exist." in fails("data", "scin", tmp_path, "-o", out)
     said = CliRunner().invoke(app, ["data", "scin", str(tmp_path), "-o", str(out), "--unreadable", "exclude"])
-    assert "1 pictures of 1 cases" in said.stdout
+    assert "1 images of 1 cases" in said.stdout
     assert "left out: SCIN row 3: image '6.png'" in said.stderr
     (tmp_path / "fitz.csv").write_text("md5hash,fitzpatrick_scale,label,qc\naa,3,acne,\n")
     Image.new("RGB", (8, 8)).save(tmp_path / "aa.jpg")
-    assert "1 pictures" in run(
+    assert "1 images" in run(
         "data", "fitzpatrick17k", tmp_path / "fitz.csv", "--images", tmp_path, "-o", tmp_path / "f.csv"
     )
 
