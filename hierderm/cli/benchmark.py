@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from hierderm.cli.output import JsonFlag, Replace, Workers, say, show_json, show_table
 from hierderm.errors import BenchmarkError
 
 bench_app = typer.Typer(
@@ -35,7 +34,7 @@ def bench_run(
     folds: Annotated[int, typer.Option(help="k of a grouped k-fold; 0: the table's own split, or a hold-out.")] = 0,
     rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
     task_file: Annotated[list[Path] | None, typer.Option(help="A Python file that registers a task of yours.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
+    workers: Workers = 0,
 ) -> None:
     """Run a suite on models.
 
@@ -44,9 +43,10 @@ def bench_run(
 
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour -d runs/a/cases.csv -t runs/a/taxonomy.csv -o bench`
     """
+    from hierderm.artifacts import claim_folder
     from hierderm.config.loading import load_config, with_overrides
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
-    from hierderm.experiment.benchmark import run_benchmark
+    from hierderm.experiment.benchmark import KIND, run_benchmark
     from hierderm.experiment.leaderboard import results_of, warnings_of
     from hierderm.experiment.run import environment, prepare_cases
     from hierderm.experiment.sources import parse_model
@@ -61,18 +61,19 @@ def bench_run(
     if folds:
         settings["split.reuse"] = False
     config = load_config(None, {**settings, "evaluation.bootstrap_rounds": rounds})
+    claim_folder(out, KIND)
     tables = []
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
-        tables.append(prepare_cases(with_overrides(config, {"split.fold": fold}), place, _say)[0])
+        tables.append(prepare_cases(with_overrides(config, {"split.fold": fold}), place, say)[0])
     run_benchmark(
-        parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=_say, workers=workers
+        parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=say, workers=workers
     )
     results = results_of(out)
     _print_table(results)
     for name, texts in warnings_of(results).items():
         for text in texts:
-            _say(f"{name}: {text}")
+            say(f"{name}: {text}")
 
 
 @bench_app.command("table")
@@ -82,6 +83,7 @@ def bench_table(
         Literal["terminal", "markdown", "csv", "html"], typer.Option("--format", "-f", help="What to write.")
     ] = "terminal",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file instead of standard output.")] = None,
+    replace: Replace = False,
 ) -> None:
     """The leaderboard of a benchmark.
 
@@ -89,9 +91,11 @@ def bench_table(
 
     Example: `hierderm bench table bench --format markdown`
     """
-    from hierderm.artifacts import write_atomically
+    from hierderm.artifacts import require_free, write_atomically
     from hierderm.experiment.leaderboard import as_html, as_markdown, leaderboard, results_of
 
+    if out is not None:
+        require_free(out, replace=replace)
     results = results_of(folder)
     if as_ == "terminal" and out is None:
         _print_table(results)
@@ -106,7 +110,7 @@ def bench_table(
     if out is None:
         typer.echo(text)
     else:
-        write_atomically(out, text + "\n")
+        write_atomically(out, text + "\n", replace=replace)
         typer.echo(str(out))
 
 
@@ -116,7 +120,7 @@ def bench_compare(
     second: Annotated[str, typer.Argument(help="The model it is set against.")],
     folder: Annotated[Path, typer.Option("--folder", "-i", help="The folder of the benchmark.")],
     every: Annotated[bool, typer.Option("--all", help="All figures, not only those of the leaderboard.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """The paired differences of two models.
 
@@ -129,7 +133,7 @@ def bench_compare(
 
     found = compare_models(results_of(folder), first, second, 0.95, every=every)
     if as_json:
-        typer.echo(json.dumps([difference.to_dict() for difference in found], indent=2))
+        show_json([difference.to_dict() for difference in found])
         return
     width = max((len(metric_name(d.level, d.name)) for d in found), default=0)
     typer.echo(f"{first} minus {second}: difference, 95 % interval, p adjusted for {len(found)} figures")
@@ -152,13 +156,8 @@ def bench_tasks() -> None:
         typer.echo(f"\nsuite {name}: {', '.join(tasks)}")
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
 def _print_table(results: Any) -> None:
     """Models across, figures down: there are more figures than models."""
-    from rich.console import Console
     from rich.table import Table
 
     from hierderm.experiment.leaderboard import as_cells
@@ -170,4 +169,4 @@ def _print_table(results: Any) -> None:
         shown.add_column(row[0], justify="right")
     for number, title in enumerate(titles[1:], start=1):
         shown.add_row(title, *(row[number].replace(" [", "\n[") for row in rows))
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(shown)
+    show_table(shown, markup=False)

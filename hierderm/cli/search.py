@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hierderm.artifacts import require_free
+from hierderm.cli.output import JsonFlag, Replace, Workers, say, show, show_json, show_table
 from hierderm.errors import ConfigError, SearchError
 
 if TYPE_CHECKING:
@@ -22,11 +22,9 @@ index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_ar
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="Model folder of a run, or a backbone by name such as hierderm:tiny.")
 ]
-Workers = Annotated[int, typer.Option(help="Processes that load pictures.")]
 
 
 def tree_of(model: str, taxonomy: str) -> Taxonomy:
@@ -59,7 +57,7 @@ def index_build(
     embeddings: Annotated[
         Path | None, typer.Option(help="Folder of `hierderm embed` for this table and model, to save the time.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an index that lies there.")] = False,
+    replace: Replace = False,
     workers: Workers = 0,
 ) -> None:
     """Index the pictures of a table.
@@ -91,14 +89,14 @@ def build_index(
 ) -> list[str]:
     """Embed a table, index it and write the folder; what the index is, in lines of text."""
     from hierderm import columns as c
-    from hierderm.data.table import read_cases
+    from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable
     from hierderm.model.embed import embed_by_name
     from hierderm.model.encoder import load_encoder
     from hierderm.search.finder import make_index
-    from hierderm.search.persistence import refuse_existing, save_index
+    from hierderm.search.persistence import require_free_index, save_index
 
-    refuse_existing(out, replace=replace)  # before minutes of embedding
+    require_free_index(out, replace=replace)  # before minutes of embedding
     if unknown := sorted(set(splits) - set(c.SPLITS)):
         raise ConfigError(f"--splits must be of {list(c.SPLITS)}, got {unknown}.")
     table = read_cases(cases, tree_of(model, taxonomy), decode=False)
@@ -126,7 +124,7 @@ def index_add(
     Example: `hierderm index add index new.csv`
     """
     from hierderm import columns as c
-    from hierderm.data.table import read_cases
+    from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable
     from hierderm.model.embed import embed_by_name
     from hierderm.search.persistence import open_index, updating
@@ -185,9 +183,7 @@ def index_info(folder: IndexFolder, as_json: JsonFlag = False) -> None:
         "provenance": asdict(index.provenance),
         "calibration": index.calibration.to_dict() if index.calibration else None,
     }
-    typer.echo(
-        json.dumps(content, indent=2, ensure_ascii=False) if as_json else "\n".join(_about(index, "it was built so"))
-    )
+    show(content, as_json, "\n".join(_about(index, "it was built so")))
 
 
 @index_app.command("verify")
@@ -261,6 +257,7 @@ def search(
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the pictures, too.")] = None,
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the nearest cases.
@@ -273,6 +270,8 @@ def search(
 
     if sum([bool(pictures), bool(image_id), bool(text)]) != 1:
         raise ConfigError("give pictures, or --image-id, or --text: one of them.")
+    if html is not None:
+        require_free(html, replace=replace)
     wanted = Wanted(k, aggregation, _filter(within or [], where or []), per_condition)
     finder = CaseFinder.open(index, model=model)
     searched = _search(finder, pictures or [], image_id, text, wanted)
@@ -280,12 +279,10 @@ def search(
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(html, contents, str(index))
-        typer.echo(f"Page: {html.resolve()}", err=True)
+        write_contact_sheet(html, contents, str(index), replace=replace)
+        say(f"Page: {html.resolve()}")
     if as_json:
-        typer.echo(
-            json.dumps([{"query": title, **content} for title, _, content in contents], indent=2, ensure_ascii=False)
-        )
+        show_json([{"query": title, **content} for title, _, content in contents])
         return
     for title, _, content in contents:
         _print(title, content)
@@ -328,7 +325,6 @@ def _filter(within: list[str], where: list[str]) -> Filter:
 
 
 def _print(title: str, content: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -340,7 +336,7 @@ def _print(title: str, content: dict[str, Any]) -> None:
         above = " > ".join(hit["path"][:-1])
         cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", hit["file"])
         shown.add_row(str(place), *(escape(cell) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    show_table(shown)
     said = content["answer"]
     if said is None:
         return
@@ -386,6 +382,6 @@ def serve(
     local = host in ("127.0.0.1", "localhost", "::1")
     app = create_app(CaseFinder.open(index, model=model), limits=limits, hosts=LOOPBACK if local else ("*",))
     if not local:
-        typer.echo("Anybody who reaches this address can search and see the pictures of the index.", err=True)
-    typer.echo(f"Open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", err=True)
+        say("Anybody who reaches this address can search and see the pictures of the index.")
+    say(f"Open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -2,15 +2,13 @@
 
 16 categories differ by primary lesion and configuration; the conditions of a category by finer parameters (size,
 colour, border, texture, number). Skin tone, body site, hair, light, distance, blur and a share of wrong labels do not
-follow the labels. Nothing is tuned for a method: the same pictures serve every model. The names are no diseases.
+follow the labels. Nothing is tuned for a method: the same images serve every model. The names are no diseases.
 """
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +18,14 @@ from PIL import Image
 from scipy.optimize import brentq
 
 from hierderm import columns as c
-from hierderm.artifacts import write_atomically
-from hierderm.data.synthetic.painter import SITES, Lesions, Patient, draw_picture
+from hierderm.artifacts import holds, read_header, write_folder
+from hierderm.data.synthetic.painter import SITES, Lesions, Patient, draw_image
 from hierderm.errors import ConfigError
 from hierderm.taxonomy.file import write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 from hierderm.types import FloatArray, IntArray
 
+KIND = "synthetic data"  # of a folder
 LARGEST_SHARE = 1 / 6  # of the cases, as eczema in SCIN (488 of 3,061)
 
 
@@ -68,7 +67,7 @@ CATEGORIES: dict[str, _Look] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to generate: `n_cases` of 1 to 3 pictures, `size` pixels a side, `label_noise` share of wrong labels."""
+    """What to generate: `n_cases` of 1 to 3 images, `size` pixels a side, `label_noise` share of wrong labels."""
 
     n_cases: int
     n_conditions: int
@@ -108,8 +107,8 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One generated picture with all that is known of it; `shown` is the condition drawn, before label noise."""
+class SyntheticImage:
+    """One generated image with all that is known of it; `shown` is the condition drawn, before label noise."""
 
     case: int
     view: int
@@ -166,8 +165,8 @@ def make_taxonomy(recipe: Recipe) -> Taxonomy:
     return taxonomy_from_paths(paths, ("category", "condition"), id="synthetic", version=f"seed {recipe.seed}")
 
 
-def generate(recipe: Recipe) -> Iterator[Picture]:
-    """The pictures of a recipe, one after another; each depends only on the recipe, its case and its view."""
+def generate(recipe: Recipe) -> Iterator[SyntheticImage]:
+    """The images of a recipe, one after another; each depends only on the recipe, its case and its view."""
     conditions = make_conditions(recipe)
     order = np.repeat(np.arange(recipe.n_conditions), long_tail(recipe.n_cases, recipe.n_conditions))
     for case, number in enumerate(order):
@@ -179,8 +178,8 @@ def generate(recipe: Recipe) -> Iterator[Picture]:
         for view in range(int(rng.choice([1, 2, 3], p=[0.39, 0.16, 0.45]))):  # SCIN: 1,948, 796 and 2,289 cases
             rng = np.random.default_rng([recipe.seed, 3, case, view])
             near = replace(lesions, radius=lesions.radius * rng.uniform(0.75, 1.3))
-            pixels = draw_picture(near, patient, recipe.size, rng)
-            yield Picture(case, view, label.name, shown.name, patient, _caption(near, patient, rng), pixels)
+            pixels = draw_image(near, patient, recipe.size, rng)
+            yield SyntheticImage(case, view, label.name, shown.name, patient, _caption(near, patient, rng), pixels)
 
 
 def _lesions(condition: Condition, rng: np.random.Generator) -> Lesions:
@@ -205,7 +204,7 @@ def _lesions(condition: Condition, rng: np.random.Generator) -> Lesions:
 
 
 def _caption(lesions: Lesions, patient: Patient, rng: np.random.Generator) -> str:
-    """What a person might write under the picture: some of what is visible, never a label."""
+    """What a person might write under the image: some of what is visible, never a label."""
 
     def maybe(word: str, chance: float = 0.7) -> list[str]:
         return [word] if word and rng.random() < chance else []
@@ -223,34 +222,35 @@ def _caption(lesions: Lesions, patient: Patient, rng: np.random.Generator) -> st
     return " ".join(words)
 
 
-def write_synthetic(recipe: Recipe, folder: Path) -> Path:
-    """Write `images/*.jpg`, `taxonomy.csv` and `cases.csv` to `folder`; returns the path of `cases.csv`.
+def write_synthetic(recipe: Recipe, folder: Path, *, replace: bool = False) -> Path:
+    """Write `images/*.jpg`, `taxonomy.csv` and `cases.csv` to `folder`, whole or not at all; returns `cases.csv`.
 
-    Done before with the same recipe, nothing is written. `cases.csv` comes last, so a killed run starts again.
+    Done before with the same recipe, nothing is written. OutputError where `folder` holds anything else than, with
+    `replace`, synthetic data.
     """
-    stamp, table = folder / "recipe.json", folder / "cases.csv"
-    wanted = json.dumps(recipe.__dict__)
-    if table.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return table
+    content = asdict(recipe)
+    if not (holds(folder, KIND) and read_header(folder, KIND).content == content):
+        write_folder(folder, KIND, content, lambda place: _write(recipe, place), replace=replace)
+    return folder / "cases.csv"
+
+
+def _write(recipe: Recipe, folder: Path) -> None:
+    (folder / "images").mkdir()
     rows = []
-    for picture in generate(recipe):
-        image_id = f"s{picture.case:05d}-{picture.view}"
-        buffer = io.BytesIO()
-        Image.fromarray(picture.pixels).save(buffer, "JPEG", quality=88)
-        write_atomically(folder / "images" / f"{image_id}.jpg", buffer.getvalue())
+    for made in generate(recipe):
+        image_id = f"s{made.case:05d}-{made.view}"
+        Image.fromarray(made.pixels).save(folder / "images" / f"{image_id}.jpg", "JPEG", quality=88)
         rows.append(
             {
                 c.IMAGE_PATH: f"images/{image_id}.jpg",
                 c.IMAGE_ID: image_id,
-                c.CASE_ID: f"s{picture.case:05d}",
-                c.CONDITION: picture.condition,
-                c.MONK: picture.patient.monk,
-                c.BODY_SITE: picture.patient.body_site,
+                c.CASE_ID: f"s{made.case:05d}",
+                c.CONDITION: made.condition,
+                c.MONK: made.patient.monk,
+                c.BODY_SITE: made.patient.body_site,
                 c.SOURCE: "synthetic",
-                c.CAPTION: picture.caption,
+                c.CAPTION: made.caption,
             }
         )
     write_taxonomy(make_taxonomy(recipe), folder / "taxonomy.csv")
-    write_atomically(stamp, wanted)
-    write_atomically(table, pd.DataFrame(rows).to_csv(index=False))
-    return table
+    pd.DataFrame(rows).to_csv(folder / "cases.csv", index=False)
