@@ -13,7 +13,7 @@ from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.evaluate import evaluate
 from hierderm.cli.output import JsonFlag, say
-from hierderm.cli.search import build_index, index_app, search, serve
+from hierderm.cli.search import index_app, search, serve
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, inflation, run_comparison, train
 from hierderm.errors import HierdermError
@@ -79,16 +79,20 @@ def demo(
     """
     from hierderm.artifacts import shipped
     from hierderm.config.loading import load_config
+    from hierderm.data.checks import read_cases
+    from hierderm.search.case_index import CaseIndex
     from hierderm.search.storage import HEADER
+    from hierderm.taxonomy.file import read_taxonomy
 
     config = load_config(shipped("experiments") / "three_way.toml")
     run_comparison(config, out, as_json)
     index = out / "index"
     if not (index / HEADER).is_file():
         say("Indexing the training and validation cases ...")
-        model = str(out / "models" / config.focus / "model")
+        cases = read_cases(out / "cases.csv", read_taxonomy(out / "taxonomy.csv"), decode=False)
         # 96 validation cases are too few to promise more than this; at 0.75 it would never name a condition.
-        build_index(out / "cases.csv", model, index, splits=("train", "validation"), accuracy=0.65)
+        model = out / "models" / config.focus / "model"
+        CaseIndex.build(cases, model, splits=("train", "validation"), accuracy=0.65).save(index)
     say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
 
 

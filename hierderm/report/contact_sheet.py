@@ -16,14 +16,14 @@ from hierderm.data.image_io import open_picture
 from hierderm.report.model_card import DISCLAIMER
 from hierderm.report.thumbnails import thumbnail_uri
 
-SIDE = 160  # pixels of a picture's longer side
+SIDE = 160  # pixels of an image's longer side
 SHOWN = 5  # nodes of a differential
 
 
 def write_contact_sheet(
     path: Path, queries: Sequence[tuple[str, Sequence[Image.Image], dict[str, Any]]], root_of_index: str
 ) -> None:
-    """Write a page of searches: for each query its title, its pictures and what `CaseFinder.describe` gives."""
+    """Write a page of searches: for each query its title, its images and what `FinderResult.to_dict` gives."""
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = template.from_string((files("hierderm.report") / "templates" / "contact.html.j2").read_text()).render(
         disclaimer=DISCLAIMER,
@@ -32,8 +32,11 @@ def write_contact_sheet(
         queries=[
             {
                 "title": title,
-                "pictures": [thumbnail_uri(picture, SIDE) for picture in pictures],
-                "hits": [{**hit, "picture": _hit_picture(hit["file"])} for hit in found["hits"]],
+                "images": [thumbnail_uri(image, SIDE) for image in images],
+                "hits": [
+                    {**hit, "image": thumbnail_uri(open_picture(Path(hit["image_path"])), SIDE)}
+                    for hit in found["hits"]
+                ],
                 "answer": found["answer"],
                 "differential": [
                     (level, nodes[:SHOWN])
@@ -42,11 +45,7 @@ def write_contact_sheet(
                 if found["answer"]
                 else [],
             }
-            for title, pictures, found in queries
+            for title, images, found in queries
         ],
     )
     write_atomically(path, page)
-
-
-def _hit_picture(file: str) -> str:
-    return thumbnail_uri(open_picture(Path(file)), SIDE)

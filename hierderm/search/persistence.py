@@ -33,7 +33,7 @@ ID = "_id"  # column of the stored table: what the FAISS structure calls the row
 def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
     """Write an index, whole or not at all. An index that lies there is kept, unless `replace` says otherwise."""
     refuse_existing(folder, replace=replace)
-    with writing(folder):
+    with writing(folder), index.lock.reading():
         refuse_existing(folder, replace=replace)  # another process may have been quicker
         _write(index, folder, _generation(folder) + 1)
 

@@ -17,13 +17,12 @@ import pytest
 from hierderm.errors import IndexFolderError, SearchError
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.engines import KINDS
-from hierderm.search.persistence import open_index, save_index, updating
 from hierderm.search.storage import writing
 from tests.search.toy import TREE, random_table
 
 
 def ask(index: CaseIndex, k: int = 5) -> object:
-    return index.search_cases(random_table(10, seed=8).embeddings, np.arange(10), k=k).rows.tolist()
+    return index.search(random_table(10, seed=8).embeddings, k=k).rows.tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,16 +30,16 @@ def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch
     import hierderm.search.case_index as module
 
     monkeypatch.setattr(module, "EXACT_BELOW", 0)
-    index = CaseIndex.build(random_table(200), TREE, kind=kind, model="m", image_root="/pics")  # type: ignore[arg-type]
-    save_index(index, tmp_path / "index")
-    read = open_index(tmp_path / "index")
+    index = CaseIndex.from_embeddings(random_table(200), TREE, kind=kind, model="m", image_root="/pics")  # type: ignore[arg-type]
+    index.save(tmp_path / "index")
+    read = CaseIndex.open(tmp_path / "index")
     assert isinstance(read.vectors, np.memmap)
     assert (read.about, read.provenance, read.taxonomy) == (index.about, index.provenance, index.taxonomy)
     assert ask(read) == ask(index)
-    with updating(tmp_path / "index") as changed:
+    with CaseIndex.updating(tmp_path / "index") as changed:
         changed.add(random_table(20, seed=3, start=900))
         changed.remove(["s0c0", "s900c1"])
-    again = open_index(tmp_path / "index")
+    again = CaseIndex.open(tmp_path / "index")
     assert len(again) == 200 + 20 - 4
     assert ask(again) == ask(changed)
     assert ask(read) == ask(index)  # opened before the change: still whole, still the old one
@@ -49,28 +48,28 @@ def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch
 
 
 def test_an_existing_index_is_kept_unless_asked(tmp_path: Path) -> None:
-    small, large = (CaseIndex.build(random_table(n), TREE) for n in (10, 20))
-    save_index(small, tmp_path / "i")
+    small, large = (CaseIndex.from_embeddings(random_table(n), TREE) for n in (10, 20))
+    small.save(tmp_path / "i")
     with pytest.raises(IndexFolderError, match="holds an index already.*--replace"):
-        save_index(large, tmp_path / "i")
-    save_index(large, tmp_path / "i", replace=True)
-    assert len(open_index(tmp_path / "i")) == 20
+        large.save(tmp_path / "i")
+    large.save(tmp_path / "i", replace=True)
+    assert len(CaseIndex.open(tmp_path / "i")) == 20
 
 
 def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
-    save_index(CaseIndex.build(random_table(10), TREE), tmp_path / "i")
+    CaseIndex.from_embeddings(random_table(10), TREE).save(tmp_path / "i")
     before = sorted(path.name for path in (tmp_path / "i").iterdir())
-    with pytest.raises(SearchError, match="not in the index"), updating(tmp_path / "i") as index:
+    with pytest.raises(SearchError, match="not in the index"), CaseIndex.updating(tmp_path / "i") as index:
         index.add(random_table(4, start=50))
         index.remove(["nobody"])
-    assert len(open_index(tmp_path / "i")) == 10
+    assert len(CaseIndex.open(tmp_path / "i")) == 10
     assert sorted(path.name for path in (tmp_path / "i").iterdir()) == before
 
 
 @pytest.mark.parametrize("name", ["vectors-1.npy", "cases-1.parquet", "taxonomy-1.csv", "neighbours-1.faiss"])
 @pytest.mark.parametrize("fault", ["truncated", "bit", "missing"])
 def test_damage_is_named(name: str, fault: str, tmp_path: Path) -> None:
-    save_index(CaseIndex.build(random_table(100), TREE, kind="hnsw"), tmp_path / "i")
+    CaseIndex.from_embeddings(random_table(100), TREE, kind="hnsw").save(tmp_path / "i")
     path = tmp_path / "i" / name
     content = bytearray(path.read_bytes())
     if fault == "truncated":
@@ -81,29 +80,29 @@ def test_damage_is_named(name: str, fault: str, tmp_path: Path) -> None:
     else:
         path.unlink()
     with pytest.raises(IndexFolderError, match=f"{name} is {'missing' if fault == 'missing' else 'damaged'}"):
-        open_index(tmp_path / "i")
+        CaseIndex.open(tmp_path / "i")
 
 
 def test_foreign_folders_are_refused_by_reason(tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match="must be the folder of a case index, it has no index.json"):
-        open_index(tmp_path / "nothing")
+        CaseIndex.open(tmp_path / "nothing")
     header = tmp_path / "index.json"
     header.write_text("{")
     with pytest.raises(IndexFolderError, match="index.json is damaged"):
-        open_index(tmp_path)
+        CaseIndex.open(tmp_path)
     header.write_text("[]")
     with pytest.raises(IndexFolderError, match="is not the header of a hierderm index"):
-        open_index(tmp_path)
+        CaseIndex.open(tmp_path)
     header.write_text(json.dumps({"format": "hierderm case index", "version": 99}))
     with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads 1"):
-        open_index(tmp_path)
+        CaseIndex.open(tmp_path)
     header.unlink()
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(IndexFolderError, match=r"holds other files \(thesis.doc\)"):
-        save_index(CaseIndex.build(random_table(4), TREE), tmp_path)
+        CaseIndex.from_embeddings(random_table(4), TREE).save(tmp_path)
     with pytest.raises(IndexFolderError, match="must be a folder for the index, it is a file"):
-        save_index(CaseIndex.build(random_table(4), TREE), tmp_path / "thesis.doc")
-    with pytest.raises(IndexFolderError, match="has no index.json"), updating(tmp_path / "nothing"):
+        CaseIndex.from_embeddings(random_table(4), TREE).save(tmp_path / "thesis.doc")
+    with pytest.raises(IndexFolderError, match="has no index.json"), CaseIndex.updating(tmp_path / "nothing"):
         pass
     assert not (tmp_path / "nothing").exists()
 
@@ -113,7 +112,6 @@ import sys, time
 from pathlib import Path
 import hierderm.search.storage as storage
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.persistence import save_index, updating
 from tests.search.toy import TREE, random_table
 folder, what = Path(sys.argv[1]), sys.argv[2]
 def stuck(path):  # all files are there, the header is not
@@ -121,9 +119,9 @@ def stuck(path):  # all files are there, the header is not
     time.sleep(60)
 storage.file_hash = stuck
 if what == "build":
-    save_index(CaseIndex.build(random_table(20), TREE), folder)
+    CaseIndex.from_embeddings(random_table(20), TREE).save(folder)
 else:
-    with updating(folder) as index:
+    with CaseIndex.updating(folder) as index:
         index.add(random_table(4, start=50))
 """
 
@@ -152,20 +150,20 @@ def test_a_killed_build_is_named_and_can_be_done_again(tmp_path: Path) -> None:
     kill_while_writing(folder, "build")
     assert (folder / "vectors-1.npy").is_file()
     with pytest.raises(IndexFolderError, match="its build was killed. Build the index again"):
-        open_index(folder)
-    save_index(CaseIndex.build(random_table(20), TREE), folder)
-    assert len(open_index(folder)) == 20
+        CaseIndex.open(folder)
+    CaseIndex.from_embeddings(random_table(20), TREE).save(folder)
+    assert len(CaseIndex.open(folder)) == 20
 
 
 def test_a_killed_add_leaves_the_index_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "i"
-    save_index(CaseIndex.build(random_table(20), TREE), folder)
+    CaseIndex.from_embeddings(random_table(20), TREE).save(folder)
     kill_while_writing(folder, "add")
     assert (folder / "vectors-2.npy").is_file()
-    assert len(open_index(folder)) == 20
-    with updating(folder) as index:
+    assert len(CaseIndex.open(folder)) == 20
+    with CaseIndex.updating(folder) as index:
         index.add(random_table(4, start=50))
-    assert len(open_index(folder)) == 24
+    assert len(CaseIndex.open(folder)) == 24
     assert not (folder / "vectors-1.npy").exists()
 
 
@@ -173,7 +171,7 @@ def read_for_a_while(folder: Path, seconds: float, results: mp.Queue[object]) ->
     end, sizes = time.monotonic() + seconds, []
     try:
         while time.monotonic() < end:
-            index = open_index(folder)
+            index = CaseIndex.open(folder)
             ask(index, k=3)
             sizes.append(len(index))
         results.put(sizes)
@@ -183,13 +181,13 @@ def read_for_a_while(folder: Path, seconds: float, results: mp.Queue[object]) ->
 
 def add_one_by_one(folder: Path, start: int, n: int) -> None:
     for number in range(n):
-        with updating(folder) as index:
+        with CaseIndex.updating(folder) as index:
             index.add(random_table(2, seed=number, start=start + 2 * number))
 
 
 def test_two_read_while_two_others_add(tmp_path: Path) -> None:
     folder, context = tmp_path / "i", mp.get_context("spawn")
-    save_index(CaseIndex.build(random_table(50), TREE), folder)
+    CaseIndex.from_embeddings(random_table(50), TREE).save(folder)
     results: mp.Queue[object] = context.Queue()
     readers = [context.Process(target=read_for_a_while, args=(folder, 4.0, results)) for _ in range(2)]
     writers = [context.Process(target=add_one_by_one, args=(folder, start, 8)) for start in (1000, 2000)]
@@ -202,7 +200,7 @@ def test_two_read_while_two_others_add(tmp_path: Path) -> None:
     for sizes in seen:
         assert isinstance(sizes, list), sizes
         assert sizes == sorted(sizes) and all((size - 50) % 2 == 0 for size in sizes)
-    assert len(open_index(folder)) == 50 + 2 * 2 * 8  # nothing is lost
+    assert len(CaseIndex.open(folder)) == 50 + 2 * 2 * 8  # nothing is lost
 
 
 def test_a_second_writer_waits_and_then_says_so(tmp_path: Path) -> None:
