@@ -176,10 +176,11 @@ class CaseFinder:
         """
         index, calibration = self.index, self.index.calibration
         query: dict[str, Any] = {"cases": np.zeros(len(vectors), dtype=np.int64), "leave_out": [leave_out]}
-        shown = voters = index.search(vectors, **query, **asdict(options))
         narrowed = bool(options.within or options.where)
-        if calibration is not None and not narrowed:
-            voters = index.search(vectors, **query, k=calibration.k, aggregation=calibration.aggregation)
+        with index.lock.reading():  # both searches see the same cases
+            shown = voters = index.search(vectors, **query, **asdict(options))
+            if calibration is not None and not narrowed:
+                voters = index.search(vectors, **query, k=calibration.k, aggregation=calibration.aggregation)
         read = answer(voters, voters.gallery.fine, index.taxonomy, calibration, calibrated_for=not narrowed)
         return FinderResult(vectors, shown, read)
 
