@@ -8,32 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hierderm.cli.output import JsonFlag, OutFile, TaxonomyName, Unknown, Unreadable, say, show
+from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable
-    from hierderm.taxonomy.tree import Taxonomy
 
 data_app = typer.Typer(
     help="Make a checked table of cases from your data.", no_args_is_help=True, rich_markup_mode=None
 )
-
-
-def _write_checked(
-    frame: Any,
-    tree: Taxonomy,
-    root: Path,
-    out: Path,
-    source: str,
-    unreadable: Any,
-    unknown: Any,
-    as_json: bool,
-    **more: Any,
-) -> None:
-    from hierderm.data.checks import check_cases
-
-    table = check_cases(frame, tree, root, source=source, unreadable=unreadable, unknown=unknown)
-    _finish(table, out, as_json, **more)
 
 
 def _finish(table: CaseTable, out: Path, as_json: bool, **more: Any) -> None:
@@ -52,12 +35,12 @@ def _finish(table: CaseTable, out: Path, as_json: bool, **more: Any) -> None:
         **more,
     }
     extra = "".join(f", {key.replace('_', ' ')} {value}" for key, value in more.items())
-    show(result, as_json, f"{out}: {len(table)} pictures of {n_cases} cases, {n_conditions} conditions{extra}")
+    show(result, as_json, f"{out}: {len(table)} images of {n_cases} cases, {n_conditions} conditions{extra}")
 
 
 @data_app.command("csv")
 def data_csv(
-    table: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row a picture.")],
+    table: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row an image.")],
     taxonomy: TaxonomyName,
     out: OutFile,
     column: Annotated[
@@ -70,7 +53,7 @@ def data_csv(
     unknown: Unknown = "error",
     as_json: JsonFlag = False,
 ) -> None:
-    """Any table with a row a picture: image_path, image_id, case_id, condition, and more if you have it.
+    """Any table with a row an image: image_path, image_id, case_id, condition, and more if you have it.
 
     Example: `hierderm data csv mine.csv -t scin --column condition=diagnosis -o cases.csv`
     """
@@ -99,10 +82,11 @@ def data_folder(
     unknown: Unknown = "error",
     as_json: JsonFlag = False,
 ) -> None:
-    """Pictures in folders. The tree of <category>/<condition> folders is written beside the table.
+    """Images in folders. The tree of <category>/<condition> folders is written next to the table.
 
     Example: `hierderm data folder photos -o cases.csv --case-pattern "^(p[0-9]+)_"`
     """
+    from hierderm.data.checks import check_cases
     from hierderm.data.loaders.folder import read_folder
     from hierderm.taxonomy.file import load_taxonomy, write_taxonomy
 
@@ -111,7 +95,7 @@ def data_folder(
         path = out.with_name(f"{out.stem}-taxonomy.csv")
         write_taxonomy(tree, path)
         say(f"{path}: {tree.summary()}")
-    _write_checked(frame, tree, folder, out, str(folder), unreadable, unknown, as_json)
+    _finish(check_cases(frame, tree, folder, source=str(folder), unreadable=unreadable, unknown=unknown), out, as_json)
 
 
 @data_app.command("scin")
@@ -128,12 +112,15 @@ def data_scin(
 
     Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
     """
+    from hierderm.data.checks import check_cases
     from hierderm.data.loaders.scin import read_scin
     from hierderm.taxonomy.file import load_taxonomy
 
     scin = read_scin(folder / "scin_cases.csv", folder / "scin_labels.csv", monk_pool=monk_pool)
-    tree = load_taxonomy(taxonomy)
-    _write_checked(scin.frame, tree, folder / "images", out, "SCIN", unreadable, unknown, as_json, scin=scin.counts)
+    table = check_cases(
+        scin.frame, load_taxonomy(taxonomy), folder / "images", source="SCIN", unreadable=unreadable, unknown=unknown
+    )
+    _finish(table, out, as_json, scin=scin.counts)
 
 
 @data_app.command("fitzpatrick17k")
@@ -147,26 +134,27 @@ def data_fitzpatrick17k(
     unknown: Unknown = "error",
     as_json: JsonFlag = False,
 ) -> None:
-    """The Fitzpatrick17k table and its pictures.
+    """The Fitzpatrick17k table and its images.
 
-    Example: `hierderm data fitzpatrick17k fitzpatrick17k.csv --images pictures -o cases.csv --unreadable exclude`
+    Example: `hierderm data fitzpatrick17k fitzpatrick17k.csv --images images -o cases.csv --unreadable exclude`
     """
+    from hierderm.data.checks import check_cases
     from hierderm.data.loaders.fitzpatrick17k import read_fitzpatrick17k
     from hierderm.taxonomy.file import load_taxonomy
 
-    frame = read_fitzpatrick17k(table, keep_wrong=keep_wrong)
-    _write_checked(frame, load_taxonomy(taxonomy), images, out, table.name, unreadable, unknown, as_json)
+    frame, tree = read_fitzpatrick17k(table, keep_wrong=keep_wrong), load_taxonomy(taxonomy)
+    _finish(check_cases(frame, tree, images, source=table.name, unreadable=unreadable, unknown=unknown), out, as_json)
 
 
 @data_app.command("synthetic")
 def data_synthetic(
-    folder: Annotated[Path, typer.Argument(help="Folder to write pictures, cases.csv and taxonomy.csv to.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write images, cases.csv and taxonomy.csv to.")],
     preset: Annotated[Literal["toy", "demo", "scin-like"], typer.Option(help="How much of it.")] = "demo",
-    seed: Annotated[int, typer.Option(help="Another seed, other conditions and pictures.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed; another one gives other conditions and images.")] = 0,
 ) -> None:
-    """The built-in procedural pictures, to look at or to use elsewhere.
+    """The built-in simulated images, to look at or to use elsewhere.
 
-    Example: `hierderm data synthetic pictures --preset toy`
+    Example: `hierderm data synthetic images --preset toy`
     """
     from dataclasses import replace
 
@@ -176,22 +164,19 @@ def data_synthetic(
 
 
 def split(
-    table: Annotated[Path, typer.Argument(help="A table of cases.")],
     taxonomy: TaxonomyName,
     out: OutFile,
-    test: Annotated[float, typer.Option(help="Share of the cases for the test.")] = 0.25,
-    validation: Annotated[float, typer.Option(help="Share of the cases for validation.")] = 0.15,
-    folds: Annotated[int, typer.Option(help="k of a k-fold split; 0 for hold-out.")] = 0,
-    fold: Annotated[int, typer.Option(help="Which fold is the test.")] = 0,
-    near_duplicates: Annotated[int, typer.Option(help="Bits of 256 that look-alikes may differ in; -1 off.")] = 24,
-    seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CASES [--split.SETTING VALUE]...", help="A table of cases, and settings of the split."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Divide cases into train, validation and test.
 
-    By case, stratified by condition, near-duplicates together.
+    By case, stratified by condition, near-duplicates together. `hierderm config` lists the settings of the split.
 
-    Example: `hierderm split cases.csv -t scin -o split.csv --folds 5 --fold 0`
+    Example: `hierderm split cases.csv -t scin -o split.csv --split.folds 5 --split.fold 0`
     """
     from dataclasses import asdict
 
@@ -200,21 +185,14 @@ def split(
     from hierderm.data.splits import split_cases
     from hierderm.taxonomy.file import load_taxonomy
 
-    settings = {
-        "split.test_fraction": test,
-        "split.validation_fraction": validation,
-        "split.folds": folds,
-        "split.fold": fold,
-        "split.near_duplicates": near_duplicates,
-        "split.seed": seed,
-    }
-    config = load_config(None, settings)
-    done, report = split_cases(read_cases(table, load_taxonomy(taxonomy)), config.split)
+    words, settings = parse_arguments(arguments, ["split"])
+    table = read_cases(one_path(words, "table of cases"), load_taxonomy(taxonomy))
+    done, report = split_cases(table, load_config(None, settings).split)
     done.write(out)
-    lines = [f"{part}: {report.images[part]} pictures of {report.cases[part]} cases" for part in report.images]
+    lines = [f"{part}: {report.images[part]} images of {report.cases[part]} cases" for part in report.images]
     lines += [
         f"conditions with a single case, kept in training: {report.single_group_conditions}",
-        f"cases joined with a look-alike: {report.cases_joined}",
+        f"cases joined because of near-duplicates: {report.cases_joined}",
         f"hash: {report.hash}",
     ]
     show(asdict(report), as_json, "\n".join([f"{out}:", *lines]))

@@ -195,17 +195,19 @@ def _answer_by(
         if learnt.threshold is not None and first.share >= learnt.threshold:
             confidence = learnt.confidence(first.share)
             reason = (
-                f"The neighbours agree on the {level_names[level]}: {first.share:.0%} of the votes. "
+                f"The nearest cases agree on the {level_names[level]}: {first.share:.0%} of the votes. "
                 f"Of the {learnt.answered} validation cases answered at this level, {learnt.right} were right."
             )
-            if level < finest:
-                reason = f"The neighbours disagree on the {level_names[finest]}. {reason}"
+            if level < finest and calibration.levels[finest].threshold is None:
+                reason = f"No share of votes for a {level_names[finest]} was reliable on validation cases. {reason}"
+            elif level < finest:
+                reason = f"The nearest cases disagree on the {level_names[finest]}. {reason}"
             return Answer(level, first.name, confidence, differential, reason)
     leading = differential[0][0]
     return Answer(
         None, "", calibration.levels[0].confidence(leading.share), differential,
-        f"The neighbours disagree too much to answer: at this share of votes ({leading.share:.0%} for {leading.name}) "
-        f"an answer would be wrong more often than the {1 - calibration.wanted:.0%} allowed.",
+        f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
+        f"{leading.name}) it would be wrong more often than the {1 - calibration.wanted:.0%} allowed.",
     )  # fmt: skip
 
 

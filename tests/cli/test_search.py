@@ -24,18 +24,18 @@ def split_table(toy: CaseTable, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def made(split_table: Path, toy_folder: Path, small_siglip: Path, tmp_path: Path) -> Path:
     """An index of the training and validation cases."""
-    said = run(
+    shown = run(
         "index", "build", split_table, "--model", f"hf:{small_siglip}", "-t", toy_folder / "taxonomy.csv",
         "-o", tmp_path / "index", "--splits", "train,validation",
     )  # fmt: skip
-    assert "kind flat: exact" in said and "condition: recall@1" in said and "category: recall@1" in said
+    assert "kind flat: exact" in shown and "condition: recall@1" in shown and "category: recall@1" in shown
     return tmp_path / "index"
 
 
 def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     test = toy.part(c.TEST)
-    said = run("search", test.paths[0], "-i", made, "-k", 3, "--html", tmp_path / "sheet.html")
-    assert "condition: " in said and "not a diagnosis" in said
+    shown = run("search", test.paths[0], "-i", made, "-k", 3, "--html", tmp_path / "sheet.html")
+    assert "condition: " in shown and "not a diagnosis" in shown
     sheet = (tmp_path / "sheet.html").read_text()
     assert sheet.count("data:image/jpeg") == 4 and "not a medical device" in sheet
     category = toy.taxonomy.names(0)[0]
@@ -65,8 +65,8 @@ def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> N
     assert "would be in the index twice" in fails("index", "add", made, new)
     found = json.loads(run("search", test.paths[0], "-i", made, "-k", 1, "--json"))[0]["hits"][0]
     assert found["image_id"] == test.frame[c.IMAGE_ID].iloc[0] and Path(found["image_path"]).is_file()
-    said = run("index", "verify", made)
-    assert "all files are whole" in said and f"all {len(toy)} can be read" in said
+    shown = run("index", "verify", made)
+    assert "all files are whole" in shown and f"all {len(toy)} can be read" in shown
     case = found["case_id"]
     assert "removed, now" in run("index", "remove", made, case)
     assert case not in {

@@ -96,11 +96,13 @@ def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:
     assert "Of the 40 validation cases answered at this level, 36 were right" in first.reason
     second = answer(siblings, GALLERY, TREE, made(0.6, 0.6))
     assert (second.level, second.node) == (0, "C0")
-    assert second.reason.startswith("The neighbours disagree on the condition. The neighbours agree on the category")
+    assert second.reason.startswith("The nearest cases disagree on the condition. The nearest cases agree on the categ")
     third = answer(strangers, GALLERY, TREE, made(0.6, 0.6))
     assert (third.level, third.node) == (None, "")
-    assert "disagree too much to answer" in third.reason and "20% allowed" in third.reason
-    assert answer(agree, GALLERY, TREE, made(0.6, None)).level == 0
+    assert "disagree too much for an answer" in third.reason and "20% allowed" in third.reason
+    never_fine = answer(agree, GALLERY, TREE, made(0.6, None))
+    assert never_fine.level == 0
+    assert never_fine.reason.startswith("No share of votes for a condition was reliable on validation cases. The near")
 
 
 def test_the_differential_is_summed_up_the_tree() -> None:
