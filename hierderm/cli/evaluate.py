@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import JsonFlag, TaxonomyName, say, show_json
+from hierderm.cli.output import JsonFlag, Replace, TaxonomyName, say, show_json
 from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
 
@@ -34,6 +34,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
     ] = None,
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score embeddings of held-out cases.
@@ -44,7 +45,7 @@ def evaluate(
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
-    from hierderm.artifacts import write_json
+    from hierderm.artifacts import require_free, write_json
     from hierderm.config.loading import load_config
     from hierderm.evaluation.catalogue import metric_name
     from hierderm.evaluation.evaluation import evaluate_subject
@@ -52,6 +53,8 @@ def evaluate(
     from hierderm.taxonomy.file import load_taxonomy
 
     words, settings = parse_arguments(arguments, ["evaluation"])
+    if out is not None:
+        require_free(out, replace=replace)
     config, tree = load_config(None, settings), load_taxonomy(taxonomy)
     embeddings = one_path(words, "file or folder of embeddings")
     vectors, frame, given = _read(embeddings, cases, probabilities)
@@ -60,7 +63,7 @@ def evaluate(
     for warning in evaluation.warnings:
         say(f"Warning: {warning}")
     if out is not None:
-        write_json(out, evaluation.to_dict())
+        write_json(out, evaluation.to_dict(), replace=replace)
     if as_json:
         show_json(evaluation.to_dict())
         return

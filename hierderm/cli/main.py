@@ -12,12 +12,12 @@ from hierderm import __version__
 from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.evaluate import evaluate
-from hierderm.cli.output import JsonFlag, describe_os_error, say
+from hierderm.cli.output import JsonFlag, say
 from hierderm.cli.search import index_app, search, serve
 from hierderm.cli.settings import TAKES_SETTINGS
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, inflation, run_comparison, train
-from hierderm.errors import HierdermError
+from hierderm.errors import HierdermError, describe_os_error
 
 app = typer.Typer(
     help="Hierarchical image embeddings for dermatology research. Not a medical device.",
@@ -77,17 +77,17 @@ def demo(
 
     Offline, in a few minutes: what hierderm does, in one command.
     """
-    from hierderm.artifacts import shipped
+    from hierderm.artifacts import holds, shipped
     from hierderm.config.loading import load_config
     from hierderm.data.checks import read_cases
     from hierderm.search.case_index import CaseIndex
-    from hierderm.search.storage import HEADER
+    from hierderm.search.persistence import KIND
     from hierderm.taxonomy.file import read_taxonomy
 
     config = load_config(shipped("experiments") / "three_way.toml")
     run_comparison(config, out, as_json)
     index = out / "index"
-    if not (index / HEADER).is_file():
+    if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
         cases = read_cases(out / "cases.csv", read_taxonomy(out / "taxonomy.csv"), decode=False)
         # 96 validation cases are too few to promise more than this; at 0.75 it would never name a condition.

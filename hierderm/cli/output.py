@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace the output of an earlier run.")]
 TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]
 Workers = Annotated[int, typer.Option(help="Processes that load images.")]
 Unreadable = Annotated[
@@ -48,26 +48,3 @@ def show(result: dict[str, Any], as_json: bool, text: str) -> None:
         show_json(result)
     else:
         typer.echo(text)
-
-
-WHAT_TO_DO = {
-    errno.ENOSPC: "Free some space, or choose a folder on another disk.",
-    errno.EDQUOT: "Free some space, or choose a folder on another disk.",
-    errno.EROFS: "Choose a folder that can be written.",
-    errno.EACCES: "Choose another place, or ask for permission.",
-    errno.EPERM: "Choose another place, or ask for permission.",
-    errno.ENOTDIR: "A part of the path is a file: choose another place.",
-    errno.EEXIST: "A file is in the way: choose another place.",
-    errno.EISDIR: "It is a folder: name a file.",
-    errno.ENOENT: "Check the path.",
-    errno.ENAMETOOLONG: "Choose a shorter name.",
-    errno.EMFILE: "Too many files are open: use fewer workers, or raise the limit (ulimit -n).",
-}
-
-
-def describe_os_error(error: OSError) -> str:
-    """What the operating system refused, where, and what to do."""
-    paths = [str(path) for path in (error.filename, error.filename2) if path]
-    reason = error.strerror or str(error) or type(error).__name__
-    advice = WHAT_TO_DO.get(error.errno or 0, "")
-    return f"{' -> '.join(paths)}{': ' if paths else ''}{reason}. {advice}".rstrip()

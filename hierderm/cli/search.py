@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Workers, say, show, show_json, show_table
+from hierderm.artifacts import require_free
+from hierderm.cli.output import JsonFlag, Replace, Workers, say, show, show_json, show_table
 from hierderm.errors import ConfigError, SearchError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def index_build(
     embeddings: Annotated[
         Path | None, typer.Option(help="Known embeddings of the table: a folder of `hierderm embed`, or an .npy file.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an index that is there.")] = False,
+    replace: Replace = False,
     workers: Workers = 0,
 ) -> None:
     """Index the images of a table.
@@ -65,11 +66,11 @@ def index_build(
     from hierderm.data.checks import read_cases
     from hierderm.search.building import describe_index
     from hierderm.search.case_index import CaseIndex
-    from hierderm.search.persistence import refuse_existing
+    from hierderm.search.persistence import require_free_index
 
     if not model and embeddings is None:
         raise ConfigError("give --model, or --embeddings, or both.")
-    refuse_existing(out, replace=replace)  # before minutes of embedding
+    require_free_index(out, replace=replace)  # before minutes of embedding
     chosen = [name.strip() for name in splits.split(",") if name.strip()]
     table = read_cases(cases, tree_of(model, taxonomy), decode=False)
     index = CaseIndex.build(
@@ -193,6 +194,7 @@ def search(
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: MovedModel = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the nearest cases.
@@ -205,13 +207,15 @@ def search(
 
     if sum([bool(images), bool(image_id), bool(text)]) != 1:
         raise ConfigError("give images, or --image-id, or --text: one of them.")
+    if html is not None:
+        require_free(html, replace=replace)
     options = SearchOptions(k, within or [], _columns(where or []), aggregation, per_condition)
     searched = _search(CaseFinder.open(index, model=model), images or [], image_id, text, options)
     contents = [(title, shown, found.to_dict(paths=True)) for title, shown, found in searched]
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(html, contents, str(index))
+        write_contact_sheet(html, contents, str(index), replace=replace)
         say(f"Page: {html.resolve()}")
     if as_json:
         show_json([{"query": title, **content} for title, _, content in contents])

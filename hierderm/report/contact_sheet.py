@@ -21,7 +21,11 @@ SHOWN = 5  # nodes of a differential
 
 
 def write_contact_sheet(
-    path: Path, queries: Sequence[tuple[str, Sequence[Image.Image], dict[str, Any]]], root_of_index: str
+    path: Path,
+    queries: Sequence[tuple[str, Sequence[Image.Image], dict[str, Any]]],
+    root_of_index: str,
+    *,
+    replace: bool = False,
 ) -> None:
     """Write a page of searches: for each query its title, its images and what `FinderResult.to_dict` gives."""
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -48,4 +52,4 @@ def write_contact_sheet(
             for title, images, found in queries
         ],
     )
-    write_atomically(path, page)
+    write_atomically(path, page, replace=replace)

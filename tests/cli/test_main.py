@@ -74,14 +74,16 @@ def test_taxonomy_commands(tmp_path: Path) -> None:
     assert "2 x group, 2 x diagnosis" in run("taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree)
     assert run("taxonomy", "find", tree, "impetigo") == "Infections > Impetigo\n"
     assert "has no column 'grup'. Closest: 'group'" in fails(
-        "taxonomy", "from-csv", mine, "--levels", "grup,diagnosis", "-o", tree
+        "taxonomy", "from-csv", mine, "--levels", "grup,diagnosis", "-o", tmp_path / "no.csv"
     )
     mine.write_text("diagnosis,group\nEczema,Eczemas\nEczema,Infections\nAcne,\n")
     assert "row(s) 4 have an empty one" in fails(
-        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree
+        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "no.csv"
     )
     mine.write_text("diagnosis,group\nEczema,Eczemas\nEczema,Infections\n")
-    assert "has two parents" in fails("taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree)
+    assert "has two parents" in fails(
+        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "no.csv"
+    )
 
 
 # --- data and split ---
@@ -138,7 +140,9 @@ def test_scin_and_fitzpatrick17k_commands(tmp_path: Path) -> None:
     assert "left out: SCIN row 3: image '6.png'" in shown.stderr
     (tmp_path / "fitz.csv").write_text("md5hash,fitzpatrick_scale,label,qc\naa,3,acne,\n")
     Image.new("RGB", (8, 8)).save(tmp_path / "aa.jpg")
-    assert "1 images" in run("data", "fitzpatrick17k", tmp_path / "fitz.csv", "--images", tmp_path, "-o", out)
+    assert "1 images" in run(
+        "data", "fitzpatrick17k", tmp_path / "fitz.csv", "--images", tmp_path, "-o", tmp_path / "f.csv"
+    )
 
 
 # --- models ---
@@ -336,3 +340,8 @@ def test_help_of_every_command_has_an_example() -> None:
                       ["data", "folder"], ["data", "scin"], ["taxonomy", "show"], ["taxonomy", "from-csv"]):  # fmt: skip
         assert "Example:" in run(*arguments, "--help")
     assert run("--version").startswith("hierderm ")
+
+
+def test_what_the_system_refuses_is_a_message(toy_csv: Path) -> None:
+    message = refusal("taxonomy", "from-csv", toy_csv, "--levels", "condition", "-o", "/proc/none/tree.csv")
+    assert message == "Error: /proc/none: No such file or directory. Check the path.\n"
