@@ -86,7 +86,8 @@ def describe_fields() -> Iterator[tuple[str, str, Any, str]]:
             for setting in fields(section.default):
                 described, value = hints[setting.name], getattr(section.default, setting.name)
                 texts = [m.description for m in described.__metadata__ if getattr(m, "description", None)]
-                choices = [a for a in get_args(get_args(described)[0]) if isinstance(a, str)]
+                inner = get_args(described)[0]
+                choices = [a for part in (inner, *get_args(inner)) for a in get_args(part) if isinstance(a, str)]
                 kind = "|".join(choices) if choices else type(value).__name__
                 yield f"{section.name}.{setting.name}", kind, value, texts[-1]
     yield "name", "str", Config.name, "name of the run; part of folder names"
