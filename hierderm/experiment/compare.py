@@ -22,6 +22,7 @@ from hierderm.errors import ConfigError
 from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.combine import combine_folds, combine_repeats, combine_seeds
+from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import (
     Say,
     Trained,
@@ -34,7 +35,6 @@ from hierderm.experiment.run import (
     feature_widths,
     is_frozen,
     prepare_cases,
-    score_validation,
     silent,
     train_run,
 )
@@ -199,7 +199,7 @@ def _frozen_baseline(config: Config, entry: ModelEntry, fold: Fold) -> Embedding
     fine, validation = np.tile(table.part(c.TRAIN).fine, len(views)), table.part(c.VALIDATION)
 
     def score(probe: Probe) -> float:
-        return score_validation(probe.embed(features[in_validation]), validation)[config.training.monitor]
+        return validation_scores(probe.embed(features[in_validation]), validation)[config.training.monitor]
 
     n_fine = table.taxonomy.size(-1)
     widths = feature_widths(config, backbone)
