@@ -30,7 +30,7 @@ from hierderm.evaluation.metrics.clustering import (
     ward_clusters,
 )
 from hierderm.evaluation.metrics.collapse import collapse_warning, effective_rank, mean_cosine, n_twins
-from hierderm.evaluation.metrics.probing import few_shot, knn_accuracies, linear_probe
+from hierderm.evaluation.metrics.probing import few_shot, fit_linear_probe, knn_accuracies
 from hierderm.evaluation.metrics.ranking import K, Labelled
 from hierderm.evaluation.metrics.retrieval import case_scores
 from hierderm.evaluation.metrics.soft_labels import differentials, expected_relevance, is_plausible
@@ -311,9 +311,9 @@ def probe(subject: Subject) -> Figures:
     if train is None or len(np.unique(subject.fine_of(train))) < 2:
         return Figures()
     held_out = (None, None) if validation is None else (validation.embeddings, subject.fine_of(validation))
-    scaler, model = linear_probe(train.embeddings, subject.fine_of(train), *held_out)
+    fitted = fit_linear_probe(train.embeddings, subject.fine_of(train), *held_out)
     probabilities = np.zeros((len(subject.test), tree.size(-1)))
-    probabilities[:, model.classes_] = model.predict_proba(scaler.transform(subject.test.embeddings))
+    probabilities[:, fitted.classes] = fitted.predict_proba(subject.test.embeddings)
     per_image: dict[Key, FloatArray] = {}
     statistics = []
     for level, name in subject.levels:
