@@ -29,13 +29,12 @@ from hierderm.evaluation.catalogue import metric_name
 from hierderm.evaluation.evaluation import evaluate_all
 from hierderm.evaluation.inference.differences import paired_difference
 from hierderm.evaluation.metrics.calibration import (
-    answer_thresholds,
-    answers,
     conformal_sets,
     conformal_threshold,
     scaled,
     temperature,
 )
+from hierderm.evaluation.metrics.selective import AnswerRule
 from hierderm.taxonomy.tree import taxonomy_from_paths
 from hierderm.types import IntArray
 
@@ -131,8 +130,7 @@ def trust_rows(repetitions: int, n_cases: int, config: EvaluationConfig) -> list
         learnt = scaled(probabilities, temperature(probabilities[:n_cases], fine[:n_cases]))
         validation, test = learnt[:n_cases], learnt[n_cases:]
         truth = fine[n_cases:]
-        thresholds = answer_thresholds(validation, fine[:n_cases], TREE, 1 - config.answer_error)
-        node, at = answers(test, TREE, thresholds)
+        answers = AnswerRule.learn(validation, fine[:n_cases], TREE, 1 - config.answer_error).apply(test, TREE)
         for number, level in enumerate(LEVELS):
             labels = TREE.to_level(truth, number)
             on_validation = TREE.sum_up(validation, number)
@@ -143,8 +141,8 @@ def trust_rows(repetitions: int, n_cases: int, config: EvaluationConfig) -> list
             coverage[level].append(float(inside.mean()))
             for category, of_category in enumerate(by_category[level]):
                 of_category.append(float(inside[TREE.to_level(truth, 0) == category].mean()))
-            if (at == number).any():
-                error[level].append(float((node != labels)[at == number].mean()))
+            if (answers.level == number).any():
+                error[level].append(float((answers.node != labels)[answers.level == number].mean()))
     return [
         {
             "level": level,

@@ -197,7 +197,7 @@ def describe_index(finder: CaseFinder, *, text: bool, limits: Limits) -> dict[st
         "filters": {name: of_column for name, of_column in values.items() if 1 < len(of_column) <= MOST_VALUES},
         "text": text,
         "calibrated": calibration is not None,
-        "wanted_accuracy": calibration.wanted if calibration else None,
+        "wanted_accuracy": calibration.rule.wanted if calibration else None,
         "max_pictures": MAX_PICTURES,
         "picture_bytes": limits.picture_bytes,
     }

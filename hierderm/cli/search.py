@@ -223,10 +223,10 @@ def _about(index: CaseIndex, why_not_calibrated: str) -> list[str]:
         lines.append(f"answers are not calibrated: {why_not_calibrated}")
         return lines
     scores = validation_scores(index)
-    for name, learnt, figures in zip(index.taxonomy.level_names, index.calibration.levels, scores, strict=True):
+    for name, learnt, figures in zip(index.taxonomy.level_names, index.calibration.rule.levels, scores, strict=True):
         means = f"recall@1 {figures['recall_at_1']:.3f}, 5-NN accuracy {figures['knn_accuracy']:.3f}"
         if learnt.threshold is None:
-            said = f"never answered, no share of votes was right in {index.calibration.wanted:.0%}"
+            said = f"never answered, no share of votes was right in {index.calibration.rule.wanted:.0%}"
         else:
             said = (
                 f"answered from {learnt.threshold:.0%} of the votes on: {learnt.answered} of {learnt.n_queries} "

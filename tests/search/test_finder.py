@@ -88,7 +88,7 @@ def test_validation_cases_are_queried_without_themselves(finder: CaseFinder) -> 
     calibration = finder.index.calibration
     assert calibration is not None
     n_validation = finder.index.frame.loc[finder.index.frame[c.SPLIT] == c.VALIDATION, c.CASE_ID].nunique()
-    assert calibration.levels[0].n_queries == n_validation and calibration.k == 5
+    assert calibration.rule.levels[-1].n_queries == n_validation and calibration.k == 5
 
 
 def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from hierderm.evaluation.metrics.collapse import collapse_warning, effective_ran
 from hierderm.evaluation.metrics.probing import few_shot, fit_linear_probe, knn_accuracies
 from hierderm.evaluation.metrics.ranking import K, Labelled
 from hierderm.evaluation.metrics.retrieval import case_scores
+from hierderm.evaluation.metrics.selective import AnswerRule
 from hierderm.evaluation.metrics.soft_labels import differentials, expected_relevance, is_plausible
 from hierderm.evaluation.subject import Subject
 from hierderm.types import FloatArray, IntArray, Mask
@@ -250,8 +251,9 @@ def _with_answers(
         per_image[name, "conformal_coverage"] = sets[np.arange(len(labels)), labels].astype(np.float64)
         per_image[name, "conformal_size"] = sets.sum(axis=1).astype(np.float64)
         details["conformal"][name] = cal.coverage_by_class(sets, labels, subject.labels(0), tree.names(0))
-    thresholds = cal.answer_thresholds(of_validation, validation_fine, tree, 1 - config.answer_error)
-    node, at = cal.answers(of_test, tree, thresholds)
+    rule = AnswerRule.learn(of_validation, validation_fine, tree, 1 - config.answer_error)
+    answers = rule.apply(of_test, tree)
+    node, at = answers.node, answers.level
     answered = at >= 0
     common, said = set_overlap(subject.fine, node, at, tree)
     wrong = np.where(answered, (common < said).astype(np.float64), np.nan)
@@ -265,7 +267,7 @@ def _with_answers(
     scores = Statistic(keys, lambda weights, _: hierarchical_scores(common, said, tree.n_levels, weights))
     details["answers"] = {
         "temperature": temperature,
-        "thresholds": thresholds,
+        "thresholds": [level.threshold for level in rule.levels],
         "by_level": [
             {"level": name, "answered": int((at == level).sum()), "wrong": int(np.nansum(wrong[at == level]))}
             for level, name in subject.levels
