@@ -26,7 +26,7 @@ from hierderm.artifacts import write_json
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.evaluation.catalogue import metric_name
-from hierderm.evaluation.evaluation import evaluate_all
+from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.inference.differences import paired_difference
 from hierderm.evaluation.metrics.calibration import (
     conformal_sets,
@@ -91,7 +91,7 @@ def main() -> None:
     for number in range(options.tests):
         tables = draw_test(np.random.default_rng(number + 1), options.cases, options.noise)
         first, second = (
-            evaluate_all(table, table.frame, TREE, config=config, name=name)
+            evaluate(table, table.frame, TREE, config=config, name=name)
             for table, name in zip(tables, "ab", strict=True)
         )
         for key in SHOWN:

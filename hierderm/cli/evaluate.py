@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +12,11 @@ from hierderm.cli.output import JsonFlag, say, show_json
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hierderm.config.settings import Config
     from hierderm.evaluation.evaluation import Evaluation, Metric
 
-Families = Annotated[
-    str, typer.Option(help="'default', 'all', or some of: retrieval, clustering, classification, trust, ...")
+Tasks = Annotated[
+    str,
+    typer.Option(help="'default', 'all', or names of tasks or suites with commas; `hierderm bench tasks` lists them."),
 ]
 
 
@@ -31,7 +32,7 @@ def evaluate(
     probabilities: Annotated[
         Path | None, typer.Option(help="An .npy file: probabilities of the conditions, in the taxonomy's order.")
     ] = None,
-    families: Families = "default",
+    tasks: Tasks = "default",
     rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
@@ -46,15 +47,32 @@ def evaluate(
     Example: `hierderm evaluate embeddings.npy --cases cases.csv --taxonomy scin`
     """
     from hierderm.artifacts import write_json
+    from hierderm.config.loading import load_config
+    from hierderm.embeddings import EmbeddingTable
+    from hierderm.errors import EvaluationWarning
     from hierderm.evaluation.catalogue import metric_name
-    from hierderm.evaluation.evaluation import evaluate_subject
-    from hierderm.evaluation.subject import subject_of
-    from hierderm.taxonomy.file import load_taxonomy
+    from hierderm.evaluation.evaluation import evaluate as evaluate_any
+    from hierderm.evaluation.tasks.registry import TASKS
 
-    config, tree = _evaluation_config(families, rounds), load_taxonomy(taxonomy)
-    vectors, frame, given = _read(embeddings, cases, probabilities)
-    subject = subject_of(vectors, frame, tree, config.evaluation, name=embeddings.name, probabilities=given)
-    evaluation = evaluate_subject(subject, config.evaluation.families)
+    if embeddings.suffix == ".npy" and cases is None:
+        raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
+    if embeddings.suffix != ".npy" and probabilities is not None:
+        raise ConfigError("--probabilities goes with an .npy file; a folder of embeddings has its own.")
+    named = {"default": None, "all": list(TASKS)}.get(tasks, [name.strip() for name in tasks.split(",")])
+    source = embeddings if embeddings.suffix == ".npy" else EmbeddingTable.load(embeddings)
+    table = source.frame if cases is None and isinstance(source, EmbeddingTable) else cases
+    assert table is not None  # an .npy file has --cases
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EvaluationWarning)  # they are printed below
+        evaluation = evaluate_any(
+            source,
+            table,
+            taxonomy,
+            tasks=named,
+            config=load_config(None, {"evaluation.bootstrap_rounds": rounds}).evaluation,
+            name=embeddings.name,
+            probabilities=probabilities,
+        )
     for warning in evaluation.warnings:
         say(f"Warning: {warning}")
     if out is not None:
@@ -62,45 +80,19 @@ def evaluate(
     if as_json:
         show_json(evaluation.to_dict())
         return
-    lines = [f"{evaluation.n_images} test pictures of {evaluation.n_cases} cases"]
+    lines = [f"{evaluation.n_images} test images of {evaluation.n_cases} cases"]
     width = max(len(metric_name(m.level, m.name)) for m in evaluation.metrics)
-    lines += [f"{metric_name(m.level, m.name):{width}s} {_figure(m)}" for m in evaluation.metrics]
+    lines += [f"{metric_name(m.level, m.name):{width}s} {_value(m)}" for m in evaluation.metrics]
     typer.echo("\n".join([*lines, *_group_lines(evaluation)]))
 
 
-def _evaluation_config(families: str, rounds: int) -> Config:
-    from hierderm.config.loading import load_config
-    from hierderm.evaluation.tasks.families import FAMILIES
-
-    settings: dict[str, Any] = {"evaluation.bootstrap_rounds": rounds}
-    if families != "default":
-        named = list(FAMILIES) if families == "all" else [name.strip() for name in families.split(",")]
-        settings["evaluation.families"] = named
-    return load_config(None, settings)
-
-
-def _read(embeddings: Path, cases: Path | None, probabilities: Path | None) -> tuple[Any, Any, Any]:
-    """Vectors, table and probabilities as `subject_of` takes them."""
-    from hierderm.data.table import read_frame
-    from hierderm.embeddings import EmbeddingTable, read_array
-
-    if embeddings.suffix != ".npy":
-        table = EmbeddingTable.load(embeddings)
-        if probabilities is not None:
-            raise ConfigError("--probabilities goes with an .npy file; a folder of embeddings has its own.")
-        return table, table.frame if cases is None else read_frame(cases), None
-    if cases is None:
-        raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
-    return read_array(embeddings), read_frame(cases), None if probabilities is None else read_array(probabilities)
-
-
-def _figure(metric: Metric) -> str:
+def _value(metric: Metric) -> str:
     ends = "" if metric.low != metric.low else f"  [{metric.low:.3f}, {metric.high:.3f}]"
     return f"{metric.value:7.3f}{ends}" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
 
 
 def _group_lines(evaluation: Evaluation) -> list[str]:
-    """The gaps between groups in the figure that most readers look at first."""
+    """The gaps between groups in the metric that most readers look at first."""
     found = [gap for gap in evaluation.gaps if (gap.level, gap.name) == ("coarse", "recall_at_1")]
     return [
         f"By {gap.column}: coarse Recall@1 is worst for {gap.worst} and best for {gap.best}, a gap of {gap.value:.3f} "

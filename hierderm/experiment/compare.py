@@ -64,8 +64,8 @@ def compare(config: Config, folder: Path, say: Say = silent) -> Path:
 
     if len(config.models) < 1:
         raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
-    if "retrieval" not in config.evaluation.families:
-        raise ConfigError("a comparison's report needs 'retrieval' among evaluation.families; add it.")
+    if "retrieval" not in config.evaluation.tasks:
+        raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     for entry in config.models:
         own_config(config, entry)  # faults show before anything runs
     divisions = _divisions(config, folder, say)

@@ -27,6 +27,7 @@ from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
 from hierderm.evaluation.evaluation import Evaluation, evaluate_subject
 from hierderm.evaluation.subject import subject_of
+from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.evaluation.validation import validation_scores
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
 
@@ -388,5 +389,5 @@ def is_frozen(config: Config) -> bool:
 
 def evaluate_test(config: Config, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
     """Figures on the test split; embeddings of a model that was trained on another split are refused."""
-    subject = subject_of(embeddings, table, table.taxonomy, config.evaluation, name=name)
-    return evaluate_subject(subject, config.evaluation.families)
+    subject = subject_of(embeddings, table, config.evaluation, name=name)
+    return evaluate_subject(subject, tasks_named(config.evaluation.tasks))

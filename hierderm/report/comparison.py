@@ -17,7 +17,7 @@ from hierderm.config.settings import Config
 from hierderm.data.image_io import open_picture
 from hierderm.data.splits import SplitReport
 from hierderm.data.table import CaseTable
-from hierderm.evaluation.catalogue import HEADLINES, METRIC_NAMES, TREE, direction, metric_name
+from hierderm.evaluation.catalogue import HEADLINES, METRICS, TREE, direction, metric_name
 from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.differences import Difference, adjusted, paired_difference
 from hierderm.evaluation.metrics.ranking import nearest_others
@@ -192,14 +192,14 @@ def _levels(evaluations: Sequence[Evaluation]) -> list[str]:
 def _level_table(level: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Metrics down, models across; the best of each row marked."""
     rows = []
-    for name, title in METRIC_NAMES.items():
+    for name, entry in METRICS.items():
         metrics = [evaluation.get((level, name)) for evaluation in evaluations]
         values = [metric.value for metric in metrics if metric is not None and not np.isnan(metric.value)]
         if values:
             better = direction(name)
             best = {"lower": min(values), "higher": max(values), "none": np.nan}[better]
             cells = [_cell(metric, best) for metric in metrics]
-            title += {"lower": " (lower is better)", "higher": "", "none": " (no better or worse)"}[better]
+            title = entry.title + {"lower": " (lower is better)", "higher": "", "none": " (no better or worse)"}[better]
             rows.append({"title": title, "headline": (level, name) in HEADLINES, "cells": cells})
     title = "of the tree" if level == TREE else f"at the {level} level"
     return {"level": title, "models": [evaluation.model for evaluation in evaluations], "rows": rows}

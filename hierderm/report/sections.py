@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.evaluation.catalogue import METRIC_NAMES, Key, direction, metric_name
+from hierderm.evaluation.catalogue import METRICS, Key, direction, metric_name
 from hierderm.evaluation.evaluation import Evaluation
-from hierderm.evaluation.inference.groups import FEWEST_CASES, Gap, GroupFigure
+from hierderm.evaluation.inference.groups import FEWEST_CASES, Gap, GroupScore
 from hierderm.types import IntArray
 
 GROUP_FIGURES: tuple[Key, ...] = (
@@ -45,7 +45,7 @@ def group_tables(evaluation: Evaluation) -> list[dict[str, Any]]:
     return tables
 
 
-def _worst(rows: Sequence[GroupFigure]) -> str:
+def _worst(rows: Sequence[GroupScore]) -> str:
     large = [row for row in rows if row.n_cases >= FEWEST_CASES and not np.isnan(row.value)]
     if len(large) < 2:
         return ""
@@ -53,7 +53,7 @@ def _worst(rows: Sequence[GroupFigure]) -> str:
     return min(large, key=lambda row: sign * row.value).group
 
 
-def _group_cell(row: GroupFigure | None, worst: bool) -> dict[str, Any]:
+def _group_cell(row: GroupScore | None, worst: bool) -> dict[str, Any]:
     if row is None or np.isnan(row.value):
         return {"text": "–", "interval": "", "worst": False}
     interval = "" if np.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}"
@@ -136,6 +136,6 @@ def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
                 found.append(
                     f"{evaluation.model}: its {level} clusters are tighter than those of {first.model} (silhouette "
                     f"{tight.value:.3f} beside {base.value:.3f}), but agree no better with the labels "
-                    f"({METRIC_NAMES['ami']} {ami.value:.3f} beside {base_ami.value:.3f}): no gain."
+                    f"({METRICS['ami'].title} {ami.value:.3f} beside {base_ami.value:.3f}): no gain."
                 )
     return found

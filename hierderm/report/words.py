@@ -44,8 +44,8 @@ def headline_sentences(evaluations: Sequence[Evaluation], confidence: float) -> 
             continue
         leader = _leader(evaluations, key)
         others = [paired_difference(leader, e, key, confidence) for e in scored if e is not leader]
-        beaten = [d for d in others if d is not None and d.resolved]
-        open_ = [d for d in others if d is not None and not d.resolved]
+        beaten = [d for d in others if d is not None and d.significant]
+        open_ = [d for d in others if d is not None and not d.significant]
         text = f"{metric_name(*key)}: {leader.model} leads with {leader[key].value:.3f}"
         if beaten:
             text += f"; it is better than {_list(d.reference for d in beaten)} beyond the interval"
@@ -62,7 +62,7 @@ def focus_sentences(differences: Sequence[Difference]) -> list[str]:
         against = [d for d in differences if d.reference == reference]
         wins = [d for d in against if d.better]
         losses = [d for d in against if d.worse]
-        unresolved = [d for d in against if not d.resolved]
+        unresolved = [d for d in against if not d.significant]
         parts = [
             f"{verb} {_list(f'{metric_name(d.level, d.name)} ({_signed(d)})' for d in some)}"
             for verb, some in (("better in", wins), ("worse in", losses), ("not told apart in", unresolved))
@@ -76,7 +76,7 @@ def certainty_sentence(differences: Sequence[Difference]) -> str:
     """How much of what the intervals resolve also holds for all comparisons together (Holm), at 5 %."""
     if not differences:
         return "One model alone: nothing is compared."
-    resolved = [d for d in differences if d.resolved]
+    resolved = [d for d in differences if d.significant]
     sure = [d for d in resolved if d.p_adjusted < 0.05]
     text = f"Of {len(differences)} headline comparisons of {differences[0].model} the intervals resolve {len(resolved)}"
     if not resolved:

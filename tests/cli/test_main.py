@@ -178,16 +178,16 @@ def test_evaluate_a_strangers_array(toy_csv: Path, toy_folder: Path, tmp_path: P
     frame[["case_id", "condition"]].to_csv(mine, index=False)  # no picture, no id, no split
     common = [tmp_path / "x.npy", "--cases", mine, "-t", toy_folder / "taxonomy.csv", "--rounds", 10]
     shown = run("evaluate", *common, "-o", tmp_path / "all.json")
-    assert f"{len(frame)} test pictures of 48 cases" in shown and "fine Balanced accuracy" not in shown
+    assert f"{len(frame)} test images of 48 cases" in shown and "fine Balanced accuracy" not in shown
     assert {"metrics", "groups", "warnings", "details"} <= json.loads((tmp_path / "all.json").read_text()).keys()
     with_probabilities = run(
-        "evaluate", *common, "--probabilities", tmp_path / "p.npy", "--families", "trust,classification"
+        "evaluate", *common, "--probabilities", tmp_path / "p.npy", "--tasks", "calibration,classification"
     )
     assert "fine Balanced accuracy" in with_probabilities and "MAP@R" not in with_probabilities
     by_monk = run("evaluate", tmp_path / "x.npy", "--cases", toy_csv, "-t", toy_folder / "taxonomy.csv", "--rounds", 10)
     assert "By monk: coarse Recall@1 is worst for" in by_monk
     assert "an .npy file needs --cases" in fails("evaluate", tmp_path / "x.npy", "-t", "scin")
-    assert "evaluation.families" in fails("evaluate", *common, "--families", "retreival")
+    assert "Closest: 'retrieval'" in fails("evaluate", *common, "--tasks", "retreival")
     np.save(tmp_path / "x.npy", np.zeros((3, 9)))
     assert "a row for each of the" in refusal("evaluate", *common)
 

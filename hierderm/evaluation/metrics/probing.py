@@ -25,8 +25,8 @@ def knn_accuracies(test: Labelled, train: Labelled) -> list[FloatArray]:
     """For each level, coarse first: 1 where most of the 5 nearest training images are right, shape (n_images,)."""
     nearest = [ranking.nearest for ranking in rankings(test, train, k=K_VOTE)]
     return [
-        np.array([vote_is_right(of_train[near], int(label)) for near, label in zip(nearest, of_test, strict=True)])
-        for of_test, of_train in zip(test.labels, train.labels, strict=True)
+        np.array([vote_is_right(train_labels[near], int(label)) for near, label in zip(nearest, labels, strict=True)])
+        for labels, train_labels in zip(test.labels, train.labels, strict=True)
     ]
 
 
@@ -185,14 +185,14 @@ class _Problem:
         """The mean cross-entropy, and the class probabilities, shape (n, n_classes)."""
         logits = self.features @ solution.astype(np.float32)
         logits -= logits.max(axis=1, keepdims=True)
-        of_label = logits[self.rows, self.labels].astype(np.float64)
+        label_logit = logits[self.rows, self.labels].astype(np.float64)
         powers = np.exp(logits, out=logits)
         totals = powers.sum(axis=1)
         powers /= totals[:, None]
-        return float((np.log(totals, dtype=np.float64) - of_label).mean()), powers
+        return float((np.log(totals, dtype=np.float64) - label_logit).mean()), powers
 
 
-def few_shot(
+def few_shot_accuracies(
     train: Floats,
     train_fine: IntArray,
     test: Floats,
@@ -203,11 +203,11 @@ def few_shot(
     n_draws: int,
     rng: np.random.Generator,
 ) -> list[FloatArray]:
-    """For each level, coarse first: how often each test image is right from `shots` pictures a condition.
+    """For each level, coarse first: how often each test image is right from `shots` images a condition.
 
-    Each draw takes that many training pictures of every condition that has them; a test image goes to the condition
-    whose mean picture has the highest cosine (a prototype classifier: Snell et al. 2017, arXiv 1703.05175, on frozen
-    embeddings). Shares over the draws, shape (n_images,), nan for images whose condition has too few pictures.
+    Each draw takes that many training images of every condition that has them; a test image goes to the condition
+    whose mean image has the highest cosine (a prototype classifier: Snell et al. 2017, arXiv 1703.05175, on frozen
+    embeddings). Shares over the draws, shape (n_images,), nan for images whose condition has too few images.
     """
     members = {number: np.flatnonzero(train_fine == number) for number in np.unique(train_fine)}
     known = np.array([number for number, rows in members.items() if len(rows) >= shots], dtype=np.int64)
@@ -215,13 +215,13 @@ def few_shot(
     hits = [np.full(len(test), np.nan) for _ in range(taxonomy.n_levels)]
     if len(known) < 2 or not eligible.any():
         return hits
-    for of_level in hits:
-        of_level[eligible] = 0.0
+    for level_hits in hits:
+        level_hits[eligible] = 0.0
     for _ in range(n_draws):
         chosen = [rng.choice(members[number], shots, replace=False) for number in known]
         prototypes = unit_length(np.stack([train[rows].mean(axis=0) for rows in chosen]))
         predicted = known[(test[eligible] @ prototypes.T).argmax(axis=1)]
-        for level, of_level in enumerate(hits):
+        for level, level_hits in enumerate(hits):
             right = taxonomy.to_level(predicted, level) == taxonomy.to_level(test_fine[eligible], level)
-            of_level[eligible] += right / n_draws
+            level_hits[eligible] += right / n_draws
     return hits

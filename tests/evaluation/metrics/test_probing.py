@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 import hierderm.evaluation.metrics.probing as module
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
-from hierderm.evaluation.metrics.probing import LinearProbe, few_shot, fit_linear_probe, knn_accuracies
+from hierderm.evaluation.metrics.probing import LinearProbe, few_shot_accuracies, fit_linear_probe, knn_accuracies
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
@@ -94,16 +94,22 @@ def test_wide_features_are_reduced_to_their_first_axes(monkeypatch: pytest.Monke
 
 def test_few_shot_of_perfect_and_of_random_embeddings() -> None:
     (train, fine), (test, truth) = points(90, 1e-3), points(45, 1e-3)
-    coarse, at_fine = few_shot(train, fine, test, truth, TREE, 5, n_draws=3, rng=np.random.default_rng(0))
+    coarse, at_fine = few_shot_accuracies(train, fine, test, truth, TREE, 5, n_draws=3, rng=np.random.default_rng(0))
     assert (coarse == 1).all() and (at_fine == 1).all()
     noise = unit_length(RNG.normal(size=(2000, 9)))
-    guessed = few_shot(train, fine, noise, np.arange(2000) % 9, TREE, 1, n_draws=5, rng=np.random.default_rng(0))
+    guessed = few_shot_accuracies(
+        train, fine, noise, np.arange(2000) % 9, TREE, 1, n_draws=5, rng=np.random.default_rng(0)
+    )
     assert guessed[1].mean() == pytest.approx(1 / 9, abs=0.03) and guessed[0].mean() == pytest.approx(1 / 3, abs=0.04)
 
 
-def test_conditions_with_too_few_pictures_are_left_out() -> None:
+def test_conditions_with_too_few_images_are_left_out() -> None:
     train, fine = points(90, 0.1)
-    keep = (fine != 8) | (np.arange(90) < 20)  # two pictures of F8
-    coarse, _ = few_shot(train[keep], fine[keep], train, fine, TREE, 5, n_draws=2, rng=np.random.default_rng(0))
+    keep = (fine != 8) | (np.arange(90) < 20)  # two images of F8
+    coarse, _ = few_shot_accuracies(
+        train[keep], fine[keep], train, fine, TREE, 5, n_draws=2, rng=np.random.default_rng(0)
+    )
     assert np.isnan(coarse[fine == 8]).all() and not np.isnan(coarse[fine != 8]).any()
-    assert np.isnan(few_shot(train, fine, train, fine, TREE, 50, n_draws=2, rng=np.random.default_rng(0))[0]).all()
+    assert np.isnan(
+        few_shot_accuracies(train, fine, train, fine, TREE, 50, n_draws=2, rng=np.random.default_rng(0))[0]
+    ).all()
