@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from hierderm.errors import HierdermError, OutputError
 
-HEADER = "hierderm.json"
+HEADER, README = "hierderm.json", "README.md"  # a readme is for people, who may edit it
 PATIENCE = 120.0  # seconds to wait for another process that writes the same path
 ATTEMPTS = 20  # of a reader whose folder is replaced while it reads
 STALE = 3600.0  # seconds since a temporary file last grew, after which its writer is taken for dead
@@ -54,8 +54,13 @@ def require_free(path: Path, *, replace: bool = False) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+def replacing(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Without `replace` a file that lies there, or has come meanwhile, is an OutputError.
+    """
+    if not replace:
+        require_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in _siblings(path, "tmp"):
         with contextlib.suppress(OSError):
@@ -64,21 +69,24 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _beside(path, "tmp")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
+        if not replace:
+            require_free(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
     """Write text (UTF-8) or bytes to `path`, whole or not at all; folders are made."""
-    with replacing(path) as temporary:
+    with replacing(path, replace=replace) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, replace: bool = True) -> None:
     """Write `content` as indented JSON, atomically. NaN is refused: readers in other languages can't parse it."""
-    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, text, replace=replace)
 
 
 def is_temporary(name: str) -> bool:
@@ -120,12 +128,12 @@ class Header:
 
 
 def require_free_folder(
-    path: Path, kind: str, *, replace: bool = False, own: Callable[[str], bool] = lambda name: False
+    path: Path, kind: str, *, replace: bool = False, own: Callable[[str], bool] | None = None
 ) -> None:
     """OutputError where a folder of this kind can't be written to `path` without losing something.
 
     Free is a path where nothing is, or an empty folder; with `replace` also a folder of the same kind that holds only
-    what its header lists. `own`: names that may lie there besides.
+    what its header lists. `own`: names that may lie there besides, of a folder whose files change one by one.
     """
     _recover_for_reader(path, OutputError)
     _refuse(path, kind, replace, own)
@@ -145,11 +153,11 @@ def write_folder(
     `kind`: what it holds, e.g. 'embeddings'. `content`: JSON that the header keeps for the reader. Where `path` holds
     anything that would be lost, it is an OutputError; with `replace` a folder of the same kind is replaced.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow a link)
+    path = _place(path)
     if path == Path.cwd():
         raise OutputError(f"{path} must be a folder to make, it is the one you are in. Name a folder inside it.")
     _refuse(path, kind, replace)
-    with _faults_named(path), locked(path):
+    with faults_named(path), locked(path):
         _recover(path)
         _refuse(path, kind, replace)  # another process may have been quicker
         temporary = _beside(path, "tmp")
@@ -173,7 +181,7 @@ def claim_folder(path: Path, kind: str, *, version: int = 1) -> None:
         read_header(path, kind, version=version)
         return
     _refuse(path, kind, False, own=is_temporary)
-    with _faults_named(path):
+    with faults_named(path):
         Header(kind, version, {}, {}).write(path)
 
 
@@ -219,7 +227,7 @@ def read_folder(
 ) -> Result:
     """Check every file against its hash, then `read` them; once more where a writer has replaced them meanwhile.
 
-    `error` names each file that is missing or damaged.
+    `error` names each file that is missing or damaged, or says what `read` could not make sense of.
     """
     for _ in range(ATTEMPTS):
         header = read_header(path, kind, version=version, error=error)
@@ -227,12 +235,17 @@ def read_folder(
         try:
             _check_files(path, header, error)
             result = read(header)
-        except Exception as raised:  # of a file that a writer has just replaced, or of a damaged one
+        except (HierdermError, OSError, KeyError, TypeError, ValueError) as raised:
             fault = raised
-        if read_header(path, kind, version=version, error=error) == header:
-            if fault is not None:
-                raise fault
-            return result
+        if read_header(path, kind, version=version, error=error) != header:
+            continue
+        if isinstance(fault, HierdermError):
+            raise fault
+        if fault is not None:
+            raise error(
+                f"{path} can't be read as a hierderm {kind} folder ({fault!r}). Make the folder again."
+            ) from fault
+        return result
     raise error(f"{path} is being rewritten all the time. Try again later.")
 
 
@@ -259,6 +272,11 @@ def shipped(folder: str) -> Path:
 # --- the steps of a replacement ----------------------------------------------------------------------------------
 
 
+def _place(path: Path) -> Path:
+    """The absolute path of a folder that is moved or replaced; if it is a link, of the link."""
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
 def _beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.{kind}")
 
@@ -280,9 +298,9 @@ def _seal(folder: Path, kind: str, version: int, content: dict[str, Any]) -> Non
     mode = (folder / HEADER).stat().st_mode & 0o777  # by the umask; safetensors makes files that others can't read
     for name in files:
         (folder / name).chmod(mode)
-        _sync(folder / name)
+        sync(folder / name)
     for place in {folder, *((folder / name).parent for name in files)}:
-        _sync(place)
+        sync(place)
 
 
 def _exchange(new: Path, path: Path) -> None:
@@ -293,7 +311,7 @@ def _exchange(new: Path, path: Path) -> None:
     elif path.exists():
         path.rmdir()  # empty
     new.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
     _remove_listed(aside)
 
 
@@ -312,7 +330,7 @@ def _recover(path: Path) -> None:
 
 
 def _recover_for_reader(path: Path, error: type[HierdermError]) -> None:
-    path = Path(os.path.abspath(path))  # noqa: PTH100
+    path = _place(path)
     if not _siblings(path, "old"):
         return
     try:
@@ -343,11 +361,14 @@ def _remove_listed(folder: Path) -> None:
         folder.rmdir()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk keep a file, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # not every file system can do it for folders
+            raise
     finally:
         os.close(handle)
 
@@ -364,30 +385,32 @@ def _require_parent(path: Path) -> None:
         raise OutputError(f"{path} can't be written: {parent} is write-protected. Choose another path.")
 
 
-def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] = lambda name: False) -> None:
+def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] | None = None) -> None:
     if path.is_symlink():
         raise OutputError(f"{path} must be a folder to write, it is a symbolic link. Give the folder it points to.")
-    if not path.exists():
-        _require_parent(path)
-        return
-    if not path.is_dir():
+    if path.exists() and not path.is_dir():
         raise OutputError(f"{path} must be a folder to write, it is a file. Choose another path.")
-    present = [name for name in _entries(path) if not own(name)]
-    if not present:
+    _require_parent(path / HEADER if own and path.exists() else path)
+    if not path.exists():
         return
-    if HEADER not in present:
-        raise OutputError(f"{path} holds files that hierderm did not write ({_some(present)}). Choose another folder.")
+    if not (path / HEADER).exists():
+        if present := sorted(entry.name for entry in path.iterdir() if not (own and own(entry.name))):
+            raise OutputError(
+                f"{path} holds files that hierderm did not write ({_some(present)}). Choose another path."
+            )
+        return
     header = read_header(path, kind, version=None)
-    if foreign := [name for name in present if name != HEADER and name not in header.files]:
+    known = {HEADER, *header.files}
+    if foreign := [name for name in _entries(path) if name not in known and not (own and own(name))]:
         raise OutputError(
-            f"{path} holds files besides those of its {kind} ({_some(foreign)}). Move them, or choose another folder."
+            f"{path} holds files besides those of its {kind} ({_some(foreign)}). Move them, or choose another path."
         )
     if not replace:
         raise OutputError(f"{path} holds a hierderm {kind} folder. Choose another path, or replace it (--replace).")
 
 
 @contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
+def faults_named(path: Path) -> Iterator[None]:
     """Faults of the disk, such as a full one, as an OutputError that names the output."""
     try:
         yield
@@ -416,15 +439,15 @@ def _check_files(path: Path, header: Header, error: type[HierdermError]) -> None
         file = path / name
         if not file.is_file():
             faults.append(f"{name} is missing")
-        elif file_hash(file) != expected:
+        elif name != README and file_hash(file) != expected:
             faults.append(f"{name} is damaged: its checksum differs ({file.stat().st_size} bytes)")
     if faults:
-        raise error(f"{path}: {'; '.join(faults)}. Restore a copy, or make the folder again.")
+        raise error(f"{path}: {'; '.join(faults)}. Restore a copy, or make it again.")
 
 
 def _parse(file: Path, error: type[HierdermError]) -> Header:
     """Read a header; `error` says what is wrong with it. Where there is none, the FileNotFoundError passes."""
-    again = "Restore a copy, or make the folder again."
+    again = "Restore a copy, or delete the folder and make it again."
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hierderm.cli.output import JsonFlag, say, show_json
+from hierderm.cli.output import JsonFlag, Replace, say, show_json
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
     ] = None,
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score embeddings of held-out cases.
@@ -46,7 +47,7 @@ def evaluate(
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv --taxonomy scin`
     """
-    from hierderm.artifacts import write_json
+    from hierderm.artifacts import require_free, write_json
     from hierderm.config.loading import load_config
     from hierderm.embeddings import EmbeddingTable
     from hierderm.errors import EvaluationWarning
@@ -54,6 +55,8 @@ def evaluate(
     from hierderm.evaluation.evaluation import evaluate as evaluate_any
     from hierderm.evaluation.tasks.registry import TASKS
 
+    if out is not None:
+        require_free(out, replace=replace)
     if embeddings.suffix == ".npy" and cases is None:
         raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
     if embeddings.suffix != ".npy" and probabilities is not None:
@@ -76,7 +79,7 @@ def evaluate(
     for warning in evaluation.warnings:
         say(f"Warning: {warning}")
     if out is not None:
-        write_json(out, evaluation.to_dict())
+        write_json(out, evaluation.to_dict(), replace=replace)
     if as_json:
         show_json(evaluation.to_dict())
         return

@@ -77,14 +77,14 @@ def demo(
 
     Offline, in a few minutes: what hierderm does, in one command.
     """
-    from hierderm.artifacts import shipped
+    from hierderm.artifacts import holds, shipped
     from hierderm.config.loading import load_config
-    from hierderm.search.storage import HEADER
+    from hierderm.search.persistence import KIND
 
     config = load_config(shipped("experiments") / "three_way.toml")
     run_comparison(config, out, as_json)
     index = out / "index"
-    if not (index / HEADER).is_file():
+    if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
         model = str(out / "models" / config.focus / "model")
         # 96 validation cases are too few to promise more than this; at 0.75 it would never name a condition.

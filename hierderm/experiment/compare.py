@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from hierderm import artifacts
 from hierderm import columns as c
-from hierderm.artifacts import write_json
+from hierderm.artifacts import holds, write_json
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config, ModelEntry
 from hierderm.data.splits import SplitReport
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
+from hierderm.embeddings import KIND, EmbeddingTable, Provenance, unit_length
 from hierderm.errors import ConfigError
 from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.combine import combine_folds, combine_repeats, combine_seeds
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import (
+    RUN,
     Say,
     Trained,
     cached_features,
@@ -68,6 +70,7 @@ def compare(config: Config, folder: Path, say: Say = silent) -> Path:
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     for entry in config.models:
         own_config(config, entry)  # faults show before anything runs
+    artifacts.claim_folder(folder, RUN)
     divisions = _divisions(config, folder, say)
     rows = [_row_over_divisions(divisions, entry, say) for entry in config.models]
     say("Writing the report ...")
@@ -167,7 +170,7 @@ def _embed(config: Config, run: Trained, name: str, fold: Fold) -> EmbeddingTabl
 
 def _saved(folder: Path, make: Callable[[], EmbeddingTable]) -> EmbeddingTable:
     """Embeddings from `folder`, made and saved there the first time."""
-    if not (folder / "embeddings.json").is_file():
+    if not holds(folder, KIND):
         make().save(folder)
     return EmbeddingTable.load(folder)
 
@@ -219,6 +222,7 @@ def inflation(config: Config, folder: Path, say: Say = silent) -> list[dict[str,
     its neighbours; `by_image`: trained and tested on a split by image, where pictures of one case are on both sides and
     look-alikes are not kept together. The last has other test pictures, so its difference is not paired.
     """
+    artifacts.claim_folder(folder, RUN)
     entries = config.models or (ModelEntry(name=config.name),)
     honest = Fold(config, folder / "by-case", folder / "by-case", *prepare_cases(config, folder / "by-case", say))
     careless = _split_by_image(config, honest.table, folder, say)
@@ -246,8 +250,8 @@ def inflation(config: Config, folder: Path, say: Say = silent) -> list[dict[str,
 def _split_by_image(config: Config, table: CaseTable, folder: Path, say: Say) -> Fold:
     each_its_own = _every_image_a_case(table)
     source = folder / "every-image-a-case.csv"
-    write_taxonomy(table.taxonomy, folder / "taxonomy.csv")
-    each_its_own.write(source)
+    write_taxonomy(table.taxonomy, folder / "taxonomy.csv", replace=True)
+    each_its_own.write(source, replace=True)
     settings = {
         "data.cases": str(source),
         "data.taxonomy": str(folder / "taxonomy.csv"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from hierderm import artifacts
 from hierderm import columns as c
 from hierderm.artifacts import file_hash, replacing, text_hash, write_atomically, write_json
 from hierderm.config.loading import dump_config
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hierderm.model.network import Network
 
 Say = Callable[[str], None]
+RUN = "run"  # the kind of a folder that training or a comparison fills step by step
 NOT_OF_A_RUN = ("models", "name", "focus", "evaluation", "protocol")  # settings that no training depends on
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 
@@ -52,13 +54,12 @@ def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[Case
 
     A second call with other data or split settings is an error: the results beside it belong to the first.
     """
+    artifacts.claim_folder(folder, RUN)
     done, stamp = folder / "cases.csv", folder / "data.json"
     inputs = {
         name: file_hash(path) for name in (config.data.cases, config.data.taxonomy) if (path := Path(name)).is_file()
     }
     wanted = json.loads(json.dumps({"data": asdict(config.data), "split": asdict(config.split), "inputs": inputs}))
-    if done.is_file() and not stamp.is_file():
-        raise ConfigError(f"{done} is not of a run of hierderm and would be overwritten. Choose another --out.")
     if done.is_file():
         saved = json.loads(stamp.read_text())
         if saved["settings"] != wanted:
@@ -73,7 +74,7 @@ def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[Case
     else:
         say("Splitting by case, near-duplicate pictures together ...")
         table, report = split_cases(table, config.split)
-    write_taxonomy(table.taxonomy, folder / "taxonomy.csv")
+    write_taxonomy(table.taxonomy, folder / "taxonomy.csv", replace=True)
     write_json(folder / "excluded.json", [asdict(fault) for fault in table.excluded])
     write_json(stamp, {"settings": wanted, "split_report": asdict(report) if report else None})
     table.write(done)  # last: a folder with this file is whole
@@ -157,6 +158,7 @@ def train_run(
 
 def claim_folder(config: Config, table: CaseTable, folder: Path) -> None:
     """Write configuration, environment and split of a run to its folder; refuse the folder of another run."""
+    artifacts.claim_folder(folder, RUN)
     stamp = folder / "run.json"
     identity = {
         "config": json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in NOT_OF_A_RUN})),
@@ -187,11 +189,10 @@ def _train(config: Config, table: CaseTable, folder: Path, features: Path, say: 
     torch.manual_seed(config.training.seed)
     learn = _in_closed_form if config.training.method == "tree_lda" else _by_gradient
     network, history, chosen = learn(config, table, folder, features, say)
-    save_model(network, folder / "model", split_hash=table.split_hash)
+    card = model_card(config, table, history, chosen)
+    save_model(network, folder / "model", split_hash=table.split_hash, card=card, replace=True)
     if "train_loss" in history:
         write_atomically(folder / "curves.png", history_figure({config.name: history}))
-    card = model_card(config, table, history, chosen)
-    write_atomically(folder / "model" / "README.md", card)
     seconds = round(time.monotonic() - start, 1)
     write_json(folder / "finished.json", {"seconds": seconds, "epochs": len(history), "chosen_epoch": chosen + 1})
     return Trained(network.eval(), folder, history, chosen, seconds)
@@ -207,11 +208,11 @@ def _by_gradient(
     from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
     from hierderm.training.gradient.loop import run_training
     from hierderm.training.gradient.module import TrainingModule
-    from hierderm.training.losses.registry import LOGIT_LOSSES
+    from hierderm.training.losses.registry import loss_kind
 
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
     model_config = config.model
-    if config.loss.classification not in LOGIT_LOSSES:
+    if loss_kind(config.loss.classification) != "logits":
         model_config = replace(model_config, classifier="none")
     backbone = load_backbone(config.backbone)
     apply_freezing(backbone, config.training)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hierderm.artifacts import HEADER
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config
 from hierderm.embeddings import EmbeddingTable
-from hierderm.errors import ConfigError, EmbeddingError
+from hierderm.errors import ConfigError, EmbeddingError, OutputError
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.compare import compare
 from hierderm.experiment.run import (
@@ -57,7 +58,14 @@ def test_a_comparison_writes_its_report_and_resumes(comparison: Config, tmp_path
     assert "not a medical device" in html
     assert "http://" not in html and "https://" not in html  # readable without internet
     assert html.count("data:image/jpeg") > 20
-    for name in ("config.toml", "environment.json", "history.csv", "curves.png", "model/README.md", "model/model.json"):
+    for name in (
+        "config.toml",
+        "environment.json",
+        "history.csv",
+        "curves.png",
+        "model/README.md",
+        "model/hierderm.json",
+    ):
         assert (tmp_path / "models" / "hierarchical" / name).is_file()
 
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
@@ -296,7 +304,10 @@ def test_edited_input_and_foreign_files_are_noticed(toy_config: Config, toy_fold
     (mine / "cases.csv").write_text("".join(lines[:-1]))
     with pytest.raises(ConfigError, match="holds results on other data"):
         prepare_cases(config, tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"cases\.csv is not of a run of hierderm and would be overwritten"):
+    with pytest.raises(OutputError, match="mine must be a hierderm run folder, it is a synthetic data folder"):
+        prepare_cases(config, mine)
+    (mine / HEADER).unlink()
+    with pytest.raises(OutputError, match=r"mine holds files that hierderm did not write \(cases\.csv"):
         prepare_cases(config, mine)
 
 
