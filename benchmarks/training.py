@@ -25,13 +25,13 @@ from hierderm import columns as c
 from hierderm.artifacts import write_json
 from hierderm.config.loading import load_config, with_overrides
 from hierderm.config.settings import Config, ModelEntry
+from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.compare import own_config
 from hierderm.experiment.run import (
     cached_features,
     cached_views,
     feature_widths,
     prepare_cases,
-    score_validation,
     train_run,
 )
 from hierderm.model.backbone import load_backbone
@@ -70,7 +70,7 @@ def measure(way: str, folder: Path) -> dict[str, Any]:
         views, validation = cached_views(config, backbone, table, folder), table.splits == c.VALIDATION
 
         def score(probe: Probe) -> float:
-            found = score_validation(probe.embed(features[validation]), table.part(c.VALIDATION))
+            found = validation_scores(probe.embed(features[validation]), table.part(c.VALIDATION))
             return found[config.training.monitor]
 
         widths = feature_widths(config, backbone).values()

@@ -27,8 +27,9 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores
+from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.compare import own_config
-from hierderm.experiment.run import cached_features, cached_views, score_validation
+from hierderm.experiment.run import cached_features, cached_views
 from hierderm.model.backbone import load_backbone
 from hierderm.taxonomy.file import read_taxonomy
 from hierderm.training.methods.tree_lda import Held, TreeLda, every_setting
@@ -125,7 +126,7 @@ class Analysis:
             lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views), belief_levels=grid.belief_levels)
             seen = Held(self.views[0][in_training], train)
             unseen = Held(self.of_validation[in_validation], validation)
-            settings = every_setting(lda, grid, seen, unseen, score_validation, "mean_map_at_r")
+            settings = every_setting(lda, grid, seen, unseen, validation_scores, "mean_map_at_r")
             _, best = max(settings, key=lambda setting: setting[0]["held_out"])
             result[name] = values(best.embed(self.of_test[in_test]), test)
         return result

@@ -25,7 +25,7 @@ _WHERE = {
     "EmbeddingTable": "embeddings",
     "embed_trained": "model.embed",
     "embed_vanilla": "model.embed",
-    "evaluate_all": "evaluation.evaluation",
+    "evaluate": "evaluation.evaluation",
     "Evaluation": "evaluation.evaluation",
     "paired_difference": "evaluation.inference.differences",
     "retrieval_scores": "evaluation.metrics.retrieval",

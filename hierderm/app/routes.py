@@ -77,7 +77,7 @@ async def info(service: Shared) -> dict[str, Any]:
         "filters": {name: values for name, values in columns.items() if 1 < len(values) <= MOST_VALUES},
         "text": service.finder.encoder.text is not None,
         "calibrated": calibration is not None,
-        "wanted_accuracy": calibration.wanted if calibration else None,
+        "wanted_accuracy": calibration.rule.wanted if calibration else None,
         "max_images": MAX_IMAGES,
         "image_bytes": service.limits.image_bytes,
     }

@@ -23,6 +23,7 @@ from hierderm.errors import ConfigError
 from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.combine import combine_folds, combine_repeats, combine_seeds
+from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import (
     RUN,
     Say,
@@ -36,7 +37,6 @@ from hierderm.experiment.run import (
     feature_widths,
     is_frozen,
     prepare_cases,
-    score_validation,
     silent,
     train_run,
 )
@@ -66,8 +66,8 @@ def compare(config: Config, folder: Path, say: Say = silent) -> Path:
 
     if len(config.models) < 1:
         raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
-    if "retrieval" not in config.evaluation.families:
-        raise ConfigError("a comparison's report needs 'retrieval' among evaluation.families; add it.")
+    if "retrieval" not in config.evaluation.tasks:
+        raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     for entry in config.models:
         own_config(config, entry)  # faults show before anything runs
     artifacts.claim_folder(folder, RUN)
@@ -202,7 +202,7 @@ def _frozen_baseline(config: Config, entry: ModelEntry, fold: Fold) -> Embedding
     fine, validation = np.tile(table.part(c.TRAIN).fine, len(views)), table.part(c.VALIDATION)
 
     def score(probe: Probe) -> float:
-        return score_validation(probe.embed(features[in_validation]), validation)[config.training.monitor]
+        return validation_scores(probe.embed(features[in_validation]), validation)[config.training.monitor]
 
     n_fine = table.taxonomy.size(-1)
     widths = feature_widths(config, backbone)

@@ -26,9 +26,10 @@ from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
-from hierderm.evaluation.evaluation import Evaluation, evaluate_subject, mean_map_at_r
-from hierderm.evaluation.metrics.ranking import Labelled
+from hierderm.evaluation.evaluation import Evaluation, evaluate_subject
 from hierderm.evaluation.subject import subject_of
+from hierderm.evaluation.tasks.registry import tasks_named
+from hierderm.evaluation.validation import validation_scores
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _by_gradient(
         views = [torch.from_numpy(view) for view in cached_views(config, backbone, table, features)]
         whole = cached_features(config, backbone, table, features)
         cached = views, torch.from_numpy(whole[table.splits == c.VALIDATION])
-    module = TrainingModule(network, config, train, validation, score_validation, cached)
+    module = TrainingModule(network, config, train, validation, validation_scores, cached)
     network.train()
     history, chosen = run_training(module, folder)
     merge_adapters(backbone)
@@ -260,7 +261,7 @@ def _in_closed_form(
             belief_levels=grid.belief_levels,
         )
         seen, unseen = Held(views[0][:, :width], train), Held(of_validation[:, :width], validation)
-        for row, found in every_setting(lda, grid, seen, unseen, score_validation, config.training.monitor):
+        for row, found in every_setting(lda, grid, seen, unseen, validation_scores, config.training.monitor):
             rows.append({"epoch": len(rows), "features": kind, **row})
             if best is None or row["held_out"] > rows[chosen]["held_out"]:
                 best, chosen = found, len(rows) - 1
@@ -316,18 +317,6 @@ def _require_learning(config: Config) -> None:
     contrastive = loss.contrastive and any(weight > 0 for weight in loss.contrastive_levels.values())
     if not contrastive and not (loss.classification and loss.classification_weight > 0):
         raise ConfigError("at least one of loss.contrastive and loss.classification must be named and weigh > 0.")
-
-
-def score_validation(embeddings: Any, table: CaseTable) -> dict[str, float]:
-    """What training monitors, in [0, 1]: MAP@R on validation at both ends of the tree, and their geometric mean.
-
-    An arithmetic mean lets a gain at the coarse level, where figures are larger, pay for the fine one; the geometric
-    mean asks that no level lose a larger share than the other gains.
-    """
-    pictures = Labelled(np.asarray(embeddings), table.taxonomy.ancestors[table.fine].T, table.case_ids)
-    coarse, fine = mean_map_at_r(pictures)[[0, -1]]
-    mean = float(np.sqrt(coarse * fine))
-    return {"coarse_map_at_r": float(coarse), "fine_map_at_r": float(fine), "mean_map_at_r": mean}
 
 
 def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> Any:
@@ -401,5 +390,5 @@ def is_frozen(config: Config) -> bool:
 
 def evaluate_test(config: Config, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
     """Figures on the test split; embeddings of a model that was trained on another split are refused."""
-    subject = subject_of(embeddings, table, table.taxonomy, config.evaluation, name=name)
-    return evaluate_subject(subject, config.evaluation.families)
+    subject = subject_of(embeddings, table, config.evaluation, name=name)
+    return evaluate_subject(subject, tasks_named(config.evaluation.tasks))

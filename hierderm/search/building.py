@@ -121,9 +121,9 @@ def describe_index(index: CaseIndex) -> list[str]:
     if index.calibration is None:
         return [*lines, f"answers are not calibrated: {about.not_calibrated or 'it was built so'}"]
     means = validation_means(index)
-    for name, learnt, scores in zip(index.taxonomy.level_names, index.calibration.levels, means, strict=True):
+    for name, learnt, scores in zip(index.taxonomy.level_names, index.calibration.rule.levels, means, strict=True):
         if learnt.threshold is None:
-            answered = f"never answered, no share of votes was right in {index.calibration.wanted:.0%}"
+            answered = f"never answered, no share of votes was right in {index.calibration.rule.wanted:.0%}"
         else:
             answered = (
                 f"answered from {learnt.threshold:.0%} of the votes on: {learnt.answered} of {learnt.n_queries} "

@@ -73,8 +73,8 @@ def read_split(path: Path) -> dict[str, str]:
 
 
 def test_a_report_needs_retrieval(toy_config: Config, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs 'retrieval' among evaluation.families"):
-        compare(with_overrides(toy_config, {"models": MODELS, "evaluation.families": ["clustering"]}), tmp_path)
+    with pytest.raises(ConfigError, match="needs 'retrieval' among evaluation.tasks"):
+        compare(with_overrides(toy_config, {"models": MODELS, "evaluation.tasks": ["clustering"]}), tmp_path)
 
 
 def test_more_seeds_keep_what_is_trained(toy_config: Config, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, EmbeddingError, OutputError
+from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.compare import compare
 from hierderm.experiment.run import (
     cached_features,
@@ -21,7 +22,6 @@ from hierderm.experiment.run import (
     evaluate_test,
     load_cases,
     prepare_cases,
-    score_validation,
     train_run,
 )
 from hierderm.model.backbone import load_backbone
@@ -235,7 +235,7 @@ def test_the_shuffled_tree_is_a_control(toy_config: Config, tmp_path: Path) -> N
     np.testing.assert_allclose(flat_shuffled.probabilities, flat.probabilities, atol=1e-4)
     in_train = table.splits == "train"
     of_tree, of_chance = (
-        score_validation(embedded(0.0, shuffle).embeddings[in_train], table.part("train"))["coarse_map_at_r"]
+        validation_scores(embedded(0.0, shuffle).embeddings[in_train], table.part("train"))["coarse_map_at_r"]
         for shuffle in (False, True)
     )
     assert of_tree > of_chance
@@ -332,14 +332,3 @@ def test_a_split_of_the_table_is_kept(toy_config: Config, tmp_path: Path) -> Non
     again, report = prepare_cases(own, tmp_path / "two")
     assert report is None
     assert again.split_hash == table.split_hash
-
-
-def test_the_mean_that_is_monitored_lets_no_level_pay_for_another(toy_config: Config, tmp_path: Path) -> None:
-    table, _ = prepare_cases(toy_config, tmp_path)
-    part = table.part("train")
-    of_categories = np.eye(table.taxonomy.size(0))[part.labels(0)]
-    perfect = np.hstack([of_categories, np.eye(table.taxonomy.size(-1))[part.fine]])
-    assert score_validation(perfect, part)["mean_map_at_r"] == pytest.approx(1)
-    found = score_validation(of_categories, part)
-    assert found["coarse_map_at_r"] == pytest.approx(1) and found["fine_map_at_r"] < 0.7
-    assert found["mean_map_at_r"] == pytest.approx(np.sqrt(found["fine_map_at_r"]))

@@ -76,7 +76,7 @@ def test_validation_cases_are_queried_without_themselves(index: CaseIndex) -> No
     calibration = index.calibration
     assert calibration is not None
     n_validation = index.frame.loc[index.frame[c.SPLIT] == c.VALIDATION, c.CASE_ID].nunique()
-    assert calibration.levels[0].n_queries == n_validation and calibration.k == 5
+    assert calibration.rule.levels[0].n_queries == n_validation and calibration.k == 5
 
 
 def test_without_validation_cases(toy: CaseTable, small_siglip: Path) -> None:
