@@ -1,60 +1,166 @@
-"""Reading a configuration from TOML and flags, and writing it."""
+"""Reading settings from TOML and flags, all faults at once, and writing them as TOML."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
+from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
+import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from hierderm.config.settings import Config
+from hierderm.config.methods import DEFAULT_METHOD, METHODS, OnlyIf
+from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.errors import ConfigError, suggest
 
-_ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
+SHARED = ("data", "split", "evaluation", "protocol", "models", "name", "focus")  # alike for all models of a comparison
+Settings = TypeVar("Settings", Config, Comparison)
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A Config from a TOML file (defaults without one) with dotted `overrides` laid over it."""
-    content: dict[str, Any] = {}
-    if path is not None:
-        if not path.is_file():
-            raise ConfigError(f"{path}: the configuration file does not exist.")
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} must be a TOML file: {error}.") from None
-    source = str(path) if path is not None else "the command line"
-    return build_config(_with(content, overrides or {}), source=source)
+    """The settings of one model from a TOML file, by default the defaults, with dotted overrides.
+
+    Args:
+        path: A TOML file with the sections that `hierderm config` lists.
+        overrides: Dotted names and values, e.g. `{"training.epochs": 5}`; they win over the file.
+
+    Returns:
+        The settings, complete and checked.
+
+    Raises:
+        ConfigError: Faults of the file or the overrides, all in one message; a setting that the chosen
+            method does not read is one.
+    """
+    return build_config(_read(path, overrides), source=_source(path))
+
+
+def load_comparison(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
+    """The settings of a comparison from a TOML file with `[[models]]`, with dotted overrides; see `load_config`."""
+    return build_comparison(_read(path, overrides), source=_source(path))
 
 
 def build_config(content: Mapping[str, Any], *, source: str = "configuration") -> Config:
     """A Config from nested dicts; all faults in one ConfigError, unknown keys with the closest known one."""
-    try:
-        return _ADAPTER.validate_python(dict(content))
-    except ValidationError as error:
-        known = [name for name, *_ in describe_fields()]
-        lines = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"])
-            if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-                lines.append(f"  unknown key '{key}'.{suggest(key, known)}")
-            else:
-                what = fault["msg"].removeprefix("Value error, ")
-                lines.append(f"  {key or 'the settings together'}: {what}, got {_short(fault.get('input'))}.")
-        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines])) from None
+    method = _method(content.get("training"))
+    config = _validated(Config, content, source, method)
+    given = [name for name, _ in _leaves(content)]
+    unread = [row for row in settings_of(config) if not row.read and _is_given(row.name, given)]
+    if unread:
+        lines = [f"  '{row.name}' is read only where {row.condition}." for row in unread]
+        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines]))
+    return config
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def build_comparison(content: Mapping[str, Any], *, source: str = "configuration") -> Comparison:
+    """A Comparison from nested dicts, each of its models checked; all faults of a part in one ConfigError."""
+    comparison = _validated(Comparison, content, source, DEFAULT_METHOD)
+    configs = [model_config(comparison, entry) for entry in comparison.models or (ModelEntry(name="model"),)]
+    read = {row.name for config in configs for row in settings_of(config) if row.read} | {"training.method"}
+    unread = [name for name, _ in _leaves({"training": comparison.training}) if not _is_given(name, read)]
+    if unread:
+        used = sorted({config.training.method for config in configs})
+        lines = [f"  {_unknown(name, ' or '.join(used))}" for name in unread]
+        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines]))
+    return comparison
 
 
-def with_overrides(config: Config, overrides: Mapping[str, Any], *, source: str = "overrides") -> Config:
+def model_config(comparison: Comparison, entry: ModelEntry, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The settings of one model of a comparison: the shared ones that its method reads, then its own, then overrides."""
+    source = f"model '{entry.name}'"
+    changed = [key for key in entry.set if key.split(".")[0] in SHARED]
+    if changed:
+        raise ConfigError(f"{source} must not change {changed}: all models share data, split and evaluation.")
+    method = entry.method or str(comparison.training.get("method", DEFAULT_METHOD))
+    shared = asdict(comparison)
+    content = {key: shared[key] for key in ("data", "split", "backbone", "evaluation")}
+    known = {row.name.removeprefix("training.") for row in described(method)}
+    own = {name: value for name, value in _leaves(comparison.training) if _is_given(name, known)}
+    trained = _with({"method": method}, {**own, "method": method})
+    content = _with({**content, "training": trained}, entry.set) | {"name": entry.name}
+    return build_config(_with(_without_unread(content, set(entry.set)), overrides or {}), source=source)
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, Any], *, source: str = "overrides") -> Settings:
     """A copy with dotted settings changed: `with_overrides(config, {"training.epochs": 3})`."""
-    return build_config(_with(asdict(config), overrides), source=source)
+    if isinstance(settings, Comparison):
+        return build_comparison(_with(asdict(settings), overrides), source=source)
+    content = to_dict(settings)
+    if overrides.get("training.method", settings.training.method) != settings.training.method:
+        content["training"] = {}  # another method's settings are not its own
+    return build_config(_without_unread(_with(content, overrides), set(overrides)), source=source)
+
+
+def to_dict(settings: Config | Comparison) -> dict[str, Any]:
+    """The settings that are read, as nested dicts; building them again gives the same settings."""
+    content = asdict(settings)
+    for row in settings_of(settings):
+        if not row.read:
+            *path, last = row.name.split(".")
+            place = content
+            for key in path:
+                place = place.get(key, {})
+            place.pop(last, None)
+    return content
+
+
+def dump_config(settings: Config | Comparison) -> str:
+    """The settings that are read, as TOML, such that reading it gives the same settings."""
+    return tomli_w.dumps(to_dict(settings))
+
+
+# --- what settings there are -------------------------------------------------------------------------------------
+
+
+@plain_dataclass(frozen=True)
+class Setting:
+    """One setting: its dotted name, type or choices, value, description, and whether and when it is read."""
+
+    name: str
+    kind: str
+    value: Any
+    text: str
+    condition: str = ""
+    read: bool = True
+
+
+def settings_of(settings: Config | Comparison) -> list[Setting]:
+    """Every setting with its value; a comparison's `training` is a table of its own and not listed."""
+    return list(_described(settings, ""))
+
+
+def described(method: str = DEFAULT_METHOD) -> list[Setting]:
+    """Every setting of a model made by `method`, with its default, for help and docs."""
+    _require_method(method)
+    return settings_of(Config(training=METHODS[method]()))
+
+
+def known_names() -> set[str]:
+    """The dotted names of all settings of all methods and of comparisons."""
+    rows = [row for method in METHODS for row in described(method)] + settings_of(Comparison())
+    return {row.name for row in rows} | {"training.method"}
+
+
+def _described(section: Any, prefix: str, condition: str = "", read: bool = True) -> Iterator[Setting]:
+    hints = get_type_hints(type(section), include_extras=True)
+    for setting in fields(section):
+        name, value, hint = f"{prefix}{setting.name}", getattr(section, setting.name), hints[setting.name]
+        extra = getattr(hint, "__metadata__", ())
+        only = next((m for m in extra if isinstance(m, OnlyIf)), None)
+        needs = only.text if only else condition
+        is_read = read and (only is None or only.holds(section))
+        if is_dataclass(value):
+            yield from _described(value, f"{name}.", needs, is_read)
+            continue
+        texts = [m.description for m in extra if getattr(m, "description", None)]
+        if texts:
+            choices = [a for a in get_args(get_args(hint)[0]) if isinstance(a, str)]
+            yield Setting(name, "|".join(choices) or type(value).__name__, value, texts[-1], needs, is_read)
+
+
+# --- reading and checking ----------------------------------------------------------------------------------------
 
 
 def parse_value(text: str) -> Any:
@@ -65,8 +171,106 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def _source(path: Path | None) -> str:
+    return str(path) if path is not None else "the command line"
+
+
+def _read(path: Path | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"{path}: the configuration file does not exist.")
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} must be a TOML file: {error}.") from None
+    return _with(content, overrides or {})
+
+
+def _method(training: Any) -> str:
+    return str(training.get("method", DEFAULT_METHOD)) if isinstance(training, Mapping) else DEFAULT_METHOD
+
+
+def _require_method(method: str) -> None:
+    if method not in METHODS:
+        raise ConfigError(f"training.method must be one of {list(METHODS)}, got '{method}'.{suggest(method, METHODS)}")
+
+
+def _validated(kind: type[Settings], content: Mapping[str, Any], source: str, method: str) -> Settings:
+    content = dict(content)
+    if kind is Config and isinstance(content.get("training", {}), Mapping):
+        _require_method(method)
+        content["training"] = {"method": method, **content.get("training", {})}
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            place = [str(part) for part in fault["loc"]]
+            if place[:1] == ["training"] and place[1:2] == [method]:
+                del place[1]  # pydantic names the member of the union
+            key = ".".join(place)
+            if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+                given = [name for name, _ in _leaves(content) if name == key or name.startswith(f"{key}.")]
+                lines += [f"  {_unknown(name, method)}" for name in given or [key]]
+            else:
+                what = fault["msg"].removeprefix("Value error, ")
+                lines.append(f"  {key or 'the settings together'}: {what}, got {_short(fault.get('input'))}.")
+        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines])) from None
+
+
+def _unknown(key: str, method: str) -> str:
+    """Why a key is none of this method's: which method reads it, or the closest that there is."""
+    names = {name: [row.name for row in described(name)] for name in METHODS}
+    for full in (key, f"training.{key}"):
+        readers = [f"'{name}'" for name, rows in names.items() if _is_given(full, rows)]
+        if readers:
+            hint = "" if full == key else f" as '{full}'"
+            return f"'{key}' is read{hint} by method {' or '.join(readers)} only, training.method is '{method}'."
+    return f"unknown key '{key}'.{suggest(key, known_names())}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values; a table that is one setting's value (options, levels) is split, too."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_given(name: str, names: Any) -> bool:
+    """Whether `name` is among `names`, or one of them a part of it or it a part of one."""
+    return any(f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.") for other in names)
+
+
+def _without_unread(content: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
+    """Without inherited settings that others of `content` make unread; those `wanted` stay, to be refused."""
+    try:
+        config = _validated(Config, content, "", _method(content.get("training")))
+    except ConfigError:
+        return dict(content)  # the faults are reported where they belong
+    result = _with(content, {})
+    for row in settings_of(config):
+        if not row.read and not _is_given(row.name, wanted):
+            *path, last = row.name.split(".")
+            place: Any = result
+            for key in path:
+                place = place.get(key, {})
+            place.pop(last, None)
+    return result
+
+
 def _with(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+    def copied(value: Any) -> Any:
+        return {key: copied(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
+
+    result: dict[str, Any] = copied(content)
     for dotted, value in overrides.items():
         *path, last = dotted.split(".")
         place = result
@@ -74,27 +278,5 @@ def _with(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"unknown key '{dotted}': '{key}' is no section.")
-        place[last] = value
+        place[last] = copied(value)
     return result
-
-
-def describe_fields() -> Iterator[tuple[str, str, Any, str]]:
-    """Every setting as (dotted name, type, default, description), for help and docs."""
-    for section in fields(Config):
-        if is_dataclass(section.default):
-            hints = get_type_hints(type(section.default), include_extras=True)
-            for setting in fields(section.default):
-                described, value = hints[setting.name], getattr(section.default, setting.name)
-                texts = [m.description for m in described.__metadata__ if getattr(m, "description", None)]
-                choices = [a for a in get_args(get_args(described)[0]) if isinstance(a, str)]
-                kind = "|".join(choices) if choices else type(value).__name__
-                yield f"{section.name}.{setting.name}", kind, value, texts[-1]
-    yield "name", "str", Config.name, "name of the run; part of folder names"
-    yield "focus", "str", Config.focus, "model of a comparison that is set against all others; '' is the last"
-
-
-def dump_config(config: Config) -> str:
-    """The whole configuration as TOML, such that reading it gives the same Config."""
-    import tomli_w
-
-    return tomli_w.dumps(asdict(config))
