@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -44,43 +44,52 @@ def load_comparison(path: Path | None = None, overrides: Mapping[str, Any] | Non
 
 def build_config(content: Mapping[str, Any], *, source: str = "configuration") -> Config:
     """A Config from nested dicts; all faults in one ConfigError, unknown keys with the closest known one."""
-    method = _method(content.get("training"))
-    config = _validated(Config, content, source, method)
+    config = _validated(Config, content, source)
     given = [name for name, _ in _leaves(content)]
-    unread = [row for row in settings_of(config) if not row.read and _is_given(row.name, given)]
+    unread = [row for row in settings_of(config) if not row.read and _overlaps(row.name, given)]
     if unread:
-        lines = [f"  '{row.name}' is read only where {row.condition}." for row in unread]
-        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines]))
+        raise _faulty(source, [_unread(row.name, row.condition) for row in unread])
     return config
 
 
 def build_comparison(content: Mapping[str, Any], *, source: str = "configuration") -> Comparison:
     """A Comparison from nested dicts, each of its models checked; all faults of a part in one ConfigError."""
-    comparison = _validated(Comparison, content, source, DEFAULT_METHOD)
-    configs = [model_config(comparison, entry) for entry in comparison.models or (ModelEntry(name="model"),)]
-    read = {row.name for config in configs for row in settings_of(config) if row.read} | {"training.method"}
-    unread = [name for name, _ in _leaves({"training": comparison.training}) if not _is_given(name, read)]
+    comparison = _validated(Comparison, content, source)
+    configs = [model_config(comparison, entry) for entry in entries_of(comparison)]
+    rows = [row for config in configs for row in settings_of(config)]
+    read = {row.name for row in rows if row.read} | {"training.method"}
+    unread = [name for name, _ in _leaves({"training": comparison.training}) if not _overlaps(name, read)]
+    conditions = {name: row.condition for row in rows for name in unread if _overlaps(name, [row.name])}
     if unread:
-        used = sorted({config.training.method for config in configs})
-        lines = [f"  {_unknown(name, ' or '.join(used))}" for name in unread]
-        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines]))
+        methods = [config.training.method for config in configs]
+        faults = [_unread(name, conditions[name]) if name in conditions else _unknown(name, methods) for name in unread]
+        raise _faulty(source, faults)
     return comparison
 
 
+def entries_of(comparison: Comparison) -> tuple[ModelEntry, ...]:
+    """The models of a comparison; without any the one that its shared settings describe, under its name."""
+    return comparison.models or (ModelEntry(name=comparison.name),)
+
+
 def model_config(comparison: Comparison, entry: ModelEntry, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The settings of one model of a comparison: the shared ones that its method reads, then its own, then overrides."""
+    """The settings of one model of a comparison: shared ones that its method reads, overridden by its own.
+
+    `overrides` win over both.
+    """
     source = f"model '{entry.name}'"
+    if "training.method" in entry.set:
+        raise ConfigError(f"{source} must name its method beside its name, method = '...', not in its set.")
     changed = [key for key in entry.set if key.split(".")[0] in SHARED]
     if changed:
         raise ConfigError(f"{source} must not change {changed}: all models share data, split and evaluation.")
     method = entry.method or str(comparison.training.get("method", DEFAULT_METHOD))
-    shared = asdict(comparison)
-    content = {key: shared[key] for key in ("data", "split", "backbone", "evaluation")}
     known = {row.name.removeprefix("training.") for row in described(method)}
-    own = {name: value for name, value in _leaves(comparison.training) if _is_given(name, known)}
-    trained = _with({"method": method}, {**own, "method": method})
-    content = _with({**content, "training": trained}, entry.set) | {"name": entry.name}
-    return build_config(_with(_without_unread(content, set(entry.set)), overrides or {}), source=source)
+    training = {name: value for name, value in _leaves(comparison.training) if _overlaps(name, known)}
+    shared = {key: asdict(comparison)[key] for key in ("data", "split", "backbone", "evaluation")}
+    shared |= {"name": entry.name, "training": _with({}, {**training, "method": method})}
+    own = {**entry.set, **(overrides or {})}
+    return build_config(_without_unread(_with(shared, own), own), source=source)
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any], *, source: str = "overrides") -> Settings:
@@ -90,20 +99,12 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any], *, source: 
     content = to_dict(settings)
     if overrides.get("training.method", settings.training.method) != settings.training.method:
         content["training"] = {}  # another method's settings are not its own
-    return build_config(_without_unread(_with(content, overrides), set(overrides)), source=source)
+    return build_config(_without_unread(_with(content, overrides), overrides), source=source)
 
 
 def to_dict(settings: Config | Comparison) -> dict[str, Any]:
     """The settings that are read, as nested dicts; building them again gives the same settings."""
-    content = asdict(settings)
-    for row in settings_of(settings):
-        if not row.read:
-            *path, last = row.name.split(".")
-            place = content
-            for key in path:
-                place = place.get(key, {})
-            place.pop(last, None)
-    return content
+    return _without(asdict(settings), [row.name for row in settings_of(settings) if not row.read])
 
 
 def dump_config(settings: Config | Comparison) -> str:
@@ -149,7 +150,7 @@ def _described(section: Any, prefix: str, condition: str = "", read: bool = True
         name, value, hint = f"{prefix}{setting.name}", getattr(section, setting.name), hints[setting.name]
         extra = getattr(hint, "__metadata__", ())
         only = next((m for m in extra if isinstance(m, OnlyIf)), None)
-        needs = only.text if only else condition
+        needs = " and ".join(filter(None, [condition, only.text.format(*[prefix] * 2) if only else ""]))
         is_read = read and (only is None or only.holds(section))
         if is_dataclass(value):
             yield from _described(value, f"{name}.", needs, is_read)
@@ -187,8 +188,16 @@ def _read(path: Path | None, overrides: Mapping[str, Any] | None) -> dict[str, A
     return _with(content, overrides or {})
 
 
-def _method(training: Any) -> str:
-    return str(training.get("method", DEFAULT_METHOD)) if isinstance(training, Mapping) else DEFAULT_METHOD
+def _methods(content: Mapping[str, Any]) -> list[str]:
+    """The methods that nested dicts of settings name, before they are checked."""
+
+    def named(section: Any) -> str:
+        return str(section.get("method") or "") if isinstance(section, Mapping) else ""
+
+    shared = named(content.get("training")) or DEFAULT_METHOD
+    entries = content.get("models")
+    own = {named(entry) or shared for entry in entries} if isinstance(entries, list | tuple) else set()
+    return sorted(own) or [shared]
 
 
 def _require_method(method: str) -> None:
@@ -196,38 +205,58 @@ def _require_method(method: str) -> None:
         raise ConfigError(f"training.method must be one of {list(METHODS)}, got '{method}'.{suggest(method, METHODS)}")
 
 
-def _validated(kind: type[Settings], content: Mapping[str, Any], source: str, method: str) -> Settings:
+def _faulty(source: str, faults: Sequence[str]) -> ConfigError:
+    return ConfigError("\n".join([f"{source} has {len(faults)} fault(s):", *(f"  {fault}" for fault in faults)]))
+
+
+def _validated(kind: type[Settings], content: Mapping[str, Any], source: str) -> Settings:
     content = dict(content)
+    methods = _methods(content)
     if kind is Config and isinstance(content.get("training", {}), Mapping):
-        _require_method(method)
-        content["training"] = {"method": method, **content.get("training", {})}
+        _require_method(methods[0])
+        content["training"] = {**content.get("training", {}), "method": methods[0]}
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        lines = []
+        faults = []
         for fault in error.errors():
             place = [str(part) for part in fault["loc"]]
-            if place[:1] == ["training"] and place[1:2] == [method]:
+            if place[:1] == ["training"] and place[1:2] == methods:
                 del place[1]  # pydantic names the member of the union
             key = ".".join(place)
             if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
                 given = [name for name, _ in _leaves(content) if name == key or name.startswith(f"{key}.")]
-                lines += [f"  {_unknown(name, method)}" for name in given or [key]]
+                faults += [_unknown(name, methods) for name in given or [key]]
             else:
-                what = fault["msg"].removeprefix("Value error, ")
-                lines.append(f"  {key or 'the settings together'}: {what}, got {_short(fault.get('input'))}.")
-        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines])) from None
+                value = fault.get("input")
+                got = "" if isinstance(value, Mapping) else f", got {_short(value)}"
+                faults.append(f"{key or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{got}.")
+        raise _faulty(source, faults) from None
 
 
-def _unknown(key: str, method: str) -> str:
-    """Why a key is none of this method's: which method reads it, or the closest that there is."""
-    names = {name: [row.name for row in described(name)] for name in METHODS}
-    for full in (key, f"training.{key}"):
-        readers = [f"'{name}'" for name, rows in names.items() if _is_given(full, rows)]
-        if readers:
+def _unread(name: str, condition: str) -> str:
+    return f"'{name}' is read only where {condition}. Leave it out, or change that."
+
+
+def _unknown(key: str, methods: Sequence[str]) -> str:
+    """Why a key is none of these methods': which method reads it, or the closest that there is."""
+    readers: dict[str, list[str]] = {}
+    for method in METHODS:
+        for row in described(method):
+            readers.setdefault(row.name, []).append(method)
+    alike = [name for name in readers if name.startswith("training.") and name.endswith(f".{key.rpartition('.')[2]}")]
+    for full in (key, f"training.{key}", *alike):
+        found = sorted({method for name in readers if _overlaps(full, [name]) for method in readers[name]})
+        if found and not set(found) & set(methods):
             hint = "" if full == key else f" as '{full}'"
-            return f"'{key}' is read{hint} by method {' or '.join(readers)} only, training.method is '{method}'."
+            return f"'{key}' is read{hint} by method {_listed(found)} only, training.method is {_listed(methods)}."
+        if found and full != key:
+            return f"unknown key '{key}'. It is '{full}'."
     return f"unknown key '{key}'.{suggest(key, known_names())}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(f"'{name}'" for name in sorted(set(names)))
 
 
 def _short(value: Any) -> str:
@@ -244,29 +273,37 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
-def _is_given(name: str, names: Any) -> bool:
+def _overlaps(name: str, names: Iterable[str]) -> bool:
     """Whether `name` is among `names`, or one of them a part of it or it a part of one."""
     return any(f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.") for other in names)
 
 
-def _without_unread(content: Mapping[str, Any], wanted: set[str]) -> dict[str, Any]:
-    """Without inherited settings that others of `content` make unread; those `wanted` stay, to be refused."""
-    try:
-        config = _validated(Config, content, "", _method(content.get("training")))
-    except ConfigError:
-        return dict(content)  # the faults are reported where they belong
+def _without(content: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A copy without these dotted names."""
     result = _with(content, {})
-    for row in settings_of(config):
-        if not row.read and not _is_given(row.name, wanted):
-            *path, last = row.name.split(".")
-            place: Any = result
-            for key in path:
-                place = place.get(key, {})
-            place.pop(last, None)
+    for name in names:
+        *path, last = name.split(".")
+        place: Any = result
+        for key in path:
+            place = place.get(key, {})
+        place.pop(last, None)
     return result
 
 
+def _without_unread(content: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+    """Without inherited settings that others of `content` make unread; those `wanted` stay, to be refused."""
+    try:
+        config = _validated(Config, content, "")
+    except ConfigError:
+        return dict(content)  # the faults are reported where they belong
+    names = [row.name for row in settings_of(config) if not row.read and not _overlaps(row.name, wanted)]
+    less = _without(content, names)
+    return less if less == content else _without_unread(less, wanted)  # what one setting left out decides, too
+
+
 def _with(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with dotted names set; sections that are missing are made."""
+
     def copied(value: Any) -> Any:
         return {key: copied(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
 

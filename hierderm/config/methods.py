@@ -1,6 +1,6 @@
 """The settings of each method that makes a model; `training.method` chooses between them.
 
-A setting lies in the method that reads it, so one that the chosen method does not read is an error, not a wish.
+A setting belongs to the method that reads it; one that the chosen method does not read stops the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def doc(text: str) -> Any:
 
 @plain_dataclass(frozen=True)
 class OnlyIf:
-    """A setting is read only where `holds(its section)`; `text` says when that is."""
+    """A setting is read only where `holds(its section)`; `text` says when, '{}' standing for the section's name."""
 
     holds: Callable[[Any], bool]
     text: str
@@ -37,12 +37,12 @@ class OnlyIf:
 
 def only_if(setting: str, *values: str) -> OnlyIf:
     """Read only where `setting` of the same section has one of these values."""
-    return OnlyIf(lambda section: getattr(section, setting) in values, f"{setting} is {' or '.join(values)}")
+    return OnlyIf(lambda section: getattr(section, setting) in values, f"{{}}{setting} is {' or '.join(values)}")
 
 
-WITH_VIEWS = OnlyIf(lambda method: method.views > 0, "views is above 0")
-WITH_CONTRAST = OnlyIf(lambda loss: loss.contrastive != "", "contrastive names a loss")
-WITH_CLASSES = OnlyIf(lambda loss: loss.classification != "", "classification names a loss")
+WITH_VIEWS = OnlyIf(lambda method: method.views > 0, "{}views is above 0")
+WITH_CONTRAST = OnlyIf(lambda loss: loss.contrastive != "", "{}contrastive names a loss")
+WITH_CLASSES = OnlyIf(lambda loss: loss.classification != "", "{}classification names a loss")
 FINE_TUNED = only_if("freeze", "last_blocks", "lora", "full")
 
 
@@ -83,7 +83,12 @@ class Loss:
         default_factory=dict
     )
     schedule: Annotated[
-        Literal["joint", "coarse_then_fine"], doc("both losses from the start, or the fine one faded in")
+        Literal["joint", "coarse_then_fine"],
+        doc("both losses from the start, or the classification loss faded in"),
+        OnlyIf(
+            lambda loss: "" not in (loss.contrastive, loss.classification),
+            "{}contrastive and {}classification name losses",
+        ),
     ] = "joint"
     coarse_fraction: Annotated[
         Fraction,
@@ -225,29 +230,39 @@ class Gradient:
         NotNegative, doc("length of the embedding; 0 is the backbone's"), only_if("neck", "standardised", "linear")
     ] = 128
     projection_dim: Annotated[
-        NotNegative, doc("length of the contrastive projection; 0 puts the loss on the embedding itself")
+        NotNegative,
+        doc("length of the contrastive projection; 0 puts the loss on the embedding itself"),
+        OnlyIf(lambda method: method.loss.contrastive != "", "{}loss.contrastive names a loss"),
     ] = 128
     classifier: Annotated[
-        Literal["cosine", "linear"], doc("the head of the classification loss, where that takes logits")
+        Literal["cosine", "linear"],
+        doc("the head of the classification loss, where that takes logits"),
+        OnlyIf(lambda method: method.loss.classification != "", "{}loss.classification names a loss"),
     ] = "cosine"
     classifier_scale: Annotated[
         float,
         Field(gt=0),
         doc("logit scale of the cosine classifier at the start"),
-        only_if("classifier", "cosine"),
+        OnlyIf(
+            lambda method: method.loss.classification != "" and method.classifier == "cosine",
+            "{}loss.classification names a loss and {}classifier is cosine",
+        ),
     ] = 16.0
     loss: Loss = Loss()
-    sampler: BatchSampling = BatchSampling()
+    sampler: Annotated[BatchSampling, OnlyIf(lambda method: method.batch_size > 0, "{}batch_size is above 0")] = (
+        BatchSampling()
+    )
     views: Annotated[
         NotNegative,
         doc("augmented copies of each training image, an epoch seeing one of them or the image itself"),
         only_if("freeze", "frozen"),
     ] = 6
     augmentation: Annotated[
-        Augmentation, OnlyIf(lambda m: m.freeze != "frozen" or m.views > 0, "freeze is not frozen, or views is above 0")
+        Augmentation,
+        OnlyIf(lambda m: m.freeze != "frozen" or m.views > 0, "{}freeze is not frozen, or {}views is above 0"),
     ] = Augmentation()
     epochs: Annotated[Positive, doc("passes over the training images, at most")] = 12
-    batch_size: Annotated[NotNegative, doc("images a batch; 0: all at once (frozen)")] = 128
+    batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 128
     learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of heads and neck (AdamW)")] = 1e-3
     backbone_learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of the backbone"), FINE_TUNED] = 3e-4
     weight_decay: Annotated[NotNegativeFloat, doc("AdamW weight decay")] = 0.05

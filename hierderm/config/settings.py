@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -93,10 +93,14 @@ class EvaluationConfig:
 class ProtocolConfig:
     """How often a comparison trains each model."""
 
-    seeds: Annotated[Positive, doc("trainings of each model, from training.seed upwards; their mean is shown")] = 1
+    seeds: Annotated[
+        Positive,
+        doc("trainings of each model whose method reads a seed, from training.seed upwards; their mean is reported"),
+    ] = 1
     every_fold: Annotated[bool, doc("train and test on each fold of split.folds instead of one split")] = False
     repeats: Annotated[
-        Positive, doc("every_fold: divisions into folds, each with its own split.seed and training.seed; their mean")
+        Positive,
+        doc("every_fold: divisions into folds, each with its own split.seed and training.seed; their mean is reported"),
     ] = 1
 
 
@@ -127,7 +131,7 @@ class Comparison:
     """Several models on the same data. `training` holds what they share: each model takes what its method reads."""
 
     name: Annotated[str, NAME, doc("name of the comparison; part of folder names")] = "comparison"
-    focus: Annotated[str, doc("the model that is set against all others; '' is the last")] = ""
+    focus: Annotated[str, doc("the model that is compared with all others; '' is the last")] = ""
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     backbone: BackboneConfig = BackboneConfig()
