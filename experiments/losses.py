@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
 from hierderm.config.loading import load_config
+from hierderm.data.checks import read_cases
 from hierderm.data.sampler import ShuffledBatchSampler, TreeBatchSampler
-from hierderm.data.table import read_cases
 from hierderm.evaluation.metrics.clustering import agreement, contingency, kmeans_clusters
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores

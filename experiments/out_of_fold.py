@@ -20,7 +20,8 @@ from sklearn.model_selection import GroupKFold
 
 from hierderm import columns as c
 from hierderm.config.loading import load_config
-from hierderm.data.table import CaseTable, read_cases
+from hierderm.data.checks import read_cases
+from hierderm.data.table import CaseTable
 from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores

@@ -22,7 +22,8 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.config.loading import load_config
 from hierderm.config.settings import TreeLdaConfig
-from hierderm.data.table import CaseTable, read_cases
+from hierderm.data.checks import read_cases
+from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores

@@ -18,7 +18,7 @@ _WHERE = {
     "Config": "config.settings",
     "load_config": "config.loading",
     "CaseTable": "data.table",
-    "read_cases": "data.table",
+    "read_cases": "data.checks",
     "split_cases": "data.splits",
     "load_backbone": "model.backbone",
     "load_model": "model.checkpoint",

@@ -10,9 +10,10 @@ import pytest
 
 from hierderm.config.loading import build_config
 from hierderm.config.settings import Config, SplitConfig
+from hierderm.data.checks import read_cases
 from hierderm.data.splits import split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
-from hierderm.data.table import CaseTable, read_cases
+from hierderm.data.table import CaseTable
 from hierderm.taxonomy.file import read_taxonomy
 
 os.environ["HF_HUB_OFFLINE"] = "1"

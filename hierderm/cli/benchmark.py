@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from hierderm.cli.output import JsonFlag, Workers, say, show_json, show_table
 from hierderm.errors import BenchmarkError
 
 bench_app = typer.Typer(
@@ -35,7 +34,7 @@ def bench_run(
     folds: Annotated[int, typer.Option(help="k of a grouped k-fold; 0: the table's own split, or a hold-out.")] = 0,
     rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
     task_file: Annotated[list[Path] | None, typer.Option(help="A Python file that registers a task of yours.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that load pictures.")] = 0,
+    workers: Workers = 0,
 ) -> None:
     """Run a suite on models.
 
@@ -64,15 +63,15 @@ def bench_run(
     tables = []
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
-        tables.append(prepare_cases(with_overrides(config, {"split.fold": fold}), place, _say)[0])
+        tables.append(prepare_cases(with_overrides(config, {"split.fold": fold}), place, say)[0])
     run_benchmark(
-        parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=_say, workers=workers
+        parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=say, workers=workers
     )
     results = results_of(out)
     _print_table(results)
     for name, texts in warnings_of(results).items():
         for text in texts:
-            _say(f"{name}: {text}")
+            say(f"{name}: {text}")
 
 
 @bench_app.command("table")
@@ -116,7 +115,7 @@ def bench_compare(
     second: Annotated[str, typer.Argument(help="The model it is set against.")],
     folder: Annotated[Path, typer.Option("--folder", "-i", help="The folder of the benchmark.")],
     every: Annotated[bool, typer.Option("--all", help="All figures, not only those of the leaderboard.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """The paired differences of two models.
 
@@ -129,7 +128,7 @@ def bench_compare(
 
     found = compare_models(results_of(folder), first, second, 0.95, every=every)
     if as_json:
-        typer.echo(json.dumps([difference.to_dict() for difference in found], indent=2))
+        show_json([difference.to_dict() for difference in found])
         return
     width = max((len(metric_name(d.level, d.name)) for d in found), default=0)
     typer.echo(f"{first} minus {second}: difference, 95 % interval, p adjusted for {len(found)} figures")
@@ -152,13 +151,8 @@ def bench_tasks() -> None:
         typer.echo(f"\nsuite {name}: {', '.join(tasks)}")
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
 def _print_table(results: Any) -> None:
     """Models across, figures down: there are more figures than models."""
-    from rich.console import Console
     from rich.table import Table
 
     from hierderm.experiment.leaderboard import as_cells
@@ -170,4 +164,4 @@ def _print_table(results: Any) -> None:
         shown.add_column(row[0], justify="right")
     for number, title in enumerate(titles[1:], start=1):
         shown.add_row(title, *(row[number].replace(" [", "\n[") for row in rows))
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(shown)
+    show_table(shown, markup=False)

@@ -1,13 +1,13 @@
-"""The commands that judge: evaluate any embeddings, and the inflation that a split by image would have given."""
+"""The command that scores embeddings: evaluate."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hierderm.cli.output import JsonFlag, say, show_json
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Score embeddings of held-out cases.
 
@@ -56,11 +56,11 @@ def evaluate(
     subject = subject_of(vectors, frame, tree, config.evaluation, name=embeddings.name, probabilities=given)
     evaluation = evaluate_subject(subject, config.evaluation.families)
     for warning in evaluation.warnings:
-        typer.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}")
     if out is not None:
         write_json(out, evaluation.to_dict())
     if as_json:
-        typer.echo(json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False))
+        show_json(evaluation.to_dict())
         return
     lines = [f"{evaluation.n_images} test pictures of {evaluation.n_cases} cases"]
     width = max(len(metric_name(m.level, m.name)) for m in evaluation.metrics)
@@ -107,21 +107,3 @@ def _group_lines(evaluation: Evaluation) -> list[str]:
         f"[{gap.low:.3f}, {gap.high:.3f}], p {gap.p_value:.3f} (permutation)"
         for gap in found
     ]
-
-
-def show_inflation(settings: Config, folder: Path, as_json: bool) -> None:
-    """Run `comparison.inflation` and print its table."""
-    from hierderm.evaluation.catalogue import metric_name
-    from hierderm.experiment.compare import inflation
-
-    rows = inflation(settings, folder, lambda text: typer.echo(text, err=True))
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    lines = ["| model | figure | by case | own case allowed | by image | inflation |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        values = [row[way]["value"] for way in ("by_case", "own_case_allowed", "by_image")]
-        cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
-        gained = "–" if None in values else f"{values[2] - values[0]:+.3f}"
-        lines.append(f"| {row['model']} | {metric_name(row['level'], row['name'])} | {cells} | {gained} |")
-    typer.echo("\n".join(lines))

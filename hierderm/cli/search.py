@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hierderm.cli.output import JsonFlag, Workers, say, show, show_json, show_table
 from hierderm.errors import ConfigError, SearchError
 
 if TYPE_CHECKING:
@@ -22,11 +21,9 @@ index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_ar
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="Model folder of a run, or a backbone by name such as hierderm:tiny.")
 ]
-Workers = Annotated[int, typer.Option(help="Processes that load pictures.")]
 
 
 def tree_of(model: str, taxonomy: str) -> Taxonomy:
@@ -90,7 +87,7 @@ def build_index(
 ) -> list[str]:
     """Embed a table, index it and write the folder; what the index is, in lines of text."""
     from hierderm import columns as c
-    from hierderm.data.table import read_cases
+    from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable
     from hierderm.model.embed import embed_by_name
     from hierderm.model.encoder import load_encoder
@@ -125,7 +122,7 @@ def index_add(
     Example: `hierderm index add index new.csv`
     """
     from hierderm import columns as c
-    from hierderm.data.table import read_cases
+    from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable
     from hierderm.model.embed import embed_by_name
     from hierderm.search.persistence import open_index, updating
@@ -184,9 +181,7 @@ def index_info(folder: IndexFolder, as_json: JsonFlag = False) -> None:
         "provenance": asdict(index.provenance),
         "calibration": index.calibration.to_dict() if index.calibration else None,
     }
-    typer.echo(
-        json.dumps(content, indent=2, ensure_ascii=False) if as_json else "\n".join(_about(index, "it was built so"))
-    )
+    show(content, as_json, "\n".join(_about(index, "it was built so")))
 
 
 @index_app.command("verify")
@@ -280,11 +275,9 @@ def search(
         from hierderm.report.contact_sheet import write_contact_sheet
 
         write_contact_sheet(html, contents, str(index))
-        typer.echo(f"Page: {html.resolve()}", err=True)
+        say(f"Page: {html.resolve()}")
     if as_json:
-        typer.echo(
-            json.dumps([{"query": title, **content} for title, _, content in contents], indent=2, ensure_ascii=False)
-        )
+        show_json([{"query": title, **content} for title, _, content in contents])
         return
     for title, _, content in contents:
         _print(title, content)
@@ -327,7 +320,6 @@ def _filter(within: list[str], where: list[str]) -> Filter:
 
 
 def _print(title: str, content: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -339,7 +331,7 @@ def _print(title: str, content: dict[str, Any]) -> None:
         above = " > ".join(hit["path"][:-1])
         cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", hit["file"])
         shown.add_row(str(place), *(escape(cell) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    show_table(shown)
     said = content["answer"]
     if said is None:
         return
@@ -385,6 +377,6 @@ def serve(
     local = host in ("127.0.0.1", "localhost", "::1")
     app = create_app(CaseFinder.open(index, model=model), limits=limits, hosts=LOOPBACK if local else ("*",))
     if not local:
-        typer.echo("Anybody who reaches this address can search and see the pictures of the index.", err=True)
-    typer.echo(f"Open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", err=True)
+        say("Anybody who reaches this address can search and see the pictures of the index.")
+    say(f"Open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -1,1 +1,1 @@
-"""Cases: the table of pictures, its loaders, splits, and the built-in data."""
+"""Cases: the table of images, its loaders, splits, and the built-in data."""

@@ -1,4 +1,4 @@
-"""What a backbone does to a picture before it looks: size, resampling, mean and standard deviation.
+"""What a backbone does to a image before it looks: size, resampling, mean and standard deviation.
 
 It belongs to the backbone, is saved with every checkpoint and compared on load: a wrong mean is a silent failure.
 """
@@ -42,14 +42,14 @@ class Preprocessing:
     def mode(self) -> F.InterpolationMode:
         return F.InterpolationMode(self.interpolation)
 
-    def pixels(self, picture: Image.Image | Tensor) -> Tensor:
-        """The resized picture, shape (3, size, size), uint8."""
-        image = v2.functional.pil_to_tensor(picture) if isinstance(picture, Image.Image) else picture
+    def pixels(self, image: Image.Image | Tensor) -> Tensor:
+        """The resized image, shape (3, size, size), uint8."""
+        pixels = v2.functional.pil_to_tensor(image) if isinstance(image, Image.Image) else image
         if self.fit == "squash":
-            squashed: Tensor = F.resize(image, [self.size, self.size], self.mode, antialias=True)
+            squashed: Tensor = F.resize(pixels, [self.size, self.size], self.mode, antialias=True)
             return squashed
         short = round(self.size / self.crop_fraction)
-        cropped: Tensor = F.center_crop(F.resize(image, [short], self.mode, antialias=True), [self.size, self.size])
+        cropped: Tensor = F.center_crop(F.resize(pixels, [short], self.mode, antialias=True), [self.size, self.size])
         return cropped
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -57,9 +57,9 @@ class Preprocessing:
         normalised: Tensor = F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std))
         return normalised
 
-    def __call__(self, picture: Image.Image | Tensor) -> Tensor:
-        """A picture as the backbone takes it, shape (3, size, size), float32."""
-        return self.normalise(self.pixels(picture))
+    def __call__(self, image: Image.Image | Tensor) -> Tensor:
+        """A image as the backbone takes it, shape (3, size, size), float32."""
+        return self.normalise(self.pixels(image))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

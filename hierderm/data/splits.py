@@ -23,7 +23,7 @@ class SplitReport:
     images: dict[str, int]
     cases: dict[str, int]
     single_group_conditions: int  # conditions with one group of cases: they stay in training
-    cases_joined: int  # cases that share a group with another because pictures of theirs look the same
+    cases_joined: int  # cases that share a group with another because images of theirs look the same
     hash: str
 
 
@@ -49,7 +49,7 @@ def split_cases(table: CaseTable, config: SplitConfig) -> tuple[CaseTable, Split
 
 
 def join_near_duplicates(cases: IntArray, hashes: npt.NDArray[np.uint64], max_distance: int) -> IntArray:
-    """Groups of cases linked by pictures whose hashes differ in at most `max_distance` of 256 bits.
+    """Groups of cases linked by images whose hashes differ in at most `max_distance` of 256 bits.
 
     `cases`: case number of each image, shape (n_images,); `hashes`: shape (n_images, 4), uint64. Returns the group
     number of each image, shape (n_images,): cases of a chain of look-alikes share one.

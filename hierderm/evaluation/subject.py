@@ -13,7 +13,8 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.config.settings import EvaluationConfig
-from hierderm.data.table import CaseTable, check_cases
+from hierderm.data.checks import check_cases
+from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.ranking import Labelled
@@ -133,7 +134,7 @@ def _checked(frame: pd.DataFrame, taxonomy: Taxonomy) -> CaseTable:
         frame[c.IMAGE_ID] = np.arange(len(frame)).astype(str)
     if c.IMAGE_PATH not in frame:
         frame[c.IMAGE_PATH] = frame[c.IMAGE_ID].astype(str)
-    return check_cases(frame, taxonomy, Path(), check_pictures=False)
+    return check_cases(frame, taxonomy, Path(), check_images=False)
 
 
 def _table_of(embeddings: Any, frame: pd.DataFrame, probabilities: Any) -> EmbeddingTable:

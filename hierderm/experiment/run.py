@@ -19,9 +19,10 @@ from hierderm import columns as c
 from hierderm.artifacts import file_hash, replacing, text_hash, write_atomically, write_json
 from hierderm.config.loading import dump_config
 from hierderm.config.settings import Config, ModelConfig
+from hierderm.data.checks import read_cases
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
-from hierderm.data.table import CaseTable, read_cases
+from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
 from hierderm.evaluation.evaluation import Evaluation, evaluate_subject, mean_map_at_r

@@ -78,14 +78,14 @@ def test_near_duplicates_join_chains_of_cases() -> None:
 
 
 def test_a_planted_leak_is_kept_out(toy: CaseTable, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The same picture, recompressed and scaled, under another case: both must land in one split."""
+    """The same image, recompressed and scaled, under another case: both must land in one split."""
     folder = tmp_path_factory.mktemp("leak")
     frame = toy.frame.drop(columns=c.SPLIT)
     frame[c.IMAGE_PATH] = [str(toy.root / path) for path in frame[c.IMAGE_PATH]]
     copies = frame.groupby(c.CASE_ID, as_index=False).first().iloc[:12].copy()
     for i, path in enumerate(copies[c.IMAGE_PATH]):
-        with Image.open(path) as picture:
-            picture.resize((48, 48)).save(folder / f"{i}.jpg", quality=90)
+        with Image.open(path) as image:
+            image.resize((48, 48)).save(folder / f"{i}.jpg", quality=90)
     copies[c.IMAGE_PATH] = [str(folder / f"{i}.jpg") for i in range(len(copies))]
     original = copies[c.CASE_ID].tolist()
     copies[c.CASE_ID] = [f"copy-{case}" for case in original]

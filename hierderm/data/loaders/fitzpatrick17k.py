@@ -1,4 +1,4 @@
-"""The Fitzpatrick17k table (Groh et al., CVPR workshops 2021): one row a picture, named `<md5hash>.jpg`."""
+"""The Fitzpatrick17k table (Groh et al., CVPR workshops 2021): one row a image, named `<md5hash>.jpg`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ WRONGLY_LABELLED = "3 Wrongly labelled"
 
 
 def read_fitzpatrick17k(table: Path, *, keep_wrong: bool = False) -> pd.DataFrame:
-    """Rows of `fitzpatrick17k.csv` (not yet checked), image paths relative to the folder of pictures.
+    """Rows of `fitzpatrick17k.csv` (not yet checked), image paths relative to the folder of images.
 
-    There are no patient ids: each picture is a case of its own, and near-duplicates, which are known to occur, are
+    There are no patient ids: each image is a case of its own, and near-duplicates, which are known to occur, are
     kept together by the split. Skin type -1 (unknown) becomes empty. Rows that the authors' review marks as wrongly
     labelled are left out unless `keep_wrong`.
     """

@@ -1,4 +1,4 @@
-"""Pictures in folders: `<coarse>/<fine>/*.jpg` brings its own tree, `<fine>/*.jpg` needs a taxonomy."""
+"""Images in folders: `<coarse>/<fine>/*.jpg` brings its own tree, `<fine>/*.jpg` needs a taxonomy."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 def read_folder(
     folder: Path, taxonomy: Taxonomy | None = None, *, case_pattern: str = ""
 ) -> tuple[pd.DataFrame, Taxonomy]:
-    """The rows of a folder of pictures (not yet checked) and their tree.
+    """The rows of a folder of images (not yet checked) and their tree.
 
     `case_pattern` is a regular expression searched in each file name; what its first group (or the whole match)
-    finds is the case id. Without it every picture is a case of its own.
+    finds is the case id. Without it every image is a case of its own.
     """
     if not folder.is_dir():
-        raise CaseTableError(f"{folder} must be a folder of pictures, it is not a folder.")
-    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not pictures:
-        raise CaseTableError(f"{folder} holds no pictures; looked for {', '.join(SUFFIXES)} in all its folders.")
-    depths = {len(p.relative_to(folder).parts) for p in pictures}
+        raise CaseTableError(f"{folder} must be a folder of images, it is not a folder.")
+    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not images:
+        raise CaseTableError(f"{folder} holds no images; looked for {', '.join(SUFFIXES)} in all its folders.")
+    depths = {len(p.relative_to(folder).parts) for p in images}
     if depths == {3}:
-        levels = [p.relative_to(folder).parts[:2] for p in pictures]
+        levels = [p.relative_to(folder).parts[:2] for p in images]
         taxonomy = taxonomy or taxonomy_from_paths(levels, ("category", "condition"), id=folder.resolve().name)
     elif depths != {2} or taxonomy is None:
         raise CaseTableError(
-            f"{folder} must be laid out as <category>/<condition>/<picture>, or as <condition>/<picture> with a "
-            f"taxonomy (--taxonomy); its pictures lie {sorted(depth - 1 for depth in depths)} folder(s) deep"
+            f"{folder} must be laid out as <category>/<condition>/<image>, or as <condition>/<image> with a "
+            f"taxonomy (--taxonomy); its images lie {sorted(depth - 1 for depth in depths)} folder(s) deep"
             f"{'' if taxonomy else ' and no taxonomy is given'}."
         )
-    return frame_from_rows([_row(folder, p, case_pattern) for p in pictures]), taxonomy
+    return frame_from_rows([_row(folder, p, case_pattern) for p in images]), taxonomy
 
 
-def _row(folder: Path, picture: Path, case_pattern: str) -> dict[str, str]:
-    relative = picture.relative_to(folder)
+def _row(folder: Path, image: Path, case_pattern: str) -> dict[str, str]:
+    relative = image.relative_to(folder)
     image_id = relative.with_suffix("").as_posix()
     case_id = image_id
     if case_pattern:
-        match = re.search(case_pattern, picture.name)
+        match = re.search(case_pattern, image.name)
         if match is None:
-            raise CaseTableError(f"{picture}: the case pattern '{case_pattern}' finds nothing in the file name.")
+            raise CaseTableError(f"{image}: the case pattern '{case_pattern}' finds nothing in the file name.")
         case_id = match.group(1 if match.groups() else 0)
     return {
         c.IMAGE_PATH: relative.as_posix(),

@@ -1,4 +1,4 @@
-"""SCIN as published (Ward et al. 2024): `scin_cases.csv`, `scin_labels.csv` and a folder of pictures.
+"""SCIN as published (Ward et al. 2024): `scin_cases.csv`, `scin_labels.csv` and a folder of images.
 
 Ids are signed 64-bit integers written as text and stay text. Labels are Python literals, read without running them.
 """
@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.data.table import WEIGHT_TOLERANCE, frame_from_rows, read_frame
+from hierderm.data.checks import WEIGHT_TOLERANCE
+from hierderm.data.table import frame_from_rows, read_frame
 from hierderm.errors import CaseTableError, Fault, describe_faults
 
 WEIGHTED_LABEL = "weighted_skin_condition_label"
@@ -39,7 +40,7 @@ class ScinTable:
 
 
 def read_scin(cases_csv: Path, labels_csv: Path, *, monk_pool: str = "us") -> ScinTable:
-    """Join the two files; image paths are bare file names, relative to the folder of pictures.
+    """Join the two files; image paths are bare file names, relative to the folder of images.
 
     The condition is the top-weighted one; of equal weights the one listed first, counted as `tied_top_labels`. The
     whole differential stays in `weights`, rescaled to sum to exactly 1. `fitzpatrick` is the lower median of the
@@ -82,7 +83,7 @@ def read_scin(cases_csv: Path, labels_csv: Path, *, monk_pool: str = "us") -> Sc
             counts["cases"] += 1
             rows += _image_rows(row, label_rows[row["case_id"]])
     if not rows:
-        raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and a picture.")
+        raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and a image.")
     counts["images"] = len(rows)
     return ScinTable(frame_from_rows(rows), dict(counts))
 

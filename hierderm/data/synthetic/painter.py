@@ -1,6 +1,6 @@
-"""Drawing one skin-like picture: skin, lesions, camera. No labels here, only what can be seen.
+"""Drawing one skin-like image: skin, lesions, camera. No labels here, only what can be seen.
 
-The pictures are a test bed, not a simulation of disease: primary lesions (macule, papule, plaque, vesicle, pustule,
+The images are a test bed, not a simulation of disease: primary lesions (macule, papule, plaque, vesicle, pustule,
 nodule, wheal, purpura, crust) in a configuration (solitary, grouped, scattered, linear, annular, confluent), under
 nuisance that a photograph really has: skin tone, body site, hair, light, white balance, distance, blur and noise.
 """
@@ -39,7 +39,7 @@ LIMBS = {"arm": 0.85, "leg": 1.05, "hand": 0.95, "foot": 0.9, "neck": 1.0}  # ha
 
 @dataclass(frozen=True)
 class Lesions:
-    """What the skin shows. Lengths in half picture widths, the other numbers in [0, 1] unless said.
+    """What the skin shows. Lengths in half image widths, the other numbers in [0, 1] unless said.
 
     `primary` is the lesion; `configuration` how several are arranged; `tint` a key of TINTS and `strength` how much
     of it; `radius` > 0; `count` >= 1; `edge` the softness of the border; `scaling` white flecks; `clearing` how
@@ -60,15 +60,15 @@ class Lesions:
 
 @dataclass(frozen=True)
 class Patient:
-    """What stays the same in all pictures of a case: Monk tone 1 to 10, body site, hairiness in [0, 1]."""
+    """What stays the same in all images of a case: Monk tone 1 to 10, body site, hairiness in [0, 1]."""
 
     monk: int
     body_site: str
     hair: float
 
 
-def draw_picture(lesions: Lesions, patient: Patient, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """One picture, shape (size, size, 3), uint8 RGB."""
+def draw_image(lesions: Lesions, patient: Patient, size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """One image, shape (size, size, 3), uint8 RGB."""
     x, y = _grid(size)
     skin = _skin(patient, size, rng)
     flesh, height = _paint(skin, lesions, x, y, rng)
@@ -282,8 +282,8 @@ def _photograph(flesh: Floats, x: Floats, y: Floats, light: float, rng: np.rando
     """Uneven light, exposure, white balance, blur and sensor noise."""
     falloff = 1 + rng.uniform(0, 0.25) * (x * np.cos(light) + y * np.sin(light)) - rng.uniform(0, 0.15) * (x**2 + y**2)
     balance = rng.uniform(0.9, 1.1, 3).astype(np.float32) * rng.uniform(0.75, 1.12)
-    picture = flesh * falloff[..., None] * balance
+    image = flesh * falloff[..., None] * balance
     blur = rng.gamma(1.5, 0.35)
-    picture = gaussian_filter(picture, (blur, blur, 0))
-    picture = picture + rng.normal(0, rng.uniform(0.005, 0.03), picture.shape)
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image = gaussian_filter(image, (blur, blur, 0))
+    image = image + rng.normal(0, rng.uniform(0.005, 0.03), image.shape)
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -2,7 +2,7 @@
 
 16 categories differ by primary lesion and configuration; the conditions of a category by finer parameters (size,
 colour, border, texture, number). Skin tone, body site, hair, light, distance, blur and a share of wrong labels do not
-follow the labels. Nothing is tuned for a method: the same pictures serve every model. The names are no diseases.
+follow the labels. Nothing is tuned for a method: the same images serve every model. The names are no diseases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 
 from hierderm import columns as c
 from hierderm.artifacts import write_atomically
-from hierderm.data.synthetic.painter import SITES, Lesions, Patient, draw_picture
+from hierderm.data.synthetic.painter import SITES, Lesions, Patient, draw_image
 from hierderm.errors import ConfigError
 from hierderm.taxonomy.file import write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
@@ -68,7 +68,7 @@ CATEGORIES: dict[str, _Look] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to generate: `n_cases` of 1 to 3 pictures, `size` pixels a side, `label_noise` share of wrong labels."""
+    """What to generate: `n_cases` of 1 to 3 images, `size` pixels a side, `label_noise` share of wrong labels."""
 
     n_cases: int
     n_conditions: int
@@ -108,8 +108,8 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One generated picture with all that is known of it; `shown` is the condition drawn, before label noise."""
+class SyntheticImage:
+    """One generated image with all that is known of it; `shown` is the condition drawn, before label noise."""
 
     case: int
     view: int
@@ -166,8 +166,8 @@ def make_taxonomy(recipe: Recipe) -> Taxonomy:
     return taxonomy_from_paths(paths, ("category", "condition"), id="synthetic", version=f"seed {recipe.seed}")
 
 
-def generate(recipe: Recipe) -> Iterator[Picture]:
-    """The pictures of a recipe, one after another; each depends only on the recipe, its case and its view."""
+def generate(recipe: Recipe) -> Iterator[SyntheticImage]:
+    """The images of a recipe, one after another; each depends only on the recipe, its case and its view."""
     conditions = make_conditions(recipe)
     order = np.repeat(np.arange(recipe.n_conditions), long_tail(recipe.n_cases, recipe.n_conditions))
     for case, number in enumerate(order):
@@ -179,8 +179,8 @@ def generate(recipe: Recipe) -> Iterator[Picture]:
         for view in range(int(rng.choice([1, 2, 3], p=[0.39, 0.16, 0.45]))):  # SCIN: 1,948, 796 and 2,289 cases
             rng = np.random.default_rng([recipe.seed, 3, case, view])
             near = replace(lesions, radius=lesions.radius * rng.uniform(0.75, 1.3))
-            pixels = draw_picture(near, patient, recipe.size, rng)
-            yield Picture(case, view, label.name, shown.name, patient, _caption(near, patient, rng), pixels)
+            pixels = draw_image(near, patient, recipe.size, rng)
+            yield SyntheticImage(case, view, label.name, shown.name, patient, _caption(near, patient, rng), pixels)
 
 
 def _lesions(condition: Condition, rng: np.random.Generator) -> Lesions:
@@ -205,7 +205,7 @@ def _lesions(condition: Condition, rng: np.random.Generator) -> Lesions:
 
 
 def _caption(lesions: Lesions, patient: Patient, rng: np.random.Generator) -> str:
-    """What a person might write under the picture: some of what is visible, never a label."""
+    """What a person might write under the image: some of what is visible, never a label."""
 
     def maybe(word: str, chance: float = 0.7) -> list[str]:
         return [word] if word and rng.random() < chance else []
@@ -233,21 +233,21 @@ def write_synthetic(recipe: Recipe, folder: Path) -> Path:
     if table.exists() and stamp.exists() and stamp.read_text() == wanted:
         return table
     rows = []
-    for picture in generate(recipe):
-        image_id = f"s{picture.case:05d}-{picture.view}"
+    for made in generate(recipe):
+        image_id = f"s{made.case:05d}-{made.view}"
         buffer = io.BytesIO()
-        Image.fromarray(picture.pixels).save(buffer, "JPEG", quality=88)
+        Image.fromarray(made.pixels).save(buffer, "JPEG", quality=88)
         write_atomically(folder / "images" / f"{image_id}.jpg", buffer.getvalue())
         rows.append(
             {
                 c.IMAGE_PATH: f"images/{image_id}.jpg",
                 c.IMAGE_ID: image_id,
-                c.CASE_ID: f"s{picture.case:05d}",
-                c.CONDITION: picture.condition,
-                c.MONK: picture.patient.monk,
-                c.BODY_SITE: picture.patient.body_site,
+                c.CASE_ID: f"s{made.case:05d}",
+                c.CONDITION: made.condition,
+                c.MONK: made.patient.monk,
+                c.BODY_SITE: made.patient.body_site,
                 c.SOURCE: "synthetic",
-                c.CAPTION: picture.caption,
+                c.CAPTION: made.caption,
             }
         )
     write_taxonomy(make_taxonomy(recipe), folder / "taxonomy.csv")

@@ -11,16 +11,16 @@ from hierderm.errors import CaseTableError
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 
-def picture(path: Path) -> None:
+def image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(path)
 
 
 def test_categories_and_conditions_make_their_own_tree(tmp_path: Path) -> None:
-    picture(tmp_path / "Infections" / "Impetigo" / "p1_a.jpg")
-    picture(tmp_path / "Infections" / "Impetigo" / "p1_b.JPG")
-    picture(tmp_path / "Eczemas" / "Eczema" / "p2_a.png")
-    (tmp_path / "notes.txt").write_text("no picture")
+    image(tmp_path / "Infections" / "Impetigo" / "p1_a.jpg")
+    image(tmp_path / "Infections" / "Impetigo" / "p1_b.JPG")
+    image(tmp_path / "Eczemas" / "Eczema" / "p2_a.png")
+    (tmp_path / "notes.txt").write_text("no image")
     frame, tree = read_folder(tmp_path, case_pattern=r"^(p\d+)_")
     assert frame[c.CASE_ID].tolist() == ["p2", "p1", "p1"]
     assert frame[c.IMAGE_ID].tolist() == ["Eczemas/Eczema/p2_a", "Infections/Impetigo/p1_a", "Infections/Impetigo/p1_b"]
@@ -28,7 +28,7 @@ def test_categories_and_conditions_make_their_own_tree(tmp_path: Path) -> None:
 
 
 def test_conditions_alone_need_a_taxonomy(tmp_path: Path) -> None:
-    picture(tmp_path / "Impetigo" / "a.jpg")
+    image(tmp_path / "Impetigo" / "a.jpg")
     with pytest.raises(CaseTableError, match=r"lie \[1\] folder\(s\) deep and no taxonomy is given"):
         read_folder(tmp_path)
     tree = taxonomy_from_paths([("I", "Impetigo")], ("c", "f"), id="t")
@@ -39,11 +39,11 @@ def test_conditions_alone_need_a_taxonomy(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(CaseTableError, match="it is not a folder"):
         read_folder(tmp_path / "none")
-    with pytest.raises(CaseTableError, match="holds no pictures"):
+    with pytest.raises(CaseTableError, match="holds no images"):
         read_folder(tmp_path)
-    picture(tmp_path / "A" / "B" / "x.jpg")
+    image(tmp_path / "A" / "B" / "x.jpg")
     with pytest.raises(CaseTableError, match="the case pattern 'q' finds nothing"):
         read_folder(tmp_path, case_pattern="q")
-    picture(tmp_path / "A" / "x.jpg")
+    image(tmp_path / "A" / "x.jpg")
     with pytest.raises(CaseTableError, match=r"lie \[1, 2\] folder\(s\) deep"):
         read_folder(tmp_path)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from hierderm import columns as c
+from hierderm.data.checks import check_cases
 from hierderm.data.loaders.scin import BODY_PARTS, read_scin
-from hierderm.data.table import check_cases
 from hierderm.errors import CaseTableError
 from hierderm.taxonomy.file import load_taxonomy
 
@@ -51,7 +51,7 @@ CASES = [
      "image_1_path": "dataset/images/-11.png", "image_2_path": "dataset/images/22.png", "image_1_shot_type": "CLOSE_UP"},
     {"case_id": "9007199254740993", "fitzpatrick_skin_type": "NONE_IDENTIFIED", "image_1_path": "dataset/images/33.png"},
     {"case_id": "77", "image_1_path": "dataset/images/44.png"},
-    {"case_id": "88", "image_1_path": "dataset/images/33.png"},  # the same picture under another case
+    {"case_id": "88", "image_1_path": "dataset/images/33.png"},  # the same image under another case
 ]  # fmt: skip
 LABELS = [
     {"case_id": "-1000600354148496558", "dermatologist_skin_condition_on_label_name": "['Eczema', 'Psoriasis']",

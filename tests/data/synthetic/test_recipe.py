@@ -37,31 +37,31 @@ def test_the_long_tail_has_scins_proportions(name: str) -> None:
 
 
 def test_cases_have_one_to_three_pictures_of_one_patient() -> None:
-    pictures = list(generate(replace(PRESETS["demo"], size=16, n_cases=200)))
-    views = np.bincount([picture.case for picture in pictures])
+    images = list(generate(replace(PRESETS["demo"], size=16, n_cases=200)))
+    views = np.bincount([image.case for image in images])
     assert set(views.tolist()) == {1, 2, 3}
     by_case: dict[int, set[object]] = {}
-    for picture in pictures:
-        by_case.setdefault(picture.case, set()).add((picture.patient, picture.condition, picture.shown))
+    for image in images:
+        by_case.setdefault(image.case, set()).add((image.patient, image.condition, image.shown))
     assert all(len(kinds) == 1 for kinds in by_case.values())
 
 
 def test_nuisance_does_not_follow_the_labels() -> None:
     recipe = Recipe(n_cases=800, n_conditions=16, size=8, label_noise=0.1)
-    pictures = [picture for picture in generate(recipe) if picture.view == 0]
-    tones = np.bincount([picture.patient.monk for picture in pictures], minlength=11)[1:]
+    images = [image for image in generate(recipe) if image.view == 0]
+    tones = np.bincount([image.patient.monk for image in images], minlength=11)[1:]
     assert tones.min() > 50  # 80 expected of each of ten
-    largest = [picture.patient.monk for picture in pictures if picture.shown == pictures[0].shown]
+    largest = [image.patient.monk for image in images if image.shown == images[0].shown]
     assert np.mean(largest) == pytest.approx(5.5, abs=0.9)
-    assert {picture.patient.body_site for picture in pictures} == set(SITES)
-    wrong = np.mean([picture.condition != picture.shown for picture in pictures])
+    assert {image.patient.body_site for image in images} == set(SITES)
+    wrong = np.mean([image.condition != image.shown for image in images])
     assert wrong == pytest.approx(0.1 * 15 / 16, abs=0.03)
 
 
 def test_captions_never_name_a_label() -> None:
-    for picture in generate(PRESETS["toy"]):
-        assert "type" not in picture.caption
-        assert picture.condition not in picture.caption
+    for image in generate(PRESETS["toy"]):
+        assert "type" not in image.caption
+        assert image.condition not in image.caption
 
 
 def test_every_category_has_a_condition() -> None:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from hierderm import columns as c
+from hierderm.data.checks import check_cases, parse_weights, read_cases
 from hierderm.data.image_io import ImageError, open_picture
-from hierderm.data.table import CaseTable, check_cases, parse_weights, read_cases
+from hierderm.data.table import CaseTable
 from hierderm.errors import CaseTableError
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 
@@ -64,7 +65,7 @@ def test_write_and_read_keep_long_ids(folder: Path, tmp_path: Path, suffix: str)
     ("changes", "message"),
     [
         ({c.CONDITION: ["Eczma", "Impetigo", "Impetigo"]}, "row 2: condition 'Eczma' is not in taxonomy 't'. Closest: 'Eczema'."),
-        ({c.IMAGE_PATH: ["a.png", "no.png", "c.png"]}, "row 3: picture 'no.png': the file does not exist."),
+        ({c.IMAGE_PATH: ["a.png", "no.png", "c.png"]}, "row 3: image 'no.png': the file does not exist."),
         ({c.IMAGE_ID: ["a", "b", "b"]}, "row 4: image_id 'b' is already that of row 3."),
         ({c.CASE_ID: ["1", "", "2"]}, "row 3: case_id must not be empty."),
         ({c.SPLIT: ["train", "train", "test"]}, "row 4: case '2' is in two splits, 'train' (row 3) and 'test'"),
@@ -92,17 +93,17 @@ def test_a_truncated_picture_is_named_or_left_out_but_never_replaced(folder: Pat
     whole = (folder / "cut.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     broken = frame(**{c.IMAGE_PATH: ["a.png", "cut.jpg", "c.png"]})
-    assert "row 3: picture 'cut.jpg': the picture is damaged (image file is truncated" in faults(broken, folder)
+    assert "row 3: image 'cut.jpg': the picture is damaged (image file is truncated" in faults(broken, folder)
     with pytest.raises(ImageError, match=r"cut\.jpg: the picture is damaged"):
         open_picture(folder / "cut.jpg")
     table = check_cases(broken, TREE, folder, unreadable="exclude")
     assert table.frame[c.IMAGE_ID].tolist() == ["a", "c"]
-    assert [str(fault).startswith("cases row 3: picture 'cut.jpg'") for fault in table.excluded] == [True]
+    assert [str(fault).startswith("cases row 3: image 'cut.jpg'") for fault in table.excluded] == [True]
 
 
 def test_a_text_file_is_no_picture(folder: Path) -> None:
     (folder / "a.png").write_text("hello")
-    assert "row 2: picture 'a.png': not a picture that can be read (5 bytes)." in faults(frame(), folder)
+    assert "row 2: image 'a.png': not a picture that can be read (5 bytes)." in faults(frame(), folder)
 
 
 def test_unknown_conditions_are_left_out_by_choice_only(folder: Path) -> None:

@@ -1,0 +1,49 @@
+"""What the commands share: common options, and how results, tables and messages are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
+TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]
+Workers = Annotated[int, typer.Option(help="Processes that load images.")]
+Unreadable = Annotated[
+    Literal["error", "exclude"], typer.Option(help="Images that can't be read: stop, or leave out and list.")
+]
+Unknown = Annotated[
+    Literal["error", "exclude"], typer.Option(help="Conditions the taxonomy lacks: stop, or leave out and list.")
+]
+
+
+def say(text: str) -> None:
+    """A message to the user, on standard error."""
+    typer.echo(text, err=True)
+
+
+def show_json(content: Any) -> None:
+    """A result on standard output, as JSON."""
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def show_table(table: Table, *, width: int = 160, markup: bool = True) -> None:
+    """A table on standard output, as wide as the terminal, or `width` characters where there is none."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else width, markup=markup).print(table)
+
+
+def show(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """A result on standard output, as JSON or as text."""
+    if as_json:
+        show_json(result)
+    else:
+        typer.echo(text)
