@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
-from dataclasses import dataclass as plain_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from hierderm.config.methods import DEFAULT_METHOD, METHODS, OnlyIf
+from hierderm.config.describe import described, known_names, require_method, settings_of
+from hierderm.config.methods import DEFAULT_METHOD, METHODS
 from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.errors import ConfigError, suggest
 
@@ -40,6 +40,13 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
 def load_comparison(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
     """The settings of a comparison from a TOML file with `[[models]]`, with dotted overrides; see `load_config`."""
     return build_comparison(_read(path, overrides), source=_source(path))
+
+
+def load_settings(path: Path) -> Config | Comparison:
+    """The settings of a TOML file: a comparison where it has `[[models]]`, else one model."""
+    content = _read(path, None)
+    build = build_comparison if "models" in content else build_config
+    return build(content, source=str(path))
 
 
 def build_config(content: Mapping[str, Any], *, source: str = "configuration") -> Config:
@@ -112,55 +119,6 @@ def dump_config(settings: Config | Comparison) -> str:
     return tomli_w.dumps(to_dict(settings))
 
 
-# --- what settings there are -------------------------------------------------------------------------------------
-
-
-@plain_dataclass(frozen=True)
-class Setting:
-    """One setting: its dotted name, type or choices, value, description, and whether and when it is read."""
-
-    name: str
-    kind: str
-    value: Any
-    text: str
-    condition: str = ""
-    read: bool = True
-
-
-def settings_of(settings: Config | Comparison) -> list[Setting]:
-    """Every setting with its value; a comparison's `training` is a table of its own and not listed."""
-    return list(_described(settings, ""))
-
-
-def described(method: str = DEFAULT_METHOD) -> list[Setting]:
-    """Every setting of a model made by `method`, with its default, for help and docs."""
-    _require_method(method)
-    return settings_of(Config(training=METHODS[method]()))
-
-
-def known_names() -> set[str]:
-    """The dotted names of all settings of all methods and of comparisons."""
-    rows = [row for method in METHODS for row in described(method)] + settings_of(Comparison())
-    return {row.name for row in rows} | {"training.method"}
-
-
-def _described(section: Any, prefix: str, condition: str = "", read: bool = True) -> Iterator[Setting]:
-    hints = get_type_hints(type(section), include_extras=True)
-    for setting in fields(section):
-        name, value, hint = f"{prefix}{setting.name}", getattr(section, setting.name), hints[setting.name]
-        extra = getattr(hint, "__metadata__", ())
-        only = next((m for m in extra if isinstance(m, OnlyIf)), None)
-        needs = " and ".join(filter(None, [condition, only.text.format(*[prefix] * 2) if only else ""]))
-        is_read = read and (only is None or only.holds(section))
-        if is_dataclass(value):
-            yield from _described(value, f"{name}.", needs, is_read)
-            continue
-        texts = [m.description for m in extra if getattr(m, "description", None)]
-        if texts:
-            choices = [a for a in get_args(get_args(hint)[0]) if isinstance(a, str)]
-            yield Setting(name, "|".join(choices) or type(value).__name__, value, texts[-1], needs, is_read)
-
-
 # --- reading and checking ----------------------------------------------------------------------------------------
 
 
@@ -200,11 +158,6 @@ def _methods(content: Mapping[str, Any]) -> list[str]:
     return sorted(own) or [shared]
 
 
-def _require_method(method: str) -> None:
-    if method not in METHODS:
-        raise ConfigError(f"training.method must be one of {list(METHODS)}, got '{method}'.{suggest(method, METHODS)}")
-
-
 def _faulty(source: str, faults: Sequence[str]) -> ConfigError:
     return ConfigError("\n".join([f"{source} has {len(faults)} fault(s):", *(f"  {fault}" for fault in faults)]))
 
@@ -213,7 +166,7 @@ def _validated(kind: type[Settings], content: Mapping[str, Any], source: str) ->
     content = dict(content)
     methods = _methods(content)
     if kind is Config and isinstance(content.get("training", {}), Mapping):
-        _require_method(methods[0])
+        require_method(methods[0])
         content["training"] = {**content.get("training", {}), "method": methods[0]}
     try:
         return TypeAdapter(kind).validate_python(content)

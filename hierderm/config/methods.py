@@ -130,7 +130,7 @@ class OnFeatures:
     features: Annotated[
         tuple[Literal["layers", "output"], ...],
         Field(min_length=1),
-        doc("tried: the backbone's output alone, or beside it mean and deviation of every block's tokens"),
+        doc("tried: the backbone's output alone, or that and mean and deviation of every block's tokens"),
     ] = ("layers", "output")
     views: Annotated[
         NotNegative, doc("augmented copies of each training image to learn from, beside the image itself")
@@ -139,7 +139,7 @@ class OnFeatures:
     components: Annotated[Positive, doc("more features than this are first reduced to as many components")] = 2048
     monitor: Annotated[
         Monitor,
-        doc("validation metric that chooses the setting; the mean is geometric: both levels count by what share"),
+        doc("validation metric that chooses the setting; the mean, of both levels, is geometric"),
     ] = "mean_map_at_r"
     workers: Annotated[NotNegative, doc("processes that load images")] = 0
     seed: Annotated[int, doc("seed of augmentation, and of the shuffled tree")] = 0
@@ -165,42 +165,44 @@ class Lda(OnFeatures):
     shrinkages: Annotated[
         tuple[Fraction, ...],
         Field(min_length=1),
-        doc("of the covariance within conditions towards a sphere, each is tried"),
+        doc("shrinkages of the covariance within conditions towards a sphere that are tried"),
     ] = (0.1, 0.3, 0.6, 0.9)
 
 
 @dataclass(frozen=True, config=STRICT)
 class TreeLda(OnFeatures):
-    """Discriminants of the tree beside node probabilities, in closed form; the best setting on held-out images wins."""
+    """Discriminants of the tree beside node probabilities, in closed form; the best setting on held-out images is kept."""
 
     method: Literal["tree_lda"] = "tree_lda"
     shrinkages: Annotated[
-        tuple[Fraction, ...], Field(min_length=1), doc("of the covariance within conditions towards a sphere")
+        tuple[Fraction, ...],
+        Field(min_length=1),
+        doc("shrinkages of the covariance within conditions towards a sphere"),
     ] = (0.05, 0.15, 0.4)
     decays: Annotated[
         tuple[NotNegativeFloat, ...],
         Field(min_length=1),
-        doc("weight of each level beside the one above: 1 is flat, 0 the top level alone"),
+        doc("weight of each level relative to the one above: 1 is flat, 0 the top level alone"),
     ] = (1.0,)
     strengths: Annotated[
         tuple[NotNegativeFloat, ...],
         Field(min_length=1),
-        doc("images that the parent mean counts for, when a condition's mean is shrunk towards it"),
+        doc("how many images the parent mean counts for when a condition's mean is shrunk towards it"),
     ] = (3.0, 10.0)
     probability_shares: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], ...],
         Field(min_length=1),
-        doc("share of the cosine that is left to the node probabilities in the embedding"),
+        doc("share of the node probabilities in the cosine of two embeddings"),
     ] = (0.1, 0.2, 0.4, 0.8)
     probability_levels: Annotated[
         tuple[str, ...], doc("levels whose node probabilities enter the embedding; empty: all")
     ] = ()
     folds: Annotated[
         NotNegative,
-        doc("parts of the training cases, left out in turn, that choose the setting beside validation; 0 for none"),
+        doc("parts of the training cases, left out in turn, on which settings are judged as on validation; 0 for none"),
     ] = 5
     shuffle: Annotated[
-        bool, doc("control: conditions change places in the tree by chance; a tree that helps must beat this")
+        bool, doc("control: conditions are assigned to categories at random; a tree that helps must beat this")
     ] = False
 
 
@@ -211,21 +213,21 @@ class Gradient:
     method: Literal["gradient"] = "gradient"
     features: Annotated[
         Literal["layers", "output"],
-        doc("an image's vector: the backbone's output, or beside it mean and deviation of every block's tokens"),
+        doc("an image's vector: the backbone's output, or that and mean and deviation of every block's tokens"),
     ] = "layers"
     freeze: Annotated[
         Literal["frozen", "last_blocks", "lora", "full"],
-        doc("what of the backbone learns; frozen caches its features"),
+        doc("what of the backbone is trained; frozen caches its features"),
     ] = "last_blocks"
-    last_blocks: Annotated[Positive, doc("how many blocks learn"), only_if("freeze", "last_blocks")] = 3
+    last_blocks: Annotated[Positive, doc("how many blocks are trained"), only_if("freeze", "last_blocks")] = 3
     lora_rank: Annotated[Positive, doc("rank of the adapters"), only_if("freeze", "lora")] = 8
     neck: Annotated[
         Literal["standardised", "linear", "residual", "identity"],
-        doc("from the backbone's vector to the embedding; 'standardised' is linear on features of equal spread"),
+        doc("from the backbone's vector to the embedding; 'standardised' is linear on standardised features"),
     ] = "standardised"
-    dropout: Annotated[
-        Fraction, doc("share of the features left out while learning"), only_if("neck", "standardised")
-    ] = 0.5
+    dropout: Annotated[Fraction, doc("share of the features left out in training"), only_if("neck", "standardised")] = (
+        0.5
+    )
     embedding_dim: Annotated[
         NotNegative, doc("length of the embedding; 0 is the backbone's"), only_if("neck", "standardised", "linear")
     ] = 128
@@ -268,7 +270,7 @@ class Gradient:
     weight_decay: Annotated[NotNegativeFloat, doc("AdamW weight decay")] = 0.05
     warmup: Annotated[Fraction, doc("share of the steps in which the learning rate rises")] = 0.1
     monitor: Annotated[
-        Monitor, doc("validation metric that chooses the epoch; the mean is geometric: both levels count by what share")
+        Monitor, doc("validation metric that chooses the epoch; the mean, of both levels, is geometric")
     ] = "mean_map_at_r"
     patience: Annotated[Positive, doc("epochs without improvement before training stops")] = 8
     precision: Annotated[

@@ -55,7 +55,7 @@ class Discriminants:
 
     @property
     def n_features(self) -> int:
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     def logits(self, features: Floats) -> FloatArray:
         """Log-probabilities of the conditions up to a constant, shape (n_images, n_fine), not yet times `scale`."""

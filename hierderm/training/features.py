@@ -35,7 +35,8 @@ class FeatureStore:
         if backbone.architecture["features"] == "output":
             layers = self._path(backbone, table, "layers", [])
             if layers.is_file():
-                return np.load(layers, mmap_mode="r", allow_pickle=False)[:, : backbone.output_dim].copy()
+                cached: Vectors = np.load(layers, mmap_mode="r", allow_pickle=False)
+                return cached[:, : backbone.output_dim].copy()
         return self._rows(backbone, table, np.ones(len(table), dtype=bool), workers=workers)
 
     def views(
@@ -74,10 +75,9 @@ class FeatureStore:
         """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN."""
         how = [asdict(augmentation), seed, view] if augmentation else []
         path = self._path(backbone, table, backbone.architecture["features"], how)
+        features: Vectors = np.full((len(table), backbone.dim), np.nan, dtype=np.float32)
         if path.is_file():
             features = np.load(path, allow_pickle=False)
-        else:
-            features = np.full((len(table), backbone.dim), np.nan, dtype=np.float32)
         missing = np.flatnonzero(wanted & np.isnan(features[:, 0]))
         if len(missing):
             rows = missing.tolist()

@@ -53,7 +53,7 @@ class FrozenData:
         )
         whole = store.features(backbone, table, workers=settings.workers)
         widths = {"layers": backbone.dim, "output": backbone.output_dim}
-        chosen = {name: widths[name] for name in dict.fromkeys(settings.features)}
+        chosen: dict[str, int] = {name: widths[name] for name in dict.fromkeys(settings.features)}
         train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
         return cls(backbone, train, validation, views, whole[table.splits == c.VALIDATION], chosen)
 
@@ -128,4 +128,4 @@ def _on_raw_features(weight: Floats, bias: Floats, scaler: Pipeline) -> tuple[Fl
         weight = weight @ scaler[1].components_
         bias = bias - weight @ scaler[1].mean_
     weight = weight / scaler[0].scale_
-    return weight, bias - weight @ scaler[0].mean_
+    return np.asarray(weight), np.asarray(bias - weight @ scaler[0].mean_)

@@ -18,6 +18,7 @@ from hierderm.evaluation.validation import validation_scores
 from hierderm.model.network import Network, Outputs
 from hierderm.training.losses.registry import make_classification_loss, make_contrastive_loss
 
+
 class TrainingModule(lightning.LightningModule):
     """Contrastive loss at levels of the tree plus classification loss on one network.
 
