@@ -10,7 +10,7 @@ from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -129,6 +129,7 @@ class OnFeatures:
 
     features: Annotated[
         tuple[Literal["layers", "output"], ...],
+        BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
         Field(min_length=1),
         doc("tried: the backbone's output alone, or that and mean and deviation of every block's tokens"),
     ] = ("layers", "output")
@@ -171,7 +172,7 @@ class Lda(OnFeatures):
 
 @dataclass(frozen=True, config=STRICT)
 class TreeLda(OnFeatures):
-    """Discriminants of the tree beside node probabilities, in closed form; the best setting on held-out images is kept."""
+    """Discriminants of the tree beside node probabilities, in closed form; the best on held-out images is kept."""
 
     method: Literal["tree_lda"] = "tree_lda"
     shrinkages: Annotated[
