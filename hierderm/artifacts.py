@@ -1,37 +1,255 @@
-"""Writing files so that a reader, or a killed run, never meets half of one."""
+"""Writing files and folders so that a reader, or a killed run, never meets half of one, and nobody else's is lost.
+
+Every folder that hierderm writes carries `hierderm.json`, its header: what kind of folder it is, the hash of each
+file, and what its reader must know. A folder without such a header is not ours: it is neither written to nor deleted.
+
+A folder of one piece (`write_folder`) is made beside its place under a temporary name; then the old one moves aside,
+the new one moves in, and the files that the header of the old one lists are removed. A kill between the two moves
+leaves the place empty and the old folder aside: whoever opens it next puts it back. Folders that fill step by step,
+such as runs, are claimed (`claim_folder`), and their files appear one by one (`replacing`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from hierderm.errors import HierdermError, OutputError
+
+HEADER, README = "hierderm.json", "README.md"  # a readme is for people, who may edit it
+PATIENCE = 120.0  # seconds to wait for another process that writes the same path
+ATTEMPTS = 20  # of a reader whose folder is replaced while it reads
+STALE = 3600.0  # seconds since a temporary file last grew, after which its writer is taken for dead
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(?P<kind>tmp|old)")
+_HASH = re.compile(r"[0-9a-f]{12}")
+
+Result = TypeVar("Result")
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def require_free(path: Path, *, replace: bool = False) -> None:
+    """OutputError where an output file can't be written to `path`, or would overwrite one without `replace`."""
+    _require_parent(path)
+    if path.is_symlink():
+        raise OutputError(f"{path} must be a file to write, it is a symbolic link. Give the file it points to.")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} must be a file to write, it is a folder. Choose another path.")
+    if path.exists() and not replace:
+        raise OutputError(f"{path} exists and would be overwritten. Choose another path, or replace it (--replace).")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+def replacing(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Without `replace` a file that lies there, or has come meanwhile, is an OutputError.
+    """
+    if not replace:
+        require_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for stale in _siblings(path, "tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - stale.stat().st_mtime > STALE:
+                stale.unlink()
+    temporary = _beside(path, "tmp")
     try:
         yield temporary
+        sync(temporary)
+        if not replace:
+            require_free(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
     """Write text (UTF-8) or bytes to `path`, whole or not at all; folders are made."""
-    with replacing(path) as temporary:
+    with replacing(path, replace=replace) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, replace: bool = True) -> None:
     """Write `content` as indented JSON, atomically. NaN is refused: readers in other languages can't parse it."""
-    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, text, replace=replace)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether hierderm uses this name while it writes: something unfinished, something aside, or a lock."""
+    return _TEMPORARY.fullmatch(name) is not None or (name.startswith(".") and name.endswith(".lock"))
+
+
+@contextmanager
+def locked(path: Path, *, timeout: float = PATIENCE, error: type[HierdermError] = OutputError) -> Iterator[None]:
+    """Only one process at a time is in the block of this path; others wait up to `timeout` seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise error(f"{path} has been written by another process for {timeout:g} s. Try again later.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- folders -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """The content of `hierderm.json`. `files`: the hash of each file by its path in the folder, with '/'."""
+
+    kind: str
+    version: int
+    files: dict[str, str]
+    content: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write it to its folder, atomically."""
+        about = {"format": f"hierderm {self.kind}", "version": self.version}
+        write_json(folder / HEADER, {**about, "files": self.files, "content": self.content})
+
+
+def require_free_folder(
+    path: Path, kind: str, *, replace: bool = False, own: Callable[[str], bool] = lambda name: False
+) -> None:
+    """OutputError where a folder of this kind can't be written to `path` without losing something.
+
+    Free is a path where nothing is, or an empty folder; with `replace` also a folder of the same kind that holds only
+    what its header lists. `own`: names that may lie there besides.
+    """
+    _recover_for_reader(path, OutputError)
+    _refuse(path, kind, replace, own)
+
+
+def write_folder(
+    path: Path,
+    kind: str,
+    content: dict[str, Any],
+    write: Callable[[Path], None],
+    *,
+    replace: bool = False,
+    version: int = 1,
+) -> None:
+    """Write a folder that appears whole or not at all: `write` fills a temporary one, which then takes its place.
+
+    `kind`: what it holds, e.g. 'embeddings'. `content`: JSON that the header keeps for the reader. Where `path` holds
+    anything that would be lost, it is an OutputError; with `replace` a folder of the same kind is replaced.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow a link)
+    if path == Path.cwd():
+        raise OutputError(f"{path} must be a folder to make, it is the one you are in. Name a folder inside it.")
+    _refuse(path, kind, replace)
+    with faults_named(path), locked(path):
+        _recover(path)
+        _refuse(path, kind, replace)  # another process may have been quicker
+        temporary = _beside(path, "tmp")
+        temporary.mkdir()
+        try:
+            write(temporary)
+            _seal(temporary, kind, version, content)
+            _refuse(path, kind, replace)  # writing can take long
+            _exchange(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def claim_folder(path: Path, kind: str, *, version: int = 1) -> None:
+    """Make a folder that fills step by step, with its header; one of the same kind is accepted as it is.
+
+    OutputError where `path` holds anything else. A symbolic link to a folder is followed.
+    """
+    path = path.resolve()
+    if (path / HEADER).is_file():
+        read_header(path, kind, version=version)
+        return
+    _refuse(path, kind, False, own=is_temporary)
+    with faults_named(path):
+        Header(kind, version, {}, {}).write(path)
+
+
+def read_header(path: Path, kind: str, *, version: int | None = 1, error: type[HierdermError] = OutputError) -> Header:
+    """The checked header of a folder; an interrupted replacement is undone first. `version` None: any.
+
+    `error` says what is wrong with a folder that is not one of this kind and version.
+    """
+    for _ in range(3):
+        try:
+            header = _parse(path / HEADER, error)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            _recover_for_reader(path, error)  # or wait until a writer has moved the new folder in
+    else:
+        what = f"it has no {HEADER}" if path.is_dir() else "it is a file" if path.exists() else "it does not exist"
+        raise error(f"{path} must be a hierderm {kind} folder, {what}.")
+    if header.kind != kind:
+        raise error(f"{path} must be a hierderm {kind} folder, it is a {header.kind} folder. Give another path.")
+    if version is not None and header.version != version:
+        raise error(
+            f"{path} has format version {header.version}, this hierderm reads version {version}. Make the folder again."
+        )
+    return header
+
+
+def holds(path: Path, kind: str) -> bool:
+    """Whether a folder of this kind, of any version, is there."""
+    try:
+        read_header(path, kind, version=None)
+    except OutputError:
+        return False
+    return True
+
+
+def read_folder(
+    path: Path,
+    kind: str,
+    read: Callable[[Header], Result],
+    *,
+    version: int = 1,
+    error: type[HierdermError] = OutputError,
+) -> Result:
+    """Check every file against its hash, then `read` them; once more where a writer has replaced them meanwhile.
+
+    `error` names each file that is missing or damaged, or says what `read` could not make sense of.
+    """
+    for _ in range(ATTEMPTS):
+        header = read_header(path, kind, version=version, error=error)
+        fault: Exception | None = None
+        try:
+            _check_files(path, header, error)
+            result = read(header)
+        except (HierdermError, OSError, KeyError, TypeError, ValueError) as raised:
+            fault = raised
+        if read_header(path, kind, version=version, error=error) != header:
+            continue
+        if isinstance(fault, HierdermError):
+            raise fault
+        if fault is not None:
+            raise error(
+                f"{path} can't be read as a hierderm {kind} folder ({fault!r}). Make the folder again."
+            ) from fault
+        return result
+    raise error(f"{path} is being rewritten all the time. Try again later.")
+
+
+# --- hashes and places -------------------------------------------------------------------------------------------
 
 
 def file_hash(path: Path) -> str:
@@ -49,3 +267,199 @@ def shipped(folder: str) -> Path:
     """A folder of data that lies at the top of the repository and inside the package of a wheel."""
     inside = Path(__file__).parent / "shipped" / folder
     return inside if inside.is_dir() else Path(__file__).parents[1] / folder
+
+
+# --- the steps of a replacement ----------------------------------------------------------------------------------
+
+
+def _beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.{kind}")
+
+
+def _siblings(path: Path, kind: str) -> list[Path]:
+    """What lies beside `path` under its temporary names of a kind, 'tmp' or 'old'."""
+    try:
+        names = [_TEMPORARY.fullmatch(entry.name) for entry in path.parent.iterdir()]
+    except OSError:
+        return []
+    own = [match for match in names if match and (match["name"], match["kind"]) == (path.name, kind)]
+    return [path.with_name(match[0]) for match in own]
+
+
+def _seal(folder: Path, kind: str, version: int, content: dict[str, Any]) -> None:
+    """Write the header of a filled folder, give its files the usual permissions, and have the disk keep all of it."""
+    files = {name: file_hash(folder / name) for name in _entries(folder)}
+    Header(kind, version, files, content).write(folder)
+    mode = (folder / HEADER).stat().st_mode & 0o777  # by the umask; safetensors makes files that others can't read
+    for name in files:
+        (folder / name).chmod(mode)
+        sync(folder / name)
+    for place in {folder, *((folder / name).parent for name in files)}:
+        sync(place)
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Old aside, new in, old away."""
+    aside = _beside(path, "old")
+    if (path / HEADER).is_file():
+        path.rename(aside)
+    elif path.exists():
+        path.rmdir()  # empty
+    new.rename(path)
+    sync(path.parent)
+    _remove_listed(aside)
+
+
+def _recover(path: Path) -> None:
+    """Under the lock: undo or finish what killed writers of `path` began, and remove what they left."""
+    for aside in _siblings(path, "old"):
+        absent = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+        if absent and _is_whole(aside):
+            if path.exists():
+                path.rmdir()
+            aside.rename(path)
+        elif absent or (path / HEADER).is_file():
+            _remove_listed(aside)  # a newer one has moved in since
+    for temporary in _siblings(path, "tmp"):
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _recover_for_reader(path: Path, error: type[HierdermError]) -> None:
+    path = Path(os.path.abspath(path))  # noqa: PTH100
+    if not _siblings(path, "old"):
+        return
+    try:
+        with locked(path, error=error):
+            _recover(path)
+    except OSError as fault:
+        raise error(f"{path}: its replacement was interrupted and the old one can't be put back ({fault}).") from fault
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return all((folder / name).is_file() for name in _parse(folder / HEADER, OutputError).files)
+    except (OSError, OutputError):
+        return False
+
+
+def _remove_listed(folder: Path) -> None:
+    """Remove a folder of ours: the files that its header lists, what is empty then, and the header; nothing else."""
+    with contextlib.suppress(OSError, OutputError):  # what stays is removed by the next writer
+        files = _parse(folder / HEADER, OutputError).files
+        for name in files:
+            (folder / name).unlink(missing_ok=True)
+        for place in sorted({folder / up for name in files for up in PurePosixPath(name).parents} - {folder})[::-1]:
+            if place.is_dir():  # a killed removal may have come this far
+                place.rmdir()
+        (folder / HEADER).unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def sync(path: Path) -> None:
+    """Have the disk keep a file, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+
+def _require_parent(path: Path) -> None:
+    """OutputError where nothing can be made at `path`, before any work is done for it."""
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not parent.is_dir():
+        raise OutputError(f"{path} can't be written: {parent} is not a folder. Choose another path.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path} can't be written: {parent} is write-protected. Choose another path.")
+
+
+def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] = lambda name: False) -> None:
+    if path.is_symlink():
+        raise OutputError(f"{path} must be a folder to write, it is a symbolic link. Give the folder it points to.")
+    if not path.exists():
+        _require_parent(path)
+        return
+    if not path.is_dir():
+        raise OutputError(f"{path} must be a folder to write, it is a file. Choose another path.")
+    present = [name for name in _entries(path) if not own(name)]
+    if not present:
+        return
+    if HEADER not in present:
+        raise OutputError(f"{path} holds files that hierderm did not write ({_some(present)}). Choose another folder.")
+    header = read_header(path, kind, version=None)
+    if foreign := [name for name in present if name != HEADER and name not in header.files]:
+        raise OutputError(
+            f"{path} holds files besides those of its {kind} ({_some(foreign)}). Move them, or choose another folder."
+        )
+    if not replace:
+        raise OutputError(f"{path} holds a hierderm {kind} folder. Choose another path, or replace it (--replace).")
+
+
+@contextmanager
+def faults_named(path: Path) -> Iterator[None]:
+    """Faults of the disk, such as a full one, as an OutputError that names the output."""
+    try:
+        yield
+    except OSError as fault:
+        raise OutputError(f"{path} could not be written: {fault}.") from fault
+
+
+def _entries(folder: Path) -> list[str]:
+    """Every file in a folder and below, by its path with '/'. Links and empty folders are entries too."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        here = Path(root).relative_to(folder)
+        links = [name for name in folders if (folder / here / name).is_symlink()]
+        empty = [""] if root != str(folder) and not folders and not files else []
+        found += [(here / name).as_posix() for name in [*files, *links, *empty]]
+    return sorted(found)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _check_files(path: Path, header: Header, error: type[HierdermError]) -> None:
+    faults = []
+    for name, expected in header.files.items():
+        file = path / name
+        if not file.is_file():
+            faults.append(f"{name} is missing")
+        elif name != README and file_hash(file) != expected:
+            faults.append(f"{name} is damaged: its checksum differs ({file.stat().st_size} bytes)")
+    if faults:
+        raise error(f"{path}: {'; '.join(faults)}. Restore a copy, or make it again.")
+
+
+def _parse(file: Path, error: type[HierdermError]) -> Header:
+    """Read a header; `error` says what is wrong with it. Where there is none, the FileNotFoundError passes."""
+    again = "Restore a copy, or delete the folder and make it again."
+    try:
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError, RecursionError) as fault:
+        raise error(f"{file} is damaged ({fault}). {again}") from None
+    if not isinstance(found, dict) or not str(found.get("format")).startswith("hierderm "):
+        raise error(f"{file} must be the header of a folder that hierderm wrote, it is something else.")
+    version: Any = found.get("version")
+    files: Any = found.get("files")
+    content: Any = found.get("content")
+    if type(version) is not int or not isinstance(content, dict) or not _are_files(files):
+        raise error(
+            f"{file} is damaged: 'version' must be a whole number, 'content' an object, and 'files' the hash of each "
+            f"file. {again}"
+        )
+    return Header(found["format"].removeprefix("hierderm "), version, files, content)
+
+
+def _are_files(files: Any) -> bool:
+    """Whether these are hashes by paths inside the folder: what a header lists goes when the folder is replaced."""
+    if not isinstance(files, dict):
+        return False
+    inside = (not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts for name in files)
+    return all(inside) and all(isinstance(value, str) and _HASH.fullmatch(value) for value in files.values())

@@ -47,6 +47,10 @@ class BenchmarkError(HierdermError):
     """A benchmark names a task or a model that is not there, or its results do not fit together."""
 
 
+class OutputError(HierdermError):
+    """An output path can't be written, or holds something that would be lost."""
+
+
 class EvaluationWarning(UserWarning):
     """Figures that are right and yet mislead: of a collapsed embedding, or with test pictures that occur twice."""
 

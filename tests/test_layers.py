@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "hierderm"
 LADDER = (
-    ("errors", "types", "columns", "artifacts"),
+    ("errors", "types", "columns"),
+    ("artifacts",),
     ("config", "taxonomy"),
     ("embeddings",),
     ("data",),

@@ -21,8 +21,8 @@ from hierderm.app.gallery_map import GalleryMap, make_map
 from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
 from hierderm.data.image_io import ImageError, open_picture
 from hierderm.errors import SearchError
-from hierderm.report.colours import PALETTE
-from hierderm.report.model_card import DISCLAIMER
+from hierderm.report.page import DISCLAIMER
+from hierderm.report.plots import PALETTE
 from hierderm.report.thumbnails import thumbnail
 from hierderm.search.case_index import MAX_PICTURES
 from hierderm.search.filters import Filter, as_text
@@ -66,7 +66,7 @@ def create_app(finder: CaseFinder, *, limits: Limits | None = None, hosts: Seque
     """The web application on an open index. `hosts`: names it answers to, so that no other site can rebind to it."""
     limits = limits or Limits()
     turns = Turns(limits)
-    encoder = finder.encoder  # a missing or foreign model shows now, not at the first request
+    has_text = finder.encoder.text is not None  # a missing or foreign model shows now, not at the first request
     the_map: asyncio.Task[GalleryMap] | None = None
 
     @asynccontextmanager
@@ -108,7 +108,7 @@ def create_app(finder: CaseFinder, *, limits: Limits | None = None, hosts: Seque
     @app.get("/api/info")
     async def info() -> dict[str, Any]:
         """What the index holds and how it can be searched."""
-        return describe_index(finder, text=encoder.text is not None, limits=limits)
+        return describe_index(finder, text=has_text, limits=limits)
 
     @app.post("/api/search")
     async def search(request: Request) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from threading import Lock
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 from starlette.datastructures import UploadFile
@@ -16,6 +17,7 @@ from hierderm.search.case_index import MAX_PICTURES
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_FIELDS = 60
+_HEADER = Lock()  # filters of warnings are those of the process, so one thread changes them at a time
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def decode(content: bytes, limits: Limits) -> Image.Image:
     taken for it.
     """
     try:
-        with warnings.catch_warnings():
+        with _HEADER, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower and an error
             file = Image.open(io.BytesIO(content), formats=FORMATS)
         width, height = file.size

@@ -15,7 +15,9 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal
 
 import torch
@@ -30,6 +32,22 @@ from hierderm.model.tiny import FOLDER as TINY_FOLDER
 
 TINY = "hierderm:tiny"
 
+# What the hooks on the blocks write to: the list of the call that is running, so that threads can share a backbone.
+_LAYERS: ContextVar[list[Tensor] | None] = ContextVar("layers", default=None)
+_LOADING = RLock()  # transformers loads under global settings, so one thread at a time
+
+
+def _collect_input(_: nn.Module, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+    layers = _LAYERS.get()
+    if layers is not None:
+        layers.append(values[0] if values else named["hidden_states"])
+
+
+def _collect_output(_: nn.Module, __: Any, result: Any) -> None:
+    layers = _LAYERS.get()
+    if layers is not None:
+        layers.append(result[0] if isinstance(result, tuple) else result)
+
 
 class Backbone(nn.Module):
     """An encoder with its preprocessing.
@@ -43,6 +61,12 @@ class Backbone(nn.Module):
         super().__init__()
         self.encoder, self.preprocessing, self.architecture = encoder, preprocessing, architecture
         self.pooled = architecture["library"] == "transformers"
+        if architecture["features"] == "layers":
+            # Once and for all calls: hooks that came and went with a call would also collect the calls of others.
+            # They belong to the blocks, which stay the same when adapters are put around the encoder.
+            self.blocks[0].register_forward_pre_hook(_collect_input, with_kwargs=True)
+            for block in self.blocks:
+                block.register_forward_hook(_collect_output)
         with torch.no_grad():
             side = preprocessing.size
             blank = torch.zeros(1, 3, side, side)
@@ -58,23 +82,13 @@ class Backbone(nn.Module):
         What a picture is made of (colour, texture) is known to the first layers and forgotten by the last: features of
         all layers transfer better to data unlike those of the pretraining (Evci et al. 2022, arXiv 2201.03529).
         """
-        maps: list[Tensor] = []
-
-        def entering(_: nn.Module, values: tuple[Any, ...], named: dict[str, Any]) -> None:
-            maps.append(values[0] if values else named["hidden_states"])
-
-        def leaving(_: nn.Module, __: Any, result: Any) -> None:
-            maps.append(result[0] if isinstance(result, tuple) else result)
-
-        blocks = self.blocks
-        hooks = [blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
-        hooks += [block.register_forward_hook(leaving) for block in blocks]
+        layers: list[Tensor] = []
+        token = _LAYERS.set(layers)
         try:
             parts = [self._output(images)]
         finally:
-            for hook in hooks:
-                hook.remove()
-        for values in map(self._places, maps):
+            _LAYERS.reset(token)
+        for values in map(self._places, layers):
             parts += [values.mean(dim=1), (values.var(dim=1, unbiased=False) + 1e-6).sqrt()]
         return torch.cat(parts, dim=1)
 
@@ -214,18 +228,19 @@ def _require_complete(name: str, missing: Any, mismatched: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' report of unused towers, and its progress bars, off the terminal."""
+    """Keep transformers' report of unused towers, and its progress bars, off the terminal; one thread at a time."""
     from transformers.utils import logging as transformers_logging
 
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+    with _LOADING:
+        level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity(logging.CRITICAL)
+        transformers_logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            transformers_logging.set_verbosity(level)
+            if bars:
+                transformers_logging.enable_progress_bar()
 
 
 # --- timm --------------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -38,14 +38,22 @@ class Encoder:
         self.name, self.model, self.provenance = name, model, provenance
         self.device = best_device()
         model.eval().to(self.device)
+        self._text: list[TextTower | None] = []  # the text tower, once it has been looked for
+        self._loading = Lock()
 
-    @cached_property
+    @property
     def text(self) -> TextTower | None:
         """The text tower of the backbone, loaded on first use; None where there is none of the embedding's space.
 
         A trained model keeps it where its vectors are the backbone's output and its neck starts as the identity: its
         pictures have moved since, so how well words still find them must be looked at (docs/search.md has figures).
         """
+        with self._loading:
+            if not self._text:
+                self._text.append(self._load_text())
+            return self._text[0]
+
+    def _load_text(self) -> TextTower | None:
         backbone = self.model.backbone if isinstance(self.model, Network) else self.model
         if backbone.architecture["features"] != "output":
             return None

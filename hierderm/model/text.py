@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from hierderm.model.backbone import TINY, quiet
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
 
 SIGLIP_TYPES = ("siglip", "siglip2")
+_TOKENIZING = Lock()  # a call sets padding and length of a tokenizer, which fails while another call uses it
 
 
 class TextTower(nn.Module):
@@ -24,9 +26,10 @@ class TextTower(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Vectors of texts, shape (n_texts, dim), float32, not normalised."""
-        tokens = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
-        )
+        with _TOKENIZING:
+            tokens = self.tokenizer(
+                list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+            )
         device = next(self.encoder.parameters()).device
         output: Tensor = self.encoder(input_ids=tokens["input_ids"].to(device)).pooler_output
         return output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from hierderm.search.candidates import Candidates, RecallSample, every_row, span
 from hierderm.search.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
 from hierderm.search.filters import Filter, allowed_rows
 from hierderm.search.nearest import Gallery, nearest_cases
+from hierderm.search.shared_lock import SharedLock
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Floats, IntArray, Mask, Vectors
 
@@ -47,7 +48,9 @@ class About:
 class CaseIndex:
     """A gallery of embedded pictures of cases that can be searched: made by `build`, or read by `open_index`.
 
-    `vectors`: unit length, shape (n_images, dim), float32; `frame`: the case table's rows, a row a picture.
+    `vectors`: unit length, shape (n_images, dim), float32; `frame`: the case table's rows, a row a picture. Threads may
+    share an index: they search together, and a change waits for them. Whoever reads twice and needs one state for both
+    does so within `lock.reading()`.
     """
 
     vectors: Vectors
@@ -58,6 +61,11 @@ class CaseIndex:
     calibration: Calibration | None = None
     ids: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
     engine: Engine | None = field(default=None, repr=False)
+    gallery: Gallery = field(init=False, repr=False)  # the rows as numbers: what decides a search
+    lock: SharedLock = field(default_factory=SharedLock, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._number_rows()
 
     # --- making and changing -------------------------------------------------------------------------------------
 
@@ -82,13 +90,13 @@ class CaseIndex:
         if table.provenance.taxonomy_hash and table.provenance.taxonomy_hash != taxonomy.content_hash:
             raise SearchError("the embeddings were made with another taxonomy than the one given. Embed again with it.")
         _refuse_repeated(table.frame, pd.Index([]))
+        _check_conditions(table.frame, taxonomy)
         chosen: Kind = automatic_kind(len(table)) if kind == "auto" else kind
         about = About(chosen, model=model, image_root=str(image_root))
         index = cls(
             table.embeddings, table.frame.reset_index(drop=True), taxonomy, table.provenance, about,
             ids=np.arange(len(table)),
         )  # fmt: skip
-        index._check_conditions(table.frame)
         index._build_engine()
         return index
 
@@ -97,19 +105,24 @@ class CaseIndex:
         self.require_same_model(table.provenance)
         if table.embeddings.shape[1] != self.vectors.shape[1]:
             raise SearchError(f"embeddings must have length {self.vectors.shape[1]}, got {table.embeddings.shape[1]}.")
-        _refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
-        self._check_conditions(table.frame)
-        new = self._next_id + np.arange(len(table))
-        if self.engine is not None:
-            self.engine.add(new, table.embeddings)
-        self._replace_rows(
-            np.concatenate([self.vectors, table.embeddings]),
-            pd.concat([self.frame, table.frame], ignore_index=True),
-            np.concatenate([self.ids, new]),
-        )
+        _check_conditions(table.frame, self.taxonomy)
+        with self.lock.writing():
+            _refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
+            new = self._next_id + np.arange(len(table))
+            if self.engine is not None:
+                self.engine.add(new, table.embeddings)
+            self._replace_rows(
+                np.concatenate([self.vectors, table.embeddings]),
+                pd.concat([self.frame, table.frame], ignore_index=True),
+                np.concatenate([self.ids, new]),
+            )
 
     def remove(self, case_ids: Sequence[str]) -> None:
         """Take cases out, pictures and all. A graph is built anew once a fifth of its nodes have gone."""
+        with self.lock.writing():
+            self._remove(case_ids)
+
+    def _remove(self, case_ids: Sequence[str]) -> None:
         leaving = self.frame[c.CASE_ID].astype(str).isin(list(case_ids)).to_numpy()
         unknown = sorted(set(map(str, case_ids)) - set(self.frame[c.CASE_ID].astype(str)))
         if unknown:
@@ -127,15 +140,29 @@ class CaseIndex:
 
     def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame, ids: IntArray) -> None:
         self.vectors, self.frame, self.ids = vectors, frame, ids
-        for name in ("gallery", "_places", "_rows_by_case", "_row_by_image"):
-            self.__dict__.pop(name, None)
+        self._number_rows()
+
+    def _number_rows(self) -> None:
+        """Everything that follows from the rows, made with them rather than on first use: searches share it."""
+        case_ids = self.frame[c.CASE_ID].astype(str)
+        cases = pd.factorize(case_ids)[0].astype(np.int64)
+        self.gallery = Gallery(self.vectors, cases, self.taxonomy.encode(self.frame[c.CONDITION]))
+        self._rows_by_case: dict[str, list[int]] = {}
+        for row, case_id in enumerate(case_ids):
+            self._rows_by_case.setdefault(case_id, []).append(row)
+        self._row_by_image = {image_id: row for row, image_id in enumerate(self.frame[c.IMAGE_ID].astype(str))}
+        self._number_ids()
+
+    def _number_ids(self) -> None:
+        self._places = np.full(self._next_id, -1, dtype=np.int64)  # the row of each id, -1 where it was removed
+        self._places[self.ids] = np.arange(len(self))
 
     def _build_engine(self) -> None:
         if self.about.kind == "flat":
             return
         self.ids = np.arange(len(self))
-        self.__dict__.pop("_places", None)
         self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+        self._number_ids()
         sample = RecallSample(self.vectors)
         recall = sample.recall(self._propose)
         while recall < WANTED_RECALL and self.engine.effort < self.engine.max_effort:
@@ -145,7 +172,8 @@ class CaseIndex:
 
     def measure_recall(self) -> float:
         """Share of the exact 10 nearest other pictures that a search of some pictures of the index finds, in [0, 1]."""
-        return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self._propose)
+        with self.lock.reading():
+            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self._propose)
 
     # --- searching -----------------------------------------------------------------------------------------------
 
@@ -194,6 +222,19 @@ class CaseIndex:
         many cases of one condition, so that one does not crowd out the rest; 0 for any number.
         """
         vectors = self._checked(pictures, k, aggregation, per_condition)
+        with self.lock.reading():
+            return self._search(vectors, queries, k, aggregation, only, leave_out, per_condition)
+
+    def _search(
+        self,
+        vectors: Vectors,
+        queries: IntArray,
+        k: int,
+        aggregation: Aggregation,
+        only: Filter | None,
+        leave_out: Sequence[Sequence[str]] | None,
+        per_condition: int,
+    ) -> SearchHits:
         n_queries = int(queries.max()) + 1 if len(queries) else 0
         groups = [vectors[queries == number] for number in range(n_queries)]
         if not groups or not all(1 <= len(group) <= MAX_PICTURES for group in groups):
@@ -324,35 +365,11 @@ class CaseIndex:
         ]
 
     def hit(self, row: int, similarity: float) -> Hit:
-        of_row = self.frame.iloc[row]
-        fine = self.gallery.fine[row]
+        with self.lock.reading():
+            of_row, fine = self.frame.iloc[row], self.gallery.fine[row]
         path = tuple(self.taxonomy.names(level)[number] for level, number in enumerate(self.taxonomy.ancestors[fine]))
         file = Path(self.about.image_root) / str(of_row.get(c.IMAGE_PATH, ""))
         return Hit(str(of_row[c.CASE_ID]), str(of_row[c.IMAGE_ID]), path[-1], path, similarity, file)
-
-    @cached_property
-    def gallery(self) -> Gallery:
-        """The rows as numbers: what decides a search."""
-        cases = pd.factorize(self.frame[c.CASE_ID].astype(str))[0].astype(np.int64)
-        return Gallery(self.vectors, cases, self.taxonomy.encode(self.frame[c.CONDITION]))
-
-    @cached_property
-    def _rows_by_case(self) -> dict[str, list[int]]:
-        table: dict[str, list[int]] = {}
-        for row, case_id in enumerate(self.frame[c.CASE_ID].astype(str)):
-            table.setdefault(case_id, []).append(row)
-        return table
-
-    @cached_property
-    def _row_by_image(self) -> dict[str, int]:
-        return {image_id: row for row, image_id in enumerate(self.frame[c.IMAGE_ID].astype(str))}
-
-    @cached_property
-    def _places(self) -> IntArray:
-        """Where the row of each id is, -1 where it was removed, shape (n_ids,)."""
-        places = np.full(self._next_id, -1, dtype=np.int64)
-        places[self.ids] = np.arange(len(self))
-        return places
 
     @property
     def _next_id(self) -> int:
@@ -363,10 +380,11 @@ class CaseIndex:
         rows = [rows[0] for case_id in set(case_ids) if (rows := self.rows_of_case(case_id))]
         return [int(self.gallery.cases[row]) for row in rows]
 
-    def _check_conditions(self, frame: pd.DataFrame) -> None:
-        unknown = sorted({str(name) for name in frame[c.CONDITION] if self.taxonomy.find(str(name)) is None})
-        if unknown:
-            raise SearchError(f"{len(unknown)} condition(s) are not in the taxonomy of the index: {unknown[:5]}.")
+
+def _check_conditions(frame: pd.DataFrame, taxonomy: Taxonomy) -> None:
+    unknown = sorted({str(name) for name in frame[c.CONDITION] if taxonomy.find(str(name)) is None})
+    if unknown:
+        raise SearchError(f"{len(unknown)} condition(s) are not in the taxonomy of the index: {unknown[:5]}.")
 
 
 def _refuse_repeated(new: pd.DataFrame, known: pd.Index[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -62,11 +63,12 @@ class Found:
 
 
 class CaseFinder:
-    """An open index and its encoder. Searches change nothing, so threads may share one."""
+    """An open index and its encoder; threads may share one."""
 
     def __init__(self, index: CaseIndex, load: Callable[[], Encoder]) -> None:
         self.index, self._load = index, load
         self._encoder: Encoder | None = None
+        self._loading = Lock()
 
     @classmethod
     def open(cls, folder: Path, *, model: str = "") -> CaseFinder:
@@ -88,9 +90,10 @@ class CaseFinder:
     @property
     def encoder(self) -> Encoder:
         """The model of the index, loaded on first use; SearchError where another one is found in its place."""
-        if self._encoder is None:
-            self._encoder = self._load()
-        return self._encoder
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = self._load()
+            return self._encoder
 
     def by_pictures(self, pictures: Sequence[Picture], wanted: Wanted = DEFAULTS) -> Found:
         """The cases nearest to one case of one to three pictures: files, images, or uint8 arrays (height, width, 3)."""
@@ -105,9 +108,10 @@ class CaseFinder:
 
     def by_image(self, image_id: str, wanted: Wanted = DEFAULTS) -> Found:
         """The cases nearest to a picture of the index, its own case left out."""
-        row = self.index.row_of_image(image_id)
-        own = str(self.index.frame[c.CASE_ID].iloc[row])
-        return self.by_embeddings(np.asarray(self.index.vectors[[row]]), wanted, leave_out=[own])
+        with self.index.lock.reading():
+            row = self.index.row_of_image(image_id)
+            own = str(self.index.frame[c.CASE_ID].iloc[row])
+            return self.by_embeddings(np.asarray(self.index.vectors[[row]]), wanted, leave_out=[own])
 
     def by_text(self, text: str, wanted: Wanted = DEFAULTS) -> Found:
         """The cases whose pictures are nearest to a text. Similarities of text are not those of pictures: no answer."""
@@ -122,20 +126,23 @@ class CaseFinder:
         narrows the search it has no confidence.
         """
         index, calibration = self.index, self.index.calibration
-        shown = index.search(
-            embeddings,
-            k=wanted.k,
-            aggregation=wanted.aggregation,
-            only=wanted.only,
-            leave_out=leave_out,
-            per_condition=wanted.per_condition,
-        )
-        voters = shown
-        if calibration is not None and not wanted.only:
-            voters = index.search(embeddings, k=calibration.k, aggregation=calibration.aggregation, leave_out=leave_out)
-        said = answer(voters, index.gallery.fine, index.taxonomy, calibration, calibrated_for=not wanted.only)
-        rows = tuple(int(row) for row in shown.rows[0] if row >= 0)
-        return Found(embeddings, tuple(index.hits(shown)), rows, said)
+        with index.lock.reading():
+            shown = index.search(
+                embeddings,
+                k=wanted.k,
+                aggregation=wanted.aggregation,
+                only=wanted.only,
+                leave_out=leave_out,
+                per_condition=wanted.per_condition,
+            )
+            voters = shown
+            if calibration is not None and not wanted.only:
+                voters = index.search(
+                    embeddings, k=calibration.k, aggregation=calibration.aggregation, leave_out=leave_out
+                )
+            said = answer(voters, index.gallery.fine, index.taxonomy, calibration, calibrated_for=not wanted.only)
+            rows = tuple(int(row) for row in shown.rows[0] if row >= 0)
+            return Found(embeddings, tuple(index.hits(shown)), rows, said)
 
     def describe(self, found: Found, *, files: bool) -> dict[str, Any]:
         """An answer as plain JSON. `files`: with the paths of the pictures, which a server must not give away."""

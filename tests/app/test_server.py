@@ -27,8 +27,15 @@ from hierderm import columns as c
 from hierderm.app.gallery_map import make_map
 from hierderm.app.server import create_app
 from hierderm.app.uploads import Limits, RefusedError, decode
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
-from hierderm.search.finder import CaseFinder
+from hierderm.model.backbone import load_backbone
+from hierderm.model.checkpoint import save_model
+from hierderm.model.embed import embed_by_name
+from hierderm.model.heads import NetworkShape
+from hierderm.model.network import Network
+from hierderm.search.finder import CaseFinder, make_index
+from hierderm.search.persistence import save_index
 
 SMALL = Limits(picture_bytes=200_000, picture_pixels=1_000_000)
 
@@ -107,7 +114,7 @@ def test_pictures_of_the_index_and_words(client: TestClient, finder: CaseFinder)
 
 
 def test_a_model_without_words(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(finder.encoder.__dict__, "text", None)
+    monkeypatch.setattr(finder.encoder, "_text", [None])
     with TestClient(create_app(finder)) as client:
         assert client.get("/api/info").json()["text"] is False
         answer = post(client, text="red papule")
@@ -323,3 +330,28 @@ def test_a_slow_upload_is_given_up(finder: CaseFinder) -> None:
 
     answer = asyncio.run(dawdle())
     assert answer.status_code == 408 and "more than 0.2 s" in answer.json()["error"]
+
+
+def test_searches_at_once_with_features_of_all_layers(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
+    """The vectors of all layers are collected while the blocks run: each request must get its own (issue 14)."""
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
+    save_model(Network(backbone, NetworkShape("linear", 24, classifier="cosine"), toy.taxonomy, 1), tmp_path / "model")
+    model = str(tmp_path / "model")
+    save_index(make_index(toy, embed_by_name(model, toy), model=model, k=5)[0], tmp_path / "index")
+    sent = [path.read_bytes() for path in toy.part(c.TEST).paths[:8]]
+
+    def ask(client: TestClient, number: int) -> Any:
+        answer = post(client, sent[number], k=5)
+        assert answer.status_code == 200, answer.text
+        return {key: answer.json()[key] for key in ("hits", "answer", "classifier")}
+
+    with TestClient(create_app(CaseFinder.open(tmp_path / "index"), limits=Limits(at_once=8))) as client:
+        alone = [ask(client, number) for number in range(8)]
+        assert len({json.dumps(answer["hits"]) for answer in alone}) == 8
+        for _ in range(3):
+            with ThreadPoolExecutor(8) as pool:
+                found = list(pool.map(lambda number: ask(client, number), range(8)))
+            for one, expected in zip(found, alone, strict=True):
+                assert one["hits"] == expected["hits"] and one["answer"] == expected["answer"]
+                for level, same in zip(one["classifier"], expected["classifier"], strict=True):
+                    assert [node["share"] for node in level] == pytest.approx([n["share"] for n in same], abs=2e-4)

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from hierderm.config.describe import described, describe_toml, known_names
+from hierderm.config.describe import describe_toml, described, known_names
 from hierderm.config.loading import build_config
 from hierderm.config.methods import METHODS
 from hierderm.config.settings import Config

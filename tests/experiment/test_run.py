@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hierderm.artifacts import HEADER, is_temporary
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config, DataConfig
 from hierderm.data.table import CaseTable
-from hierderm.errors import CheckpointError, ConfigError, EmbeddingError
+from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, OutputError
 from hierderm.experiment.run import Run, evaluate_test, load_cases, prepare, train
 from hierderm.training.features import FeatureStore
 
@@ -45,7 +46,10 @@ def test_edited_input_and_foreign_files_are_noticed(toy_config: Config, toy_fold
     (mine / "cases.csv").write_text("".join(lines[:-1]))
     with pytest.raises(ConfigError, match="holds results on other data"):
         prepare(config.data, config.split, tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"cases\.csv is not of a run of hierderm and would be overwritten"):
+    with pytest.raises(OutputError, match="mine must be a hierderm run folder, it is a synthetic data folder"):
+        prepare(config.data, config.split, mine)
+    (mine / HEADER).unlink()
+    with pytest.raises(OutputError, match=r"mine holds files that hierderm did not write \(cases\.csv"):
         prepare(config.data, config.split, mine)
 
 
@@ -72,10 +76,10 @@ def test_what_a_run_folder_holds(toy_config: Config, toy: CaseTable, tmp_path: P
     """A table that lies elsewhere is written to the run, so its folder says all there is to know."""
     config = with_overrides(toy_config, QUICK)
     run = train(config, toy, tmp_path / "run")
-    names = {path.name for path in (tmp_path / "run").iterdir()}
+    names = {path.name for path in (tmp_path / "run").iterdir() if not is_temporary(path.name)}
     assert names == {
-        "cases.csv", "config.toml", "environment.json", "excluded.json", "features", "finished.json", "history.csv",
-        "model", "run.json", "taxonomy.csv",
+        "cases.csv", "config.toml", "environment.json", "excluded.json", "features", "finished.json",
+        "hierderm.json", "history.csv", "model", "run.json", "taxonomy.csv",
     }  # fmt: skip
     opened = Run.open(tmp_path / "run")
     assert (opened.config, opened.chosen, opened.seconds) == (config, run.chosen, run.seconds)

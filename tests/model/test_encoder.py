@@ -49,7 +49,8 @@ def test_a_linear_neck_leaves_the_space_of_words(toy: CaseTable, small_siglip: P
     backbone = load_vanilla(f"hf:{small_siglip}")
     save_model(Network(backbone, NetworkShape("linear", embedding_dim=32), toy.taxonomy, 1), tmp_path / "model")
     with pytest.raises(
-        SearchError, match="can't embed text: that takes a SigLIP of transformers.*training.neck 'identity' or 'residual'"
+        SearchError,
+        match="can't embed text: that takes a SigLIP of transformers.*training.neck 'identity' or 'residual'",
     ):
         load_encoder(str(tmp_path / "model")).words(["red papule"])
 
@@ -91,7 +92,7 @@ def test_weights_have_a_name_of_their_own(small_siglip: Path) -> None:
 
 
 def test_unknown_models() -> None:
-    with pytest.raises(CheckpointError, match="must be the model folder of a finished run"):
+    with pytest.raises(CheckpointError, match="nowhere/model must be a hierderm model folder, it does not exist"):
         load_encoder("nowhere/model")
     with pytest.raises(CheckpointError, match="a backbone must be"):
         load_encoder("clip:vit")

@@ -95,7 +95,9 @@ def test_levels_between_the_classified_one_and_the_top() -> None:
     tree = taxonomy_from_paths(paths, ("top", "middle", "bottom"), id="t")
     model = Network(FakeBackbone(4), NetworkShape(classifier="linear"), tree, 1)  # type: ignore[arg-type]
     middle = model.probabilities(torch.tensor([[0.0, 1.0, 2.0, 3.0]]), 1)
-    torch.testing.assert_close(model.probabilities(torch.tensor([[0.0, 1.0, 2.0, 3.0]]), 0), middle.reshape(1, 2, 2).sum(2))
+    torch.testing.assert_close(
+        model.probabilities(torch.tensor([[0.0, 1.0, 2.0, 3.0]]), 0), middle.reshape(1, 2, 2).sum(2)
+    )
 
 
 @pytest.mark.parametrize("levels", [(), (1,), (0, 1)])

@@ -60,9 +60,7 @@ def test_strength_shrinks_a_condition_towards_its_category() -> None:
     """A condition with one image: without strength that image is its own, with much any of the category's."""
     features, fine = drawn(180)
     keep = (fine != 4) | (np.arange(180) == 4)
-    alone, shrunk = (
-        fitted(features[keep], fine[keep], TREE, shrinkage=0.1, decay=1, strength=s) for s in (0.0, 1e9)
-    )
+    alone, shrunk = (fitted(features[keep], fine[keep], TREE, shrinkage=0.1, decay=1, strength=s) for s in (0.0, 1e9))
     image = features[[4]]
     assert probabilities(alone, image)[0].argmax() == 4
     shares = probabilities(shrunk, image)[0, 3:6]
@@ -74,7 +72,9 @@ def test_an_unseen_condition_lies_with_its_category_and_an_unseen_category_nowhe
     without = fitted(features[fine != 8], fine[fine != 8], TREE, shrinkage=0.1, decay=1, strength=1)
     unseen = probabilities(without, features[fine == 8]).mean(axis=0)
     assert unseen[6:9].sum() > 0.9 and 0 < unseen[8] < 0.1
-    nothing = fitted(features[fine < 6], fine[fine < 6], TREE, shrinkage=0.1, decay=1, strength=1, probability_share=0.2)
+    nothing = fitted(
+        features[fine < 6], fine[fine < 6], TREE, shrinkage=0.1, decay=1, strength=1, probability_share=0.2
+    )
     assert np.isfinite(nothing.embed(features)).all()
 
 
@@ -100,7 +100,9 @@ def test_the_probabilities_are_those_of_normal_classes_that_share_a_covariance()
 
 
 @pytest.mark.parametrize(("levels", "used"), [((), (0, 1)), (("fine",), (1,)), (("coarse",), (0,))])
-def test_the_cosine_is_shared_by_discriminants_and_node_probabilities(levels: tuple[str, ...], used: tuple[int, ...]) -> None:
+def test_the_cosine_is_shared_by_discriminants_and_node_probabilities(
+    levels: tuple[str, ...], used: tuple[int, ...]
+) -> None:
     """By hand: 0.7 of the discriminants' cosine and 0.3 of the mean overlap of node probabilities, sum of sqrt(p q)."""
     features, fine = drawn(180)
     lda = TreeAnalysis(features, fine, TREE, probability_levels=levels)
@@ -214,7 +216,9 @@ def test_an_analysis_that_leaves_out_is_that_of_the_others(n_views: int, compone
     whole = TreeAnalysis(views, fine, TREE, n_views=n_views, components=components)
     before = whole.fit(**setting).embed(features)
     found = whole.leaving_out(left_out).fit(**setting)
-    others = TreeAnalysis(views[np.tile(~left_out, n_views)], fine[~left_out], TREE, n_views=n_views, components=components)
+    others = TreeAnalysis(
+        views[np.tile(~left_out, n_views)], fine[~left_out], TREE, n_views=n_views, components=components
+    )
     expected = others.fit(**setting)
     ours, theirs = found.embed(features), expected.embed(features)
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-4)

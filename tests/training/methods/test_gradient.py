@@ -65,8 +65,8 @@ def test_learnt_values_are_in_the_weights_and_not_in_the_header(
 ) -> None:
     config = with_overrides(toy_config, {"training.classifier_scale": 5.0, "training.epochs": 1})
     run = train(config, toy, tmp_path)
-    header = (tmp_path / "model" / "model.json").read_text()
-    assert "scale" not in json.loads(header)["shape"]
+    header = (tmp_path / "model" / "hierderm.json").read_text()
+    assert "scale" not in json.loads(header)["content"]["shape"]
     assert run.network.classifier is not None
     scale = run.network.classifier.log_scale
     assert isinstance(scale, torch.Tensor) and float(scale.detach().exp()) == pytest.approx(5.0, rel=0.1)

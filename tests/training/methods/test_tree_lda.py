@@ -136,7 +136,11 @@ def test_history_and_card(toy_config: Config, toy: CaseTable, tmp_path: Path) ->
     card = (tmp_path / "model" / "README.md").read_text()
     assert "discriminants of the tree beside node probabilities, in closed form" in card
     assert "with 2 augmented views of each training image" in card
-    assert "| chosen | features " in card and ", shrinkage " in card and "and, in turn, 5 parts of the training cases" in card
+    assert (
+        "| chosen | features " in card
+        and ", shrinkage " in card
+        and "and, in turn, 5 parts of the training cases" in card
+    )
     assert not (tmp_path / "features").exists()
 
 
