@@ -95,7 +95,7 @@ def test_a_setting_of_another_method_stops_the_run(method: str, name: str) -> No
 
 
 # For each condition, settings under which it does not hold.
-NOT_SO = {
+NOT_SO: dict[str, dict[str, Any]] = {
     "training.freeze is last_blocks": {"training.freeze": "full"},
     "training.freeze is lora": {"training.freeze": "full"},
     "training.freeze is frozen": {"training.freeze": "full"},

@@ -125,7 +125,9 @@ def test_more_seeds_keep_what_is_trained(
 
 def test_a_split_by_image_flatters(toy_comparison: Comparison, tmp_path: Path) -> None:
     """Images of one case are alike, so that a query that may find its own case scores higher."""
-    rows = inflation(with_overrides(toy_comparison, {"models": [{"name": "v", "method": "vanilla"}], "training": {}}), tmp_path)
+    rows = inflation(
+        with_overrides(toy_comparison, {"models": [{"name": "v", "method": "vanilla"}], "training": {}}), tmp_path
+    )
     found = {(row["level"], row["name"]): row for row in rows}
     recall = found["fine", "recall_at_1"]
     assert recall["own_case_allowed"]["value"] > recall["by_case"]["value"]

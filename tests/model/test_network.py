@@ -114,6 +114,7 @@ def test_discriminants_as_a_layer(toy: CaseTable, levels: tuple[int, ...]) -> No
     outputs = model.heads(torch.from_numpy(features).float())
     np.testing.assert_allclose(outputs.embedding.detach(), found.embed(features[:, :5]), atol=1e-6)
     assert model.dim == 5 + sum(toy.taxonomy.size(level) for level in levels)
+    assert outputs.logits is not None
     probabilities = model.probabilities(outputs.logits, 1).detach().numpy()
     np.testing.assert_allclose(probabilities, softmax(2.0 * found.logits(features[:, :5]), axis=1), atol=1e-6)
     assert (probabilities[:, 4] == 0).all()

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from hierderm.config.loading import build_comparison, entries_of, model_config
-from hierderm.config.methods import METHODS, Gradient, Lda, LinearProbe, Loss, TreeLda, Vanilla
+from hierderm.config.methods import METHODS, Gradient, Lda, LinearProbe, Loss, Method, TreeLda, Vanilla
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.report.methods import describe_method, methods
 from hierderm.report.rows import Row, chosen_setting
@@ -29,11 +29,10 @@ def test_every_method_is_described(method: str) -> None:
 
 def test_views_are_named_where_they_are_learnt_from() -> None:
     views = ", with 3 augmented views of each training image"
-    for settings in (TreeLda(views=3), Lda(views=3), LinearProbe(views=3)):
-        assert describe_method(settings).endswith(views)
+    assert all(describe_method(kind(views=3)).endswith(views) for kind in (TreeLda, Lda, LinearProbe))
     assert views in describe_method(Gradient(freeze="frozen", views=3))
-    for settings in (Vanilla(), Lda(views=0), Gradient()):
-        assert "views" not in describe_method(settings)
+    without: list[Method] = [Vanilla(), Lda(views=0), Gradient()]
+    assert not any("views" in describe_method(settings) for settings in without)
 
 
 def test_the_control_and_a_single_level_are_named() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hierderm.training.methods.tree_lda import Images, best_scale, every_setting
 from hierderm.training.tree_analysis import TreeAnalysis
 
 Score = Callable[[np.ndarray, CaseTable], float]
-ONE = {"shrinkages": (0.1,), "decays": (1.0,), "strengths": (2.0,), "probability_shares": (0.2,)}
+ONE = TreeLda(shrinkages=(0.1,), decays=(1.0,), strengths=(2.0,), probability_shares=(0.2,), folds=0)
 
 
 def images_of(toy: CaseTable, split: str) -> Images:
@@ -81,7 +82,7 @@ def test_a_part_is_embedded_by_the_analysis_of_the_others(toy: CaseTable, scored
         return 0.0
 
     scored_by(score)
-    list(every_setting(TreeLda(**ONE, folds=3), whole, train, validation))
+    list(every_setting(replace(ONE, folds=3), whole, train, validation))
     for embeddings, table in embedded[1:]:
         left_out = np.isin(train.table.frame["image_id"], table.frame["image_id"])
         others = whole.leaving_out(left_out).fit(shrinkage=0.1, decay=1.0, strength=2.0, probability_share=0.2)
@@ -92,7 +93,7 @@ def test_without_folds_validation_alone_chooses(toy: CaseTable, scored_by: Calla
     train, validation = images_of(toy, "train"), images_of(toy, "validation")
     whole = TreeAnalysis(train.features, train.table.fine, toy.taxonomy)
     scored_by(lambda embeddings, table: float(len(table)))
-    ((row, _),) = every_setting(TreeLda(**ONE, folds=0), whole, train, validation)
+    ((row, _),) = every_setting(ONE, whole, train, validation)
     assert row["held_out"] == row["mean_map_at_r"] == len(validation.table)
 
 
