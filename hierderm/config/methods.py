@@ -19,6 +19,8 @@ NotNegative = Annotated[int, Field(ge=0)]
 NotNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Options = dict[str, Any]
+LOGIT_LOSSES = ("CrossEntropy", "LogitAdjusted", "HXE", "SoftLabels")
+TREE_LOSSES = ("TreeSupCon", "HiMulConE", "SmoothHAP")  # take their levels from the tree
 Monitor = Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
 
 
@@ -42,6 +44,9 @@ def only_if(setting: str, *values: str) -> OnlyIf:
 
 WITH_VIEWS = OnlyIf(lambda method: method.views > 0, "{}views is above 0")
 WITH_CONTRAST = OnlyIf(lambda loss: loss.contrastive != "", "{}contrastive names a loss")
+WITH_LEVELS = OnlyIf(
+    lambda loss: loss.contrastive not in ("", *TREE_LOSSES), "{}contrastive names a loss of the labels of one level"
+)
 WITH_CLASSES = OnlyIf(lambda loss: loss.classification != "", "{}classification names a loss")
 FINE_TUNED = only_if("freeze", "last_blocks", "lora", "full")
 
@@ -68,7 +73,7 @@ class Loss:
     contrastive_levels: Annotated[
         dict[str, NotNegativeFloat],
         doc("levels of the tree whose nodes are the positives, each with the factor of its contrastive loss"),
-        WITH_CONTRAST,
+        WITH_LEVELS,
     ] = field(default_factory=lambda: {"coarse": 1.0, "fine": 1.0})
     contrastive_options: Annotated[Options, doc("keyword arguments of the loss, e.g. temperature"), WITH_CONTRAST] = (
         field(default_factory=dict)
@@ -239,16 +244,16 @@ class Gradient:
     ] = 128
     classifier: Annotated[
         Literal["cosine", "linear"],
-        doc("the head of the classification loss, where that takes logits"),
-        OnlyIf(lambda method: method.loss.classification != "", "{}loss.classification names a loss"),
+        doc("the head of the classification loss"),
+        OnlyIf(lambda method: method.loss.classification in LOGIT_LOSSES, "{}loss.classification names one on logits"),
     ] = "cosine"
     classifier_scale: Annotated[
         float,
         Field(gt=0),
         doc("logit scale of the cosine classifier at the start"),
         OnlyIf(
-            lambda method: method.loss.classification != "" and method.classifier == "cosine",
-            "{}loss.classification names a loss and {}classifier is cosine",
+            lambda method: method.loss.classification in LOGIT_LOSSES and method.classifier == "cosine",
+            "{}loss.classification names one on logits and {}classifier is cosine",
         ),
     ] = 16.0
     loss: Loss = Loss()

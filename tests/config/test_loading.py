@@ -104,7 +104,11 @@ NOT_SO: dict[str, dict[str, Any]] = {
     "training.neck is standardised or linear": {"training.neck": "residual"},
     "training.loss.contrastive names a loss": {"training.loss.contrastive": ""},
     "training.loss.classification names a loss": {"training.loss.classification": ""},
-    "training.loss.classification names a loss and training.classifier is cosine": {"training.classifier": "linear"},
+    "training.loss.contrastive names a loss of the labels of one level": {"training.loss.contrastive": "HiMulConE"},
+    "training.loss.classification names one on logits": {"training.loss.classification": "ArcFaceLoss"},
+    "training.loss.classification names one on logits and training.classifier is cosine": {
+        "training.classifier": "linear"
+    },
     "training.loss.contrastive and training.loss.classification name losses": {"training.loss.contrastive": ""},
     "training.loss.schedule is coarse_then_fine": {"training.loss.schedule": "joint"},
     "training.batch_size is above 0": {"training.freeze": "frozen", "training.batch_size": 0},

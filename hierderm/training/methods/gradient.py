@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hierderm import columns as c
-from hierderm.config.methods import Gradient
+from hierderm.config.methods import LOGIT_LOSSES, Gradient
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import Backbone, load_backbone
@@ -19,7 +19,6 @@ from hierderm.model.network import Network
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
 from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
-from hierderm.training.losses.registry import LOGIT_LOSSES
 
 logger = logging.getLogger(__name__)
 
