@@ -16,7 +16,9 @@ _WHERE = {
     "read_taxonomy": "taxonomy.file",
     "taxonomy_from_paths": "taxonomy.tree",
     "Config": "config.settings",
+    "Comparison": "config.settings",
     "load_config": "config.loading",
+    "load_comparison": "config.loading",
     "CaseTable": "data.table",
     "read_cases": "data.checks",
     "split_cases": "data.splits",
@@ -35,7 +37,8 @@ _WHERE = {
     "CaseFinder": "search.finder",
     "SearchOptions": "search.finder",
     "compare": "experiment.compare",
-    "train_run": "experiment.run",
+    "prepare": "experiment.run",
+    "train": "experiment.run",
     "HierdermError": "errors",
 }
 __all__ = ["__version__", *_WHERE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,11 +47,10 @@ def bench_run(
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour --data.cases cases.csv --data.taxonomy scin -o bench`
     """
     from hierderm.artifacts import claim_folder
-    from hierderm.config.loading import with_overrides
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
     from hierderm.experiment.benchmark import KIND, run_benchmark
     from hierderm.experiment.leaderboard import results_of, warnings_of
-    from hierderm.experiment.run import environment, prepare_cases
+    from hierderm.experiment.run import environment, prepare
     from hierderm.experiment.sources import parse_model
 
     own = [name for path in task_file or [] for name in read_task_file(path)]
@@ -61,13 +61,13 @@ def bench_run(
         raise BenchmarkError(f"the names of models must differ, got {names}.")
     config = settings_from(arguments, ["data", "split", "evaluation"])
     folds = config.split.folds
-    if folds:
-        config = with_overrides(config, {"split.reuse": False})
     claim_folder(out, KIND)
     tables = []
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
-        tables.append(prepare_cases(with_overrides(config, {"split.fold": fold}), place, say)[0])
+        tables.append(
+            prepare(config.data, replace(config.split, fold=fold, reuse=config.split.reuse and not folds), place)[0]
+        )
     run_benchmark(
         parsed,
         tasks,

@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Any
 from hierderm.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
+    from hierderm.config.describe import Setting
     from hierderm.config.settings import Config
 
 TAKES_SETTINGS = {"ignore_unknown_options": True}  # for click: they arrive among the command's arguments
 
 
-def parse_arguments(arguments: Iterable[str] | None, sections: Collection[str]) -> tuple[list[str], dict[str, Any]]:
-    """The words among a command's arguments, and the settings by dotted name, only of these `sections`."""
-    from hierderm.config.loading import describe_fields
+def parse_arguments(
+    arguments: Iterable[str] | None, sections: Collection[str] | None = None
+) -> tuple[list[str], dict[str, Any]]:
+    """The words among a command's arguments, and the settings by dotted name.
 
-    known = {name: (kind, value) for name, kind, value, _ in describe_fields() if name.split(".")[0] in sections}
+    `sections`: those that the command reads. Without them it reads all, and the loader checks the names, as it knows
+    which method reads what.
+    """
+    from hierderm.config.describe import every_setting
+
+    known = {row.name: row for row in every_setting() if sections is None or row.name.split(".")[0] in sections}
     words: list[str] = []
     settings: dict[str, Any] = {}
     rest = list(arguments or [])
@@ -28,7 +35,7 @@ def parse_arguments(arguments: Iterable[str] | None, sections: Collection[str]) 
             words.append(flag + equals + value)
             continue
         name = flag.removeprefix("--").replace("-", "_")
-        if name not in known:
+        if name not in known and (sections is not None or not flag.startswith("--")):
             in_section = [full for full in known if full.endswith(f".{name}")]
             closest = suggest(in_section[0] if in_section else name, known)
             raise ConfigError(f"unknown argument '{flag}'.{closest} List the settings with: hierderm config")
@@ -36,7 +43,7 @@ def parse_arguments(arguments: Iterable[str] | None, sections: Collection[str]) 
             if not rest:
                 raise ConfigError(f"'{flag}' must be followed by a value.")
             value = rest.pop(0)
-        settings[name] = _value(value, *known[name])
+        settings[name] = _value(value, known.get(name))
     return words, settings
 
 
@@ -57,13 +64,18 @@ def one_path(words: list[str], what: str) -> Path:
     return Path(words[0])
 
 
-def _value(text: str, kind: str, default: Any) -> Any:
+def optional_file(words: list[str]) -> Path | None:
+    """The TOML file among a command's arguments, where there is one."""
+    return one_path(words, "TOML file") if words else None
+
+
+def _value(text: str, setting: Setting | None) -> Any:
     """A setting's value; where it holds several: a TOML list, `one,two`, or `all` where the choices are known."""
     from hierderm.config.loading import parse_value
 
     value = parse_value(text)
-    if not isinstance(default, tuple) or not isinstance(value, str):
+    if setting is None or not isinstance(setting.value, tuple) or not isinstance(value, str):
         return value
-    if value == "all" and "|" in kind:
-        return kind.split("|")
+    if value == "all" and "|" in setting.kind:
+        return setting.kind.split("|")
     return [part.strip() for part in value.split(",") if part.strip()]

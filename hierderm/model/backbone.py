@@ -5,7 +5,7 @@
     hf:google/siglip2-base-patch16-224  any transformers vision model, from the hub or a folder
 
 Weights are safetensors only. A SigLIP file of transformers also loads into timm's SigLIP: its keys are mapped.
-A vector is the encoder's output, or that with the statistics of every block beside it (`backbone.features`).
+A vector is the encoder's output, or that with the statistics of every block beside it (`features`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -113,21 +113,24 @@ class Backbone(nn.Module):
         repeated = [m for m in lists if len({type(child) for child in m}) == 1]
         if not repeated:
             raise CheckpointError(
-                f"{self.architecture['name']} has no repeated blocks; use backbone.features = 'output' and "
+                f"{self.architecture['name']} has no repeated blocks; use training.features = 'output' and "
                 "training.freeze = 'frozen' or 'full'."
             )
         return list(max(repeated, key=lambda m: sum(p.numel() for p in m.parameters())))
 
 
-def load_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone of a name with its weights; CheckpointError where name, file or weights are wrong."""
+def load_backbone(config: BackboneConfig, features: Literal["layers", "output"] = "output") -> Backbone:
+    """The backbone of a name with its weights; CheckpointError where name, file or weights are wrong.
+
+    `features`: an image's vector is the encoder's output, or with "layers" that and the statistics of every block.
+    """
     library, _, name = config.name.partition(":")
     if config.name == TINY:
-        return _load_transformers(TINY, str(TINY_FOLDER), config.weights, config.features)
+        return _load_transformers(TINY, str(TINY_FOLDER), config.weights, features)
     if library == "hf" and name:
-        return _load_transformers(config.name, name, config.weights, config.features)
+        return _load_transformers(config.name, name, config.weights, features)
     if library == "timm" and name:
-        return _load_timm(name, config.weights, config.features)
+        return _load_timm(name, config.weights, features)
     raise CheckpointError(
         f"a backbone must be '{TINY}', 'timm:<model>' or 'hf:<repository or folder>', got '{config.name}'."
     )
@@ -135,7 +138,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
 
 def load_vanilla(name: str, weights: str = "pretrained") -> Backbone:
     """The backbone as its authors mean it to be used: a picture's vector is the encoder's output."""
-    return load_backbone(BackboneConfig(name, weights, features="output"))
+    return load_backbone(BackboneConfig(name, weights))
 
 
 def build_backbone(architecture: dict[str, Any], preprocessing: Preprocessing) -> Backbone:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hierderm import columns as c
 from hierderm.config.loading import dump_config
-from hierderm.config.settings import Config, EvaluationConfig
+from hierderm.config.settings import Comparison, EvaluationConfig
 from hierderm.data.image_io import open_picture
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.evaluation import Evaluation
@@ -27,7 +27,7 @@ MAX_MAP_POINTS = 3000  # points of each map that shows points only
 
 
 def page_sections(
-    config: Config,
+    config: Comparison,
     table: CaseTable,
     rows: Sequence[Row],
     focus: Row,
@@ -66,7 +66,7 @@ def page_sections(
 
 def models_section(rows: Sequence[Row]) -> dict[str, Any]:
     """What each model is, and the training curves of those trained by epochs."""
-    trained = {r.entry.name: r.history for r in rows if r.history is not None and "train_loss" in r.history}
+    trained = {r.entry.name: r.history for r in rows if "train_loss" in r.history}
     return {"rows": rows, "curves": data_uri(plots.history_figure(trained)) if trained else ""}
 
 

@@ -28,10 +28,11 @@ from hierderm import columns as c
 from hierderm.app.gallery_map import make_map
 from hierderm.app.server import create_app
 from hierderm.app.uploads import Limits, RefusedError, decode
-from hierderm.config.settings import BackboneConfig, ModelConfig
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import save_model
+from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
@@ -332,8 +333,8 @@ def test_a_slow_upload_is_given_up(finder: CaseFinder) -> None:
 
 def test_searches_at_once_with_features_of_all_layers(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
     """The vectors of all layers are collected while the blocks run: each request must get its own (issue 14)."""
-    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}", features="layers"))
-    save_model(Network(backbone, ModelConfig("linear", embedding_dim=24), toy.taxonomy, 1), tmp_path / "model")
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
+    save_model(Network(backbone, NetworkShape("linear", 24, classifier="cosine"), toy.taxonomy, 1), tmp_path / "model")
     CaseIndex.build(toy, tmp_path / "model", k=5).save(tmp_path / "index")
     sent = [path.read_bytes() for path in toy.part(c.TEST).paths[:8]]
 

@@ -151,7 +151,8 @@ def test_scin_and_fitzpatrick17k_commands(tmp_path: Path) -> None:
 def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(dump_config(toy_config))
     out = tmp_path / "run"
-    assert "1 epochs" in run("train", tmp_path / "config.toml", "-o", out, *TOY_FLAGS)
+    shown = run("train", tmp_path / "config.toml", "-o", out, *TOY_FLAGS)
+    assert "model: gradient, epoch 1 (1 of 1); validation MAP@R: coarse 0." in shown
     shown = run("embed", out / "cases.csv", "--model", out / "model", "-o", tmp_path / "e")
     assert "embeddings of length 32" in shown
     evaluated = json.loads(
@@ -189,7 +190,7 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
         "embed", out / "cases.csv", "--model", out / "model", "-t", "ham10000", "-o", tmp_path / "w"
     )
     assert "either --model or --backbone" in fails("embed", out / "cases.csv", "-o", tmp_path / "w")
-    assert "a backbone by name needs --taxonomy" in fails(
+    assert "a backbone without labels needs --taxonomy" in fails(
         "embed", out / "cases.csv", "--backbone", "timm:x", "-o", tmp_path / "w"
     )
 
@@ -244,7 +245,7 @@ def test_inflation(toy_config: Config, tmp_path: Path) -> None:
 
 def test_compare(toy_config: Config, tmp_path: Path) -> None:
     text = dump_config(toy_config) + '\n[[models]]\nname = "vanilla"\nmethod = "vanilla"\n[[models]]\nname = "tree"\n'
-    (tmp_path / "c.toml").write_text(text.replace("models = []\n", ""))
+    (tmp_path / "c.toml").write_text(text)
     shown = run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
     assert "Report: " in shown and "tree against vanilla" in shown
     assert (
@@ -253,10 +254,24 @@ def test_compare(toy_config: Config, tmp_path: Path) -> None:
 
 
 def test_config_lists_every_setting_and_checks_a_file(tmp_path: Path) -> None:
-    listed = run("config")
-    assert "epochs = 12  # passes over the training images, at most" in listed
+    listed = run("config", "--method", "gradient")
+    assert "epochs = 12  # passes over the training images, at most" in listed and "strengths" not in listed
+    assert "strengths = " in run("config") and "epochs" not in run("config")
     (tmp_path / "all.toml").write_text(listed)
     assert "[training]" in run("config", tmp_path / "all.toml")
+    assert "[[models]]" in run("config", "experiments/three_way.toml")
+    assert "training.method must be one of" in fails("config", "--method", "x")
+    assert "either a file, which names its method, or --method" in fails(
+        "config", tmp_path / "all.toml", "--method", "lda"
+    )
+
+
+def test_a_setting_that_the_method_does_not_read() -> None:
+    reason = "'loss.contrastive' is read as 'training.loss.contrastive' by method 'gradient' only, training.method is"
+    setting = ("--loss.contrastive", "TripletMarginLoss")
+    assert f"{reason} 'tree_lda'." in refusal("train", *setting)
+    others = "'lda' or 'linear_probe' or 'tree_lda' or 'vanilla'"
+    assert f"{reason} {others}." in fails("compare", "experiments/three_way.toml", *setting)
 
 
 # --- bad input, as a new user would try it: a real process, exit code 1, no traceback ---
@@ -310,7 +325,8 @@ def test_a_case_in_two_splits(toy_folder: Path, toy_csv: Path) -> None:
 def test_an_unknown_config_key(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[training]\nepoch = 3\n")
     assert "unknown key 'training.epoch'. Closest: 'training.epochs'" in refusal("train", tmp_path / "c.toml")
-    assert "unknown argument '--training.epoch'. Closest: 'training.epochs'" in fails("train", "--training.epoch", 3)
+    assert "unknown key 'training.epoch'. Closest: 'training.epochs'" in fails("train", "--training.epoch", 3)
+    assert "unknown argument '-x'" in fails("train", "-x", 3)
     assert "must be followed by a value" in fails("train", "--training.epochs")
 
 

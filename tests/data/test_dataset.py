@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hierderm.config.settings import AugmentationConfig
+from hierderm.config.methods import Augmentation
 from hierderm.data.dataset import PictureDataset
 from hierderm.data.image_io import ImageError, open_picture
 from hierderm.data.preprocessing import Preprocessing
@@ -25,7 +25,7 @@ def test_without_augmentation_pixels_are_the_backbones(toy: CaseTable) -> None:
 
 def test_augmentation_follows_seed_epoch_and_position_alone(toy: CaseTable) -> None:
     def drawn(seed: int, epoch: int, cache: bool = False) -> torch.Tensor:
-        data = PictureDataset(toy.paths, PLAIN, AugmentationConfig(), seed=seed, cache=cache)
+        data = PictureDataset(toy.paths, PLAIN, Augmentation(), seed=seed, cache=cache)
         data.epoch = epoch
         torch.manual_seed(torch.initial_seed() + 1)  # the surrounding randomness must not matter
         data[0]

@@ -60,7 +60,7 @@ def test_the_architecture_rebuilds_the_encoder(
     small_siglip: Path, images: torch.Tensor, library: str, features: Literal["output", "layers"]
 ) -> None:
     if library == "hf":
-        backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}", features=features))
+        backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"), features)
     else:
         backbone = _load_timm(SIGLIP, "random", features, **SHAPE)
     again = build_backbone(json.loads(json.dumps(backbone.architecture)), backbone.preprocessing)
@@ -88,7 +88,7 @@ def test_a_convolutional_network_works_too() -> None:
 
 def test_features_of_all_layers_by_hand(small_siglip: Path, images: torch.Tensor) -> None:
     """Two blocks of width 32: the output, then mean and deviation of three sets of tokens."""
-    output, layers = load_vanilla(f"hf:{small_siglip}"), load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    output, layers = load_vanilla(f"hf:{small_siglip}"), load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
     with torch.no_grad():
         hidden = output.encoder(pixel_values=images, output_hidden_states=True).hidden_states
         found = layers(images)
@@ -108,7 +108,7 @@ def test_features_of_all_layers_by_hand(small_siglip: Path, images: torch.Tensor
 )
 def test_features_of_all_layers_of_maps(model: str, n_features: int) -> None:
     """Maps of channels first and of channels last."""
-    backbone = load_backbone(BackboneConfig(f"timm:{model}", weights="random"))
+    backbone = load_backbone(BackboneConfig(f"timm:{model}", weights="random"), "layers")
     side = backbone.preprocessing.size
     picture = torch.randn(1, 3, side, side)
     with torch.no_grad():
@@ -118,12 +118,12 @@ def test_features_of_all_layers_of_maps(model: str, n_features: int) -> None:
 
 
 def test_without_repeated_blocks_there_are_no_layers() -> None:
-    with pytest.raises(CheckpointError, match="no repeated blocks; use backbone.features = 'output' and"):
-        load_backbone(BackboneConfig("timm:resnet10t", weights="random"))
+    with pytest.raises(CheckpointError, match="no repeated blocks; use training.features = 'output' and"):
+        load_backbone(BackboneConfig("timm:resnet10t", weights="random"), "layers")
 
 
 def test_features_of_all_layers_have_gradients_where_tokens_are_alike(small_siglip: Path) -> None:
-    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
     backbone(torch.zeros(2, 3, 32, 32)).sum().backward()  # a deviation of 0 has no finite slope without a floor
     assert all(torch.isfinite(p.grad).all() for p in backbone.parameters() if p.grad is not None)
 

@@ -8,15 +8,16 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, SiglipModel
 
-from hierderm.config.settings import BackboneConfig, Config, ModelConfig
+from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.image_io import open_picture
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, SearchError
-from hierderm.experiment.run import embed_run, train_run
+from hierderm.experiment.run import train
 from hierderm.model.backbone import load_backbone, load_vanilla, weights_hash
 from hierderm.model.checkpoint import save_model
 from hierderm.model.embed import embed_vanilla
 from hierderm.model.encoder import load_encoder
+from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 
 
@@ -32,9 +33,8 @@ def test_a_picture_gives_what_its_table_gives(toy: CaseTable, small_siglip: Path
 
 
 def test_a_trained_model(toy: CaseTable, toy_config: Config, tmp_path: Path) -> None:
-    run = train_run(toy_config, toy, tmp_path)
+    embedded = train(toy_config, toy, tmp_path).embeddings().select(np.arange(len(toy)) < 3)
     few = toy.select(np.arange(3))
-    embedded = embed_run(run, few, name="x")
     encoder = load_encoder(str(tmp_path / "model"))
     encoded = encoder.pictures([open_picture(path) for path in few.paths])
     np.testing.assert_allclose(encoded.embeddings, embedded.embeddings, atol=1e-5)
@@ -47,9 +47,10 @@ def test_a_trained_model(toy: CaseTable, toy_config: Config, tmp_path: Path) -> 
 
 def test_a_linear_neck_leaves_the_space_of_words(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
     backbone = load_vanilla(f"hf:{small_siglip}")
-    save_model(Network(backbone, ModelConfig(neck="linear", embedding_dim=32), toy.taxonomy, 1), tmp_path / "model")
+    save_model(Network(backbone, NetworkShape("linear", embedding_dim=32), toy.taxonomy, 1), tmp_path / "model")
     with pytest.raises(
-        SearchError, match="can't embed text: that takes a SigLIP of transformers.*model.neck 'identity' or 'residual'"
+        SearchError,
+        match="can't embed text: that takes a SigLIP of transformers.*training.neck 'identity' or 'residual'",
     ):
         load_encoder(str(tmp_path / "model")).words(["red papule"])
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hierderm.config.settings import BackboneConfig, TrainingConfig
+from hierderm.config.methods import Gradient
+from hierderm.config.settings import BackboneConfig
 from hierderm.embeddings import Provenance
 from hierderm.model.backbone import Backbone, load_backbone
 from hierderm.model.encoder import Encoder, load_encoder
@@ -53,7 +54,7 @@ def assert_own(found: Sequence[Any], alone: Sequence[Any]) -> None:
 def test_each_thread_gets_its_own_vectors(name: str, features: Literal["output", "layers"]) -> None:
     torch.manual_seed(0)
     weights = "pretrained" if name == "hierderm:tiny" else "random"
-    encoder = Encoder(name, load_backbone(BackboneConfig(name, weights, features)), Provenance(name))
+    encoder = Encoder(name, load_backbone(BackboneConfig(name, weights), features), Provenance(name))
     alone = [encoder.pictures([noise(number)]).embeddings for number in range(THREADS)]
     for _ in range(2):
         assert_own(at_once(lambda number: encoder.pictures([noise(number)]).embeddings), alone)
@@ -84,7 +85,7 @@ def test_models_load_at_once(small_siglip: Path) -> None:
 
 @pytest.fixture
 def layered(small_siglip: Path) -> Backbone:
-    return load_backbone(BackboneConfig(f"hf:{small_siglip}", features="layers"))
+    return load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
 
 
 def test_layers_are_collected_through_adapters(layered: Backbone) -> None:
@@ -92,7 +93,7 @@ def test_layers_are_collected_through_adapters(layered: Backbone) -> None:
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = layered(images)
-        apply_freezing(layered, TrainingConfig(freeze="lora"))
+        apply_freezing(layered, Gradient(freeze="lora"))
         torch.testing.assert_close(layered.eval()(images), expected)
         merge_adapters(layered)
         torch.testing.assert_close(layered(images), expected, atol=1e-5, rtol=1e-4)

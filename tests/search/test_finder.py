@@ -14,7 +14,7 @@ from hierderm.config.settings import Config
 from hierderm.data.image_io import open_picture
 from hierderm.data.table import CaseTable
 from hierderm.errors import SearchError
-from hierderm.experiment.run import train_run
+from hierderm.experiment.run import train
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder, SearchOptions
 
@@ -79,7 +79,7 @@ def test_as_plain_json(finder: CaseFinder) -> None:
 
 
 def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -> None:
-    train_run(toy_config, toy, tmp_path / "run")
+    train(toy_config, toy, tmp_path / "run")
     CaseIndex.build(toy, tmp_path / "run" / "model").save(tmp_path / "index")
     found = CaseFinder.open(tmp_path / "index").search([open_picture(toy.paths[0])])
     assert found.classified is not None
