@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,11 +44,11 @@ def bench_run(
 
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour -d runs/a/cases.csv -t runs/a/taxonomy.csv -o bench`
     """
-    from hierderm.config.loading import load_config, with_overrides
+    from hierderm.config.loading import load_config
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
     from hierderm.experiment.benchmark import run_benchmark
     from hierderm.experiment.leaderboard import results_of, warnings_of
-    from hierderm.experiment.run import environment, prepare_cases
+    from hierderm.experiment.run import environment, prepare
     from hierderm.experiment.sources import parse_model
 
     own = [name for path in task_file or [] for name in read_task_file(path)]
@@ -63,7 +64,7 @@ def bench_run(
     tables = []
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
-        tables.append(prepare_cases(with_overrides(config, {"split.fold": fold}), place, say)[0])
+        tables.append(prepare(config.data, replace(config.split, fold=fold), place)[0])
     run_benchmark(
         parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=say, workers=workers
     )

@@ -33,11 +33,10 @@ def tree_of(model: str, taxonomy: str) -> Taxonomy:
     from hierderm.taxonomy.file import load_taxonomy
 
     named = load_taxonomy(taxonomy) if taxonomy else None
-    if is_model_folder(model):
-        return tree_of_model(Path(model), named)
-    if named is None:
-        raise ConfigError("a backbone by name needs --taxonomy: the tree that the table's conditions belong to.")
-    return named
+    tree = (tree_of_model(Path(model), named) if is_model_folder(model) else None) or named
+    if tree is None:
+        raise ConfigError("a backbone without labels needs --taxonomy: the tree that the table's conditions belong to.")
+    return tree
 
 
 @index_app.command("build")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Unknown, Unreadable, Workers, say, show_json, show_table
+from hierderm.cli.output import JsonFlag, Unknown, Unreadable, Workers, show_json, show_table
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hierderm.config.settings import Config
+    from hierderm.config.settings import Comparison
 
 Settings = Annotated[
     list[str] | None,
@@ -22,31 +22,26 @@ Settings = Annotated[
 ]
 
 
-def _config(arguments: list[str], *, file_needed: bool = False) -> Config:
-    """The configuration of `[CONFIG.toml] [--section.setting VALUE]...`: flags are laid over the file."""
-    from hierderm.config.loading import describe_fields, load_config, parse_value
-    from hierderm.errors import suggest
+def _given(arguments: list[str]) -> tuple[Path | None, dict[str, Any]]:
+    """File and overrides of `[CONFIG.toml] [--section.setting VALUE]...`; the loader checks the names."""
+    from hierderm.config.loading import parse_value
 
     path: Path | None = None
     overrides: dict[str, Any] = {}
     rest = list(arguments)
-    known = [name for name, *_ in describe_fields()]
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
-        name = flag.removeprefix("--").replace("-", "_")
         if not flag.startswith("-") and path is None:
             path = Path(flag + equals + value)
             continue
-        if not flag.startswith("--") or name not in known:
-            raise ConfigError(f"unknown argument '{flag}'.{suggest(name, known)} List them with: hierderm config")
+        if not flag.startswith("--"):
+            raise ConfigError(f"unknown argument '{flag}'. Settings look like --training.epochs 5: hierderm config")
         if not equals:
             if not rest:
                 raise ConfigError(f"'{flag}' must be followed by a value.")
             value = rest.pop(0)
-        overrides[name] = parse_value(value)
-    if path is None and file_needed:
-        raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
-    return load_config(path, overrides)
+        overrides[flag.removeprefix("--").replace("-", "_")] = parse_value(value)
+    return path, overrides
 
 
 def train(
@@ -56,18 +51,23 @@ def train(
     """Train one model.
 
     A killed run goes on when the command is given again. Every setting is a flag too
-    (list them with `hierderm config`).
+    (list them with `hierderm config --method NAME`).
 
-    Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.epochs 20 -o runs/first`
+    Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.method gradient -o runs/first`
     """
-    settings = _config(arguments or [])
-    from hierderm.experiment.run import prepare_cases, train_run
+    from hierderm.config.loading import load_config
+    from hierderm.experiment.run import prepare
+    from hierderm.experiment.run import train as train_model
+    from hierderm.report.rows import chosen_setting
 
-    folder = out or Path("runs") / settings.name
-    table, _ = prepare_cases(settings, folder, say)
-    run = train_run(settings, table, folder, say)
-    best = run.history[settings.training.monitor].iloc[run.chosen]
-    typer.echo(f"{folder / 'model'}: {len(run.history)} epochs, best validation {settings.training.monitor} {best:.3f}")
+    config = load_config(*_given(arguments or []))
+    folder = out or Path("runs") / config.name
+    run = train_model(config, prepare(config.data, config.split, folder)[0], folder)
+    best = run.history.iloc[run.chosen]
+    setting = chosen_setting(run.history, run.chosen)
+    chosen = f", {setting} ({run.chosen + 1} of {len(run.history)})" if setting else ""
+    scores = f"coarse {best['coarse_map_at_r']:.3f}, fine {best['fine_map_at_r']:.3f}"
+    typer.echo(f"{folder / 'model'}: {config.training.method}{chosen}; validation MAP@R: {scores}")
 
 
 def embed(
@@ -101,10 +101,10 @@ def embed(
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
 
-def run_comparison(settings: Config, folder: Path, as_json: bool) -> None:
+def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
     from hierderm.experiment.compare import compare
 
-    page = compare(settings, folder, say)
+    page = compare(comparison, folder)
     report = json.loads((folder / "report.json").read_text())
     if as_json:
         show_json(report)
@@ -150,8 +150,13 @@ def compare(
 
     Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
-    settings = _config(arguments or [], file_needed=True)
-    run_comparison(settings, out or Path("runs") / settings.name, as_json)
+    from hierderm.config.loading import load_comparison
+
+    path, overrides = _given(arguments or [])
+    if path is None:
+        raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
+    comparison = load_comparison(path, overrides)
+    run_comparison(comparison, out or Path("runs") / comparison.name, as_json)
 
 
 def inflation(
@@ -166,16 +171,18 @@ def inflation(
 
     Example: `hierderm inflation --data.cases cases.csv --data.taxonomy tree.csv -o runs/inflation`
     """
-    settings = _config(arguments or [])
-    _inflation(settings, out or Path("runs") / f"{settings.name}-inflation", as_json)
+    from hierderm.config.loading import load_comparison
+
+    comparison = load_comparison(*_given(arguments or []))
+    _inflation(comparison, out or Path("runs") / f"{comparison.name}-inflation", as_json)
 
 
-def _inflation(settings: Config, folder: Path, as_json: bool) -> None:
+def _inflation(comparison: Comparison, folder: Path, as_json: bool) -> None:
     """Run `comparison.inflation` and print its table."""
     from hierderm.evaluation.catalogue import metric_name
     from hierderm.experiment.compare import inflation
 
-    rows = inflation(settings, folder, say)
+    rows = inflation(comparison, folder)
     if as_json:
         show_json(rows)
         return

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from hierderm.config.settings import AugmentationConfig
+from hierderm.config.methods import Augmentation
 from hierderm.data.image_io import open_picture
 from hierderm.data.preprocessing import Preprocessing
 
@@ -29,7 +29,7 @@ class PictureDataset(Dataset[tuple[Tensor, int]]):
         self,
         paths: Sequence[Path],
         preprocessing: Preprocessing,
-        augmentation: AugmentationConfig | None = None,
+        augmentation: Augmentation | None = None,
         *,
         seed: int = 0,
         cache: bool = False,
@@ -67,7 +67,7 @@ class PictureDataset(Dataset[tuple[Tensor, int]]):
         return pixels
 
 
-def augmentation_of(config: AugmentationConfig, preprocessing: Preprocessing) -> v2.Transform:
+def augmentation_of(config: Augmentation, preprocessing: Preprocessing) -> v2.Transform:
     """uint8 pictures of any size to augmented uint8 pictures of the backbone's size.
 
     Each change is one a camera makes to the same lesion: distance, side, angle, exposure, light, white balance,

@@ -20,8 +20,7 @@ from hierderm.evaluation.figures import Figures, joined
 from hierderm.evaluation.inference.bootstrap import case_draws, interval, resampled_means
 from hierderm.evaluation.inference.groups import Gap, GroupFigure, gaps, group_figures, groups_of, neighbour_shares
 from hierderm.evaluation.metrics.clustering import category_rows, kmeans_clusters
-from hierderm.evaluation.metrics.ranking import K, Labelled, rankings
-from hierderm.evaluation.metrics.retrieval import map_at_r
+from hierderm.evaluation.metrics.ranking import K
 from hierderm.evaluation.subject import Subject, subject_of
 from hierderm.evaluation.tasks.families import FAMILIES
 from hierderm.taxonomy.tree import Taxonomy
@@ -234,10 +233,3 @@ def _category_table(subject: Subject) -> list[dict[str, Any]]:
 def _mean_of_known(values: FloatArray) -> float | None:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else None
-
-
-def mean_map_at_r(pictures: Labelled) -> FloatArray:
-    """MAP@R of each level, shape (n_levels,): what training monitors. 0 where no query has a relevant image."""
-    levels = range(len(pictures.labels))
-    values = np.array([[map_at_r(ranking.relevant(level)) for level in levels] for ranking in rankings(pictures)])
-    return np.array([_mean_of_known(of_level) or 0.0 for of_level in values.T])

@@ -1,4 +1,4 @@
-"""A trained model as a folder: safetensors, a JSON header, the tree it was trained on and a model card.
+"""A model as a folder: safetensors, a JSON header, the tree it was trained on, where it was, and a model card.
 
 No pickle is ever read from it. Loading checks the weights' hash, the preprocessing and, where given, the tree.
 """
@@ -13,15 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hierderm.artifacts import file_hash, replacing, write_json
-from hierderm.config.settings import ModelConfig
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
 from hierderm.model.backbone import build_backbone
+from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 
-FORMAT = 1
+FORMAT = 2
 HEADER, WEIGHTS, TREE = "model.json", "model.safetensors", "taxonomy.csv"
 
 
@@ -30,7 +30,9 @@ def save_model(network: Network, folder: Path, *, split_hash: str = "") -> None:
     with replacing(folder / WEIGHTS) as temporary:
         state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
         save_file(state, temporary)
-    write_taxonomy(network.taxonomy, folder / TREE)
+    tree = network.taxonomy
+    if tree is not None:
+        write_taxonomy(tree, folder / TREE)
     preprocessing = network.backbone.preprocessing
     write_json(
         folder / HEADER,
@@ -40,13 +42,9 @@ def save_model(network: Network, folder: Path, *, split_hash: str = "") -> None:
             "backbone": network.backbone.architecture,
             "preprocessing": preprocessing.to_dict(),
             "preprocessing_hash": preprocessing.hash,
-            "model": asdict(network.config),
+            "shape": asdict(network.shape),
             "classified_level": network.classified_level,
-            "taxonomy": {
-                "id": network.taxonomy.id,
-                "version": network.taxonomy.version,
-                "hash": network.taxonomy.content_hash,
-            },
+            "taxonomy": {"id": tree.id, "version": tree.version, "hash": tree.content_hash} if tree else None,
             "split_hash": split_hash,
         },
     )
@@ -66,11 +64,16 @@ def read_header(folder: Path) -> dict[str, object]:
     return header
 
 
-def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy:
-    """The tree a model was trained on. CheckpointError where it was changed since, or where it is not `taxonomy`."""
+def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
+    """The tree a model was trained on, None where no label was used.
+
+    CheckpointError where the tree was changed since, or where it is not `taxonomy`.
+    """
+    saved = read_header(folder)["taxonomy"]
+    if saved is None:
+        return None
     tree = read_taxonomy(folder / TREE)
-    of_header = dict(read_header(folder)["taxonomy"])  # type: ignore[call-overload]
-    if tree.content_hash != of_header["hash"]:
+    if tree.content_hash != dict(saved)["hash"]:  # type: ignore[call-overload]
         raise CheckpointError(f"{folder / TREE} was changed after the model was saved.")
     if taxonomy is not None and taxonomy.content_hash != tree.content_hash:
         raise CheckpointError(
@@ -94,8 +97,10 @@ def load_model(
         raise CheckpointError(f"{folder} was trained with {saved}, but {preprocessing} is asked for. Use its own.")
     tree = tree_of_model(folder, taxonomy)
     backbone = build_backbone(header["backbone"], saved)  # type: ignore[arg-type]
-    level = int(header["classified_level"])  # type: ignore[call-overload]
-    network = Network(backbone, ModelConfig(**header["model"]), tree, level)  # type: ignore[arg-type]
+    shape = dict(header["shape"])  # type: ignore[call-overload]
+    shape["probability_levels"] = tuple(shape["probability_levels"])
+    level = header["classified_level"]
+    network = Network(backbone, NetworkShape(**shape), tree, level)  # type: ignore[arg-type]
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:

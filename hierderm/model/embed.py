@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from hierderm.config.settings import AugmentationConfig
+from hierderm.config.methods import Augmentation
 from hierderm.data.dataset import PictureDataset
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
@@ -38,7 +38,7 @@ def backbone_features(
     *,
     batch_size: int = 64,
     workers: int = 0,
-    augmentation: AugmentationConfig | None = None,
+    augmentation: Augmentation | None = None,
     seed: int = 0,
     view: int = 0,
     rows: Sequence[int] | None = None,
@@ -124,20 +124,21 @@ def embed_trained(
     device = best_device()
     network.eval().to(device)
     embeddings, probabilities = [], []
-    fine, pictures = network.taxonomy.fine_level, PictureDataset(table.paths, network.backbone.preprocessing)
+    pictures = PictureDataset(table.paths, network.backbone.preprocessing)
     if features is None:
         passes = (network(images.to(device)) for images in _batches(pictures, batch_size, workers))
     else:
         passes = (network.heads(rows.to(device)) for rows in torch.from_numpy(features).split(4096))
     for outputs in passes:
         embeddings.append(outputs.embedding.float().cpu())
-        if outputs.logits is not None and network.classified_level == fine:
-            probabilities.append(network.probabilities(outputs.logits.float(), fine).cpu())
+        if network.classifies_conditions and network.classified_level is not None:
+            logits = outputs.logits.float()
+            probabilities.append(network.probabilities(logits, network.classified_level).cpu())
     provenance = Provenance(
         model=name,
         weights_hash=weights_hash,
         preprocessing_hash=network.backbone.preprocessing.hash,
-        taxonomy_hash=network.taxonomy.content_hash,
+        taxonomy_hash=network.taxonomy.content_hash if network.taxonomy else "",
         split_hash=split_hash,
     )
     return EmbeddingTable(

@@ -57,7 +57,7 @@ class Encoder:
         backbone = self.model.backbone if isinstance(self.model, Network) else self.model
         if backbone.architecture["features"] != "output":
             return None
-        if isinstance(self.model, Network) and self.model.config.neck not in ("identity", "residual"):
+        if isinstance(self.model, Network) and self.model.shape.neck not in ("identity", "residual"):
             return None
         name, dim = backbone.architecture["name"], self.model.dim
         tower = load_text_tower(name, dim)
@@ -77,8 +77,8 @@ class Encoder:
             return Encoded(normalize(self.model(images).float(), dim=1).cpu().numpy())
         outputs = self.model(images)
         probabilities = None
-        if outputs.logits is not None and self.model.classified_level == self.model.taxonomy.fine_level:
-            level = self.model.classified_level
+        if self.model.classifies_conditions and self.model.taxonomy is not None:
+            level = self.model.taxonomy.fine_level
             probabilities = self.model.probabilities(outputs.logits.float(), level).cpu().numpy()
         return Encoded(outputs.embedding.float().cpu().numpy(), probabilities)
 
@@ -88,9 +88,8 @@ class Encoder:
         if self.text is None:
             raise SearchError(
                 f"{self.name} can't embed text: that takes a SigLIP of transformers with its text tower and tokenizer, "
-                "such as hierderm:tiny, and for a trained model backbone.features = 'output' and model.neck "
-                "'identity' or "
-                "'residual'."
+                "such as hierderm:tiny, and for a trained model training.features = 'output' and "
+                "training.neck 'identity' or 'residual'."
             )
         return np.asarray(normalize(self.text(texts).float(), dim=1).cpu().numpy())
 
@@ -107,7 +106,7 @@ def load_encoder(name: str) -> Encoder:
         name,
         str(header["weights_hash"]),
         network.backbone.preprocessing.hash,
-        network.taxonomy.content_hash,
+        network.taxonomy.content_hash if network.taxonomy else "",
         str(header["split_hash"]),
     )
     return Encoder(name, network, provenance)

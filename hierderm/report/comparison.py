@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from hierderm import __version__
 from hierderm import columns as c
 from hierderm.artifacts import write_atomically, write_json
-from hierderm.config.loading import dump_config
-from hierderm.config.settings import Config
+from hierderm.config.loading import dump_config, to_dict
+from hierderm.config.settings import Comparison
 from hierderm.data.image_io import open_picture
 from hierderm.data.splits import SplitReport
 from hierderm.data.table import CaseTable
@@ -55,7 +55,7 @@ CATEGORY_COLUMNS = {
 
 
 def write_report(
-    config: Config,
+    config: Comparison,
     table: CaseTable,
     split_report: SplitReport | None,
     rows: Sequence[Row],
@@ -86,15 +86,20 @@ def write_report(
             "summary": [in_short, certainty, *focus_words, *words],
             "warnings": to_know,
             "models": [
-                {**row.evaluation.to_dict(), "method": row.entry.method, "seconds": row.seconds, "n_runs": row.n_runs}
+                {
+                    **row.evaluation.to_dict(),
+                    "method": row.config.training.method,
+                    "seconds": row.seconds,
+                    "n_runs": row.n_runs,
+                }
                 for row in rows
             ],
             "differences": [d.to_dict() for d in differences],
             "environment": dict(environment),
-            "config": asdict(config),
+            "config": to_dict(config),
         },
     )
-    trained = {r.entry.name: r.history for r in rows if r.history is not None and "train_loss" in r.history}
+    trained = {r.entry.name: r.history for r in rows if "train_loss" in r.history}
     classifying = [e for e in evaluations if "reliability" in e.details]
     seen = _nearest(table, focus)
     page = render(
@@ -154,7 +159,7 @@ def focus_differences(focus: Evaluation, evaluations: Sequence[Evaluation], conf
 
 
 def _facts(
-    config: Config, table: CaseTable, split_report: SplitReport | None, rows: Sequence[Row]
+    config: Comparison, table: CaseTable, split_report: SplitReport | None, rows: Sequence[Row]
 ) -> list[tuple[str, str]]:
     counts = {split: int((table.splits == split).sum()) for split in c.SPLITS}
     cases = {split: len(np.unique(table.case_ids[table.splits == split])) for split in c.SPLITS}
@@ -242,7 +247,7 @@ def _difference_table(differences: Sequence[Difference]) -> dict[str, Any]:
     return {"references": references, "rows": rows}
 
 
-def _maps(config: Config, table: CaseTable, rows: Sequence[Row]) -> bytes:
+def _maps(config: Comparison, table: CaseTable, rows: Sequence[Row]) -> bytes:
     names = [str(name) for name in rows[0].test.frame[c.CONDITION]]
     labels = table.taxonomy.to_level(table.taxonomy.encode(names), 0)
     chosen = np.random.default_rng(config.evaluation.seed).permutation(len(labels))[:MAP_IMAGES]
@@ -250,7 +255,7 @@ def _maps(config: Config, table: CaseTable, rows: Sequence[Row]) -> bytes:
     return embedding_maps(points, labels[chosen], table.taxonomy.names(0))
 
 
-def _map(config: Config, table: CaseTable, focus: Row) -> dict[str, Any]:
+def _map(config: Comparison, table: CaseTable, focus: Row) -> dict[str, Any]:
     """The focus model's map with a small picture for each point, as many as the page bears."""
     frame, seed = focus.test.frame, config.evaluation.seed
     chosen = np.random.default_rng(seed).permutation(len(frame))[:MAP_PICTURES]

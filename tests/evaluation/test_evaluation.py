@@ -11,9 +11,8 @@ from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.errors import CaseTableError, EmbeddingError, EvaluationWarning
 from hierderm.evaluation.catalogue import METRIC_NAMES
-from hierderm.evaluation.evaluation import Evaluation, evaluate_all, mean_map_at_r
+from hierderm.evaluation.evaluation import Evaluation, evaluate_all
 from hierderm.evaluation.inference.differences import paired_difference
-from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
@@ -194,16 +193,3 @@ def test_shuffled_probabilities_are_answered_by_nobody() -> None:
     evaluation = evaluate_all(found, frame, TREE, config=CONFIG)
     assert evaluation["tree", "answer_rate"].value == 0
     assert evaluation["fine", "conformal_size"].value > 6  # sets as large as honesty needs
-
-
-def test_what_training_monitors_is_the_figure_of_the_evaluation() -> None:
-    fine = np.where(np.arange(N) < 40, 8, FINE)
-    found = table(noisy(0.5), fine)
-    monitored = mean_map_at_r(Labelled(found.embeddings, TREE.ancestors[fine].T, found.frame["case_id"].to_numpy(str)))
-    evaluation = scored(found)
-    assert monitored == pytest.approx([evaluation[level, "map_at_r"].value for level in ("coarse", "fine")])
-
-
-def test_nothing_to_find_is_nought() -> None:
-    alone = Labelled(np.eye(3), np.array([[0, 1, 2]]), np.array(["a", "b", "c"]))
-    np.testing.assert_array_equal(mean_map_at_r(alone), [0.0])

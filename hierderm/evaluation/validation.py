@@ -1,0 +1,37 @@
+"""The scores that training monitors: MAP@R of the validation images at both ends of the tree."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hierderm.data.table import CaseTable
+from hierderm.evaluation.metrics.ranking import Labelled, rankings
+from hierderm.evaluation.metrics.retrieval import map_at_r
+from hierderm.types import FloatArray, Floats
+
+
+def validation_scores(embeddings: Floats, table: CaseTable) -> dict[str, float]:
+    """Retrieval scores of a table's images among themselves, each case's own images left out.
+
+    The mean is geometric: with an arithmetic one a gain at the coarse level, where values are larger, could pay for a
+    loss at the fine level; the geometric mean weighs the relative change of each level alike.
+
+    Args:
+        embeddings: Unit-length vectors, shape (n_images, dim), row by row those of `table`.
+        table: The validation images with their conditions and cases.
+
+    Returns:
+        `coarse_map_at_r`, `fine_map_at_r` and `mean_map_at_r`, each in [0, 1]; 0 where no image has a relevant one.
+    """
+    labels = table.taxonomy.ancestors[table.fine].T
+    coarse, fine = mean_map_at_r(Labelled(np.asarray(embeddings), labels, table.case_ids))[[0, -1]]
+    mean = float(np.sqrt(coarse * fine))
+    return {"coarse_map_at_r": float(coarse), "fine_map_at_r": float(fine), "mean_map_at_r": mean}
+
+
+def mean_map_at_r(labelled: Labelled) -> FloatArray:
+    """Mean MAP@R of each level, coarse first, shape (n_levels,); 0 where no query has a relevant image."""
+    levels = range(len(labelled.labels))
+    values = np.array([[map_at_r(ranking.relevant(level)) for level in levels] for ranking in rankings(labelled)])
+    counts = (~np.isnan(values)).sum(axis=0)
+    return np.asarray(np.divide(np.nansum(values, axis=0), counts, out=np.zeros(len(levels)), where=counts > 0))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hierderm.config.settings import EvaluationConfig
+from hierderm.data.table import CaseTable
+from hierderm.embeddings import unit_length
+from hierderm.evaluation.evaluation import evaluate_all
+from hierderm.evaluation.metrics.ranking import Labelled
+from hierderm.evaluation.validation import mean_map_at_r, validation_scores
+from hierderm.taxonomy.tree import taxonomy_from_paths
+
+TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
+N = 120
+FINE = np.where(np.arange(N) < 30, 8, np.arange(N) % 9)
+
+
+def cases() -> CaseTable:
+    """Two images a case."""
+    frame = pd.DataFrame(
+        {
+            "image_id": np.arange(N).astype(str),
+            "image_path": "",
+            "case_id": [f"{k // 18}-{FINE[k]}" for k in range(N)],
+            "condition": [f"F{k}" for k in FINE],
+        }
+    )
+    return CaseTable(frame, TREE, Path())
+
+
+def test_the_monitored_values_are_those_of_the_evaluation() -> None:
+    embeddings = unit_length(np.eye(9)[FINE] + np.random.default_rng(0).normal(0, 0.5, (N, 9)))
+    found = validation_scores(embeddings, cases())
+    config = EvaluationConfig(bootstrap_rounds=0)
+    evaluation = evaluate_all(embeddings, cases(), TREE, config=config)
+    for level in ("coarse", "fine"):
+        assert found[f"{level}_map_at_r"] == pytest.approx(evaluation[level, "map_at_r"].value)
+
+
+def test_the_geometric_mean_weighs_both_levels() -> None:
+    categories = np.eye(3)[FINE // 3]
+    perfect = unit_length(np.hstack([categories, np.eye(9)[FINE]]))
+    assert validation_scores(perfect, cases())["mean_map_at_r"] == pytest.approx(1)
+    found = validation_scores(categories, cases())
+    assert found["coarse_map_at_r"] == pytest.approx(1) and found["fine_map_at_r"] < 0.7
+    assert found["mean_map_at_r"] == pytest.approx(np.sqrt(found["fine_map_at_r"]))
+
+
+def test_without_relevant_images_the_score_is_zero() -> None:
+    alone = Labelled(np.eye(3), np.array([[0, 1, 2]]), np.array(["a", "b", "c"]))
+    np.testing.assert_array_equal(mean_map_at_r(alone), [0.0])
