@@ -19,7 +19,7 @@ from hierderm import __version__
 from hierderm import columns as c
 from hierderm.app.gallery_map import GalleryMap, make_map
 from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
-from hierderm.data.image_io import ImageError, open_picture
+from hierderm.data.image_io import ImageError, open_image
 from hierderm.errors import SearchError
 from hierderm.report.colours import PALETTE
 from hierderm.report.model_card import DISCLAIMER
@@ -66,7 +66,7 @@ def create_app(finder: CaseFinder, *, limits: Limits | None = None, hosts: Seque
     """The web application on an open index. `hosts`: names it answers to, so that no other site can rebind to it."""
     limits = limits or Limits()
     turns = Turns(limits)
-    has_text = finder.encoder.text is not None  # a missing or foreign model shows now, not at the first request
+    has_text = finder.encoder.text_tower is not None  # a missing or foreign model shows now, not at the first request
     the_map: asyncio.Task[GalleryMap] | None = None
 
     @asynccontextmanager
@@ -150,7 +150,7 @@ def create_app(finder: CaseFinder, *, limits: Limits | None = None, hosts: Seque
             raise RefusedError(422, f"side must be one of {list(SIDES)}, got {side}.")
         file = finder.index.hit(finder.index.row_of_image(image_id), 1.0).file
         try:
-            content = await run_in_threadpool(lambda: thumbnail(open_picture(file), side))
+            content = await run_in_threadpool(lambda: thumbnail(open_image(file), side))
         except ImageError as error:
             log.error("%s", error)
             raise RefusedError(404, f"the picture '{image_id}' can't be read on the server.") from None
@@ -218,7 +218,7 @@ def _search(finder: CaseFinder, form: Form, limits: Limits) -> Found:
     if image_id:
         return finder.by_image(image_id, wanted)
     if text:
-        if finder.encoder.text is None:
+        if finder.encoder.text_tower is None:
             raise RefusedError(422, "this index can't be searched by words: its model has no text side.")
         return finder.by_text(text, wanted)
     return finder.by_pictures([decode(content, limits) for content in form.pictures], wanted)

@@ -29,11 +29,12 @@ ModelName = Annotated[
 def tree_of(model: str, taxonomy: str) -> Taxonomy:
     """The tree a table's conditions belong to: the one that is named, or the trained model's own."""
     from hierderm.model.checkpoint import tree_of_model
-    from hierderm.model.embed import is_model_folder
+    from hierderm.model.encoder import model_folder
     from hierderm.taxonomy.file import load_taxonomy
 
     named = load_taxonomy(taxonomy) if taxonomy else None
-    tree = (tree_of_model(Path(model), named) if is_model_folder(model) else None) or named
+    folder = model_folder(model)
+    tree = (tree_of_model(folder, named) if folder else None) or named
     if tree is None:
         raise ConfigError("a backbone without labels needs --taxonomy: the tree that the table's conditions belong to.")
     return tree
@@ -89,8 +90,7 @@ def build_index(
     from hierderm import columns as c
     from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable
-    from hierderm.model.embed import embed_by_name
-    from hierderm.model.encoder import load_encoder
+    from hierderm.model.encoder import load
     from hierderm.search.finder import make_index
     from hierderm.search.persistence import refuse_existing, save_index
 
@@ -98,12 +98,12 @@ def build_index(
     if unknown := sorted(set(splits) - set(c.SPLITS)):
         raise ConfigError(f"--splits must be of {list(c.SPLITS)}, got {unknown}.")
     table = read_cases(cases, tree_of(model, taxonomy), decode=False)
-    embedded = EmbeddingTable.load(embeddings) if embeddings else embed_by_name(model, table, workers=workers)
+    embedded = EmbeddingTable.load(embeddings) if embeddings else load(model).embed(table, workers=workers)
     if list(embedded.frame[c.IMAGE_ID]) != list(table.frame[c.IMAGE_ID]):
         raise SearchError(f"{embeddings} must hold the pictures of {cases}, in its order. Embed the table again.")
     index, why_not = make_index(table, embedded, model=model, kind=kind, splits=splits, wanted_accuracy=accuracy)
     if embeddings:
-        index.require_same_model(load_encoder(model).provenance)  # else no query could ever be compared with it
+        index.require_same_model(load(model).provenance)  # else no query could ever be compared with it
     save_index(index, out, replace=replace)
     return _about(index, why_not)
 
@@ -124,12 +124,12 @@ def index_add(
     from hierderm import columns as c
     from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable
-    from hierderm.model.embed import embed_by_name
+    from hierderm.model.encoder import load
     from hierderm.search.persistence import open_index, updating
 
     index = open_index(folder)
     table = read_cases(cases, index.taxonomy)
-    embedded = embed_by_name(model or index.about.model, table, workers=workers)
+    embedded = load(model or index.about.model).embed(table, workers=workers)
     root = Path(index.about.image_root)
     paths = [str(p.relative_to(root) if p.is_relative_to(root) else p) for p in (q.absolute() for q in table.paths)]
     frame = embedded.frame.assign(**{c.IMAGE_PATH: paths})
@@ -193,13 +193,13 @@ def index_verify(folder: IndexFolder) -> None:
 
     Example: `hierderm index verify index`
     """
-    from hierderm.data.image_io import unreadable_pictures
+    from hierderm.data.image_io import unreadable_images
     from hierderm.search.persistence import open_index
 
     index = open_index(folder)
     typer.echo("checksums: all files are whole")
     typer.echo(f"recall@10 against exact search: {index.measure_recall():.3f}")
-    faults = unreadable_pictures([index.hit(row, 1.0).file for row in range(len(index))])
+    faults = unreadable_images([index.hit(row, 1.0).file for row in range(len(index))])
     if faults:
         first = min(faults)
         raise SearchError(
@@ -287,13 +287,13 @@ def _search(
     finder: CaseFinder, paths: list[Path], image_id: str, text: str, wanted: Wanted
 ) -> list[tuple[str, list[Any], Found]]:
     """For each query its title, its pictures and what was found."""
-    from hierderm.data.image_io import SUFFIXES, open_picture
+    from hierderm.data.image_io import SUFFIXES, open_image
 
     if text:
         return [(f"'{text}'", [], finder.by_text(text, wanted))]
     if image_id:
         file = finder.index.hit(finder.index.row_of_image(image_id), 1.0).file
-        return [(image_id, [open_picture(file)] if file.is_file() else [], finder.by_image(image_id, wanted))]
+        return [(image_id, [open_image(file)] if file.is_file() else [], finder.by_image(image_id, wanted))]
     if any(path.is_dir() for path in paths):
         if len(paths) > 1:
             raise ConfigError("give one folder, or pictures of one case, not both.")
@@ -305,7 +305,7 @@ def _search(
         groups = [paths]
     results = []
     for group in groups:
-        pictures = [open_picture(path) for path in group]
+        pictures = [open_image(path) for path in group]
         results.append((", ".join(map(str, group)), pictures, finder.by_pictures(pictures, wanted)))
     return results
 

@@ -14,7 +14,7 @@ from hierderm import columns as c
 from hierderm.artifacts import write_atomically, write_json
 from hierderm.config.loading import dump_config, to_dict
 from hierderm.config.settings import Comparison
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.data.splits import SplitReport
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.catalogue import HEADLINES, METRIC_NAMES, TREE, direction, metric_name
@@ -263,7 +263,7 @@ def _map(config: Comparison, table: CaseTable, focus: Row) -> dict[str, Any]:
     where = project(focus.test.embeddings[chosen], seed)
     texts = [table.taxonomy.names()[number] for number in fine]
     drawn = map_points(where, table.taxonomy.to_level(fine, 0), texts, table.taxonomy.names(0))
-    pictures = [open_picture(table.root / frame[c.IMAGE_PATH].iloc[row]) for row in chosen]
+    pictures = [open_image(table.root / frame[c.IMAGE_PATH].iloc[row]) for row in chosen]
     return {**drawn, "pictures": [as_base64(thumbnail(picture, TIP)) for picture in pictures]}
 
 
@@ -316,7 +316,7 @@ def _example_groups(table: CaseTable, row: Row) -> list[dict[str, Any]]:
 def _tile(table: CaseTable, frame: Any, image: int, query: int, fine: IntArray, coarse: IntArray) -> dict[str, str]:
     verdict = "same" if fine[image] == fine[query] else "category" if coarse[image] == coarse[query] else "other"
     return {
-        "picture": thumbnail_uri(open_picture(table.root / frame[c.IMAGE_PATH].iloc[image]), THUMBNAIL),
+        "picture": thumbnail_uri(open_image(table.root / frame[c.IMAGE_PATH].iloc[image]), THUMBNAIL),
         "condition": str(frame[c.CONDITION].iloc[image]),
         "category": table.taxonomy.names(0)[coarse[image]],
         "verdict": "query" if image == query else verdict,

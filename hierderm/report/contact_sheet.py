@@ -12,7 +12,7 @@ from PIL import Image
 
 from hierderm import __version__
 from hierderm.artifacts import write_atomically
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.report.model_card import DISCLAIMER
 from hierderm.report.thumbnails import thumbnail_uri
 
@@ -49,4 +49,4 @@ def write_contact_sheet(
 
 
 def _hit_picture(file: str) -> str:
-    return thumbnail_uri(open_picture(Path(file)), SIDE)
+    return thumbnail_uri(open_image(Path(file)), SIDE)

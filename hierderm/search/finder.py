@@ -9,11 +9,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from hierderm import columns as c
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import ImageLike
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Hit, SearchHits
 from hierderm.errors import SearchError
@@ -28,7 +26,6 @@ from hierderm.types import Floats, IntArray, Vectors
 if TYPE_CHECKING:
     from hierderm.model.encoder import Encoder
 
-Picture = Path | Image.Image | npt.NDArray[np.uint8]
 SHOWN_COLUMNS = (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
 K = 10
 NO_FILTER = Filter()
@@ -76,7 +73,7 @@ class CaseFinder:
         index = open_index(folder)
 
         def load() -> Encoder:
-            from hierderm.model.encoder import load_encoder
+            from hierderm.model.encoder import load as load_encoder
 
             name = model or index.about.model
             if not name:
@@ -95,11 +92,11 @@ class CaseFinder:
                 self._encoder = self._load()
             return self._encoder
 
-    def by_pictures(self, pictures: Sequence[Picture], wanted: Wanted = DEFAULTS) -> Found:
-        """The cases nearest to one case of one to three pictures: files, images, or uint8 arrays (height, width, 3)."""
+    def by_pictures(self, pictures: Sequence[ImageLike], wanted: Wanted = DEFAULTS) -> Found:
+        """The cases nearest to one case of one to three pictures: as `Encoder.encode` takes them."""
         if not 1 <= len(pictures) <= MAX_PICTURES:
             raise SearchError(f"a query must have 1 to {MAX_PICTURES} pictures, got {len(pictures)}.")
-        encoded = self.encoder.pictures([as_image(picture) for picture in pictures])
+        encoded = self.encoder.encode_all(pictures)
         tree, probabilities = self.encoder.taxonomy, encoded.probabilities
         classified = None
         if tree is not None and probabilities is not None:
@@ -117,7 +114,7 @@ class CaseFinder:
         """The cases whose pictures are nearest to a text. Similarities of text are not those of pictures: no answer."""
         if not text.strip():
             raise SearchError("a text query must have words, got none.")
-        return replace(self.by_embeddings(self.encoder.words([text]), wanted), answer=None)
+        return replace(self.by_embeddings(self.encoder.encode_text(text), wanted), answer=None)
 
     def by_embeddings(self, embeddings: Vectors, wanted: Wanted = DEFAULTS, leave_out: Sequence[str] = ()) -> Found:
         """The cases nearest to embedded pictures of one case, shape (n_pictures, dim).
@@ -160,19 +157,6 @@ class CaseFinder:
             "classifier": None if found.classified is None else [_candidates(level) for level in found.classified],
             "hits": hits,
         }
-
-
-def as_image(picture: Picture) -> Image.Image:
-    """A picture of any accepted kind as RGB. ImageError or SearchError where it is none."""
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    if isinstance(picture, Path):
-        return open_picture(picture)
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise SearchError(
-            f"a picture as an array must be uint8 of shape (height, width, 3), got {picture.dtype} {picture.shape}."
-        )
-    return Image.fromarray(picture)
 
 
 def _answer_content(said: Answer, taxonomy: Taxonomy) -> dict[str, Any]:

@@ -88,10 +88,10 @@ def test_a_picture_is_answered(client: TestClient, toy: CaseTable) -> None:
 
 
 def test_the_answer_is_that_of_the_library(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
-    from hierderm.data.image_io import open_picture
+    from hierderm.data.image_io import open_image
 
     paths = toy.part(c.TEST).paths[:2]
-    expected = finder.describe(finder.by_pictures([open_picture(path) for path in paths]), files=False)
+    expected = finder.describe(finder.by_pictures([open_image(path) for path in paths]), files=False)
     answer = post(client, *(path.read_bytes() for path in paths)).json()
     assert answer["hits"] == expected["hits"] and answer["answer"] == expected["answer"]
 

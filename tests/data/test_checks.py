@@ -10,7 +10,7 @@ from PIL import Image
 
 from hierderm import columns as c
 from hierderm.data.checks import check_cases, parse_weights, read_cases
-from hierderm.data.image_io import ImageError, open_picture
+from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import CaseTableError
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
@@ -95,7 +95,7 @@ def test_a_truncated_picture_is_named_or_left_out_but_never_replaced(folder: Pat
     broken = frame(**{c.IMAGE_PATH: ["a.png", "cut.jpg", "c.png"]})
     assert "row 3: image 'cut.jpg': the picture is damaged (image file is truncated" in faults(broken, folder)
     with pytest.raises(ImageError, match=r"cut\.jpg: the picture is damaged"):
-        open_picture(folder / "cut.jpg")
+        open_image(folder / "cut.jpg")
     table = check_cases(broken, TREE, folder, unreadable="exclude")
     assert table.frame[c.IMAGE_ID].tolist() == ["a", "c"]
     assert [str(fault).startswith("cases row 3: image 'cut.jpg'") for fault in table.excluded] == [True]

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoTokenizer, SiglipModel
 
 from hierderm.config.settings import BackboneConfig, Config, ModelConfig
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, SearchError
 from hierderm.experiment.run import embed_run, train_run
@@ -24,7 +24,7 @@ def test_a_picture_gives_what_its_table_gives(toy: CaseTable, small_siglip: Path
     encoder = load_encoder(f"hf:{small_siglip}")
     few = toy.select(np.arange(3))
     embedded = embed_vanilla(load_vanilla(f"hf:{small_siglip}"), few)
-    encoded = encoder.pictures([open_picture(path) for path in few.paths])
+    encoded = encoder.pictures([open_image(path) for path in few.paths])
     np.testing.assert_allclose(encoded.embeddings, embedded.embeddings, atol=1e-5)
     assert encoded.probabilities is None and encoder.taxonomy is None
     for field in ("weights_hash", "preprocessing_hash"):
@@ -36,7 +36,7 @@ def test_a_trained_model(toy: CaseTable, toy_config: Config, tmp_path: Path) -> 
     few = toy.select(np.arange(3))
     embedded = embed_run(run, few, name="x")
     encoder = load_encoder(str(tmp_path / "model"))
-    encoded = encoder.pictures([open_picture(path) for path in few.paths])
+    encoded = encoder.pictures([open_image(path) for path in few.paths])
     np.testing.assert_allclose(encoded.embeddings, embedded.embeddings, atol=1e-5)
     assert encoded.probabilities is not None and embedded.probabilities is not None
     np.testing.assert_allclose(encoded.probabilities, embedded.probabilities, atol=1e-5)

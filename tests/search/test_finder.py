@@ -11,7 +11,7 @@ import pytest
 
 from hierderm import columns as c
 from hierderm.config.settings import Config
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import SearchError
 from hierderm.experiment.run import train_run
@@ -32,7 +32,7 @@ def finder(toy: CaseTable, small_siglip: Path, tmp_path_factory: pytest.TempPath
 
 def test_pictures_words_and_pictures_of_the_index(finder: CaseFinder, toy: CaseTable) -> None:
     test = toy.part(c.TEST)
-    found = finder.by_pictures([open_picture(path) for path in test.paths[:2]], Wanted(k=4))
+    found = finder.by_pictures([open_image(path) for path in test.paths[:2]], Wanted(k=4))
     assert len(found.hits) == 4 and found.embeddings.shape == (2, 32)
     assert found.classified is None and found.answer is not None
     assert not {hit.case_id for hit in found.hits} & set(test.case_ids)
@@ -45,13 +45,13 @@ def test_pictures_words_and_pictures_of_the_index(finder: CaseFinder, toy: CaseT
 
 def test_a_picture_of_the_gallery_finds_itself(finder: CaseFinder) -> None:
     hit = finder.by_image(str(finder.index.frame[c.IMAGE_ID].iloc[0]), Wanted(k=1)).hits[0]
-    again = finder.by_pictures([open_picture(hit.file)], Wanted(k=1)).hits[0]
+    again = finder.by_pictures([open_image(hit.file)], Wanted(k=1)).hits[0]
     assert (again.image_id, round(again.similarity, 4)) == (hit.image_id, 1.0)
 
 
 def test_files_images_and_arrays_are_the_same(finder: CaseFinder, toy: CaseTable) -> None:
     path = toy.part(c.TEST).paths[0]
-    image = open_picture(path)
+    image = open_image(path)
     answers = [finder.by_pictures([picture]).hits for picture in (path, image, np.asarray(image))]
     assert answers[0] == answers[1] == answers[2]
     with pytest.raises(SearchError, match=r"uint8 of shape \(height, width, 3\), got float64 \(4, 4\)"):
@@ -97,7 +97,7 @@ def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -
     embedded = embed_by_name(model, toy)
     index, _ = make_index(toy, embedded, model=model)
     save_index(index, tmp_path / "index")
-    found = CaseFinder.open(tmp_path / "index").by_pictures([open_picture(toy.paths[0])])
+    found = CaseFinder.open(tmp_path / "index").by_pictures([open_image(toy.paths[0])])
     assert found.classified is not None
     assert [sum(node.share for node in level) for level in found.classified] == pytest.approx([1, 1], abs=1e-4)
     # Another split: its validation cases may have been trained on, so nothing may be learnt from them.
@@ -114,7 +114,7 @@ def test_without_validation_cases(toy: CaseTable, small_siglip: Path) -> None:
 
 
 def test_refusals(finder: CaseFinder, toy: CaseTable, tmp_path: Path) -> None:
-    picture = open_picture(toy.paths[0])
+    picture = open_image(toy.paths[0])
     with pytest.raises(SearchError, match="1 to 3 pictures, got 4"):
         finder.by_pictures([picture] * 4)
     with pytest.raises(SearchError, match="must have words"):
