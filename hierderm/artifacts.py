@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from hierderm.errors import HierdermError, OutputError
 
-HEADER = "hierderm.json"
+HEADER, README = "hierderm.json", "README.md"  # a readme is for people, who may edit it
 PATIENCE = 120.0  # seconds to wait for another process that writes the same path
 ATTEMPTS = 20  # of a reader whose folder is replaced while it reads
 STALE = 3600.0  # seconds since a temporary file last grew, after which its writer is taken for dead
@@ -219,7 +219,7 @@ def read_folder(
 ) -> Result:
     """Check every file against its hash, then `read` them; once more where a writer has replaced them meanwhile.
 
-    `error` names each file that is missing or damaged.
+    `error` names each file that is missing or damaged, or says what `read` could not make sense of.
     """
     for _ in range(ATTEMPTS):
         header = read_header(path, kind, version=version, error=error)
@@ -227,12 +227,17 @@ def read_folder(
         try:
             _check_files(path, header, error)
             result = read(header)
-        except Exception as raised:  # of a file that a writer has just replaced, or of a damaged one
+        except (HierdermError, OSError, KeyError, TypeError, ValueError) as raised:
             fault = raised
-        if read_header(path, kind, version=version, error=error) == header:
-            if fault is not None:
-                raise fault
-            return result
+        if read_header(path, kind, version=version, error=error) != header:
+            continue
+        if isinstance(fault, HierdermError):
+            raise fault
+        if fault is not None:
+            raise error(
+                f"{path} can't be read as a hierderm {kind} folder ({fault!r}). Make the folder again."
+            ) from fault
+        return result
     raise error(f"{path} is being rewritten all the time. Try again later.")
 
 
@@ -416,7 +421,7 @@ def _check_files(path: Path, header: Header, error: type[HierdermError]) -> None
         file = path / name
         if not file.is_file():
             faults.append(f"{name} is missing")
-        elif file_hash(file) != expected:
+        elif name != README and file_hash(file) != expected:
             faults.append(f"{name} is damaged: its checksum differs ({file.stat().st_size} bytes)")
     if faults:
         raise error(f"{path}: {'; '.join(faults)}. Restore a copy, or make the folder again.")

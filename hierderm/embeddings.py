@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.artifacts import file_hash
+from hierderm.artifacts import Header, read_folder, write_folder
 from hierderm.errors import EmbeddingError
 from hierderm.types import Floats, IntArray, Mask, Vectors
 
+KIND = "embeddings"  # of a folder
 UNIT_TOLERANCE = 1e-3
 Aggregation = Literal["best", "mean"]  # how cases of several pictures are compared
 
@@ -76,38 +76,45 @@ class EmbeddingTable:
             self.embeddings[rows], self.frame[rows].reset_index(drop=True), self.provenance, probabilities
         )
 
-    def save(self, folder: Path) -> None:
-        """Write a folder: embeddings.npy, cases.parquet, embeddings.json; it appears whole or not at all."""
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        np.save(temporary / "embeddings.npy", self.embeddings)
-        if self.probabilities is not None:
-            np.save(temporary / "probabilities.npy", self.probabilities)
-        self.frame.to_parquet(temporary / "cases.parquet", index=False)
-        hashes = {path.name: file_hash(path) for path in sorted(temporary.iterdir())}
-        header = {"provenance": asdict(self.provenance), "files": hashes}
-        (temporary / "embeddings.json").write_text(json.dumps(header, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
+    def save(self, folder: Path, *, replace: bool = False, key: Mapping[str, Any] | None = None) -> None:
+        """Write a folder, whole or not at all: embeddings.npy, cases.parquet and, where known, probabilities.npy.
+
+        Args:
+            folder: Where it shall be; nothing, or an empty folder, must be there.
+            replace: Replace a folder of embeddings that lies there.
+            key: What the embeddings were computed from, as JSON; kept in the header, for caches.
+
+        Raises:
+            OutputError: `folder` holds something that would be lost, or can't be written.
+        """
+
+        def write(place: Path) -> None:
+            np.save(place / "embeddings.npy", self.embeddings)
+            if self.probabilities is not None:
+                np.save(place / "probabilities.npy", self.probabilities)
+            self.frame.to_parquet(place / "cases.parquet", index=False)
+
+        content = {"provenance": asdict(self.provenance), "key": dict(key or {})}
+        write_folder(folder, KIND, content, write, replace=replace)
 
     @classmethod
     def load(cls, folder: Path) -> EmbeddingTable:
-        """Read a folder that `save` wrote; a damaged or missing file is an error that names it."""
-        header_path = folder / "embeddings.json"
-        if not header_path.is_file():
-            raise EmbeddingError(f"{folder} must be a folder of embeddings, it has no embeddings.json.")
-        header = json.loads(header_path.read_text())
-        for name, expected in header["files"].items():
-            if not (folder / name).is_file() or file_hash(folder / name) != expected:
-                raise EmbeddingError(f"{folder / name} is missing or damaged (checksum). Embed again.")
-        probabilities = folder / "probabilities.npy"
-        return cls(
-            np.load(folder / "embeddings.npy", allow_pickle=False),
-            pd.read_parquet(folder / "cases.parquet"),
-            Provenance(**header["provenance"]),
-            np.load(probabilities, allow_pickle=False) if probabilities.name in header["files"] else None,
-        )
+        """Read a folder that `save` wrote.
+
+        Raises:
+            EmbeddingError: It is none, or names the file that is damaged or missing.
+        """
+
+        def read(header: Header) -> EmbeddingTable:
+            probabilities = folder / "probabilities.npy"
+            return cls(
+                np.load(folder / "embeddings.npy", allow_pickle=False),
+                pd.read_parquet(folder / "cases.parquet"),
+                Provenance(**header.content["provenance"]),
+                np.load(probabilities, allow_pickle=False) if probabilities.name in header.files else None,
+            )
+
+        return read_folder(folder, KIND, read, error=EmbeddingError)
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from hierderm.artifacts import (
     write_json,
 )
 from hierderm.errors import EmbeddingError, OutputError
+from tests.killing import REPOSITORY, environment, kill_at_every_change
 
-ROOT = Path(__file__).parents[1]
 NAMES = ["a.txt", "below/b.txt"]
 
 
@@ -42,6 +42,14 @@ def save(path: Path, word: str, *, replace: bool = False) -> None:
             (folder / name).write_text(word)
 
     write_folder(path, "words", {"word": word}, write, replace=replace)
+
+
+def save_old(path: Path) -> None:
+    save(path, "old")
+
+
+def save_new(path: Path) -> None:
+    save(path, "new", replace=True)
 
 
 def load(path: Path) -> str:
@@ -322,53 +330,13 @@ def test_permissions_are_those_of_the_umask(umask: int, tmp_path: Path) -> None:
 
 # --- kills -------------------------------------------------------------------------------------------------------
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.test_artifacts import save
-
-seen = 0
-
-def die_at(moment, root):
-    def count(event, arguments):  # the interpreter calls it before each change of the disk
-        global seen
-        change = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod")
-        change |= event == "open" and isinstance(arguments[2], int) and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
-        if change and os.path.abspath(os.fsdecode(arguments[0])).startswith(root):
-            seen += 1
-            if seen == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(count)
-
-moment, status = 0, -1
-while status:
-    moment += 1
-    path = Path(sys.argv[1]) / str(moment) / "w"
-    if sys.argv[2] == "over an old one":
-        save(path, "old")
-    child = os.fork()
-    if not child:
-        die_at(moment, sys.argv[1])
-        save(path, "new", replace=True)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert status in (0, signal.SIGKILL)
-"""
-
-
-def kill_at_every_change(root: Path, what: str) -> list[Path]:
-    """Folders whose writing was killed before its first, second, ... change of the disk; the last was not killed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", KILLED, str(root), what], cwd=ROOT, env=environment, check=True)
-    return [root / str(number) / "w" for number in sorted(int(path.name) for path in root.iterdir())]
-
 
 def left_over(path: Path) -> list[str]:
     return [name.name for name in path.parent.iterdir() if name.name not in ("w", ".w.lock")]
 
 
 def test_whatever_the_moment_of_a_kill_the_old_or_the_new_folder_is_whole(tmp_path: Path) -> None:
-    paths = kill_at_every_change(tmp_path, "over an old one")
+    paths = kill_at_every_change(tmp_path, __name__, "save_old", "save_new")
     words = [load(path) for path in paths]
     n_old = words.count("old")
     assert words == ["old"] * n_old + ["new"] * (len(words) - n_old)
@@ -380,14 +348,14 @@ def test_whatever_the_moment_of_a_kill_the_old_or_the_new_folder_is_whole(tmp_pa
 
 
 def test_after_a_kill_the_old_folder_is_still_refused(tmp_path: Path) -> None:
-    for path in kill_at_every_change(tmp_path, "over an old one"):
+    for path in kill_at_every_change(tmp_path, __name__, "save_old", "save_new"):
         with pytest.raises(OutputError, match="holds a hierderm words folder"):
             save(path, "newest")
         assert load(path) in ("old", "new")
 
 
 def test_whatever_the_moment_of_a_kill_a_new_folder_is_whole_or_absent(tmp_path: Path) -> None:
-    paths = kill_at_every_change(tmp_path, "where nothing is")
+    paths = kill_at_every_change(tmp_path, __name__, "", "save_new")
     there = [holds(path, "words") for path in paths]
     assert there == sorted(there) and there.count(False) > 8
     for path, found in zip(paths, there, strict=True):
@@ -466,9 +434,8 @@ for number in range(int(sys.argv[3])):
 def test_two_rewrite_a_folder_while_a_third_reads(tmp_path: Path) -> None:
     path = tmp_path / "w"
     save(path, "start")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     writers = [
-        subprocess.Popen([sys.executable, "-c", REWRITE, str(path), name, "30"], cwd=ROOT, env=environment)
+        subprocess.Popen([sys.executable, "-c", REWRITE, str(path), name, "30"], cwd=REPOSITORY, env=environment())
         for name in ("first", "second")
     ]
     words = set()

@@ -186,12 +186,12 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     logger.info("%s: training by method '%s' ...", config.name, config.training.method)
     found = fit(config.training, config.backbone, table, store or FeatureStore(folder / "features"), folder)
     learnt = found.network.taxonomy is not None
-    save_model(found.network, folder / "model", split_hash=table.split_hash if learnt else "")
     write_atomically(folder / "history.csv", found.history.to_csv(index=False))
     if "train_loss" in found.history:
         write_atomically(folder / "curves.png", history_figure({config.name: found.history}))
     card = model_card(config, table, found.history, found.chosen)
-    write_atomically(folder / "model" / "README.md", card)
+    split_hash = table.split_hash if learnt else ""
+    save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
     seconds = round(time.monotonic() - start, 1)
     write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), "chosen": found.chosen})
 
@@ -251,7 +251,7 @@ class Run:
         from hierderm.training.fit import is_frozen
 
         place = self.folder / "embeddings"
-        if not (place / "embeddings.json").is_file():
+        if not place.is_dir():
             features, workers = None, self.config.training.workers
             if is_frozen(self.config.training):
                 store = store or FeatureStore(self.folder / "features")

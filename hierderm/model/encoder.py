@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from hierderm.artifacts import README
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageLike, as_image, each_image
@@ -35,7 +36,6 @@ from hierderm.types import Vectors
 
 ROWS = 4096  # of cached features that pass the heads together
 READERS = 8  # threads that read image files, at most
-CARD = "README.md"  # of a model folder
 _SEEDING = Lock()  # the generator of random weights is the process's
 
 
@@ -344,7 +344,7 @@ def load(name: str | Path, *, device: str = "auto", weights: str = "pretrained")
         network.taxonomy.content_hash if network.taxonomy else "",
         str(header["split_hash"]),
     )
-    card = folder / CARD
+    card = folder / README
     return Encoder(network, provenance, device=device, card=card.read_text(encoding="utf-8") if card.is_file() else "")
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from hierderm.artifacts import HEADER
 from hierderm.config.settings import ModelConfig
 from hierderm.data.table import CaseTable
-from hierderm.errors import CheckpointError
+from hierderm.errors import CheckpointError, OutputError
 from hierderm.model.backbone import load_vanilla
-from hierderm.model.checkpoint import load_model, save_model
+from hierderm.model.checkpoint import load_model, save_model, tree_of_model
 from hierderm.model.network import Network
 
 
@@ -42,9 +43,9 @@ def test_other_preprocessing_is_refused(saved: Path) -> None:
     load_model(saved, preprocessing=own)
     with pytest.raises(CheckpointError, match="was trained with Preprocessing.*Use its own"):
         load_model(saved, preprocessing=replace(own, mean=(0.48, 0.46, 0.41)))
-    header = json.loads((saved / "model.json").read_text())
-    header["preprocessing"]["mean"] = [0.1, 0.1, 0.1]
-    (saved / "model.json").write_text(json.dumps(header))
+    header = json.loads((saved / HEADER).read_text())
+    header["content"]["preprocessing"]["mean"] = [0.1, 0.1, 0.1]
+    (saved / HEADER).write_text(json.dumps(header))
     with pytest.raises(CheckpointError, match="the preprocessing was changed after the model was saved"):
         load_model(saved)
 
@@ -53,16 +54,29 @@ def test_damage_is_named(saved: Path) -> None:
     tree = (saved / "taxonomy.csv").read_text()
     (saved / "taxonomy.csv").write_text(tree.replace("type 1", "type one"))
     with pytest.raises(CheckpointError, match=r"taxonomy\.csv was changed"):
+        tree_of_model(saved)
+    with pytest.raises(CheckpointError, match=r"taxonomy\.csv is damaged: its checksum differs"):
         load_model(saved)
     (saved / "taxonomy.csv").write_text(tree)
     (saved / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing or damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         load_model(saved)
-    (saved / "model.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"model\.json is damaged"):
+    (saved / HEADER).write_text("{")
+    with pytest.raises(CheckpointError, match=r"hierderm\.json is damaged"):
         load_model(saved)
-    (saved / "model.json").write_text('{"format": 99}')
-    with pytest.raises(CheckpointError, match="has format 99"):
+    (saved / HEADER).write_text('{"format": "hierderm model", "version": 99, "files": {}, "content": {}}')
+    with pytest.raises(CheckpointError, match="has format version 99"):
         load_model(saved)
-    with pytest.raises(CheckpointError, match=r"it has no model\.json"):
+    with pytest.raises(CheckpointError, match=r"must be a hierderm model folder, it has no hierderm\.json"):
         load_model(saved.parent)
+
+
+def test_a_model_is_kept_unless_asked_and_its_card_may_be_edited(saved: Path, toy: CaseTable) -> None:
+    network = load_model(saved)
+    with pytest.raises(OutputError, match="holds a hierderm model folder"):
+        save_model(network, saved)
+    save_model(network, saved, card="# Card", replace=True)
+    assert (saved / "README.md").read_text() == "# Card"
+    (saved / "README.md").write_text("# Edited")
+    load_model(saved)
+    assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {(saved / HEADER).stat().st_mode & 0o777}
