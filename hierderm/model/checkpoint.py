@@ -83,15 +83,19 @@ def require_taxonomy(model: str, own: Taxonomy, other: Taxonomy) -> None:
         )
 
 
-def load_model(folder: Path) -> Network:
-    """Read a model; CheckpointError where a file is missing, damaged or changed."""
+def load_model(
+    folder: Path, *, taxonomy: Taxonomy | None = None, preprocessing: Preprocessing | None = None
+) -> Network:
+    """Read a model. Another tree than `taxonomy`, or other preprocessing than `preprocessing`, is refused."""
 
     def read(header: Header) -> Network:
         content = header.content
-        preprocessing = Preprocessing.from_dict(content["preprocessing"])
-        if preprocessing.hash != content["preprocessing_hash"]:
+        saved = Preprocessing.from_dict(content["preprocessing"])
+        if saved.hash != content["preprocessing_hash"]:
             raise CheckpointError(f"{folder}: the preprocessing was changed after the model was saved.")
-        tree, backbone = tree_of_model(folder), build_backbone(content["backbone"], preprocessing)
+        if preprocessing is not None and preprocessing != saved:
+            raise CheckpointError(f"{folder} was trained with {saved}, but {preprocessing} is asked for. Use its own.")
+        tree, backbone = tree_of_model(folder, taxonomy), build_backbone(content["backbone"], saved)
         levels = tuple(content["shape"]["probability_levels"])
         shape = NetworkShape(**{**content["shape"], "probability_levels": levels})
         network = Network(backbone, shape, tree, content["classified_level"])

@@ -335,7 +335,7 @@ def load(name: str | Path, *, device: str = "auto", weights: str = "pretrained")
     if folder is None:
         return Encoder(*_load_backbone(str(name), weights), device=device)
     if weights != "pretrained":
-        raise CheckpointError(f"{folder} is a model with weights of its own, got weights = '{weights}'. Leave it out.")
+        raise CheckpointError(f"a model folder has weights of its own, got weights = '{weights}' for {folder}.")
     header, network = read_header(folder), load_model(folder)
     provenance = Provenance(
         str(folder),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hierderm.data.table import CaseTable
-from hierderm.model.embed import embed_by_name
+from hierderm.model.encoder import load
 from hierderm.search.finder import CaseFinder, make_index
 from hierderm.search.persistence import save_index
 
@@ -17,7 +17,7 @@ def toy_index(toy: CaseTable, small_siglip: Path, tmp_path_factory: pytest.TempP
     """An index of training and validation pictures, with skin tones made up for the filters."""
     model, folder = f"hf:{small_siglip}", tmp_path_factory.mktemp("app") / "index"
     toned = CaseTable(toy.frame.assign(fitzpatrick=[1 + k % 6 for k in range(len(toy))]), toy.taxonomy, toy.root)
-    index, _ = make_index(toned, embed_by_name(model, toned), model=model, splits=("train", "validation"), k=5)
+    index, _ = make_index(toned, load(model).embed(toned), model=model, splits=("train", "validation"), k=5)
     save_index(index, folder)
     return folder
 

@@ -27,11 +27,12 @@ from hierderm import columns as c
 from hierderm.app.gallery_map import make_map
 from hierderm.app.server import create_app
 from hierderm.app.uploads import Limits, RefusedError, decode
-from hierderm.config.settings import BackboneConfig, ModelConfig
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import save_model
-from hierderm.model.embed import embed_by_name
+from hierderm.model.encoder import load
+from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 from hierderm.search.finder import CaseFinder, make_index
 from hierderm.search.persistence import save_index
@@ -333,10 +334,11 @@ def test_a_slow_upload_is_given_up(finder: CaseFinder) -> None:
 
 def test_searches_at_once_with_features_of_all_layers(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
     """The vectors of all layers are collected while the blocks run: each request must get its own (issue 14)."""
-    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}", features="layers"))
-    save_model(Network(backbone, ModelConfig("linear", embedding_dim=24), toy.taxonomy, 1), tmp_path / "model")
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
+    shape = NetworkShape("linear", embedding_dim=24, classifier="cosine")
+    save_model(Network(backbone, shape, toy.taxonomy, 1), tmp_path / "model")
     model = str(tmp_path / "model")
-    save_index(make_index(toy, embed_by_name(model, toy), model=model, k=5)[0], tmp_path / "index")
+    save_index(make_index(toy, load(model).embed(toy), model=model, k=5)[0], tmp_path / "index")
     sent = [path.read_bytes() for path in toy.part(c.TEST).paths[:8]]
 
     def ask(client: TestClient, number: int) -> Any:

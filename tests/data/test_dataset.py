@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hierderm.config.settings import AugmentationConfig
+from hierderm.config.methods import Augmentation
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.preprocessing import Preprocessing
@@ -25,7 +25,7 @@ def test_without_augmentation_pixels_are_the_backbones(toy: CaseTable) -> None:
 
 def test_augmentation_follows_seed_epoch_and_position_alone(toy: CaseTable) -> None:
     def drawn(seed: int, epoch: int, cache: bool = False) -> torch.Tensor:
-        data = ImageDataset(toy.paths, PLAIN, AugmentationConfig(), seed=seed, cache=cache)
+        data = ImageDataset(toy.paths, PLAIN, Augmentation(), seed=seed, cache=cache)
         data.epoch = epoch
         torch.manual_seed(torch.initial_seed() + 1)  # the surrounding randomness must not matter
         data[0]
@@ -36,7 +36,7 @@ def test_augmentation_follows_seed_epoch_and_position_alone(toy: CaseTable) -> N
     assert not torch.equal(drawn(0, 1), drawn(1, 1))
 
 
-def test_a_damaged_picture_stops_with_its_name(tmp_path: Path) -> None:
+def test_a_damaged_image_stops_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(ImageError, match=r"bad\.jpg"):
         ImageDataset([tmp_path / "bad.jpg"], PLAIN)[0]

@@ -15,7 +15,7 @@ from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import SearchError
 from hierderm.experiment.run import train_run
-from hierderm.model.embed import embed_by_name
+from hierderm.model.encoder import load
 from hierderm.search.filters import Filter
 from hierderm.search.finder import CaseFinder, Wanted, make_index, validation_scores
 from hierderm.search.persistence import open_index, save_index
@@ -24,7 +24,7 @@ from hierderm.search.persistence import open_index, save_index
 @pytest.fixture(scope="module")
 def finder(toy: CaseTable, small_siglip: Path, tmp_path_factory: pytest.TempPathFactory) -> CaseFinder:
     model, folder = f"hf:{small_siglip}", tmp_path_factory.mktemp("finder") / "index"
-    index, why_not = make_index(toy, embed_by_name(model, toy), model=model, splits=("train", "validation"), k=5)
+    index, why_not = make_index(toy, load(model).embed(toy), model=model, splits=("train", "validation"), k=5)
     assert why_not == ""
     save_index(index, folder)
     return CaseFinder.open(folder)
@@ -94,7 +94,7 @@ def test_validation_cases_are_queried_without_themselves(finder: CaseFinder) -> 
 def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -> None:
     train_run(toy_config, toy, tmp_path / "run")
     model = str(tmp_path / "run" / "model")
-    embedded = embed_by_name(model, toy)
+    embedded = load(model).embed(toy)
     index, _ = make_index(toy, embedded, model=model)
     save_index(index, tmp_path / "index")
     found = CaseFinder.open(tmp_path / "index").by_pictures([open_image(toy.paths[0])])
@@ -108,7 +108,7 @@ def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -
 
 def test_without_validation_cases(toy: CaseTable, small_siglip: Path) -> None:
     model = f"hf:{small_siglip}"
-    index, why_not = make_index(toy, embed_by_name(model, toy), model=model, splits=("train",))
+    index, why_not = make_index(toy, load(model).embed(toy), model=model, splits=("train",))
     assert index.calibration is None and why_not == "there are no validation cases in the index"
     assert validation_scores(index) == []
 
