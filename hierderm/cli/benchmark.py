@@ -46,7 +46,7 @@ def bench_run(
     """
     from hierderm.config.loading import load_config
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
-    from hierderm.experiment.benchmark import run_benchmark
+    from hierderm.experiment.benchmark import bench
     from hierderm.experiment.leaderboard import results_of, warnings_of
     from hierderm.experiment.run import environment, prepare
     from hierderm.experiment.sources import parse_model
@@ -65,7 +65,7 @@ def bench_run(
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
         tables.append(prepare(config.data, replace(config.split, fold=fold), place)[0])
-    run_benchmark(
+    bench(
         parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=say, workers=workers
     )
     results = results_of(out)

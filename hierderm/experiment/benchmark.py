@@ -35,7 +35,7 @@ class Result:
     content: dict[str, Any]
 
 
-def run_benchmark(
+def bench(
     models: Sequence[Model],
     tasks: Sequence[Task],
     folds: Sequence[CaseTable],
