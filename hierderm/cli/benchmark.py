@@ -65,9 +65,7 @@ def bench_run(
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
         tables.append(prepare(config.data, replace(config.split, fold=fold), place)[0])
-    bench(
-        parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=say, workers=workers
-    )
+    bench(parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=say, workers=workers)
     results = results_of(out)
     _print_table(results)
     for name, texts in warnings_of(results).items():

@@ -20,6 +20,7 @@ from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
 from hierderm.model import timm, transformers
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
+from hierderm.model.weights import LOADING
 
 TINY = "hierderm:tiny"
 Features = Literal["layers", "output"]
@@ -127,7 +128,8 @@ def load_backbone(config: BackboneConfig, features: Features = "output") -> Back
         raise CheckpointError(
             f"a backbone must be '{TINY}', 'timm:<model>' or 'hf:<repository or folder>', got '{config.name}'."
         )
-    encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
+    with LOADING:
+        encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
     return Backbone(
         encoder, preprocessing, {"name": config.name, "library": library, "features": features, **architecture}
     )
@@ -138,7 +140,9 @@ def build_backbone(architecture: dict[str, Any], preprocessing: Preprocessing) -
     library = LIBRARIES.get(str(architecture.get("library")))
     if library is None:
         raise CheckpointError(f"the saved architecture {str(architecture)[:80]} is not one of hierderm's.")
-    return Backbone(library.build(architecture), preprocessing, architecture)
+    with LOADING:
+        encoder = library.build(architecture)
+    return Backbone(encoder, preprocessing, architecture)
 
 
 def _collect_input(_: nn.Module, values: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,7 +10,6 @@ from os import PathLike
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
 import pandas as pd
 import torch
 from joblib import cpu_count
@@ -30,13 +29,13 @@ from hierderm.model.checkpoint import load_model, read_header, require_taxonomy,
 from hierderm.model.features import best_device, feature_batches
 from hierderm.model.network import Network
 from hierderm.model.text import TextTower, load_text_tower
-from hierderm.model.weights import weights_hash
+from hierderm.model.weights import LOADING, weights_hash
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Vectors
 
 ROWS = 4096  # of cached features that pass the heads together
+TEXTS = 256  # that pass the text tower together
 READERS = 8  # threads that read image files, at most
-_SEEDING = Lock()  # the generator of random weights is the process's
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,19 @@ class Encoder:
     def encode_all(
         self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = 64, progress: bool | None = None
     ) -> Encoded:
-        """Embed images and, where the model classifies conditions, classify them, in one pass; see `encode`."""
+        """Embed images and, where the model classifies conditions, classify them, in one pass.
+
+        Args:
+            images: One image or many, as `encode` takes them.
+            batch_size: Images that are read and pass the network together, >= 1.
+            progress: Show a progress bar; None shows one on a terminal after two seconds.
+
+        Returns:
+            Vectors and probabilities.
+
+        Raises:
+            ImageError: A file is missing or damaged, or an array has another type or shape.
+        """
         return self._pass(self._features(images, batch_size, progress), self._fine_level)
 
     @property
@@ -120,7 +131,7 @@ class Encoder:
         tree = self.taxonomy
         return tree.fine_level if tree is not None and self.network.probability_level == tree.fine_level else None
 
-    def encode_text(self, texts: str | Sequence[str]) -> Vectors:
+    def encode_text(self, texts: str | Iterable[str]) -> Vectors:
         """Embed texts in the space of the images, so that images can be searched by words.
 
         A trained model keeps the text tower of its backbone where its vectors are the backbone's output and its neck
@@ -142,10 +153,12 @@ class Encoder:
                 "such as hierderm:tiny, and for a trained model training.features = 'output' and training.neck "
                 "'identity' or 'residual'."
             )
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        many = iter([texts] if isinstance(texts, str) else texts)
+        vectors = [torch.zeros(0, self.dim)]
         with torch.inference_mode():
-            vectors = normalize(tower(texts).float(), dim=1) if texts else torch.zeros(0, self.dim)
-        return np.asarray(vectors.cpu().numpy())
+            while batch := list(islice(many, TEXTS)):
+                vectors.append(normalize(tower(batch).float(), dim=1).cpu())
+            return torch.cat(vectors).numpy()
 
     @property
     def text_tower(self) -> TextTower | None:
@@ -363,7 +376,7 @@ def model_folder(name: str) -> Path | None:
 def _load_backbone(name: str, weights: str) -> tuple[Network, Provenance]:
     config = BackboneConfig(name, weights)
     if weights == "random":
-        with _SEEDING, torch.random.fork_rng(devices=[]):
+        with LOADING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             backbone = load_backbone(config)
     else:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 import torch
@@ -16,9 +15,7 @@ from torch import Tensor, nn
 
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
-from hierderm.model.weights import not_loaded, require_complete
-
-_LOADING = RLock()  # transformers loads under global settings, so one thread at a time
+from hierderm.model.weights import LOADING, not_loaded, require_complete
 
 
 def load(name: str, source: str, weights: str) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
@@ -93,7 +90,7 @@ def quiet() -> Iterator[None]:
     """Keep transformers' report of unused towers, and its progress bars, off the terminal; one thread at a time."""
     from transformers.utils import logging as transformers_logging
 
-    with _LOADING:
+    with LOADING:
         level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
         transformers_logging.set_verbosity(logging.CRITICAL)
         transformers_logging.disable_progress_bar()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
+from threading import RLock
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hierderm.errors import CheckpointError
+
+LOADING = RLock()  # libraries load and initialise under settings of the whole process, so one thread at a time
 
 
 def read_safetensors(name: str, path: Path) -> dict[str, Tensor]:

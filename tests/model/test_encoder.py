@@ -89,7 +89,7 @@ def test_every_kind_of_image(toy: CaseTable, encoder: Encoder) -> None:
     images = [open_image(path) for path in paths]
     arrays = [np.asarray(image) for image in images]
     expected = encoder.encode(paths)
-    for same in (
+    the_same: list[Any] = [
         [str(path) for path in paths],
         np.array([str(path) for path in paths]),
         images,
@@ -98,7 +98,8 @@ def test_every_kind_of_image(toy: CaseTable, encoder: Encoder) -> None:
         [paths[0], images[1], arrays[2]],
         (image for image in images),
         iter([str(paths[0]), arrays[1], images[2]]),
-    ):
+    ]
+    for same in the_same:
         np.testing.assert_allclose(encoder.encode(same), expected, atol=1e-6)
     for one in (paths[0], str(paths[0]), images[0], arrays[0]):
         np.testing.assert_allclose(encoder.encode(one), expected[:1], atol=1e-6)
