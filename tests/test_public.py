@@ -67,7 +67,7 @@ def test_a_users_script_is_checked_with_real_types(tmp_path: Path) -> None:
 def test_type_checkers_see_the_names_that_are_imported_on_first_use() -> None:
     tree = ast.parse(Path(hierderm.__file__).read_text())
     typed = {
-        alias.asname: (node.module or "").removeprefix("hierderm.")
+        str(alias.asname): (node.module or "").removeprefix("hierderm.")
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hierderm.")
         for alias in node.names
