@@ -54,8 +54,13 @@ def require_free(path: Path, *, replace: bool = False) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+def replacing(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Without `replace` a file that lies there, or has come meanwhile, is an OutputError.
+    """
+    if not replace:
+        require_free(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in _siblings(path, "tmp"):
         with contextlib.suppress(OSError):
@@ -64,21 +69,24 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _beside(path, "tmp")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
+        if not replace:
+            require_free(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
     """Write text (UTF-8) or bytes to `path`, whole or not at all; folders are made."""
-    with replacing(path) as temporary:
+    with replacing(path, replace=replace) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, replace: bool = True) -> None:
     """Write `content` as indented JSON, atomically. NaN is refused: readers in other languages can't parse it."""
-    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, text, replace=replace)
 
 
 def is_temporary(name: str) -> bool:
@@ -149,7 +157,7 @@ def write_folder(
     if path == Path.cwd():
         raise OutputError(f"{path} must be a folder to make, it is the one you are in. Name a folder inside it.")
     _refuse(path, kind, replace)
-    with _faults_named(path), locked(path):
+    with faults_named(path), locked(path):
         _recover(path)
         _refuse(path, kind, replace)  # another process may have been quicker
         temporary = _beside(path, "tmp")
@@ -173,7 +181,7 @@ def claim_folder(path: Path, kind: str, *, version: int = 1) -> None:
         read_header(path, kind, version=version)
         return
     _refuse(path, kind, False, own=is_temporary)
-    with _faults_named(path):
+    with faults_named(path):
         Header(kind, version, {}, {}).write(path)
 
 
@@ -285,9 +293,9 @@ def _seal(folder: Path, kind: str, version: int, content: dict[str, Any]) -> Non
     mode = (folder / HEADER).stat().st_mode & 0o777  # by the umask; safetensors makes files that others can't read
     for name in files:
         (folder / name).chmod(mode)
-        _sync(folder / name)
+        sync(folder / name)
     for place in {folder, *((folder / name).parent for name in files)}:
-        _sync(place)
+        sync(place)
 
 
 def _exchange(new: Path, path: Path) -> None:
@@ -298,7 +306,7 @@ def _exchange(new: Path, path: Path) -> None:
     elif path.exists():
         path.rmdir()  # empty
     new.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
     _remove_listed(aside)
 
 
@@ -348,7 +356,7 @@ def _remove_listed(folder: Path) -> None:
         folder.rmdir()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk keep a file, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -392,7 +400,7 @@ def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] = l
 
 
 @contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
+def faults_named(path: Path) -> Iterator[None]:
     """Faults of the disk, such as a full one, as an OutputError that names the output."""
     try:
         yield
@@ -424,12 +432,12 @@ def _check_files(path: Path, header: Header, error: type[HierdermError]) -> None
         elif name != README and file_hash(file) != expected:
             faults.append(f"{name} is damaged: its checksum differs ({file.stat().st_size} bytes)")
     if faults:
-        raise error(f"{path}: {'; '.join(faults)}. Restore a copy, or make the folder again.")
+        raise error(f"{path}: {'; '.join(faults)}. Restore a copy, or make it again.")
 
 
 def _parse(file: Path, error: type[HierdermError]) -> Header:
     """Read a header; `error` says what is wrong with it. Where there is none, the FileNotFoundError passes."""
-    again = "Restore a copy, or make the folder again."
+    again = "Restore a copy, or delete the folder and make it again."
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

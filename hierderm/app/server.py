@@ -21,8 +21,8 @@ from hierderm.app.gallery_map import GalleryMap, make_map
 from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.errors import SearchError
-from hierderm.report.colours import PALETTE
-from hierderm.report.model_card import DISCLAIMER
+from hierderm.report.page import DISCLAIMER
+from hierderm.report.plots import PALETTE
 from hierderm.report.thumbnails import thumbnail
 from hierderm.search.case_index import MAX_PICTURES
 from hierderm.search.filters import Filter, as_text

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Workers, say, show_json, show_table
+from hierderm.cli.output import JsonFlag, Replace, Workers, say, show_json, show_table
 from hierderm.errors import BenchmarkError
 
 bench_app = typer.Typer(
@@ -44,9 +44,10 @@ def bench_run(
 
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour -d runs/a/cases.csv -t runs/a/taxonomy.csv -o bench`
     """
+    from hierderm.artifacts import claim_folder
     from hierderm.config.loading import load_config
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
-    from hierderm.experiment.benchmark import bench
+    from hierderm.experiment.benchmark import KIND, bench
     from hierderm.experiment.leaderboard import results_of, warnings_of
     from hierderm.experiment.run import environment, prepare
     from hierderm.experiment.sources import parse_model
@@ -61,6 +62,7 @@ def bench_run(
     if folds:
         settings["split.reuse"] = False
     config = load_config(None, {**settings, "evaluation.bootstrap_rounds": rounds})
+    claim_folder(out, KIND)
     tables = []
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
@@ -80,6 +82,7 @@ def bench_table(
         Literal["terminal", "markdown", "csv", "html"], typer.Option("--format", "-f", help="What to write.")
     ] = "terminal",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file instead of standard output.")] = None,
+    replace: Replace = False,
 ) -> None:
     """The leaderboard of a benchmark.
 
@@ -87,9 +90,11 @@ def bench_table(
 
     Example: `hierderm bench table bench --format markdown`
     """
-    from hierderm.artifacts import write_atomically
+    from hierderm.artifacts import require_free, write_atomically
     from hierderm.experiment.leaderboard import as_html, as_markdown, leaderboard, results_of
 
+    if out is not None:
+        require_free(out, replace=replace)
     results = results_of(folder)
     if as_ == "terminal" and out is None:
         _print_table(results)
@@ -104,7 +109,7 @@ def bench_table(
     if out is None:
         typer.echo(text)
     else:
-        write_atomically(out, text + "\n")
+        write_atomically(out, text + "\n", replace=replace)
         typer.echo(str(out))
 
 

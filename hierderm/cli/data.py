@@ -1,43 +1,30 @@
-"""The commands of tables: data csv, folder, scin, fitzpatrick17k, synthetic; split."""
+"""The commands of tables: data csv, synthetic and one for each loader; split."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from hierderm.cli.output import JsonFlag, OutFile, TaxonomyName, Unknown, Unreadable, say, show
+from hierderm.artifacts import require_free
+from hierderm.cli.output import JsonFlag, OutFile, Replace, TaxonomyName, Unknown, Unreadable, say, show
+from hierderm.data.loaders.published import Published
+from hierderm.data.loaders.registry import LOADERS
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable
-    from hierderm.taxonomy.tree import Taxonomy
 
 data_app = typer.Typer(
     help="Make a checked table of cases from your data.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
-def _write_checked(
-    frame: Any,
-    tree: Taxonomy,
-    root: Path,
-    out: Path,
-    source: str,
-    unreadable: Any,
-    unknown: Any,
-    as_json: bool,
-    **more: Any,
-) -> None:
-    from hierderm.data.checks import check_cases
-
-    table = check_cases(frame, tree, root, source=source, unreadable=unreadable, unknown=unknown)
-    _finish(table, out, as_json, **more)
-
-
-def _finish(table: CaseTable, out: Path, as_json: bool, **more: Any) -> None:
-    table.write(out)
+def _finish(table: CaseTable, out: Path, as_json: bool, replace: bool, **more: Any) -> None:
+    table.write(out, replace=replace)
     for fault in table.excluded[:20]:
         say(f"left out: {fault}")
     if len(table.excluded) > 20:
@@ -52,12 +39,12 @@ def _finish(table: CaseTable, out: Path, as_json: bool, **more: Any) -> None:
         **more,
     }
     extra = "".join(f", {key.replace('_', ' ')} {value}" for key, value in more.items())
-    show(result, as_json, f"{out}: {len(table)} pictures of {n_cases} cases, {n_conditions} conditions{extra}")
+    show(result, as_json, f"{out}: {len(table)} images of {n_cases} cases, {n_conditions} conditions{extra}")
 
 
 @data_app.command("csv")
 def data_csv(
-    table: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row a picture.")],
+    table: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row a image.")],
     taxonomy: TaxonomyName,
     out: OutFile,
     column: Annotated[
@@ -68,15 +55,17 @@ def data_csv(
     ] = None,
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Any table with a row a picture: image_path, image_id, case_id, condition, and more if you have it.
+    """Any table with a row a image: image_path, image_id, case_id, condition, and more if you have it.
 
     Example: `hierderm data csv mine.csv -t scin --column condition=diagnosis -o cases.csv`
     """
     from hierderm.data.checks import read_cases
     from hierderm.taxonomy.file import load_taxonomy
 
+    require_free(out, replace=replace)
     pairs = [pair.partition("=") for pair in column or []]
     if any(not sign or not ours or not theirs for ours, sign, theirs in pairs):
         raise ConfigError(f"--column must look like condition=diagnosis, got {column}.")
@@ -84,95 +73,77 @@ def data_csv(
     done = read_cases(
         table, load_taxonomy(taxonomy), image_root=images, rename=rename, unreadable=unreadable, unknown=unknown
     )
-    _finish(done, out, as_json)
+    _finish(done, out, as_json, replace)
 
 
-@data_app.command("folder")
-def data_folder(
-    folder: Annotated[Path, typer.Argument(help="<category>/<condition>/*.jpg, or <condition>/*.jpg with --taxonomy.")],
-    out: OutFile,
-    taxonomy: Annotated[
-        str, typer.Option("--taxonomy", "-t", help="A shipped id or a file; not needed with categories.")
-    ] = "",
-    case_pattern: Annotated[str, typer.Option(help="Regular expression that finds the case id in a file name.")] = "",
-    unreadable: Unreadable = "error",
-    unknown: Unknown = "error",
-    as_json: JsonFlag = False,
-) -> None:
-    """Pictures in folders. The tree of <category>/<condition> folders is written beside the table.
+def _loader_command(read: Callable[..., Published]) -> Callable[..., None]:
+    """A loader's function as a command: its own parameters, then those that all loaders share."""
 
-    Example: `hierderm data folder photos -o cases.csv --case-pattern "^(p[0-9]+)_"`
-    """
-    from hierderm.data.loaders.folder import read_folder
-    from hierderm.taxonomy.file import load_taxonomy, write_taxonomy
+    def command(
+        out: OutFile,
+        unreadable: Unreadable = "error",
+        unknown: Unknown = "error",
+        replace: Replace = False,
+        as_json: JsonFlag = False,
+        **given: Any,
+    ) -> None:
+        from hierderm.data.checks import check_cases
+        from hierderm.taxonomy.file import write_taxonomy
 
-    frame, tree = read_folder(folder, load_taxonomy(taxonomy) if taxonomy else None, case_pattern=case_pattern)
-    if not taxonomy:
-        path = out.with_name(f"{out.stem}-taxonomy.csv")
-        write_taxonomy(tree, path)
-        say(f"{path}: {tree.summary()}")
-    _write_checked(frame, tree, folder, out, str(folder), unreadable, unknown, as_json)
+        tree_file = out.with_name(f"{out.stem}-taxonomy.csv")
+        for path in (out,) if given["taxonomy"] else (out, tree_file):  # before the work
+            require_free(path, replace=replace)
+        published = read(**given)
+        table = check_cases(
+            published.frame, published.taxonomy, published.root, source=published.source, unreadable=unreadable,
+            unknown=unknown,
+        )  # fmt: skip
+        _finish(table, out, as_json, replace, **published.counts)
+        if published.brings_tree:  # last: a fault of the images leaves nothing behind
+            write_taxonomy(published.taxonomy, tree_file, replace=replace)
+            say(f"{tree_file}: {published.taxonomy.summary()}")
 
-
-@data_app.command("scin")
-def data_scin(
-    folder: Annotated[Path, typer.Argument(help="The published 'dataset' folder: two CSV files and images/.")],
-    out: OutFile,
-    taxonomy: TaxonomyName = "scin",
-    monk_pool: Annotated[Literal["us", "india"], typer.Option(help="Whose Monk skin-tone labels to use.")] = "us",
-    unreadable: Unreadable = "error",
-    unknown: Unknown = "error",
-    as_json: JsonFlag = False,
-) -> None:
-    """SCIN as published: scin_cases.csv, scin_labels.csv and images/.
-
-    Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
-    """
-    from hierderm.data.loaders.scin import read_scin
-    from hierderm.taxonomy.file import load_taxonomy
-
-    scin = read_scin(folder / "scin_cases.csv", folder / "scin_labels.csv", monk_pool=monk_pool)
-    tree = load_taxonomy(taxonomy)
-    _write_checked(scin.frame, tree, folder / "images", out, "SCIN", unreadable, unknown, as_json, scin=scin.counts)
+    own = [_as_parameter(p) for p in inspect.signature(read, eval_str=True).parameters.values()]
+    shared = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
+    required = [p for p in (*own, *shared) if p.default is p.empty]
+    optional = [p for p in (*own, *shared) if p.default is not p.empty]
+    parameters = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in (*required, *optional)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = read.__doc__
+    return command
 
 
-@data_app.command("fitzpatrick17k")
-def data_fitzpatrick17k(
-    table: Annotated[Path, typer.Argument(help="The published fitzpatrick17k.csv.")],
-    images: Annotated[Path, typer.Option(help="Folder of <md5hash>.jpg.")],
-    out: OutFile,
-    taxonomy: TaxonomyName = "fitzpatrick17k",
-    keep_wrong: Annotated[bool, typer.Option(help="Keep rows that the authors mark as wrongly labelled.")] = False,
-    unreadable: Unreadable = "error",
-    unknown: Unknown = "error",
-    as_json: JsonFlag = False,
-) -> None:
-    """The Fitzpatrick17k table and its pictures.
+def _as_parameter(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A loader's parameter as typer takes it: an argument where it is positional, else an option."""
+    kind, text = get_args(parameter.annotation)
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        names = ("--taxonomy", "-t") if parameter.name == "taxonomy" else ()
+        return parameter.replace(annotation=Annotated[kind, typer.Option(*names, help=text)])
+    return parameter.replace(annotation=Annotated[kind, typer.Argument(help=text)])
 
-    Example: `hierderm data fitzpatrick17k fitzpatrick17k.csv --images pictures -o cases.csv --unreadable exclude`
-    """
-    from hierderm.data.loaders.fitzpatrick17k import read_fitzpatrick17k
-    from hierderm.taxonomy.file import load_taxonomy
 
-    frame = read_fitzpatrick17k(table, keep_wrong=keep_wrong)
-    _write_checked(frame, load_taxonomy(taxonomy), images, out, table.name, unreadable, unknown, as_json)
+for _name, _read in LOADERS.items():
+    data_app.command(_name)(_loader_command(_read))
 
 
 @data_app.command("synthetic")
 def data_synthetic(
-    folder: Annotated[Path, typer.Argument(help="Folder to write pictures, cases.csv and taxonomy.csv to.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write images, cases.csv and taxonomy.csv to.")],
     preset: Annotated[Literal["toy", "demo", "scin-like"], typer.Option(help="How much of it.")] = "demo",
-    seed: Annotated[int, typer.Option(help="Another seed, other conditions and pictures.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed, other conditions and images.")] = 0,
+    replace: Replace = False,
 ) -> None:
-    """The built-in procedural pictures, to look at or to use elsewhere.
+    """The built-in procedural images, to look at or to use elsewhere.
 
-    Example: `hierderm data synthetic pictures --preset toy`
+    Example: `hierderm data synthetic images --preset toy`
     """
-    from dataclasses import replace
+    import dataclasses
 
     from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 
-    typer.echo(str(write_synthetic(replace(PRESETS[preset], seed=seed), folder)))
+    recipe = dataclasses.replace(PRESETS[preset], seed=seed)
+    typer.echo(str(write_synthetic(recipe, folder, replace=replace)))
 
 
 def split(
@@ -185,6 +156,7 @@ def split(
     fold: Annotated[int, typer.Option(help="Which fold is the test.")] = 0,
     near_duplicates: Annotated[int, typer.Option(help="Bits of 256 that look-alikes may differ in; -1 off.")] = 24,
     seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Divide cases into train, validation and test.
@@ -200,6 +172,7 @@ def split(
     from hierderm.data.splits import split_cases
     from hierderm.taxonomy.file import load_taxonomy
 
+    require_free(out, replace=replace)
     settings = {
         "split.test_fraction": test,
         "split.validation_fraction": validation,
@@ -210,8 +183,8 @@ def split(
     }
     config = load_config(None, settings)
     done, report = split_cases(read_cases(table, load_taxonomy(taxonomy)), config.split)
-    done.write(out)
-    lines = [f"{part}: {report.images[part]} pictures of {report.cases[part]} cases" for part in report.images]
+    done.write(out, replace=replace)
+    lines = [f"{part}: {report.images[part]} images of {report.cases[part]} cases" for part in report.images]
     lines += [
         f"conditions with a single case, kept in training: {report.single_group_conditions}",
         f"cases joined with a look-alike: {report.cases_joined}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import JsonFlag, say, show_json
+from hierderm.cli.output import JsonFlag, Replace, say, show_json
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
     ] = None,
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score embeddings of held-out cases.
@@ -45,12 +46,14 @@ def evaluate(
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv --taxonomy scin`
     """
-    from hierderm.artifacts import write_json
+    from hierderm.artifacts import require_free, write_json
     from hierderm.evaluation.catalogue import metric_name
     from hierderm.evaluation.evaluation import evaluate_subject
     from hierderm.evaluation.subject import subject_of
     from hierderm.taxonomy.file import load_taxonomy
 
+    if out is not None:
+        require_free(out, replace=replace)
     config, tree = _evaluation_config(families, rounds), load_taxonomy(taxonomy)
     vectors, frame, given = _read(embeddings, cases, probabilities)
     subject = subject_of(vectors, frame, tree, config.evaluation, name=embeddings.name, probabilities=given)
@@ -58,7 +61,7 @@ def evaluate(
     for warning in evaluation.warnings:
         say(f"Warning: {warning}")
     if out is not None:
-        write_json(out, evaluation.to_dict())
+        write_json(out, evaluation.to_dict(), replace=replace)
     if as_json:
         show_json(evaluation.to_dict())
         return

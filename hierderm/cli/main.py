@@ -78,14 +78,14 @@ def demo(
 
     Offline, in a few minutes: what hierderm does, in one command.
     """
-    from hierderm.artifacts import shipped
+    from hierderm.artifacts import holds, shipped
     from hierderm.config.loading import load_comparison
-    from hierderm.search.storage import HEADER
+    from hierderm.search.persistence import KIND
 
     comparison = load_comparison(shipped("experiments") / "three_way.toml")
     run_comparison(comparison, out, as_json)
     index = out / "index"
-    if not (index / HEADER).is_file():
+    if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
         model = str(out / "models" / comparison.focus / "model")
         # 96 validation cases are too few to promise more than this; at 0.75 it would never name a condition.

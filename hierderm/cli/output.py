@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace the output of an earlier run.")]
 TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]
 Workers = Annotated[int, typer.Option(help="Processes that load images.")]
 Unreadable = Annotated[

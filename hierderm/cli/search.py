@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Workers, say, show, show_json, show_table
+from hierderm.artifacts import require_free
+from hierderm.cli.output import JsonFlag, Replace, Workers, say, show, show_json, show_table
 from hierderm.errors import ConfigError, SearchError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def index_build(
     embeddings: Annotated[
         Path | None, typer.Option(help="Folder of `hierderm embed` for this table and model, to save the time.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an index that lies there.")] = False,
+    replace: Replace = False,
     workers: Workers = 0,
 ) -> None:
     """Index the pictures of a table.
@@ -92,9 +93,9 @@ def build_index(
     from hierderm.embeddings import EmbeddingTable
     from hierderm.model.encoder import load
     from hierderm.search.finder import make_index
-    from hierderm.search.persistence import refuse_existing, save_index
+    from hierderm.search.persistence import require_free_index, save_index
 
-    refuse_existing(out, replace=replace)  # before minutes of embedding
+    require_free_index(out, replace=replace)  # before minutes of embedding
     if unknown := sorted(set(splits) - set(c.SPLITS)):
         raise ConfigError(f"--splits must be of {list(c.SPLITS)}, got {unknown}.")
     table = read_cases(cases, tree_of(model, taxonomy), decode=False)
@@ -255,6 +256,7 @@ def search(
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")] = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the pictures, too.")] = None,
+    replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the nearest cases.
@@ -267,6 +269,8 @@ def search(
 
     if sum([bool(pictures), bool(image_id), bool(text)]) != 1:
         raise ConfigError("give pictures, or --image-id, or --text: one of them.")
+    if html is not None:
+        require_free(html, replace=replace)
     wanted = Wanted(k, aggregation, _filter(within or [], where or []), per_condition)
     finder = CaseFinder.open(index, model=model)
     searched = _search(finder, pictures or [], image_id, text, wanted)
@@ -274,7 +278,7 @@ def search(
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(html, contents, str(index))
+        write_contact_sheet(html, contents, str(index), replace=replace)
         say(f"Page: {html.resolve()}")
     if as_json:
         show_json([{"query": title, **content} for title, _, content in contents])

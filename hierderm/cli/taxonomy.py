@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hierderm.cli.output import JsonFlag, show
+from hierderm.artifacts import require_free
+from hierderm.cli.output import JsonFlag, Replace, show
 
 taxonomy_app = typer.Typer(help="Look at, check and make taxonomies.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -66,6 +67,7 @@ def taxonomy_from_csv(
     levels: Annotated[str, typer.Option(help="The columns, coarse to fine, e.g. category,condition.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The taxonomy file to write.")],
     taxonomy_id: Annotated[str, typer.Option("--id", help="Its id; the file's name by default.")] = "",
+    replace: Replace = False,
 ) -> None:
     """A taxonomy from the columns of your own CSV.
 
@@ -76,6 +78,7 @@ def taxonomy_from_csv(
     from hierderm.taxonomy.file import write_taxonomy
     from hierderm.taxonomy.tree import taxonomy_from_paths
 
+    require_free(out, replace=replace)
     frame, columns = read_frame(table), [name.strip() for name in levels.split(",")]
     for name in columns:
         if name not in frame:
@@ -89,5 +92,5 @@ def taxonomy_from_csv(
         where = f"row(s) {', '.join(rows[:10])} have an empty one" if rows else "the table has no rows"
         raise CaseTableError(f"{table.name}: every row must have a name in {columns}; {where}.")
     tree = taxonomy_from_paths(cells.to_numpy().tolist(), columns, id=taxonomy_id or out.stem)
-    write_taxonomy(tree, out)
+    write_taxonomy(tree, out, replace=replace)
     typer.echo(f"{out}: {tree.summary()}")

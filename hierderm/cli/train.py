@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Unknown, Unreadable, Workers, show_json, show_table
+from hierderm.cli.output import JsonFlag, Replace, Unknown, Unreadable, Workers, show_json, show_table
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,12 +82,17 @@ def embed(
     ] = "",
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
+    replace: Replace = False,
     workers: Workers = 0,
 ) -> None:
     """Embed pictures with a model or a backbone.
 
     Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
     """
+    from hierderm.artifacts import require_free_folder
+    from hierderm.embeddings import KIND
+
+    require_free_folder(out, KIND, replace=replace)  # before anything slow
     from hierderm.cli.search import tree_of
     from hierderm.data.checks import read_cases
     from hierderm.model.encoder import load
@@ -97,7 +102,7 @@ def embed(
     name = backbone or str(model)
     cases = read_cases(table, tree_of(name, taxonomy), unreadable=unreadable, unknown=unknown)
     done = load(name).embed(cases, workers=workers)
-    done.save(out)
+    done.save(out, replace=replace)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
 

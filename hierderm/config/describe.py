@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 import tomli_w
@@ -30,16 +31,18 @@ def settings_of(settings: Config | Comparison) -> list[Setting]:
     return list(_described(settings, ""))
 
 
-def described(method: str = DEFAULT_METHOD) -> list[Setting]:
+@cache
+def described(method: str = DEFAULT_METHOD) -> tuple[Setting, ...]:
     """Every setting of a model made by `method`, with its default, for help and docs."""
     require_method(method)
-    return settings_of(Config(training=METHODS[method]()))
+    return tuple(settings_of(Config(training=METHODS[method]())))
 
 
-def known_names() -> set[str]:
+@cache
+def known_names() -> frozenset[str]:
     """The dotted names of all settings of all methods and of comparisons."""
-    rows = [row for method in METHODS for row in described(method)] + settings_of(Comparison())
-    return {row.name for row in rows} | {"training.method"}
+    rows = [*(row for method in METHODS for row in described(method)), *settings_of(Comparison())]
+    return frozenset({row.name for row in rows} | {"training.method"})
 
 
 def _described(section: Any, prefix: str, condition: str = "", read: bool = True) -> Iterator[Setting]:

@@ -52,7 +52,7 @@ def load_settings(path: Path) -> Config | Comparison:
 def build_config(content: Mapping[str, Any], *, source: str = "configuration") -> Config:
     """A Config from nested dicts; all faults in one ConfigError, unknown keys with the closest known one."""
     config = _validated(Config, content, source)
-    given = [name for name, _ in _leaves(content)]
+    given = list(_named(content))
     unread = [row for row in settings_of(config) if not row.read and _overlaps(row.name, given)]
     if unread:
         raise _faulty(source, [_unread(row.name, row.condition) for row in unread])
@@ -65,7 +65,8 @@ def build_comparison(content: Mapping[str, Any], *, source: str = "configuration
     configs = [model_config(comparison, entry) for entry in entries_of(comparison)]
     rows = [row for config in configs for row in settings_of(config)]
     read = {row.name for row in rows if row.read} | {"training.method"}
-    unread = [name for name, _ in _leaves({"training": comparison.training}) if not _overlaps(name, read)]
+    given = dict.fromkeys(_named({"training": comparison.training}))
+    unread = [name for name in given if not _overlaps(name, read)]
     conditions = {name: row.condition for row in rows for name in unread if _overlaps(name, [row.name])}
     if unread:
         methods = [config.training.method for config in configs]
@@ -178,7 +179,7 @@ def _validated(kind: type[Settings], content: Mapping[str, Any], source: str) ->
                 del place[1]  # pydantic names the member of the union
             key = ".".join(place)
             if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-                given = [name for name, _ in _leaves(content) if name == key or name.startswith(f"{key}.")]
+                given = dict.fromkeys(name for name in _named(content) if f"{name}.".startswith(f"{key}."))
                 faults += [_unknown(name, methods) for name in given or [key]]
             else:
                 value = fault.get("input")
@@ -226,20 +227,31 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
+def _named(content: Mapping[str, Any]) -> Iterator[str]:
+    """Dotted names of the settings in nested dicts; of a setting that is a table, such as levels, its own name."""
+    known = known_names()
+    for name, _ in _leaves(content):
+        parts = name.split(".")
+        starts = [".".join(parts[:length]) for length in range(1, len(parts))]
+        yield next((start for start in starts if start in known or f"training.{start}" in known), name)
+
+
 def _overlaps(name: str, names: Iterable[str]) -> bool:
     """Whether `name` is among `names`, or one of them a part of it or it a part of one."""
     return any(f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.") for other in names)
 
 
 def _without(content: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """A copy without these dotted names."""
+    """A copy without these dotted names, and without sections that lose all theirs."""
     result = _with(content, {})
     for name in names:
-        *path, last = name.split(".")
-        place: Any = result
-        for key in path:
-            place = place.get(key, {})
-        place.pop(last, None)
+        parts = name.split(".")
+        places: list[Any] = [result]
+        for key in parts[:-1]:
+            places.append(places[-1].get(key, {}))
+        for place, key in zip(places[::-1], parts[::-1], strict=True):
+            if not place.get(key) or key == parts[-1]:
+                place.pop(key, None)
     return result
 
 

@@ -95,12 +95,20 @@ class CaseTable:
         frame = self.frame[known].reset_index(drop=True)
         return CaseTable(in_tree_names(frame, taxonomy), taxonomy, self.root, (*self.excluded, *faults))
 
-    def write(self, path: Path) -> None:
-        """Write CSV or Parquet, by the suffix; image paths become relative to the file where they lie below it."""
+    def write(self, path: Path, *, replace: bool = False) -> None:
+        """Write CSV or Parquet, by the suffix; image paths become relative to the file where they lie below it.
+
+        Args:
+            path: The file to write, whole or not at all.
+            replace: Replace a file that lies there.
+
+        Raises:
+            OutputError: A file lies there, or can't be written.
+        """
         frame, folder = self.frame.copy(), path.absolute().parent
         full = [(self.root / name).absolute() for name in frame[c.IMAGE_PATH]]
         frame[c.IMAGE_PATH] = [str(p.relative_to(folder) if p.is_relative_to(folder) else p) for p in full]
-        with replacing(path) as temporary:
+        with replacing(path, replace=replace) as temporary:
             if path.suffix == ".parquet":
                 frame.to_parquet(temporary, index=False)
             else:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.artifacts import replacing, write_json
+from hierderm.artifacts import claim_folder, replacing, write_json
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.catalogue import Key
@@ -25,6 +25,7 @@ from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.sources import Model, embeddings_of
 
 Say = Callable[[str], None]
+KIND = "benchmark"  # of a folder
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def bench(
 
     `folds`: the table with its split, or one table for each fold, whose figures are combined.
     """
+    claim_folder(folder, KIND)
     for model in models:
         missing = [task for task in tasks if not _is_done(model, task, folds, config, folder)]
         if not missing:

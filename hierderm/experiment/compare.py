@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.artifacts import write_json
+from hierderm.artifacts import claim_folder, write_json
 from hierderm.config.loading import entries_of, model_config, with_overrides
 from hierderm.config.settings import Comparison, Config, EvaluationConfig, ModelEntry
 from hierderm.data.splits import SplitReport
@@ -21,7 +21,7 @@ from hierderm.errors import ConfigError
 from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.combine import combine_folds, combine_repeats, combine_seeds
-from hierderm.experiment.run import environment, evaluate_test, prepare, train
+from hierderm.experiment.run import RUN, environment, evaluate_test, prepare, train
 from hierderm.report.rows import Row
 from hierderm.taxonomy.file import write_taxonomy
 
@@ -69,6 +69,7 @@ def compare(comparison: Comparison, folder: Path) -> Path:
         raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
     if "retrieval" not in comparison.evaluation.families:
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.families; add it.")
+    claim_folder(folder, RUN)
     divisions = _divisions(comparison, folder)
     rows = [_row_over_divisions(divisions, entry) for entry in comparison.models]
     logger.info("Writing the report ...")
@@ -151,6 +152,7 @@ def inflation(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
     its neighbours; `by_image`: trained and tested on a split by image, where images of one case are on both sides and
     look-alikes are not kept together. The last has other test images, so its difference is not paired.
     """
+    claim_folder(folder, RUN)
     by_case = _fold(comparison, folder / "by-case", folder / "by-case")
     by_image = _split_by_image(comparison, by_case.table, folder)
     rows = []

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.artifacts import file_hash, write_atomically, write_json
+from hierderm.artifacts import claim_folder, file_hash, holds, write_atomically, write_json
 from hierderm.config.loading import dump_config, load_config, to_dict
 from hierderm.config.settings import Config, DataConfig, EvaluationConfig, SplitConfig
 from hierderm.data.checks import read_cases
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable
+from hierderm.embeddings import KIND, EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
 from hierderm.evaluation.evaluation import Evaluation, evaluate_subject
 from hierderm.evaluation.subject import subject_of
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RUN = "run"  # the kind of a folder that training or a comparison fills step by step
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 
 
@@ -55,13 +56,13 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path) -> tuple[CaseTab
 
     Raises:
         ConfigError: The folder holds other data, or another split: the results beside it belong to those.
+        OutputError: The folder holds something else.
         CaseTableError: The table's faults, all in one message.
     """
+    claim_folder(folder, RUN)
     done, stamp = folder / "cases.csv", folder / "data.json"
     inputs = {name: file_hash(path) for name in (data.cases, data.taxonomy) if (path := Path(name)).is_file()}
     wanted = json.loads(json.dumps({"data": asdict(data), "split": asdict(split), "inputs": inputs}))
-    if done.is_file() and not stamp.is_file():
-        raise ConfigError(f"{done} is not of a run of hierderm and would be overwritten. Choose another --out.")
     if done.is_file():
         saved = json.loads(stamp.read_text())
         if saved["settings"] != wanted:
@@ -82,7 +83,7 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path) -> tuple[CaseTab
 
 
 def _write_table(table: CaseTable, folder: Path) -> None:
-    write_taxonomy(table.taxonomy, folder / "taxonomy.csv")
+    write_taxonomy(table.taxonomy, folder / "taxonomy.csv", replace=True)
     write_json(folder / "excluded.json", [asdict(fault) for fault in table.excluded])
     table.write(folder / "cases.csv")  # last: a folder with this file is whole
 
@@ -142,6 +143,7 @@ def train(config: Config, table: CaseTable, folder: Path, store: FeatureStore | 
     Raises:
         CheckpointError: The folder holds another run: other settings, another split or another taxonomy.
         ConfigError: Settings that do not fit the data.
+        OutputError: The folder holds something else.
     """
     _claim(config, table, folder)
     if (folder / "finished.json").is_file():  # written last: with it the folder is whole
@@ -153,6 +155,7 @@ def train(config: Config, table: CaseTable, folder: Path, store: FeatureStore | 
 
 def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     """Write what a run consists of before it starts; refuse the folder of another run."""
+    claim_folder(folder, RUN)
     stamp = folder / "run.json"
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     identity = {
@@ -186,12 +189,12 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     logger.info("%s: training by method '%s' ...", config.name, config.training.method)
     found = fit(config.training, config.backbone, table, store or FeatureStore(folder / "features"), folder)
     learnt = found.network.taxonomy is not None
-    write_atomically(folder / "history.csv", found.history.to_csv(index=False))
-    if "train_loss" in found.history:
-        write_atomically(folder / "curves.png", history_figure({config.name: found.history}))
     card = model_card(config, table, found.history, found.chosen)
     split_hash = table.split_hash if learnt else ""
     save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
+    write_atomically(folder / "history.csv", found.history.to_csv(index=False))
+    if "train_loss" in found.history:
+        write_atomically(folder / "curves.png", history_figure({config.name: found.history}))
     seconds = round(time.monotonic() - start, 1)
     write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), "chosen": found.chosen})
 
@@ -251,7 +254,7 @@ class Run:
         from hierderm.training.fit import is_frozen
 
         place = self.folder / "embeddings"
-        if not place.is_dir():
+        if not holds(place, KIND):
             features, workers = None, self.config.training.workers
             if is_frozen(self.config.training):
                 store = store or FeatureStore(self.folder / "features")

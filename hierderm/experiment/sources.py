@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hierderm import columns as c
-from hierderm.artifacts import file_hash, text_hash, write_json
+from hierderm.artifacts import HEADER, file_hash, holds, read_header, text_hash
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable, Provenance, read_array, unit_length
+from hierderm.embeddings import KIND, EmbeddingTable, Provenance, read_array, unit_length
 from hierderm.errors import BenchmarkError, EmbeddingError
 from hierderm.model.colour import ColourHistograms
 
@@ -43,13 +43,11 @@ def parse_model(text: str) -> Model:
 
 def embeddings_of(source: str, table: CaseTable, cache: Path, *, workers: int = 0) -> EmbeddingTable:
     """The embeddings of a whole table, from `cache` where they are of this source and these pictures."""
-    stamp = cache.with_name(f"{cache.name}.json")
-    wanted = {"source": source, "version": _version(source), "table": _table_hash(table)}
-    if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
+    key = {"source": source, "version": _version(source), "table": _table_hash(table)}
+    if holds(cache, KIND) and read_header(cache, KIND).content["key"] == key:
         return EmbeddingTable.load(cache)
     made = _embed(source, table, workers)
-    made.save(cache)
-    write_json(stamp, wanted)
+    made.save(cache, replace=True, key=key)
     return made
 
 
@@ -59,7 +57,7 @@ def _embed(source: str, table: CaseTable, workers: int) -> EmbeddingTable:
         return EmbeddingTable(ColourHistograms().encode(table.paths), table.frame, Provenance(model=COLOUR))
     if path.suffix == ".npy":
         return _from_array(path, table)
-    if (path / "embeddings.json").is_file():
+    if holds(path, KIND):
         return EmbeddingTable.load(path)
     from hierderm.model.encoder import load
 
@@ -89,10 +87,7 @@ def _version(source: str) -> str:
     path = Path(source)
     if path.is_file():
         return file_hash(path)
-    for header in ("model.json", "embeddings.json"):
-        if (path / header).is_file():
-            return file_hash(path / header)
-    return ""
+    return file_hash(path / HEADER) if (path / HEADER).is_file() else ""
 
 
 def _table_hash(table: CaseTable) -> str:

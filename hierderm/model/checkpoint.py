@@ -1,4 +1,4 @@
-"""A model as a folder: safetensors, the tree it was trained on, where it was, a model card and a header.
+"""A model as a folder: safetensors, the tree it was trained on (where it was), a model card and a header.
 
 No pickle is ever read from it. Loading checks the files' hashes, the preprocessing and, where given, the tree.
 """
@@ -39,7 +39,7 @@ def save_model(network: Network, folder: Path, *, split_hash: str = "", card: st
         if card:
             (place / README).write_text(card, encoding="utf-8")
 
-    preprocessing, tree = network.backbone.preprocessing, network.taxonomy
+    tree, preprocessing = network.taxonomy, network.backbone.preprocessing
     content = {
         "backbone": network.backbone.architecture,
         "preprocessing": preprocessing.to_dict(),
@@ -59,7 +59,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
-    """The tree a model was trained on, None where no label was used.
+    """The tree a model was trained on, None where it has learnt nothing.
 
     CheckpointError where the tree was changed since, or where it is not `taxonomy`.
     """
@@ -96,9 +96,8 @@ def load_model(
         if preprocessing is not None and preprocessing != saved:
             raise CheckpointError(f"{folder} was trained with {saved}, but {preprocessing} is asked for. Use its own.")
         tree, backbone = tree_of_model(folder, taxonomy), build_backbone(content["backbone"], saved)
-        levels = tuple(content["shape"]["probability_levels"])
-        shape = NetworkShape(**{**content["shape"], "probability_levels": levels})
-        network = Network(backbone, shape, tree, content["classified_level"])
+        shape = {**content["shape"], "probability_levels": tuple(content["shape"]["probability_levels"])}
+        network = Network(backbone, NetworkShape(**shape), tree, content["classified_level"])
         try:
             network.load_state_dict(load_file(folder / WEIGHTS))
         except (RuntimeError, SafetensorError) as error:

@@ -9,12 +9,8 @@ from hierderm.config.methods import Gradient, Lda, LinearProbe, TreeLda, Vanilla
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.report.methods import describe_method
+from hierderm.report.page import DISCLAIMER
 from hierderm.report.rows import chosen_setting
-
-DISCLAIMER = (
-    "This is a research tool, not a medical device. It must not be used to diagnose, to treat, or to decide whether "
-    "somebody sees a doctor."
-)
 
 
 def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: int) -> str:

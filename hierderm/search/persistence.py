@@ -1,7 +1,13 @@
-"""A CaseIndex as a folder: vectors, table of cases, tree and FAISS file, each checked against its hash on opening."""
+"""A CaseIndex as a folder: vectors, table of cases, tree and FAISS file, each checked against its hash on opening.
+
+A write makes new files beside the old ones, under names that no earlier write had, and then replaces the header in one
+step. So a killed writer leaves a whole index behind, and readers that have the old files open keep them.
+"""
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,39 +16,42 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hierderm.artifacts import (
+    HEADER,
+    PATIENCE,
+    Header,
+    faults_named,
+    file_hash,
+    is_temporary,
+    locked,
+    read_folder,
+    read_header,
+    require_free_folder,
+    sync,
+)
 from hierderm.embeddings import Provenance
 from hierderm.errors import IndexFolderError
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
 from hierderm.search.engines import Engine
-from hierderm.search.storage import (
-    HEADER,
-    Header,
-    check_files,
-    commit,
-    read_consistently,
-    read_header,
-    refuse_foreign,
-    writing,
-)
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 
+KIND, VERSION = "case index", 2
 ID = "_id"  # column of the stored table: what the FAISS structure calls the row
+_OURS = re.compile(r"(vectors|cases|taxonomy|neighbours)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
 
 
 def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
     """Write an index, whole or not at all. An index that lies there is kept, unless `replace` says otherwise."""
-    refuse_existing(folder, replace=replace)
-    with writing(folder), index.lock.reading():
-        refuse_existing(folder, replace=replace)  # another process may have been quicker
-        _write(index, folder, _generation(folder) + 1)
+    require_free_index(folder, replace=replace)
+    with faults_named(folder), writing(folder), index.lock.reading():
+        require_free_index(folder, replace=replace)  # another process may have been quicker
+        _write(index, folder)
 
 
-def refuse_existing(folder: Path, *, replace: bool) -> None:
-    """IndexFolderError where `folder` holds foreign files, or an index that is not to be replaced."""
-    refuse_foreign(folder)
-    if (folder / HEADER).is_file() and not replace:
-        raise IndexFolderError(f"{folder} holds an index already. Choose another folder, or replace it (--replace).")
+def require_free_index(folder: Path, *, replace: bool) -> None:
+    """OutputError where `folder` holds foreign files, or an index that is not to be replaced."""
+    require_free_folder(folder.resolve(), KIND, replace=replace, own=_is_ours)
 
 
 def open_index(folder: Path, *, writable: bool = False) -> CaseIndex:
@@ -50,49 +59,67 @@ def open_index(folder: Path, *, writable: bool = False) -> CaseIndex:
 
     Every file is checked against its hash first: IndexFolderError names what is damaged, missing or foreign.
     """
-
-    def read(header: Header) -> CaseIndex:
-        check_files(folder, header)
-        return _read(folder, header, writable)
-
-    return read_consistently(folder, read)
+    _require_index(folder)
+    return read_folder(
+        folder, KIND, lambda header: _read(folder, header, writable), version=VERSION, error=IndexFolderError
+    )
 
 
 @contextmanager
 def updating(folder: Path) -> Iterator[CaseIndex]:
     """Open an index, change it in the block, and write it when the block ends well; other writers wait meanwhile."""
-    read_header(folder)  # a folder that is none must not get a lock file
+    _require_index(folder)  # a folder that is none must not get a lock file
     with writing(folder):
         index = open_index(folder, writable=True)
         yield index
-        _write(index, folder, _generation(folder) + 1)
+        with faults_named(folder):
+            _write(index, folder)
 
 
-def _generation(folder: Path) -> int:
-    try:
-        return read_header(folder).generation
-    except IndexFolderError:
-        return 0
+@contextmanager
+def writing(folder: Path, *, timeout: float = PATIENCE) -> Iterator[None]:
+    """Only one process writes at a time; others wait up to `timeout` seconds."""
+    with locked(folder / HEADER, timeout=timeout, error=IndexFolderError):
+        yield
 
 
-def _paths(folder: Path, generation: int) -> tuple[Path, Path, Path, Path]:
-    names = ("vectors-{}.npy", "cases-{}.parquet", "taxonomy-{}.csv", "neighbours-{}.faiss")
-    vectors, cases, tree, neighbours = (folder / name.format(generation) for name in names)
-    return vectors, cases, tree, neighbours
+def _is_ours(name: str) -> bool:
+    return _OURS.fullmatch(name) is not None or is_temporary(name)
 
 
-def _write(index: CaseIndex, folder: Path, generation: int) -> None:
-    vectors, cases, tree, neighbours = _paths(folder, generation)
+def _require_index(folder: Path) -> Header:
+    if folder.is_dir() and not (folder / HEADER).exists() and any(map(_OURS.fullmatch, _names(folder))):
+        raise IndexFolderError(f"{folder} has no {HEADER}: its build was killed. Build the index again.")
+    return read_header(folder, KIND, version=VERSION, error=IndexFolderError)
 
-    def write_files() -> list[Path]:
-        np.save(vectors, index.vectors)
-        index.frame.assign(**{ID: index.ids}).to_parquet(cases, index=False)
-        write_taxonomy(index.taxonomy, tree)
-        if index.engine is None:
-            return [vectors, cases, tree]
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def _clear(folder: Path, keep: set[str]) -> None:
+    """Remove our files that no header lists: of a replaced index, or of a killed writer."""
+    for name in _names(folder):
+        if _OURS.fullmatch(name) and name not in keep:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _write(index: CaseIndex, folder: Path) -> None:
+    old = read_header(folder, KIND, version=None).files if (folder / HEADER).is_file() else {}
+    _clear(folder, set(old))
+    token = secrets.token_hex(4)
+    vectors, cases, tree, neighbours = (
+        folder / name.format(token)
+        for name in ("vectors-{}.npy", "cases-{}.parquet", "taxonomy-{}.csv", "neighbours-{}.faiss")
+    )
+    np.save(vectors, index.vectors)
+    index.frame.assign(**{ID: index.ids}).to_parquet(cases, index=False)
+    write_taxonomy(index.taxonomy, tree)
+    if index.engine is not None:
         index.engine.save(neighbours)
-        return [vectors, cases, tree, neighbours]
-
+    paths = [vectors, cases, tree] if index.engine is None else [vectors, cases, tree, neighbours]
+    for path in paths:
+        sync(path)
     content = {
         "n_images": len(index),
         "n_cases": index.n_cases,
@@ -102,21 +129,23 @@ def _write(index: CaseIndex, folder: Path, generation: int) -> None:
         "taxonomy_hash": index.taxonomy.content_hash,
         "calibration": index.calibration.to_dict() if index.calibration else None,
     }
-    commit(folder, generation, write_files, content)
+    files = {path.name: file_hash(path) for path in paths}
+    Header(KIND, VERSION, files, content).write(folder)
+    _clear(folder, set(files))
 
 
 def _read(folder: Path, header: Header, writable: bool) -> CaseIndex:
-    vectors, cases, tree, neighbours = _paths(folder, header.generation)
+    paths = {name.split("-")[0]: folder / name for name in header.files}
     content = header.content
     about = About(**content["about"])
-    frame, engine = pd.read_parquet(cases), None
+    frame, engine = pd.read_parquet(paths["cases"]), None
     if about.kind != "flat":
-        engine = Engine.load(neighbours, about.kind, about.effort, mapped=not writable)
+        engine = Engine.load(paths["neighbours"], about.kind, about.effort, mapped=not writable)
     ids = frame.pop(ID).to_numpy(dtype=np.int64)
     return CaseIndex(
-        np.load(vectors, mmap_mode=None if writable else "r", allow_pickle=False),
+        np.load(paths["vectors"], mmap_mode=None if writable else "r", allow_pickle=False),
         frame,
-        read_taxonomy(tree),
+        read_taxonomy(paths["taxonomy"]),
         Provenance(**content["provenance"]),
         about,
         Calibration.from_dict(content["calibration"]) if content["calibration"] else None,

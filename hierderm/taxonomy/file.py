@@ -223,6 +223,6 @@ def format_taxonomy(taxonomy: Taxonomy) -> str:
     return out.getvalue()
 
 
-def write_taxonomy(taxonomy: Taxonomy, path: Path) -> None:
-    """Write a taxonomy file, whole or not at all."""
-    write_atomically(path, format_taxonomy(taxonomy))
+def write_taxonomy(taxonomy: Taxonomy, path: Path, *, replace: bool = False) -> None:
+    """Write a taxonomy file, whole or not at all; OutputError where one lies there and is not to be replaced."""
+    write_atomically(path, format_taxonomy(taxonomy), replace=replace)

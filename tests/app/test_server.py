@@ -335,8 +335,7 @@ def test_a_slow_upload_is_given_up(finder: CaseFinder) -> None:
 def test_searches_at_once_with_features_of_all_layers(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
     """The vectors of all layers are collected while the blocks run: each request must get its own (issue 14)."""
     backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
-    shape = NetworkShape("linear", embedding_dim=24, classifier="cosine")
-    save_model(Network(backbone, shape, toy.taxonomy, 1), tmp_path / "model")
+    save_model(Network(backbone, NetworkShape("linear", 24, classifier="cosine"), toy.taxonomy, 1), tmp_path / "model")
     model = str(tmp_path / "model")
     save_index(make_index(toy, load(model).embed(toy), model=model, k=5)[0], tmp_path / "index")
     sent = [path.read_bytes() for path in toy.part(c.TEST).paths[:8]]

@@ -74,14 +74,16 @@ def test_taxonomy_commands(tmp_path: Path) -> None:
     assert "2 x group, 2 x diagnosis" in run("taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree)
     assert run("taxonomy", "find", tree, "impetigo") == "Infections > Impetigo\n"
     assert "has no column 'grup'. Closest: 'group'" in fails(
-        "taxonomy", "from-csv", mine, "--levels", "grup,diagnosis", "-o", tree
+        "taxonomy", "from-csv", mine, "--levels", "grup,diagnosis", "-o", tmp_path / "no.csv"
     )
     mine.write_text("diagnosis,group\nEczema,Eczemas\nEczema,Infections\nAcne,\n")
     assert "row(s) 4 have an empty one" in fails(
-        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree
+        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "no.csv"
     )
     mine.write_text("diagnosis,group\nEczema,Eczemas\nEczema,Infections\n")
-    assert "has two parents" in fails("taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tree)
+    assert "has two parents" in fails(
+        "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "no.csv"
+    )
 
 
 # --- data and split ---
@@ -103,7 +105,7 @@ def test_data_folder(tmp_path: Path) -> None:
         (tmp_path / "photos" / where).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "photos" / where / "p1_a.jpg")
     said = run("data", "folder", tmp_path / "photos", "-o", tmp_path / "cases.csv")
-    assert "2 pictures of 2 cases, 2 conditions" in said
+    assert "2 images of 2 cases, 2 conditions" in said
     assert run("taxonomy", "find", tmp_path / "cases-taxonomy.csv", "y") == "B > y\n"
 
 
@@ -121,13 +123,15 @@ def test_scin_and_fitzpatrick17k_commands(tmp_path: Path) -> None:
         "case_id,weighted_skin_condition_label,dermatologist_skin_condition_on_label_name\n-7,{'Eczema': 1.0},['Eczema']\n"
     )
     out = tmp_path / "scin.csv"
-    assert "SCIN row 3: picture '6.png': the file does not exist." in fails("data", "scin", tmp_path, "-o", out)
+    assert "SCIN row 3: image '6.png': the file does not exist." in fails("data", "scin", tmp_path, "-o", out)
     said = CliRunner().invoke(app, ["data", "scin", str(tmp_path), "-o", str(out), "--unreadable", "exclude"])
-    assert "1 pictures of 1 cases" in said.stdout
-    assert "left out: SCIN row 3: picture '6.png'" in said.stderr
+    assert "1 images of 1 cases" in said.stdout
+    assert "left out: SCIN row 3: image '6.png'" in said.stderr
     (tmp_path / "fitz.csv").write_text("md5hash,fitzpatrick_scale,label,qc\naa,3,acne,\n")
     Image.new("RGB", (8, 8)).save(tmp_path / "aa.jpg")
-    assert "1 pictures" in run("data", "fitzpatrick17k", tmp_path / "fitz.csv", "--images", tmp_path, "-o", out)
+    assert "1 images" in run(
+        "data", "fitzpatrick17k", tmp_path / "fitz.csv", "--images", tmp_path, "-o", tmp_path / "f.csv"
+    )
 
 
 # --- models ---
@@ -136,7 +140,8 @@ def test_scin_and_fitzpatrick17k_commands(tmp_path: Path) -> None:
 def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(dump_config(toy_config))
     out = tmp_path / "run"
-    assert "1 epochs" in run("train", tmp_path / "config.toml", "-o", out, *TOY_FLAGS)
+    said = run("train", tmp_path / "config.toml", "-o", out, *TOY_FLAGS)
+    assert "model: gradient, epoch 1 (1 of 1); validation MAP@R: coarse 0." in said
     said = run("embed", out / "cases.csv", "--model", out / "model", "-o", tmp_path / "e")
     assert "embeddings of length 32" in said
     evaluated = json.loads(run("evaluate", tmp_path / "e", "-t", out / "taxonomy.csv", "--rounds", 10, "--json"))
@@ -163,7 +168,7 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
         "embed", out / "cases.csv", "--model", out / "model", "-t", "ham10000", "-o", tmp_path / "w"
     )
     assert "either --model or --backbone" in fails("embed", out / "cases.csv", "-o", tmp_path / "w")
-    assert "a backbone by name needs --taxonomy" in fails(
+    assert "a backbone without labels needs --taxonomy" in fails(
         "embed", out / "cases.csv", "--backbone", "timm:x", "-o", tmp_path / "w"
     )
 
@@ -201,7 +206,7 @@ def test_inflation(toy_config: Config, tmp_path: Path) -> None:
 
 def test_compare(toy_config: Config, tmp_path: Path) -> None:
     text = dump_config(toy_config) + '\n[[models]]\nname = "vanilla"\nmethod = "vanilla"\n[[models]]\nname = "tree"\n'
-    (tmp_path / "c.toml").write_text(text.replace("models = []\n", ""))
+    (tmp_path / "c.toml").write_text(text)
     said = run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
     assert "Report: " in said and "tree against vanilla" in said
     assert (
@@ -210,10 +215,24 @@ def test_compare(toy_config: Config, tmp_path: Path) -> None:
 
 
 def test_config_lists_every_setting_and_checks_a_file(tmp_path: Path) -> None:
-    listed = run("config")
-    assert "epochs = 12  # passes over the training images, at most" in listed
+    listed = run("config", "--method", "gradient")
+    assert "epochs = 12  # passes over the training images, at most" in listed and "strengths" not in listed
+    assert "strengths = " in run("config") and "epochs" not in run("config")
     (tmp_path / "all.toml").write_text(listed)
     assert "[training]" in run("config", tmp_path / "all.toml")
+    assert "[[models]]" in run("config", "experiments/three_way.toml")
+    assert "training.method must be one of" in fails("config", "--method", "x")
+    assert "either a file, which names its method, or --method" in fails(
+        "config", tmp_path / "all.toml", "--method", "lda"
+    )
+
+
+def test_a_setting_that_the_method_does_not_read() -> None:
+    reason = "'loss.contrastive' is read as 'training.loss.contrastive' by method 'gradient' only, training.method is"
+    setting = ("--loss.contrastive", "TripletMarginLoss")
+    assert f"{reason} 'tree_lda'." in refusal("train", *setting)
+    others = "'lda' or 'linear_probe' or 'tree_lda' or 'vanilla'"
+    assert f"{reason} {others}." in fails("compare", "experiments/three_way.toml", *setting)
 
 
 # --- bad input, as a new user would try it: a real process, exit code 1, no traceback ---
@@ -232,7 +251,7 @@ def test_a_misspelt_condition(toy_folder: Path, toy_csv: Path, tmp_path: Path) -
 def test_a_missing_and_a_truncated_picture(toy_folder: Path, toy_csv: Path, tmp_path: Path) -> None:
     wrong = changed(toy_csv, "missing.csv", image_path="images/none.jpg")
     told = refusal("data", "csv", wrong, "-t", toy_folder / "taxonomy.csv", "-o", tmp_path / "o.csv")
-    assert "missing.csv row 2: picture 'images/none.jpg': the file does not exist." in told
+    assert "missing.csv row 2: image 'images/none.jpg': the file does not exist." in told
     noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(noise).save(toy_folder / "images" / "cut.jpg")
     content = (toy_folder / "images" / "cut.jpg").read_bytes()
@@ -248,7 +267,7 @@ def test_a_missing_and_a_truncated_picture(toy_folder: Path, toy_csv: Path, tmp_
         "-o",
         tmp_path / "c",
     )
-    assert "cut.csv row 2: picture 'images/cut.jpg': the picture is damaged" in told
+    assert "cut.csv row 2: image 'images/cut.jpg': the picture is damaged" in told
     assert "--unreadable exclude" in told
 
 
@@ -267,7 +286,8 @@ def test_a_case_in_two_splits(toy_folder: Path, toy_csv: Path) -> None:
 def test_an_unknown_config_key(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[training]\nepoch = 3\n")
     assert "unknown key 'training.epoch'. Closest: 'training.epochs'" in refusal("train", tmp_path / "c.toml")
-    assert "unknown argument '--training.epoch'. Closest: 'training.epochs'" in fails("train", "--training.epoch", 3)
+    assert "unknown key 'training.epoch'. Closest: 'training.epochs'" in fails("train", "--training.epoch", 3)
+    assert "unknown argument '-x'" in fails("train", "-x", 3)
     assert "must be followed by a value" in fails("train", "--training.epochs")
 
 

@@ -88,7 +88,7 @@ def test_moved_pictures_are_named_by_verify(made: Path, toy: CaseTable, tmp_path
 def test_refusals(made: Path, split_table: Path, small_siglip: Path, toy_folder: Path, tmp_path: Path) -> None:
     model, tree = f"hf:{small_siglip}", toy_folder / "taxonomy.csv"
     build = ("index", "build", split_table, "--model", model, "-t", tree)
-    assert "holds an index already" in fails(*build, "-o", made)
+    assert "holds a hierderm case index folder" in fails(*build, "-o", made)
     assert "replace it (--replace)" in refusal(*build, "-o", made)
     assert "kind flat" in run(*build, "-o", made, "--replace")
     assert "must be of ['train', 'validation', 'test'], got ['tset']" in fails(
@@ -98,7 +98,7 @@ def test_refusals(made: Path, split_table: Path, small_siglip: Path, toy_folder:
     assert "give pictures, or --image-id, or --text" in fails("search", "-i", made)
     assert "--where must look like" in fails("search", "x.png", "-i", made, "--where", "tone")
     assert "the file does not exist" in fails("search", "x.png", "-i", made)
-    assert "must be the folder of a case index" in fails("search", "x.png", "-i", tmp_path)
+    assert "must be a hierderm case index folder" in fails("search", "x.png", "-i", tmp_path)
     (tmp_path / "empty").mkdir()
     assert "must hold pictures" in fails("search", tmp_path / "empty", "-i", made)
 

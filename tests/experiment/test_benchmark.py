@@ -17,7 +17,7 @@ from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.errors import BenchmarkError, HierdermError
 from hierderm.experiment.leaderboard import as_markdown, columns_of, compare_models, leaderboard, results_of
-from hierderm.experiment.run import prepare_cases, train_run
+from hierderm.experiment.run import prepare, train
 
 
 def run(*arguments: object) -> str:
@@ -125,8 +125,8 @@ def test_seeds_and_folds(data: Path, tmp_path: Path) -> None:
 
 def test_a_model_trained_on_another_split_is_refused(toy_config: Config, data: Path, tmp_path: Path) -> None:
     other = with_overrides(toy_config, {"split.seed": 9, "training.epochs": 1})
-    table, _ = prepare_cases(other, tmp_path / "run")
-    train_run(other, table, tmp_path / "run")
+    table, _ = prepare(other.data, other.split, tmp_path / "run")
+    train(other, table, tmp_path / "run")
     with pytest.raises(
         HierdermError, match="leak: the model was trained on split .*, the table has .*: test cases may"
     ):

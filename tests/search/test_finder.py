@@ -14,7 +14,7 @@ from hierderm.config.settings import Config
 from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import SearchError
-from hierderm.experiment.run import train_run
+from hierderm.experiment.run import train
 from hierderm.model.encoder import load
 from hierderm.search.filters import Filter
 from hierderm.search.finder import CaseFinder, Wanted, make_index, validation_scores
@@ -92,7 +92,7 @@ def test_validation_cases_are_queried_without_themselves(finder: CaseFinder) -> 
 
 
 def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -> None:
-    train_run(toy_config, toy, tmp_path / "run")
+    train(toy_config, toy, tmp_path / "run")
     model = str(tmp_path / "run" / "model")
     embedded = load(model).embed(toy)
     index, _ = make_index(toy, embedded, model=model)

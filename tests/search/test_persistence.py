@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import multiprocessing as mp
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hierderm.errors import IndexFolderError, SearchError
+from hierderm.artifacts import HEADER
+from hierderm.errors import IndexFolderError, OutputError, SearchError
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.engines import KINDS
-from hierderm.search.persistence import open_index, save_index, updating
-from hierderm.search.storage import writing
+from hierderm.search.persistence import open_index, save_index, updating, writing
+from tests.killing import kill_at_every_change
 from tests.search.toy import TREE, random_table
+
+PARTS = ("vectors", "cases", "taxonomy", "neighbours")
 
 
 def ask(index: CaseIndex, k: int = 5) -> object:
@@ -44,14 +43,14 @@ def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch
     assert len(again) == 200 + 20 - 4
     assert ask(again) == ask(changed)
     assert ask(read) == ask(index)  # opened before the change: still whole, still the old one
-    generations = {path.name.split("-")[1].split(".")[0] for path in (tmp_path / "index").glob("*-*")}
-    assert generations == {"2"}
+    assert {path.name.split("-")[0] for path in (tmp_path / "index").glob("*-*")} <= set(PARTS)
+    assert len(list((tmp_path / "index").glob("*-*"))) == 3 + (kind != "flat")  # the old files are gone
 
 
 def test_an_existing_index_is_kept_unless_asked(tmp_path: Path) -> None:
     small, large = (CaseIndex.build(random_table(n), TREE) for n in (10, 20))
     save_index(small, tmp_path / "i")
-    with pytest.raises(IndexFolderError, match="holds an index already.*--replace"):
+    with pytest.raises(OutputError, match="holds a hierderm case index folder.*--replace"):
         save_index(large, tmp_path / "i")
     save_index(large, tmp_path / "i", replace=True)
     assert len(open_index(tmp_path / "i")) == 20
@@ -67,11 +66,11 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "i").iterdir()) == before
 
 
-@pytest.mark.parametrize("name", ["vectors-1.npy", "cases-1.parquet", "taxonomy-1.csv", "neighbours-1.faiss"])
+@pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("fault", ["truncated", "bit", "missing"])
-def test_damage_is_named(name: str, fault: str, tmp_path: Path) -> None:
+def test_damage_is_named(part: str, fault: str, tmp_path: Path) -> None:
     save_index(CaseIndex.build(random_table(100), TREE, kind="hnsw"), tmp_path / "i")
-    path = tmp_path / "i" / name
+    (path,) = (tmp_path / "i").glob(f"{part}-*")
     content = bytearray(path.read_bytes())
     if fault == "truncated":
         path.write_bytes(content[: len(content) // 2])
@@ -80,93 +79,89 @@ def test_damage_is_named(name: str, fault: str, tmp_path: Path) -> None:
         path.write_bytes(content)
     else:
         path.unlink()
-    with pytest.raises(IndexFolderError, match=f"{name} is {'missing' if fault == 'missing' else 'damaged'}"):
+    with pytest.raises(IndexFolderError, match=f"{path.name} is {'missing' if fault == 'missing' else 'damaged'}"):
         open_index(tmp_path / "i")
 
 
 def test_foreign_folders_are_refused_by_reason(tmp_path: Path) -> None:
-    with pytest.raises(IndexFolderError, match="must be the folder of a case index, it has no index.json"):
+    with pytest.raises(IndexFolderError, match="must be a hierderm case index folder, it does not exist"):
         open_index(tmp_path / "nothing")
-    header = tmp_path / "index.json"
+    with pytest.raises(IndexFolderError, match="must be a hierderm case index folder, it has no hierderm.json"):
+        open_index(tmp_path)
+    header = tmp_path / HEADER
     header.write_text("{")
-    with pytest.raises(IndexFolderError, match="index.json is damaged"):
+    with pytest.raises(IndexFolderError, match="hierderm.json is damaged"):
         open_index(tmp_path)
     header.write_text("[]")
-    with pytest.raises(IndexFolderError, match="is not the header of a hierderm index"):
+    with pytest.raises(IndexFolderError, match="must be the header of a folder that hierderm wrote"):
         open_index(tmp_path)
-    header.write_text(json.dumps({"format": "hierderm case index", "version": 99}))
-    with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads 1"):
+    header.write_text(json.dumps({"format": "hierderm case index", "version": 99, "files": {}, "content": {}}))
+    with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads version 2"):
         open_index(tmp_path)
-    header.unlink()
-    (tmp_path / "thesis.doc").touch()
-    with pytest.raises(IndexFolderError, match=r"holds other files \(thesis.doc\)"):
-        save_index(CaseIndex.build(random_table(4), TREE), tmp_path)
-    with pytest.raises(IndexFolderError, match="must be a folder for the index, it is a file"):
-        save_index(CaseIndex.build(random_table(4), TREE), tmp_path / "thesis.doc")
-    with pytest.raises(IndexFolderError, match="has no index.json"), updating(tmp_path / "nothing"):
+    with pytest.raises(IndexFolderError, match="it does not exist"), updating(tmp_path / "nothing"):
         pass
     assert not (tmp_path / "nothing").exists()
 
 
-BUILDER = """
-import sys, time
-from pathlib import Path
-import hierderm.search.storage as storage
-from hierderm.search.case_index import CaseIndex
-from hierderm.search.persistence import save_index, updating
-from tests.search.toy import TREE, random_table
-folder, what = Path(sys.argv[1]), sys.argv[2]
-def stuck(path):  # all files are there, the header is not
-    print("written", flush=True)
-    time.sleep(60)
-storage.file_hash = stuck
-if what == "build":
+@pytest.mark.parametrize("name", ["thesis.doc", "cases-2024.csv", "vectors-1.npy", "taxonomy-mine.csv"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_is_not_of_an_index_is_refused_and_stays(name: str, replace: bool, tmp_path: Path) -> None:
+    index = CaseIndex.build(random_table(4), TREE)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("mine")
+    with pytest.raises(OutputError, match=rf"files that hierderm did not write \({name}\). Choose another folder"):
+        save_index(index, tmp_path / "mine", replace=replace)
+    with pytest.raises(OutputError, match="must be a folder to write, it is a file"):
+        save_index(index, tmp_path / "mine" / name, replace=replace)
+    save_index(index, tmp_path / "i")
+    (tmp_path / "i" / name).write_text("mine")
+    with pytest.raises(OutputError, match=rf"besides those of its case index \({name}\)"):
+        save_index(index, tmp_path / "i", replace=replace)
+    with updating(tmp_path / "i") as changed:  # beside it, an index can still grow
+        changed.add(random_table(4, start=50))
+    assert (tmp_path / "mine" / name).read_text() == (tmp_path / "i" / name).read_text() == "mine"
+
+
+def save_small(folder: Path) -> None:
     save_index(CaseIndex.build(random_table(20), TREE), folder)
-else:
+
+
+def save_large(folder: Path) -> None:
+    save_index(CaseIndex.build(random_table(40), TREE), folder, replace=True)
+
+
+def add_four(folder: Path) -> None:
     with updating(folder) as index:
         index.add(random_table(4, start=50))
-"""
 
 
-def kill_while_writing(folder: Path, what: str) -> None:
-    if what == "add":  # opening needs real hashes; only the commit must get stuck
-        script = BUILDER.replace("storage.file_hash = stuck", "").replace(
-            "        index.add(random_table(4, start=50))",
-            "        index.add(random_table(4, start=50))\n        storage.file_hash = stuck",
-        )
-    else:
-        script = BUILDER
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(folder), what], stdout=subprocess.PIPE, cwd=root, env=environment
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"written\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+@pytest.mark.parametrize(("act", "size"), [("save_large", 40), ("add_four", 24)])
+def test_whatever_the_moment_of_a_kill_the_index_is_the_old_or_the_new(act: str, size: int, tmp_path: Path) -> None:
+    paths = kill_at_every_change(tmp_path, __name__, "save_small", act)
+    sizes = [len(open_index(path)) for path in paths]
+    assert sizes == sorted(sizes) and sizes.count(20) > 3 and sizes.count(size) > 2
+    assert {20, size} == set(sizes)
+    for path in paths:
+        save_large(path)
+        assert len(open_index(path)) == 40
+        assert len([name for name in path.iterdir() if not name.name.startswith(".")]) == 4  # with the header
+        assert len(open_index(path)) == 40
 
 
 def test_a_killed_build_is_named_and_can_be_done_again(tmp_path: Path) -> None:
-    folder = tmp_path / "i"
-    kill_while_writing(folder, "build")
-    assert (folder / "vectors-1.npy").is_file()
-    with pytest.raises(IndexFolderError, match="its build was killed. Build the index again"):
-        open_index(folder)
-    save_index(CaseIndex.build(random_table(20), TREE), folder)
-    assert len(open_index(folder)) == 20
-
-
-def test_a_killed_add_leaves_the_index_as_it_was(tmp_path: Path) -> None:
-    folder = tmp_path / "i"
-    save_index(CaseIndex.build(random_table(20), TREE), folder)
-    kill_while_writing(folder, "add")
-    assert (folder / "vectors-2.npy").is_file()
-    assert len(open_index(folder)) == 20
-    with updating(folder) as index:
-        index.add(random_table(4, start=50))
-    assert len(open_index(folder)) == 24
-    assert not (folder / "vectors-1.npy").exists()
+    paths = kill_at_every_change(tmp_path, __name__, "", "save_small")
+    for path in paths:
+        if not (path / HEADER).exists() and list(path.glob("vectors-*")):
+            with pytest.raises(IndexFolderError, match="its build was killed. Build the index again"):
+                open_index(path)
+            break
+    else:
+        raise AssertionError("no kill came between the first file and the header")
+    for path in paths[:-1]:
+        if not (path / HEADER).exists():
+            save_small(path)
+        assert len(open_index(path)) == 20
+        save_large(path)
 
 
 def read_for_a_while(folder: Path, seconds: float, results: mp.Queue[object]) -> None:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import pandas as pd
+from typing import Annotated
 
 from hierderm import columns as c
-from hierderm.data.image_io import SUFFIXES
-from hierderm.data.table import frame_from_rows
+from hierderm.data.loaders.published import Published
 from hierderm.errors import CaseTableError
-from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 
 
 def read_folder(
-    folder: Path, taxonomy: Taxonomy | None = None, *, case_pattern: str = ""
-) -> tuple[pd.DataFrame, Taxonomy]:
-    """The rows of a folder of images (not yet checked) and their tree.
+    folder: Annotated[Path, "<category>/<condition>/*.jpg, or <condition>/*.jpg with --taxonomy."],
+    *,
+    taxonomy: Annotated[str, "A shipped taxonomy's id, or a file; not needed with categories."] = "",
+    case_pattern: Annotated[str, "Regular expression that finds the case id in a file name."] = "",
+) -> Published:
+    """Images in folders. The tree of <category>/<condition> folders is written beside the table.
 
-    `case_pattern` is a regular expression searched in each file name; what its first group (or the whole match)
-    finds is the case id. Without it every image is a case of its own.
+    `case_pattern` is searched in each file name; what its first group (or the whole match) finds is the case id.
+    Without it every image is a case of its own.
+
+    Example: `hierderm data folder photos -o cases.csv --case-pattern "^(p[0-9]+)_"`
     """
+    from hierderm.data.image_io import SUFFIXES
+    from hierderm.data.table import frame_from_rows
+    from hierderm.taxonomy.file import load_taxonomy
+    from hierderm.taxonomy.tree import taxonomy_from_paths
+
+    tree = load_taxonomy(taxonomy) if taxonomy else None
     if not folder.is_dir():
         raise CaseTableError(f"{folder} must be a folder of images, it is not a folder.")
     images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
@@ -30,14 +38,15 @@ def read_folder(
     depths = {len(p.relative_to(folder).parts) for p in images}
     if depths == {3}:
         levels = [p.relative_to(folder).parts[:2] for p in images]
-        taxonomy = taxonomy or taxonomy_from_paths(levels, ("category", "condition"), id=folder.resolve().name)
-    elif depths != {2} or taxonomy is None:
+        tree = tree or taxonomy_from_paths(levels, ("category", "condition"), id=folder.resolve().name)
+    elif depths != {2} or tree is None:
         raise CaseTableError(
             f"{folder} must be laid out as <category>/<condition>/<image>, or as <condition>/<image> with a "
             f"taxonomy (--taxonomy); its images lie {sorted(depth - 1 for depth in depths)} folder(s) deep"
-            f"{'' if taxonomy else ' and no taxonomy is given'}."
+            f"{'' if tree else ' and no taxonomy is given'}."
         )
-    return frame_from_rows([_row(folder, p, case_pattern) for p in images]), taxonomy
+    rows = [_row(folder, p, case_pattern) for p in images]
+    return Published(frame_from_rows(rows), tree, folder, str(folder), brings_tree=not taxonomy)
 
 
 def _row(folder: Path, image: Path, case_pattern: str) -> dict[str, str]:

@@ -9,16 +9,15 @@ import ast
 import json
 import statistics
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hierderm import columns as c
-from hierderm.data.checks import WEIGHT_TOLERANCE
-from hierderm.data.table import frame_from_rows, read_frame
+from hierderm.data.loaders.published import Published
 from hierderm.errors import CaseTableError, Fault, describe_faults
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WEIGHTED_LABEL = "weighted_skin_condition_label"
 # The data has the first name, its documentation the second.
@@ -28,27 +27,29 @@ BODY_PARTS = (
     "head_or_neck", "arm", "palm", "back_of_hand", "torso_front", "torso_back",
     "genitalia_or_groin", "buttocks", "leg", "foot_top_or_side", "foot_sole", "other",
 )  # fmt: skip
-MONK_POOLS = ("us", "india")
 
 
-@dataclass(frozen=True)
-class ScinTable:
-    """Rows of the labelled cases (not yet checked), and what was counted on the way."""
-
-    frame: pd.DataFrame
-    counts: dict[str, int]
-
-
-def read_scin(cases_csv: Path, labels_csv: Path, *, monk_pool: str = "us") -> ScinTable:
-    """Join the two files; image paths are bare file names, relative to the folder of images.
+def read_scin(
+    folder: Annotated[Path, "The published 'dataset' folder: two CSV files and images/."],
+    *,
+    taxonomy: Annotated[str, "A shipped taxonomy's id, or a file."] = "scin",
+    monk_pool: Annotated[Literal["us", "india"], "Whose Monk skin-tone labels to use."] = "us",
+) -> Published:
+    """SCIN as published: scin_cases.csv, scin_labels.csv and images/.
 
     The condition is the top-weighted one; of equal weights the one listed first, counted as `tied_top_labels`. The
     whole differential stays in `weights`, rescaled to sum to exactly 1. `fitzpatrick` is the lower median of the
-    dermatologists' labels, `fitzpatrick_self` the self-report; `monk` comes from the annotators of `monk_pool`
-    ("us" or "india", whose readings differ). Cases without a weighted label are left out and counted.
+    dermatologists' labels, `fitzpatrick_self` the self-report; `monk` comes from the annotators of `monk_pool`, whose
+    readings differ. Cases without a weighted label are left out and counted.
+
+    Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
     """
-    if monk_pool not in MONK_POOLS:
-        raise CaseTableError(f"monk_pool must be one of {MONK_POOLS}, got '{monk_pool}'.")
+    from hierderm.data.table import frame_from_rows, read_frame
+    from hierderm.taxonomy.file import load_taxonomy
+
+    if monk_pool not in ("us", "india"):
+        raise CaseTableError(f"monk_pool must be 'us' or 'india', got '{monk_pool}'.")
+    cases_csv, labels_csv = folder / "scin_cases.csv", folder / "scin_labels.csv"
     cases, labels = read_frame(cases_csv), read_frame(labels_csv)
     _require(cases, cases_csv, ["case_id", "image_1_path", "image_2_path", "image_3_path"])
     _require(labels, labels_csv, ["case_id", WEIGHTED_LABEL])
@@ -85,7 +86,8 @@ def read_scin(cases_csv: Path, labels_csv: Path, *, monk_pool: str = "us") -> Sc
     if not rows:
         raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and a image.")
     counts["images"] = len(rows)
-    return ScinTable(frame_from_rows(rows), dict(counts))
+    tree = load_taxonomy(taxonomy)
+    return Published(frame_from_rows(rows), tree, folder / "images", "SCIN", dict(counts))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -128,6 +130,8 @@ def _literal(text: str, kind: type) -> Any:
 
 
 def _weights(text: str) -> dict[str, float]:
+    from hierderm.data.checks import WEIGHT_TOLERANCE
+
     weights = {str(name).strip(): float(weight) for name, weight in _literal(text, dict).items() if weight > 0}
     total = sum(weights.values())
     if weights and abs(total - 1) > WEIGHT_TOLERANCE * max(1, len(weights) / 2):

@@ -7,10 +7,8 @@ follow the labels. Nothing is tuned for a method: the same images serve every mo
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +18,14 @@ from PIL import Image
 from scipy.optimize import brentq
 
 from hierderm import columns as c
-from hierderm.artifacts import write_atomically
+from hierderm.artifacts import holds, read_header, write_folder
 from hierderm.data.synthetic.painter import SITES, Lesions, Patient, draw_image
 from hierderm.errors import ConfigError
 from hierderm.taxonomy.file import write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 from hierderm.types import FloatArray, IntArray
 
+KIND = "synthetic data"  # of a folder
 LARGEST_SHARE = 1 / 6  # of the cases, as eczema in SCIN (488 of 3,061)
 
 
@@ -223,21 +222,24 @@ def _caption(lesions: Lesions, patient: Patient, rng: np.random.Generator) -> st
     return " ".join(words)
 
 
-def write_synthetic(recipe: Recipe, folder: Path) -> Path:
-    """Write `images/*.jpg`, `taxonomy.csv` and `cases.csv` to `folder`; returns the path of `cases.csv`.
+def write_synthetic(recipe: Recipe, folder: Path, *, replace: bool = False) -> Path:
+    """Write `images/*.jpg`, `taxonomy.csv` and `cases.csv` to `folder`, whole or not at all; returns `cases.csv`.
 
-    Done before with the same recipe, nothing is written. `cases.csv` comes last, so a killed run starts again.
+    Done before with the same recipe, nothing is written. OutputError where `folder` holds anything else than, with
+    `replace`, synthetic data.
     """
-    stamp, table = folder / "recipe.json", folder / "cases.csv"
-    wanted = json.dumps(recipe.__dict__)
-    if table.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return table
+    content = asdict(recipe)
+    if not (holds(folder, KIND) and read_header(folder, KIND).content == content):
+        write_folder(folder, KIND, content, lambda place: _write(recipe, place), replace=replace)
+    return folder / "cases.csv"
+
+
+def _write(recipe: Recipe, folder: Path) -> None:
+    (folder / "images").mkdir()
     rows = []
     for made in generate(recipe):
         image_id = f"s{made.case:05d}-{made.view}"
-        buffer = io.BytesIO()
-        Image.fromarray(made.pixels).save(buffer, "JPEG", quality=88)
-        write_atomically(folder / "images" / f"{image_id}.jpg", buffer.getvalue())
+        Image.fromarray(made.pixels).save(folder / "images" / f"{image_id}.jpg", "JPEG", quality=88)
         rows.append(
             {
                 c.IMAGE_PATH: f"images/{image_id}.jpg",
@@ -251,6 +253,4 @@ def write_synthetic(recipe: Recipe, folder: Path) -> Path:
             }
         )
     write_taxonomy(make_taxonomy(recipe), folder / "taxonomy.csv")
-    write_atomically(stamp, wanted)
-    write_atomically(table, pd.DataFrame(rows).to_csv(index=False))
-    return table
+    pd.DataFrame(rows).to_csv(folder / "cases.csv", index=False)

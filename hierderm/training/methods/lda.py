@@ -11,6 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from hierderm.config.methods import Lda
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
+from hierderm.errors import ConfigError
 from hierderm.model.heads import Discriminants
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
@@ -33,11 +34,15 @@ def fit(settings: Lda, backbone: BackboneConfig, table: CaseTable, store: Featur
 def analyses(settings: Lda, features: Floats, fine: IntArray, n_fine: int) -> Iterator[tuple[float, Discriminants]]:
     """Each shrinkage with its analysis of `features`, shape (n_rows, n_features), of conditions `fine`, (n_rows,).
 
-    Conditions with a single row have no covariance and are left out, unless all are such.
+    Conditions with a single row have no covariance and are left out.
     """
     several = np.bincount(fine)[fine] > 1
-    if len(np.unique(fine[several])) > 1:
-        features, fine = features[several], fine[several]
+    if len(np.unique(fine[several])) < 2:
+        raise ConfigError(
+            "lda must have at least two conditions with several training images each. Set training.views above 0: "
+            "augmented copies of an image count."
+        )
+    features, fine = features[several], fine[several]
     scaler = standardiser(features, settings.components)
     standard = scaler.transform(features)
     for shrinkage in settings.shrinkages:

@@ -19,10 +19,12 @@ def test_rows(tmp_path: Path) -> None:
         + "bb,-1,2,melanoma,malignant melanoma,malignant,1 Diagnostic,u,u\n"
         + "cc,5,5,acne,inflammatory,non-neoplastic,3 Wrongly labelled,u,u\n"
     )
-    frame = read_fitzpatrick17k(table)
+    found = read_fitzpatrick17k(table, images=tmp_path)
+    frame = found.frame
     assert frame[c.IMAGE_PATH].tolist() == ["aa.jpg", "bb.jpg"]
     assert frame[c.FITZPATRICK].tolist() == ["3", ""]
-    assert len(read_fitzpatrick17k(table, keep_wrong=True)) == 3
+    assert found.counts == {"left_out_as_wrongly_labelled": 1}
+    assert len(read_fitzpatrick17k(table, images=tmp_path, keep_wrong=True).frame) == 3
     table.write_text("a,b\n1,2\n")
     with pytest.raises(CaseTableError, match="must be the published fitzpatrick17k.csv"):
-        read_fitzpatrick17k(table)
+        read_fitzpatrick17k(table, images=tmp_path)

@@ -16,7 +16,7 @@ from hierderm.data.synthetic.recipe import (
     make_taxonomy,
     write_synthetic,
 )
-from hierderm.errors import ConfigError
+from hierderm.errors import ConfigError, OutputError
 
 
 def test_the_same_seed_gives_the_same_pictures() -> None:
@@ -72,11 +72,20 @@ def test_every_category_has_a_condition() -> None:
 
 
 def test_written_once(tmp_path: Path) -> None:
-    table = write_synthetic(PRESETS["toy"], tmp_path)
-    before = table.stat().st_mtime_ns
-    assert write_synthetic(PRESETS["toy"], tmp_path).stat().st_mtime_ns == before
-    (tmp_path / "recipe.json").write_text("{}")
-    assert write_synthetic(PRESETS["toy"], tmp_path).stat().st_mtime_ns > before
+    toy, other = PRESETS["toy"], replace(PRESETS["toy"], seed=1)
+    before = write_synthetic(toy, tmp_path).stat().st_ino
+    assert write_synthetic(toy, tmp_path).stat().st_ino == before
+    with pytest.raises(OutputError, match=r"holds a hierderm synthetic data folder. .* replace it \(--replace\)"):
+        write_synthetic(other, tmp_path)
+    assert write_synthetic(other, tmp_path, replace=True).stat().st_ino != before
+    assert write_synthetic(other, tmp_path).read_text() != write_synthetic(toy, tmp_path, replace=True).read_text()
+
+
+def test_foreign_files_are_kept(tmp_path: Path) -> None:
+    write_synthetic(PRESETS["toy"], tmp_path / "data")
+    (tmp_path / "data" / "images" / "mine.jpg").write_bytes(b"jpeg")
+    with pytest.raises(OutputError, match=r"besides those of its synthetic data \(images/mine.jpg\)"):
+        write_synthetic(replace(PRESETS["toy"], seed=1), tmp_path / "data", replace=True)
 
 
 def test_refusals() -> None:

@@ -1,0 +1,160 @@
+"""No command overwrites or deletes what hierderm did not write, and each says so before its work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from hierderm.cli.main import app
+from hierderm.errors import OutputError
+from tests.cli.test_main import fails, refusal, run
+from tests.test_artifacts import snapshot
+
+NOWHERE = "nowhere.csv"  # an input that does not exist: the refusal of the output must come first
+# Every command that writes, as it is typed, up to the path it writes to.
+FILES = {
+    "taxonomy from-csv": [NOWHERE, "--levels", "a,b", "-o"],
+    "data csv": [NOWHERE, "-t", "scin", "-o"],
+    "data folder": ["nowhere", "-o"],
+    "data scin": ["nowhere", "-o"],
+    "data fitzpatrick17k": [NOWHERE, "--images", "nowhere", "-o"],
+    "split": [NOWHERE, "-t", "scin", "-o"],
+    "evaluate": ["nowhere.npy", "-t", "scin", "--cases", NOWHERE, "--out"],
+    "bench table": ["nowhere", "--format", "csv", "-o"],
+    "search": ["nowhere.jpg", "-i", "nowhere", "--html"],
+}
+REPLACEABLE_FOLDERS = {
+    "data synthetic": ["--preset", "toy"],
+    "embed": [NOWHERE, "--backbone", "hierderm:tiny", "-t", "scin", "-o"],
+    "index build": [NOWHERE, "-m", "hierderm:tiny", "-t", "scin", "-o"],
+}
+DATA = ["--data.cases", NOWHERE, "--data.taxonomy", "scin"]
+GROWING_FOLDERS = {
+    "train": [*DATA, "-o"],
+    "compare": ["experiments/three_way.toml", *DATA, "-o"],
+    "inflation": [*DATA, "-o"],
+    "demo": ["-o"],
+    "bench run": ["-m", "colour", "-d", NOWHERE, "-t", "scin", "-o"],
+}
+FOLDERS = REPLACEABLE_FOLDERS | GROWING_FOLDERS
+
+
+def commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    for part, command in getattr(group, "commands", {}).items():
+        yield from commands(command, f"{name} {part}".strip())
+    if not hasattr(group, "commands"):
+        yield name, group
+
+
+def options(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+def test_every_command_that_writes_is_listed() -> None:
+    found = dict(commands(typer.main.get_command(app)))
+    writing = {name for name, command in found.items() if options(command) & {"--out", "--html"}}
+    assert writing | {"data synthetic"} == set(FILES) | set(FOLDERS)  # its folder is an argument
+    replacing = {name for name, command in found.items() if "--replace" in options(command)}
+    assert replacing == set(FILES) | set(REPLACEABLE_FOLDERS)
+
+
+def replaceable(name: str) -> list[str]:
+    return [] if name in GROWING_FOLDERS else ["--replace"]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """What a user has at an output path: a folder of images, and a file."""
+    (tmp_path / "images" / "below").mkdir(parents=True)
+    for image in ("a.jpg", "below/b.jpg", "cases.csv"):
+        (tmp_path / "images" / image).write_bytes(b"mine")
+    (tmp_path / "thesis").write_bytes(b"mine")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_users_folder_or_file_is_no_place_for_a_folder(name: str, replace: bool, mine: Path) -> None:
+    before, flags = snapshot(mine), replaceable(name) if replace else []
+    message = r"images holds files that hierderm did not write \(a.jpg, below/b.jpg, cases.csv\). Choose another"
+    with pytest.raises(OutputError, match=message):
+        run(*name.split(), *flags, *FOLDERS[name], mine / "images")
+    with pytest.raises(OutputError, match=r"thesis must be a folder to write, it is a file. Choose another path"):
+        run(*name.split(), *flags, *FOLDERS[name], mine / "thesis")
+    with pytest.raises(OutputError, match=r"deep can't be written: .*thesis is not a folder. Choose another path"):
+        run(*name.split(), *flags, *FOLDERS[name], mine / "thesis" / "deep")
+    assert snapshot(mine) == before
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_users_file_or_folder_is_no_place_for_a_file(name: str, mine: Path) -> None:
+    before = snapshot(mine)
+    with pytest.raises(OutputError, match=r"thesis exists and would be overwritten. .*replace it \(--replace\)"):
+        run(*name.split(), *FILES[name], mine / "thesis")
+    for flags in ([], ["--replace"]):
+        with pytest.raises(OutputError, match="images must be a file to write, it is a folder. Choose another path"):
+            run(*name.split(), *flags, *FILES[name], mine / "images")
+        with pytest.raises(OutputError, match=r"deep can't be written: .*thesis is not a folder. Choose another path"):
+            run(*name.split(), *flags, *FILES[name], mine / "thesis" / "deep")
+    assert snapshot(mine) == before
+
+
+def test_the_tree_of_folders_is_an_output_too(mine: Path) -> None:
+    (mine / "cases-taxonomy.csv").write_bytes(b"mine")
+    before = snapshot(mine)
+    assert "cases-taxonomy.csv exists and would be overwritten" in fails(
+        "data", "folder", mine / "images", "-o", mine / "cases.csv"
+    )
+    assert snapshot(mine) == before
+
+
+def test_the_process_ends_with_1_and_the_message(mine: Path) -> None:
+    before = snapshot(mine)
+    said = refusal("embed", NOWHERE, "--backbone", "hierderm:tiny", "-t", "scin", "--replace", "-o", mine / "images")
+    assert said.startswith("Error: ") and "images holds files that hierderm did not write (a.jpg, below/b.jpg" in said
+    assert snapshot(mine) == before
+
+
+def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, tmp_path: Path) -> None:
+    table, tree = toy_folder / "cases.csv", toy_folder / "taxonomy.csv"
+    for command in (
+        ["split", table, "-t", tree, "-o", tmp_path / "split.csv"],
+        ["data", "csv", table, "-t", tree, "-o", tmp_path / "cases.parquet"],
+        ["embed", table, "-t", tree, "--backbone", "hierderm:tiny", "-o", tmp_path / "embeddings"],
+        ["index", "build", table, "-t", tree, "-m", "hierderm:tiny", "-o", tmp_path / "index"],
+        ["search", "--image-id", "s00000-0", "-i", tmp_path / "index", "--html", tmp_path / "page.html"],
+        ["evaluate", tmp_path / "embeddings", "-t", tree, "--rounds", 10, "-o", tmp_path / "scores.json"],
+    ):
+        run(*command)
+        before = snapshot(tmp_path)
+        assert "replace it (--replace)" in fails(*command)
+        assert snapshot(tmp_path) == before
+        run(*command, "--replace")
+
+
+@pytest.mark.parametrize("kind", ["embeddings", "index"])
+def test_a_users_file_among_ours_is_not_lost(kind: str, toy_folder: Path, tmp_path: Path) -> None:
+    out, tree = tmp_path / "out", toy_folder / "taxonomy.csv"
+    command: list[object] = {
+        "embeddings": ["embed", toy_folder / "cases.csv", "-t", tree, "--backbone", "hierderm:tiny", "-o", out],
+        "index": ["index", "build", toy_folder / "cases.csv", "-t", tree, "-m", "hierderm:tiny", "-o", out],
+    }[kind]
+    run(*command)
+    (out / "cases-notes.txt").write_text("mine")
+    before = snapshot(tmp_path)
+    assert "holds files besides those of its" in fails(*command, "--replace")
+    assert snapshot(tmp_path) == before
+
+
+def test_one_kind_of_folder_does_not_replace_another(toy_folder: Path, tmp_path: Path) -> None:
+    run("data", "synthetic", tmp_path / "data", "--preset", "toy")
+    before = snapshot(tmp_path)
+    for name in FOLDERS:
+        if name != "data synthetic":
+            said = fails(*name.split(), *replaceable(name), *FOLDERS[name], tmp_path / "data")
+            assert "folder, it is a synthetic data folder" in said, name
+    assert snapshot(tmp_path) == before
