@@ -48,7 +48,7 @@ def bench_run(
     """
     from hierderm.artifacts import claim_folder
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
-    from hierderm.experiment.benchmark import KIND, run_benchmark
+    from hierderm.experiment.benchmark import KIND, bench
     from hierderm.experiment.leaderboard import results_of, warnings_of
     from hierderm.experiment.run import environment, prepare
     from hierderm.experiment.sources import parse_model
@@ -65,20 +65,12 @@ def bench_run(
     tables = []
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
-        tables.append(
-            prepare(config.data, replace(config.split, fold=fold, reuse=config.split.reuse and not folds), place)[0]
-        )
-    run_benchmark(
-        parsed,
-        tasks,
-        tables,
-        config.evaluation,
-        out,
-        data=config.data.cases,
-        environment=environment(),
-        say=say,
+        split = replace(config.split, fold=fold, reuse=config.split.reuse and not folds)
+        tables.append(prepare(config.data, split, place)[0])
+    bench(
+        parsed, tasks, tables, config.evaluation, out, data=config.data.cases, environment=environment(), say=say,
         workers=workers,
-    )
+    )  # fmt: skip
     results = results_of(out)
     _print_table(results)
     for name, texts in warnings_of(results).items():

@@ -36,7 +36,7 @@ class Result:
     content: dict[str, Any]
 
 
-def run_benchmark(
+def bench(
     models: Sequence[Model],
     tasks: Sequence[Task],
     folds: Sequence[CaseTable],
