@@ -48,6 +48,21 @@ WITH_LEVELS = OnlyIf(
     lambda loss: loss.contrastive not in ("", *TREE_LOSSES), "{}contrastive names a loss of the labels of one level"
 )
 WITH_CLASSES = OnlyIf(lambda loss: loss.classification != "", "{}classification names a loss")
+WITH_BOTH = OnlyIf(
+    lambda loss: "" not in (loss.contrastive, loss.classification), "{}contrastive and {}classification name losses"
+)
+WITH_PROJECTION = OnlyIf(lambda method: method.loss.contrastive != "", "{}loss.contrastive names a loss")
+WITH_LOGITS = OnlyIf(
+    lambda method: method.loss.classification in LOGIT_LOSSES, "{}loss.classification names one on logits"
+)
+WITH_COSINE = OnlyIf(
+    lambda method: WITH_LOGITS.holds(method) and method.classifier == "cosine",
+    f"{WITH_LOGITS.text} and {{}}classifier is cosine",
+)
+IN_BATCHES = OnlyIf(lambda method: method.batch_size > 0, "{}batch_size is above 0")
+AUGMENTED = OnlyIf(
+    lambda method: method.freeze != "frozen" or method.views > 0, "{}freeze is not frozen, or {}views is above 0"
+)
 FINE_TUNED = only_if("freeze", "last_blocks", "lora", "full")
 
 
@@ -90,10 +105,7 @@ class Loss:
     schedule: Annotated[
         Literal["joint", "coarse_then_fine"],
         doc("both losses from the start, or the classification loss faded in"),
-        OnlyIf(
-            lambda loss: "" not in (loss.contrastive, loss.classification),
-            "{}contrastive and {}classification name losses",
-        ),
+        WITH_BOTH,
     ] = "joint"
     coarse_fraction: Annotated[
         Fraction,
@@ -240,26 +252,21 @@ class Gradient:
     projection_dim: Annotated[
         NotNegative,
         doc("length of the contrastive projection; 0 puts the loss on the embedding itself"),
-        OnlyIf(lambda method: method.loss.contrastive != "", "{}loss.contrastive names a loss"),
+        WITH_PROJECTION,
     ] = 128
     classifier: Annotated[
         Literal["cosine", "linear"],
         doc("the head of the classification loss"),
-        OnlyIf(lambda method: method.loss.classification in LOGIT_LOSSES, "{}loss.classification names one on logits"),
+        WITH_LOGITS,
     ] = "cosine"
     classifier_scale: Annotated[
         float,
         Field(gt=0),
         doc("logit scale of the cosine classifier at the start"),
-        OnlyIf(
-            lambda method: method.loss.classification in LOGIT_LOSSES and method.classifier == "cosine",
-            "{}loss.classification names one on logits and {}classifier is cosine",
-        ),
+        WITH_COSINE,
     ] = 16.0
     loss: Loss = Loss()
-    sampler: Annotated[BatchSampling, OnlyIf(lambda method: method.batch_size > 0, "{}batch_size is above 0")] = (
-        BatchSampling()
-    )
+    sampler: Annotated[BatchSampling, IN_BATCHES] = BatchSampling()
     views: Annotated[
         NotNegative,
         doc("augmented copies of each training image, an epoch seeing one of them or the image itself"),
@@ -267,7 +274,7 @@ class Gradient:
     ] = 6
     augmentation: Annotated[
         Augmentation,
-        OnlyIf(lambda m: m.freeze != "frozen" or m.views > 0, "{}freeze is not frozen, or {}views is above 0"),
+        AUGMENTED,
     ] = Augmentation()
     epochs: Annotated[Positive, doc("passes over the training images, at most")] = 12
     batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 128
