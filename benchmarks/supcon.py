@@ -1,54 +1,81 @@
-"""Time and memory of the supervised contrastive loss, ours beside pytorch-metric-learning's.
+"""Time and memory of the contrastive losses, ours beside pytorch-metric-learning's SupCon.
 
-Goals: the cost of one forward and backward pass as the batch grows, each in a fresh process, alternating.
-Non-goals: the time of whole training steps; GPU figures.
-Command: python benchmarks/supcon.py
+Goals: the cost of one forward and backward pass as the batch grows, each in a fresh process, alternating. On one
+thread, whose processor time hardly depends on what else the machine does.
+Non-goals: the time of whole training steps; GPUs.
+Command: python benchmarks/supcon.py --out benchmarks/supcon.json
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 SIZES = (512, 2048, 4096)
-DIM, CLASSES, REPEATS = 512, 16, 5
+LOSSES = ("pytorch-metric-learning", "SupCon", "TreeSupCon")
+DIM, COARSE, FINE, REPEATS = 512, 16, 211, 5
 
 
-def measure(which: str, n: int) -> dict[str, float]:
-    """Seconds of a pass (median) and the megabytes by which the process grew at its peak."""
-    import torch
+def make_loss(name: str) -> Any:
     from pytorch_metric_learning.losses import SupConLoss as TheirLoss
 
-    from hierderm.training.losses.registry import SupConLoss
+    from hierderm.taxonomy.tree import taxonomy_from_paths
+    from hierderm.training.losses import SupConLoss, TreeSupConLoss
 
+    if name == "TreeSupCon":
+        paths = [(f"category {number % COARSE}", f"condition {number}") for number in range(FINE)]
+        return TreeSupConLoss(taxonomy_from_paths(paths, ["category", "condition"], id="benchmark"))
+    return {"SupCon": SupConLoss, "pytorch-metric-learning": TheirLoss}[name]()
+
+
+def measure(name: str, n: int) -> dict[str, float]:
+    """Wall and processor seconds of a pass (medians) and the megabytes by which the process grew at its peak."""
+    import torch
+
+    torch.set_num_threads(1)
     torch.manual_seed(0)
-    loss = {"hierderm": SupConLoss, "pytorch-metric-learning": TheirLoss}[which](temperature=0.1)
+    loss = make_loss(name)
     embeddings = torch.randn(n, DIM, requires_grad=True)
-    labels = torch.randint(0, CLASSES, (n,))
+    labels = torch.randint(0, FINE if name == "TreeSupCon" else COARSE, (n,))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
+    wall, processor = [], []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        start, start_processor = time.perf_counter(), time.process_time()
         loss(embeddings, labels).backward()
-        seconds.append(time.perf_counter() - start)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": statistics.median(seconds), "megabytes": (after - before) / 1024}
+        wall.append(time.perf_counter() - start)
+        processor.append(time.process_time() - start_processor)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    medians = {"seconds": statistics.median(wall), "processor_seconds": statistics.median(processor)}
+    return {**medians, "megabytes": grown / 1024}
 
 
 def main() -> None:
-    if len(sys.argv) == 3:
-        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, help="where to write the rows as JSON")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # the loss and the batch size of a fresh process
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one[0], int(options.one[1]))))
         return
-    print("| batch | loss | seconds | peak MB |\n|---|---|---|---|")
+    print("| batch | loss | seconds | processor seconds | peak MB |\n|---|---|---|---|---|")
+    rows = []
     for n in SIZES:
-        for which in ("pytorch-metric-learning", "hierderm"):
-            done = subprocess.run([sys.executable, __file__, which, str(n)], capture_output=True, text=True, check=True)
-            figures = json.loads(done.stdout)
-            print(f"| {n} | {which} | {figures['seconds']:.3f} | {figures['megabytes']:.0f} |")
+        for name in LOSSES:
+            command = [sys.executable, __file__, "--one", name, str(n)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            row = {"batch": n, "loss": name, **json.loads(done.stdout)}
+            rows.append(row)
+            values = f"{row['seconds']:.3f} | {row['processor_seconds']:.3f} | {row['megabytes']:.0f}"
+            print(f"| {n} | {name} | {values} |", flush=True)
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

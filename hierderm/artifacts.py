@@ -128,12 +128,12 @@ class Header:
 
 
 def require_free_folder(
-    path: Path, kind: str, *, replace: bool = False, own: Callable[[str], bool] = lambda name: False
+    path: Path, kind: str, *, replace: bool = False, own: Callable[[str], bool] | None = None
 ) -> None:
     """OutputError where a folder of this kind can't be written to `path` without losing something.
 
     Free is a path where nothing is, or an empty folder; with `replace` also a folder of the same kind that holds only
-    what its header lists. `own`: names that may lie there besides.
+    what its header lists. `own`: names that may lie there besides, of a folder whose files change one by one.
     """
     _recover_for_reader(path, OutputError)
     _refuse(path, kind, replace, own)
@@ -153,7 +153,7 @@ def write_folder(
     `kind`: what it holds, e.g. 'embeddings'. `content`: JSON that the header keeps for the reader. Where `path` holds
     anything that would be lost, it is an OutputError; with `replace` a folder of the same kind is replaced.
     """
-    path = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow a link)
+    path = _place(path)
     if path == Path.cwd():
         raise OutputError(f"{path} must be a folder to make, it is the one you are in. Name a folder inside it.")
     _refuse(path, kind, replace)
@@ -272,6 +272,11 @@ def shipped(folder: str) -> Path:
 # --- the steps of a replacement ----------------------------------------------------------------------------------
 
 
+def _place(path: Path) -> Path:
+    """The absolute path of a folder that is moved or replaced; if it is a link, of the link."""
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
 def _beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.{kind}")
 
@@ -325,7 +330,7 @@ def _recover(path: Path) -> None:
 
 
 def _recover_for_reader(path: Path, error: type[HierdermError]) -> None:
-    path = Path(os.path.abspath(path))  # noqa: PTH100
+    path = _place(path)
     if not _siblings(path, "old"):
         return
     try:
@@ -361,6 +366,9 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # not every file system can do it for folders
+            raise
     finally:
         os.close(handle)
 
@@ -377,23 +385,25 @@ def _require_parent(path: Path) -> None:
         raise OutputError(f"{path} can't be written: {parent} is write-protected. Choose another path.")
 
 
-def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] = lambda name: False) -> None:
+def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] | None = None) -> None:
     if path.is_symlink():
         raise OutputError(f"{path} must be a folder to write, it is a symbolic link. Give the folder it points to.")
-    if not path.exists():
-        _require_parent(path)
-        return
-    if not path.is_dir():
+    if path.exists() and not path.is_dir():
         raise OutputError(f"{path} must be a folder to write, it is a file. Choose another path.")
-    present = [name for name in _entries(path) if not own(name)]
-    if not present:
+    _require_parent(path / HEADER if own and path.exists() else path)
+    if not path.exists():
         return
-    if HEADER not in present:
-        raise OutputError(f"{path} holds files that hierderm did not write ({_some(present)}). Choose another folder.")
+    if not (path / HEADER).exists():
+        if present := sorted(entry.name for entry in path.iterdir() if not (own and own(entry.name))):
+            raise OutputError(
+                f"{path} holds files that hierderm did not write ({_some(present)}). Choose another path."
+            )
+        return
     header = read_header(path, kind, version=None)
-    if foreign := [name for name in present if name != HEADER and name not in header.files]:
+    known = {HEADER, *header.files}
+    if foreign := [name for name in _entries(path) if name not in known and not (own and own(name))]:
         raise OutputError(
-            f"{path} holds files besides those of its {kind} ({_some(foreign)}). Move them, or choose another folder."
+            f"{path} holds files besides those of its {kind} ({_some(foreign)}). Move them, or choose another path."
         )
     if not replace:
         raise OutputError(f"{path} holds a hierderm {kind} folder. Choose another path, or replace it (--replace).")

@@ -205,7 +205,7 @@ def test_what_is_not_ours_is_refused_and_stays(replace: bool, tmp_path: Path) ->
     for name, message in {
         "images": r"images holds files that hierderm did not write \(a.jpg, b.jpg, c.jpg and 1 more\). Choose another",
         "file": r"file must be a folder to write, it is a file. Choose another path",
-        "ours": r"ours holds files besides those of its words \(below/notes.txt\). Move them, or choose another folder",
+        "ours": r"ours holds files besides those of its words \(below/notes.txt\). Move them, or choose another path",
         "other": r"other must be a hierderm words folder, it is a numbers folder",
         "link": r"link must be a folder to write, it is a symbolic link. Give the folder it points to",
         "dangling": r"dangling must be a folder to write, it is a symbolic link",
@@ -239,6 +239,16 @@ def test_the_folder_one_stands_in_is_not_moved(tmp_path: Path, monkeypatch: pyte
     assert load(Path("inside")) == "new"
 
 
+def test_a_path_through_a_link_is_the_one_the_system_means(tmp_path: Path) -> None:
+    (tmp_path / "large" / "disk").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "large" / "disk")
+    for path in (tmp_path / "link" / "w", tmp_path / "link" / ".." / "v"):
+        save(path, "old")
+        save(path, "new", replace=True)
+        assert load(path) == "new"
+    assert load(tmp_path / "large" / "v") == "new" and (tmp_path / "link").is_symlink()
+
+
 def test_a_linked_file_is_foreign_and_what_it_points_to_stays(tmp_path: Path) -> None:
     path, elsewhere = tmp_path / "w", tmp_path / "elsewhere"
     save(path, "old")
@@ -252,7 +262,7 @@ def test_a_linked_file_is_foreign_and_what_it_points_to_stays(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"hierderm.json is damaged \(.*\). Restore a copy, or make the folder again"),
+        ("{", r"hierderm.json is damaged \(.*\). Restore a copy, or delete the folder and make it"),
         ("[" * 100_000, r"hierderm.json is damaged"),
         ("\udcff", r"hierderm.json is damaged"),
         ("[]", r"hierderm.json must be the header of a folder that hierderm wrote"),

@@ -22,6 +22,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
         "app/static/index.html",
         "app/static/page.js",
         "app/static/style.css",
+        "report/templates/base.html.j2",
         "report/templates/contact.html.j2",
         "report/templates/report.html.j2",
         "report/templates/leaderboard.html.j2",

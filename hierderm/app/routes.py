@@ -16,8 +16,8 @@ from hierderm.app.gallery_map import GalleryMap
 from hierderm.app.request_queue import RequestQueue
 from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
 from hierderm.data.image_io import ImageError, open_picture
-from hierderm.report.colours import PALETTE
-from hierderm.report.model_card import DISCLAIMER
+from hierderm.report.page import DISCLAIMER
+from hierderm.report.plots import PALETTE
 from hierderm.report.thumbnails import thumbnail
 from hierderm.search.filters import as_text
 from hierderm.search.finder import SHOWN_COLUMNS, CaseFinder, FinderResult, SearchOptions

@@ -106,7 +106,9 @@ class ModelConfig:
 class LossConfig:
     """The two losses, the levels they act on and how they share the time."""
 
-    contrastive: Annotated[str, _doc("'SupCon' (ours) or any pytorch-metric-learning loss; '' for none")] = "SupCon"
+    contrastive: Annotated[
+        str, _doc("a loss of embeddings (docs/losses.md) or of pytorch-metric-learning; '' for none")
+    ] = "SupCon"
     contrastive_levels: Annotated[
         dict[str, NotNegativeFloat],
         _doc("levels of the tree whose nodes are the positives, each with the factor of its contrastive loss"),
@@ -116,7 +118,7 @@ class LossConfig:
     )
     classification: Annotated[
         str,
-        _doc("'CrossEntropy', 'LogitAdjusted' (ours), a pytorch-metric-learning loss (no probabilities then), or ''"),
+        _doc("a loss of logits (docs/losses.md) or of pytorch-metric-learning (no probabilities then); '' for none"),
     ] = "CrossEntropy"
     classification_level: Annotated[str, _doc("level of the tree that is classified")] = "fine"
     classification_weight: Annotated[float, Field(ge=0), _doc("factor of the classification loss")] = 1.0

@@ -131,9 +131,10 @@ def as_markdown(results: Results) -> str:
 
 def as_html(results: Results, title: str) -> str:
     """The leaderboard as a page of its own."""
-    from hierderm.report.leaderboard import leaderboard_page
+    from hierderm.report.page import render
 
-    return leaderboard_page(title, *as_cells(results), warnings_of(results))
+    titles, rows = as_cells(results)
+    return render("leaderboard.html.j2", title=title, titles=titles, rows=rows, warnings=warnings_of(results))
 
 
 def warnings_of(results: Results) -> dict[str, list[str]]:

@@ -207,11 +207,11 @@ def _by_gradient(
     from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
     from hierderm.training.gradient.loop import run_training
     from hierderm.training.gradient.module import TrainingModule
-    from hierderm.training.losses.registry import LOGIT_LOSSES
+    from hierderm.training.losses.registry import loss_kind
 
     train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
     model_config = config.model
-    if config.loss.classification not in LOGIT_LOSSES:
+    if loss_kind(config.loss.classification) != "logits":
         model_config = replace(model_config, classifier="none")
     backbone = load_backbone(config.backbone)
     apply_freezing(backbone, config.training)

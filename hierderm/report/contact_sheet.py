@@ -3,53 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from hierderm import __version__
 from hierderm.artifacts import write_atomically
 from hierderm.data.image_io import open_picture
-from hierderm.report.model_card import DISCLAIMER
+from hierderm.report.page import render
 from hierderm.report.thumbnails import thumbnail_uri
 
 SIDE = 160  # pixels of an image's longer side
-SHOWN = 5  # nodes of a differential
+MAX_CANDIDATES = 5  # nodes of a differential that are shown, at each level
 
 
 def write_contact_sheet(
     path: Path,
     queries: Sequence[tuple[str, Sequence[Image.Image], dict[str, Any]]],
-    root_of_index: str,
+    index: str,
     *,
     replace: bool = False,
 ) -> None:
-    """Write a page of searches: for each query its title, its images and what `FinderResult.to_dict` gives."""
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = template.from_string((files("hierderm.report") / "templates" / "contact.html.j2").read_text()).render(
-        disclaimer=DISCLAIMER,
-        version=__version__,
-        index=root_of_index,
-        queries=[
-            {
-                "title": title,
-                "images": [thumbnail_uri(image, SIDE) for image in images],
-                "hits": [
-                    {**hit, "image": thumbnail_uri(open_picture(Path(hit["image_path"])), SIDE)}
-                    for hit in found["hits"]
-                ],
-                "answer": found["answer"],
-                "differential": [
-                    (level, nodes[:SHOWN])
-                    for level, nodes in zip(found["levels"], found["answer"]["differential"], strict=True)
-                ]
-                if found["answer"]
-                else [],
-            }
-            for title, images, found in queries
-        ],
-    )
-    write_atomically(path, page, replace=replace)
+    """Write a page of searches: for each query its title, its images and what `FinderResult.to_dict` gives.
+
+    `index`: the folder of the index, as the page shows it.
+    """
+    shown = [_query(title, images, found) for title, images, found in queries]
+    write_atomically(path, render("contact.html.j2", index=index, queries=shown), replace=replace)
+
+
+def _query(title: str, images: Sequence[Image.Image], found: dict[str, Any]) -> dict[str, Any]:
+    answer = found["answer"]
+    levels = zip(found["levels"], answer["differential"], strict=True) if answer else ()
+    return {
+        "title": title,
+        "images": [thumbnail_uri(image, SIDE) for image in images],
+        "hits": [{**hit, "image": thumbnail_uri(open_picture(Path(hit["image_path"])), SIDE)} for hit in found["hits"]],
+        "answer": answer,
+        "differential": [(level, nodes[:MAX_CANDIDATES]) for level, nodes in levels],
+    }

@@ -8,11 +8,7 @@ from hierderm import columns as c
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.report.methods import contrastive_levels
-
-DISCLAIMER = (
-    "This is a research tool, not a medical device. It must not be used to diagnose, to treat, or to decide whether "
-    "somebody sees a doctor."
-)
+from hierderm.report.page import DISCLAIMER
 
 
 def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: int) -> str:

@@ -1,25 +1,26 @@
-"""What all pages share: the template environment, the style and the little script, all inside the page."""
+"""What all pages share: layout, style sheet, script and disclaimer. A page loads nothing from elsewhere."""
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hierderm import __version__
-from hierderm.report.model_card import DISCLAIMER
+
+DISCLAIMER = (
+    "This is a research tool, not a medical device. It must not be used to diagnose, to treat, or to decide whether "
+    "somebody sees a doctor."
+)
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from one of our templates; it loads nothing from elsewhere."""
-    here = files("hierderm.report") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string((here / template).read_text()).render(
-        style=Markup((here / "page.css").read_text()),  # our own files, not the user's text
-        script=Markup((here / "page.js").read_text()),
-        version=__version__,
-        disclaimer=DISCLAIMER,
-        **values,
+    """The HTML of one of our templates, self-contained."""
+    environment = Environment(
+        loader=PackageLoader("hierderm.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    return environment.get_template(template).render(version=__version__, disclaimer=DISCLAIMER, **values)

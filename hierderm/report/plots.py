@@ -1,4 +1,4 @@
-"""Figures as PNG bytes (matplotlib, no display)."""
+"""Plots as PNG bytes (matplotlib, no display), and the points of the map that is part of the page."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hierderm.evaluation.evaluation import Evaluation
-from hierderm.report.colours import PALETTE
 from hierderm.types import Floats, IntArray
 
+# Twenty colours that most readers can distinguish; further categories repeat them with another marker.
+PALETTE = (
+    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999", "#004488", "#DDAA33", "#BB5566",
+    "#000000", "#117733", "#88CCEE", "#DDCC77", "#882255", "#44AA99", "#332288", "#CC6677", "#661100", "#6699CC",
+)  # fmt: skip
 MARKERS = "o^sDvP*X"
+MAP_SIDE = 560  # of the map in the page, in its own units
+MAP_SHAPES = ("circle", "square", "diamond")
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as PNG."""
+    """The plot as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     return buffer.getvalue()
@@ -49,7 +55,7 @@ def history_figure(histories: Mapping[str, pd.DataFrame]) -> bytes:
 
 
 def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequence[str], columns: int = 3) -> bytes:
-    """A 2-D map a model, each point a test picture, coloured by category."""
+    """A 2-D map for each model, each point a test image, coloured by category."""
     n_rows = -(-len(points) // columns)
     figure = Figure(figsize=(4.4 * columns, 4.2 * n_rows + 1))
     shown = np.unique(labels)
@@ -82,8 +88,30 @@ def project(embeddings: Floats, seed: int) -> Floats:
     return points
 
 
+def map_points(where: Floats, labels: IntArray, texts: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Place, colour, shape and text of each point of a map in the page, and the legend.
+
+    `where`: shape (n, 2); `labels`: the category of each point; the 20 colours repeat with another shape.
+    """
+    low, span = where.min(axis=0), np.ptp(where, axis=0)
+    placed = (where - low) / np.where(span > 0, span, 1) * (MAP_SIDE - 20) + 10
+    style = {
+        label: {"colour": PALETTE[n % 20], "shape": MAP_SHAPES[n // 20 % len(MAP_SHAPES)]}
+        for n, label in enumerate(np.unique(labels))
+    }
+    points = [
+        {"n": n, "x": round(float(x), 1), "y": round(float(y), 1), **style[label], "text": text}
+        for n, ((x, y), label, text) in enumerate(zip(placed, labels.tolist(), texts, strict=True))
+    ]
+    return {
+        "side": MAP_SIDE,
+        "points": points,
+        "legend": [{"name": names[label], **look} for label, look in style.items()],
+    }
+
+
 def category_bars(evaluations: Sequence[Evaluation]) -> bytes:
-    """Recall@1 of each category, a bar a model; the categories by size."""
+    """Coarse Recall@1 of each category, one bar for each model; the largest category first."""
     rows = sorted(evaluations[0].categories, key=lambda row: -row["n_images"])
     figure = Figure(figsize=(11, 0.09 * len(rows) * (len(evaluations) + 1) + 1.2))
     axes = figure.add_subplot()
@@ -96,22 +124,22 @@ def category_bars(evaluations: Sequence[Evaluation]) -> bytes:
     axes.set_yticks(range(len(rows)), [f"{row['category']} ({row['n_images']})" for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("coarse recall@1 (test pictures of the category in brackets)")
+    axes.set_xlabel("coarse Recall@1 (in brackets: number of test images)")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.09), ncols=len(evaluations))
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(6, len(evaluations)))
     return png(figure)
 
 
 def reliability_figure(evaluations: Sequence[Evaluation]) -> bytes:
-    """Reliability (accuracy by confidence) and risk-coverage of each model that classifies, a column a level."""
-    shown = [evaluation for evaluation in evaluations if "reliability" in evaluation.details]
-    levels = list(shown[0].details["reliability"])
+    """Reliability diagram and risk-coverage curve of each model that classifies, one column for each level."""
+    shown = [(number, e) for number, e in enumerate(evaluations) if "reliability" in e.details]  # colours as elsewhere
+    levels = list(shown[0][1].details["reliability"])
     figure = Figure(figsize=(4.6 * len(levels), 8))
     for column, level in enumerate(levels, start=1):
         upper = figure.add_subplot(2, len(levels), column)
         lower = figure.add_subplot(2, len(levels), len(levels) + column)
         upper.plot([0, 1], [0, 1], color="#999999", linestyle=":")
-        for number, evaluation in enumerate(shown):
+        for number, evaluation in shown:
             style: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "label": evaluation.model}
             bins = evaluation.details["reliability"][level]
             sizes = [12 + 120 * row["count"] / evaluation.n_images for row in bins]
@@ -123,9 +151,9 @@ def reliability_figure(evaluations: Sequence[Evaluation]) -> bytes:
         upper.set_title(f"{level}: reliability", fontsize=10)
         upper.set_xlabel("confidence")
         upper.set_ylabel("accuracy")
-        lower.set_title(f"{level}: error when the surest are answered first", fontsize=10)
-        lower.set_xlabel("share answered")
-        lower.set_ylabel("error")
+        lower.set_title(f"{level}: risk-coverage", fontsize=10)
+        lower.set_xlabel("coverage (share of images answered, most confident first)")
+        lower.set_ylabel("risk (error of the answers)")
         for axes in (upper, lower):
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1)
@@ -137,9 +165,9 @@ def reliability_figure(evaluations: Sequence[Evaluation]) -> bytes:
 
 
 def fine_confusion(true: IntArray, found: IntArray, category: IntArray) -> bytes:
-    """Condition of the query against that of its nearest picture, in the order of the tree, categories outlined.
+    """Condition of the query against that of its nearest image, in the order of the tree, categories outlined.
 
-    `category`: of every condition, shape (n_fine,).
+    `category`: that of every condition, shape (n_fine,).
     """
     present = np.unique(true)
     order = present[np.lexsort((present, category[present]))]
@@ -156,7 +184,7 @@ def fine_confusion(true: IntArray, found: IntArray, category: IntArray) -> bytes
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         side = end - start
         axes.add_patch(Rectangle((start - 0.5, start - 0.5), side, side, fill=False, edgecolor="#CC3311", linewidth=1))
-    axes.set_xlabel("condition of the nearest picture")
+    axes.set_xlabel("condition of the nearest image")
     axes.set_ylabel("condition of the query")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -13,10 +13,10 @@ from hierderm.evaluation.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class Row:
-    """One model: its entry, its figures, its test embeddings and, where it was trained, its history.
+    """One model: its entry, its evaluation, its test embeddings and, where it was trained, its history.
 
-    `test`, `history`: of the first fold and seed. `seconds`: wall time of one training or fit; `n_runs`: how many went
-    into the figures; `setting`: what was chosen on validation, in words.
+    `test`, `history`: of the first fold and seed. `seconds`: wall time of one training run; `n_runs`: the number of
+    training runs that the metrics average over; `setting`: the setting chosen on validation, in words.
     """
 
     entry: ModelEntry

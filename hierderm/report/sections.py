@@ -1,4 +1,4 @@
-"""Tables of the report that are more than figures by model: groups, confusion, trust."""
+"""The sections of the report page: each function returns what its part of `report.html.j2` shows."""
 
 from __future__ import annotations
 
@@ -7,135 +7,104 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.evaluation.catalogue import METRIC_NAMES, Key, direction, metric_name
+from hierderm import columns as c
+from hierderm.config.loading import dump_config
+from hierderm.config.settings import Config, EvaluationConfig
+from hierderm.data.image_io import open_picture
+from hierderm.data.table import CaseTable
 from hierderm.evaluation.evaluation import Evaluation
-from hierderm.evaluation.inference.groups import FEWEST_CASES, Gap, GroupFigure
-from hierderm.types import IntArray
+from hierderm.evaluation.inference.differences import Difference
+from hierderm.report import plots, tables
+from hierderm.report.methods import methods
+from hierderm.report.neighbours import Neighbours, example_groups, nearest_neighbours
+from hierderm.report.rows import Row
+from hierderm.report.thumbnails import as_base64, data_uri, thumbnail
+from hierderm.report.words import Summary, calibration_sentences
 
-GROUP_FIGURES: tuple[Key, ...] = (
-    ("coarse", "recall_at_1"), ("coarse", "map_at_r"), ("fine", "recall_at_1"), ("fine", "map_at_r"),
-    ("coarse", "top1_accuracy"), ("coarse", "ami"),
-)  # fmt: skip
-COLUMN_NAMES = {"fitzpatrick": "Fitzpatrick type", "monk": "Monk tone", "body_site": "Body site", "source": "Source"}
-
-
-def group_tables(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """For each grouping its groups down and some figures across, the worst of each figure marked, and the gaps."""
-    tables = []
-    for column in dict.fromkeys(row.column for row in evaluation.groups):
-        of_column = [row for row in evaluation.groups if row.column == column]
-        keys = [key for key in GROUP_FIGURES if any((row.level, row.name) == key for row in of_column)]
-        found = {(row.group, (row.level, row.name)): row for row in of_column}
-        worst = {key: _worst([row for row in of_column if (row.level, row.name) == key]) for key in keys}
-        rows = []
-        for group in dict.fromkeys(row.group for row in of_column):
-            any_row = next(row for row in of_column if row.group == group)
-            cells = [_group_cell(found.get((group, key)), worst[key] == group) for key in keys]
-            counts = {"n_images": any_row.n_images, "n_cases": any_row.n_cases, "few": any_row.n_cases < FEWEST_CASES}
-            rows.append({"group": group, **counts, "cells": cells})
-        gaps = [gap for gap in evaluation.gaps if gap.column == column and (gap.level, gap.name) in keys]
-        tables.append(
-            {
-                "title": COLUMN_NAMES.get(column, column),
-                "figures": [metric_name(*key) for key in keys],
-                "rows": rows,
-                "gaps": [_gap_sentence(gap) for gap in gaps],
-            }
-        )
-    return tables
+THUMBNAIL = 80  # pixels of the longer side of an image on the map
+MAX_MAP_IMAGES = 800  # points of the map that shows images
+MAX_MAP_POINTS = 3000  # points of each map that shows points only
 
 
-def _worst(rows: Sequence[GroupFigure]) -> str:
-    large = [row for row in rows if row.n_cases >= FEWEST_CASES and not np.isnan(row.value)]
-    if len(large) < 2:
-        return ""
-    sign = -1.0 if direction(large[0].name) == "lower" else 1.0
-    return min(large, key=lambda row: sign * row.value).group
+def page_sections(
+    config: Config,
+    table: CaseTable,
+    rows: Sequence[Row],
+    focus: Row,
+    differences: Sequence[Difference],
+    summary: Summary,
+) -> dict[str, Any]:
+    """Everything the page shows besides facts, warnings and environment, by section."""
+    evaluations, seed = [row.evaluation for row in rows], config.evaluation.seed
+    shown = [focus, *(row for row in rows[:1] if row is not focus)]
+    neighbours = [nearest_neighbours(table, row) for row in shown]
+    return {
+        "name": config.name,
+        "focus": focus.evaluation.model,
+        "settings": config.evaluation,
+        "averaged": config.protocol.every_fold or config.protocol.seeds > 1,
+        "summary": summary,
+        "main": tables.main_table(evaluations),
+        "differences": tables.difference_table(differences),
+        "levels": tables.level_tables(evaluations),
+        "models": models_section(rows),
+        "maps": maps_section(table, rows, focus, seed),
+        "categories": categories_section(table, evaluations, focus, neighbours[0]),
+        "calibration": calibration_section(evaluations, config.evaluation),
+        "groups": {
+            "tables": tables.group_tables(focus.evaluation),
+            "neighbours": tables.neighbour_tables(focus.evaluation),
+        },
+        "examples": [
+            {"model": row.entry.name, "groups": example_groups(table, row, found)}
+            for row, found in zip(shown, neighbours, strict=True)
+        ],
+        "methods": methods(config, rows),
+        "record": {"excluded": [str(fault) for fault in table.excluded], "config": dump_config(config)},
+    }
 
 
-def _group_cell(row: GroupFigure | None, worst: bool) -> dict[str, Any]:
-    if row is None or np.isnan(row.value):
-        return {"text": "–", "interval": "", "worst": False}
-    interval = "" if np.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}"
-    return {"text": f"{row.value:.3f}", "interval": interval, "worst": worst}
+def models_section(rows: Sequence[Row]) -> dict[str, Any]:
+    """What each model is, and the training curves of those trained by epochs."""
+    trained = {r.entry.name: r.history for r in rows if r.history is not None and "train_loss" in r.history}
+    return {"rows": rows, "curves": data_uri(plots.history_figure(trained)) if trained else ""}
 
 
-def _gap_sentence(gap: Gap) -> str:
-    certainty = "more than chance would give" if gap.p_value < 0.05 else "no more than chance may give"
-    return (
-        f"{metric_name(gap.level, gap.name)}: worst {gap.worst}, best {gap.best}, a gap of {gap.value:.3f} "
-        f"({gap.low:.3f} to {gap.high:.3f}); {certainty} (p {gap.p_value:.3f})."
-    )
+def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -> dict[str, Any]:
+    """The focus model's map with an image for each point, and a plot of the maps of all models."""
+    tree, frame = table.taxonomy, focus.test.frame
+    chosen = np.random.default_rng(seed).permutation(len(frame))[:MAX_MAP_POINTS]
+    with_image = chosen[:MAX_MAP_IMAGES]
+    fine = tree.encode(frame[c.CONDITION])
+    coarse = tree.to_level(fine, 0)
+    points = {row.entry.name: plots.project(row.test.embeddings[chosen], seed) for row in rows}
+    names = [tree.names()[condition] for condition in fine[with_image]]
+    images = [open_picture(table.root / path) for path in frame[c.IMAGE_PATH].iloc[with_image]]
+    return {
+        **plots.map_points(points[focus.entry.name][: len(images)], coarse[with_image], names, tree.names(0)),
+        "images": [as_base64(thumbnail(image, THUMBNAIL)) for image in images],
+        "plot": data_uri(plots.embedding_maps(points, coarse[chosen], tree.names(0))),
+    }
 
 
-def neighbour_table(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """What skin tones the neighbours of each group have, beside their share in the test."""
-    tables = []
-    for column in dict.fromkeys(row["column"] for row in evaluation.neighbours):
-        rows = [row for row in evaluation.neighbours if row["column"] == column]
-        tones = list(rows[0]["in_test"])
-        lines = [[row["group"], *(f"{row['neighbours'][tone]:.0%}" for tone in tones)] for row in rows]
-        lines.append(["all test pictures", *(f"{rows[0]['in_test'][tone]:.0%}" for tone in tones)])
-        tables.append({"title": COLUMN_NAMES.get(column, column), "tones": tones, "lines": lines})
-    return tables
+def categories_section(
+    table: CaseTable, evaluations: Sequence[Evaluation], focus: Row, neighbours: Neighbours
+) -> dict[str, Any]:
+    """Results by category of all models; metrics and confusions of the focus model."""
+    tree, first = table.taxonomy, neighbours.first
+    fine, coarse = neighbours.fine, neighbours.coarse
+    return {
+        "plot": data_uri(plots.category_bars(evaluations)),
+        "table": tables.category_table(focus.evaluation),
+        "confusion": tables.confusion_table(coarse, coarse[first], tree.names(0)),
+        "fine_confusion": data_uri(plots.fine_confusion(fine, fine[first], tree.ancestors[:, 0])),
+    }
 
 
-def confusion_rows(true: IntArray, found: IntArray, names: Sequence[str]) -> dict[str, Any]:
-    """Which category the nearest picture is of, as shares of each true category, in the order of the tree."""
-    shown = np.unique(true)
-    table = np.zeros((len(names), len(names)))
-    np.add.at(table, (true, found), 1)
-    lines = []
-    for row in shown:
-        shares = table[row][shown] / table[row].sum()
-        cells = [{"share": round(float(s), 3), "text": f"{s:.0%}" if s >= 0.005 else ""} for s in shares]
-        lines.append({"name": names[row], "n": int(table[row].sum()), "cells": cells})
-    return {"names": [names[row] for row in shown], "lines": lines}
-
-
-def trust_sentences(evaluation: Evaluation, wanted_error: float, stated_coverage: float) -> list[str]:
-    """What the model can answer, and whether its sets hold what they state; nothing without a classifier."""
-    answers = evaluation.details.get("answers")
-    if answers is None:
-        return []
-    sentences = []
-    for row in answers["by_level"]:
-        n, wrong = row["answered"], row["wrong"]
-        share = n / evaluation.n_images
-        if n:
-            sentences.append(
-                f"{share:.0%} of the test pictures are answered at the {row['level']} level, {wrong / n:.0%} of "
-                "them wrongly "
-                f"({wrong} of {n}); {wanted_error:.0%} were allowed."
-            )
-        else:
-            sentences.append(
-                f"No test picture can be answered at the {row['level']} level with {wanted_error:.0%} errors."
-            )
-    for level, rows in evaluation.details["conformal"].items():
-        metric, size = evaluation.get((level, "conformal_coverage")), evaluation.get((level, "conformal_size"))
-        if metric is not None and size is not None:
-            least = min(rows, key=lambda row: row["coverage"])
-            sentences.append(
-                f"{level.capitalize()} conformal sets state {stated_coverage:.0%} and hold the truth in "
-                f"{metric.value:.0%} "
-                f"({metric.low:.0%} to {metric.high:.0%}), with {size.value:.1f} nodes on average; least for "
-                f"{least['category']}: {least['coverage']:.0%} of {least['n_images']}."
-            )
-    return sentences
-
-
-def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Where clusters are tighter than the first model's and agree no better with the labels."""
-    first, found = evaluations[0], []
-    for evaluation in evaluations[1:]:
-        for level in ("coarse", "fine"):
-            tight, base = (e.get((level, "cluster_silhouette")) for e in (evaluation, first))
-            ami, base_ami = (e.get((level, "ami")) for e in (evaluation, first))
-            if tight and base and ami and base_ami and tight.value > base.value + 0.05 and ami.value <= base_ami.value:
-                found.append(
-                    f"{evaluation.model}: its {level} clusters are tighter than those of {first.model} (silhouette "
-                    f"{tight.value:.3f} beside {base.value:.3f}), but agree no better with the labels "
-                    f"({METRIC_NAMES['ami']} {ami.value:.3f} beside {base_ami.value:.3f}): no gain."
-                )
-    return found
+def calibration_section(evaluations: Sequence[Evaluation], config: EvaluationConfig) -> dict[str, Any]:
+    """Reliability, risk-coverage, selective answers and conformal sets; empty without a model that classifies."""
+    if not any("reliability" in evaluation.details for evaluation in evaluations):
+        return {}
+    coverage = 1 - config.conformal_error
+    sentences = {e.model: calibration_sentences(e, config.answer_error, coverage) for e in evaluations}
+    return {"plot": data_uri(plots.reliability_figure(evaluations)), "sentences": sentences}

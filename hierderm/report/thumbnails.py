@@ -1,4 +1,4 @@
-"""Small pictures inside pages."""
+"""Small images inside pages."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def data_uri(content: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{as_base64(content)}"
 
 
-def thumbnail(picture: Image.Image, side: int) -> bytes:
-    """JPEG bytes of an RGB picture whose longer side is at most `side` pixels; nothing of its metadata is kept."""
-    small = picture.copy()
+def thumbnail(image: Image.Image, side: int) -> bytes:
+    """JPEG bytes of an RGB image, reduced to at most `side` pixels on its longer side; metadata are dropped."""
+    small = image.copy()
     small.thumbnail((side, side))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
 
 
-def thumbnail_uri(picture: Image.Image, side: int) -> str:
+def thumbnail_uri(image: Image.Image, side: int) -> str:
     """`thumbnail` as a data URI."""
-    return data_uri(thumbnail(picture, side), "jpeg")
+    return data_uri(thumbnail(image, side), "jpeg")

@@ -1,30 +1,189 @@
-"""The summary in words: who wins, by how much, and how certain that is."""
+"""The results of a comparison in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from hierderm.evaluation.catalogue import HEADLINES, Key, metric_name
+from hierderm.evaluation.catalogue import HEADLINES, METRIC_NAMES, Key, metric_name
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference, paired_difference
+from hierderm.evaluation.inference.groups import Gap
+
+MAX_NAMED = 6  # comparisons that a sentence names
+SIGNIFICANT = 0.05  # of p-values
+TIGHTER = 0.05  # difference of silhouettes from which clusters are called tighter
 
 
-def verdict(evaluations: Sequence[Evaluation], differences: Sequence[Difference]) -> str:
-    """One sentence: who leads how many headline figures, and how the focus model stands against each other one."""
+@dataclass(frozen=True)
+class Summary:
+    """The main metrics in sentences.
+
+    `outcome`: which model has the best values; `standing`: in how many metrics the focus model is better or worse;
+    `significance`: how many of these differences remain after correction; `focus`: the focus model against each other
+    model; `leaders`: the best model of each metric. Without a comparison only `outcome` is filled.
+    """
+
+    outcome: str
+    standing: str = ""
+    significance: str = ""
+    focus: tuple[str, ...] = ()
+    leaders: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> list[str]:
+        """All sentences, the shortest account first."""
+        return [text for text in (self.outcome, self.standing, self.significance, *self.focus, *self.leaders) if text]
+
+
+def summarise(evaluations: Sequence[Evaluation], differences: Sequence[Difference], confidence: float) -> Summary:
+    """The summary of a comparison. `differences`: the focus model minus each other one in the main metrics."""
+    if not differences:
+        return Summary("There is nothing to compare: a comparison needs two models with main metrics.")
+    return Summary(
+        outcome_sentence(evaluations),
+        standing_sentence(differences),
+        significance_sentence(differences, confidence),
+        tuple(focus_sentences(differences)),
+        tuple(leader_sentences(evaluations, confidence)),
+    )
+
+
+def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
+    """Which model has the best value in how many main metrics."""
     leaders = [_leader(evaluations, key).model for key in HEADLINES if _scored(evaluations, key)]
-    counts = sorted(((leaders.count(model), model) for model in set(leaders)), reverse=True)
-    text = f"Of {len(leaders)} headline figures {_list(f'{model} leads {count}' for count, model in counts)}"
-    standings = []
-    for reference in dict.fromkeys(d.reference for d in differences):
-        against = [d for d in differences if d.reference == reference]
-        wins = sum(d.better for d in against)
-        losses = sum(d.worse for d in against)
-        standings.append(f"{wins} to {losses} against {reference}")
-    if standings:
-        text += f"; counting only what the intervals resolve, {differences[0].model} stands {_list(standings)}"
-    return f"{text}."
+    first, *others = sorted(((leaders.count(model), model) for model in set(leaders)), reverse=True)
+    counts = [f"{first[1]} has the best value in {first[0]} of {len(leaders)} main metrics"]
+    return f"{_list([*counts, *(f'{model} in {count}' for count, model in others)])}."
+
+
+def standing_sentence(differences: Sequence[Difference]) -> str:
+    """In how many main metrics the focus model is significantly better or worse than each other model."""
+    n_metrics, groups = len({(d.level, d.name) for d in differences}), _by_reference(differences)
+    better = {name: n for name, against in groups.items() if (n := sum(d.better for d in against))}
+    worse = {name: n for name, against in groups.items() if (n := sum(d.worse for d in against))}
+    parts = [
+        f"significantly {kind} than {_list(f'{name} in {n} of {n_metrics}' for name, n in counts.items())} main metrics"
+        for kind, counts in (("better", better), ("worse", worse))
+        if counts
+    ]
+    if neither := [name for name in groups if name not in {**better, **worse}]:
+        parts.append(f"not significantly different from {_list(neither)} in any main metric")
+    return f"{differences[0].model} is {'; '.join(parts)}."
+
+
+def significance_sentence(differences: Sequence[Difference], confidence: float) -> str:
+    """How many differences are significant one by one, and how many after Holm's correction for all of them."""
+    significant = [d for d in differences if d.better or d.worse]
+    corrected = [d for d in significant if d.p_adjusted < SIGNIFICANT]
+    named = [f"{metric_name(d.level, d.name)} against {d.reference} (p = {d.p_adjusted:.3f})" for d in corrected]
+    if len(named) > MAX_NAMED:
+        named = [*named[:MAX_NAMED], f"{len(named) - MAX_NAMED} more"]
+    return (
+        f"Significant differences between {differences[0].model} and the other models: {len(significant)} of "
+        f"{len(differences)} ({_percent(confidence)} interval excludes 0), {len(corrected)} after Holm's correction "
+        f"(adjusted p < {SIGNIFICANT}){': ' + _list(named) if named else ''}."
+    )
+
+
+def leader_sentences(evaluations: Sequence[Evaluation], confidence: float) -> list[str]:
+    """For each main metric the model with the best value, and whether it is significantly better than the others."""
+    sentences = []
+    for key in HEADLINES:
+        scored = _scored(evaluations, key)
+        if not scored:
+            continue
+        leader = _leader(evaluations, key)
+        found = [paired_difference(leader, other, key, confidence) for other in scored if other is not leader]
+        better = [d.reference for d in found if d is not None and d.better]
+        similar = [f"{d.reference} ({_signed(d)})" for d in found if d is not None and not d.better]
+        text = f"{metric_name(*key)}: {leader.model} leads with {leader[key].value:.3f}"
+        if better:
+            differences = (
+                "interval of the difference excludes" if len(better) == 1 else "intervals of the differences exclude"
+            )
+            text += f"; better than {_list(better)} ({_percent(confidence)} {differences} 0)"
+        if similar:
+            text += f"; no significant difference from {_list(similar)}"
+        sentences.append(f"{text}.")
+    return sentences
+
+
+def focus_sentences(differences: Sequence[Difference]) -> list[str]:
+    """For each other model: the metrics in which the focus model is better, worse, or not significantly different."""
+    sentences = []
+    for reference, against in _by_reference(differences).items():
+        better, worse = [d for d in against if d.better], [d for d in against if d.worse]
+        neither = [d for d in against if not d.better and not d.worse]
+        kinds = (("better in", better), ("worse in", worse), ("no significant difference in", neither))
+        parts = [
+            f"{kind} {_list(f'{metric_name(d.level, d.name)} ({_signed(d)})' for d in some)}"
+            for kind, some in kinds
+            if some
+        ]
+        sentences.append(f"{against[0].model} against {reference}: {'; '.join(parts)}.")
+    return sentences
+
+
+def calibration_sentences(evaluation: Evaluation, target_error: float, nominal_coverage: float) -> list[str]:
+    """How many images the model answers at each level and how its conformal sets cover; none without a classifier."""
+    answers = evaluation.details.get("answers")
+    if answers is None:
+        return []
+    sentences = []
+    for row in answers["by_level"]:
+        n, wrong, target = row["answered"], row["wrong"], f"at most {target_error:.0%}"
+        sentences.append(
+            f"{n / evaluation.n_images:.0%} of the test images are answered at the {row['level']} level, with an error "
+            f"of {wrong / n:.0%} ({wrong} of {n}; target: {target})."
+            if n
+            else f"No test image is answered at the {row['level']} level (target error: {target})."
+        )
+    for level, rows in evaluation.details["conformal"].items():
+        covered, size = evaluation.get((level, "conformal_coverage")), evaluation.get((level, "conformal_size"))
+        if covered is not None and size is not None:
+            lowest = min(rows, key=lambda row: row["coverage"])
+            sentences.append(
+                f"Conformal sets at the {level} level contain the true class of {covered.value:.0%} of the test images "
+                f"({covered.low:.0%} to {covered.high:.0%}; nominal {nominal_coverage:.0%}), with {size.value:.1f} "
+                f"classes on average; the lowest coverage is {lowest['coverage']:.0%}, for {lowest['category']} "
+                f"({lowest['n_images']} images)."
+            )
+    return sentences
+
+
+def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Where clusters are tighter than the first model's but agree no better with the labels."""
+    first, found = evaluations[0], []
+    for evaluation in evaluations[1:]:
+        for level in ("coarse", "fine"):
+            tight, base = (e.get((level, "cluster_silhouette")) for e in (evaluation, first))
+            ami, base_ami = (e.get((level, "ami")) for e in (evaluation, first))
+            if not (tight and base and ami and base_ami):
+                continue
+            if tight.value > base.value + TIGHTER and ami.value <= base_ami.value:
+                found.append(
+                    f"{evaluation.model}: the {level} clusters are tighter than those of {first.model} (silhouette "
+                    f"{tight.value:.3f} against {base.value:.3f}) but do not agree better with the labels "
+                    f"({METRIC_NAMES['ami']} {ami.value:.3f} against {base_ami.value:.3f}): this is no improvement."
+                )
+    return found
+
+
+def gap_sentence(gap: Gap) -> str:
+    """The gap between the best and the worst group, and whether it is significant."""
+    tested = f", {'' if gap.p_value < SIGNIFICANT else 'not '}significant (p = {gap.p_value:.3f})"
+    return (
+        f"{metric_name(gap.level, gap.name)}: worst in {gap.worst}, best in {gap.best}; gap {gap.value:.3f} "
+        f"({gap.low:.3f} to {gap.high:.3f}){'' if np.isnan(gap.p_value) else tested}."
+    )
+
+
+def _by_reference(differences: Sequence[Difference]) -> dict[str, list[Difference]]:
+    names = dict.fromkeys(d.reference for d in differences)
+    return {name: [d for d in differences if d.reference == name] for name in names}
 
 
 def _scored(evaluations: Sequence[Evaluation], key: Key) -> list[Evaluation]:
@@ -35,64 +194,14 @@ def _leader(evaluations: Sequence[Evaluation], key: Key) -> Evaluation:
     return max(_scored(evaluations, key), key=lambda e: e[key].value)
 
 
-def headline_sentences(evaluations: Sequence[Evaluation], confidence: float) -> list[str]:
-    """For each headline metric one sentence: the leader, whom it beats beyond doubt, and whom it does not."""
-    sentences = []
-    for key in HEADLINES:
-        scored = _scored(evaluations, key)
-        if not scored:
-            continue
-        leader = _leader(evaluations, key)
-        others = [paired_difference(leader, e, key, confidence) for e in scored if e is not leader]
-        beaten = [d for d in others if d is not None and d.resolved]
-        open_ = [d for d in others if d is not None and not d.resolved]
-        text = f"{metric_name(*key)}: {leader.model} leads with {leader[key].value:.3f}"
-        if beaten:
-            text += f"; it is better than {_list(d.reference for d in beaten)} beyond the interval"
-        if open_:
-            text += f"; its lead over {_list(f'{d.reference} ({_signed(d)})' for d in open_)} is not resolved"
-        sentences.append(text + ".")
-    return sentences
-
-
-def focus_sentences(differences: Sequence[Difference]) -> list[str]:
-    """For each rival of the focus model one sentence with the metrics it wins, loses and leaves open."""
-    sentences = []
-    for reference in dict.fromkeys(d.reference for d in differences):
-        against = [d for d in differences if d.reference == reference]
-        wins = [d for d in against if d.better]
-        losses = [d for d in against if d.worse]
-        unresolved = [d for d in against if not d.resolved]
-        parts = [
-            f"{verb} {_list(f'{metric_name(d.level, d.name)} ({_signed(d)})' for d in some)}"
-            for verb, some in (("better in", wins), ("worse in", losses), ("not told apart in", unresolved))
-            if some
-        ]
-        sentences.append(f"{against[0].model} against {reference}: {'; '.join(parts)}.")
-    return sentences
-
-
-def certainty_sentence(differences: Sequence[Difference]) -> str:
-    """How much of what the intervals resolve also holds for all comparisons together (Holm), at 5 %."""
-    if not differences:
-        return "One model alone: nothing is compared."
-    resolved = [d for d in differences if d.resolved]
-    sure = [d for d in resolved if d.p_adjusted < 0.05]
-    text = f"Of {len(differences)} headline comparisons of {differences[0].model} the intervals resolve {len(resolved)}"
-    if not resolved:
-        return f"{text}: the test is too small, or the models too alike, to tell them apart."
-    everything = "it" if len(sure) == 1 else "all of them"
-    kept = everything if len(sure) == len(resolved) else "none" if not sure else str(len(sure))
-    verb = "holds" if len(sure) == 1 else "hold"
-    text += f"; {kept} {verb} when all {len(differences)} are allowed for (Holm, p below 0.05)"
-    named = [f"{metric_name(d.level, d.name)} against {d.reference} (p {d.p_adjusted:.3f})" for d in sure[:6]]
-    return f"{text}{': ' + _list(named) if named else ''}{' and more' if len(sure) > 6 else ''}."
+def _percent(confidence: float) -> str:
+    return f"{100 * confidence:g}%"
 
 
 def _signed(difference: Difference) -> str:
     return f"{difference.value:+.3f}, {difference.low:+.3f} to {difference.high:+.3f}"
 
 
-def _list(items: object) -> str:
-    words = list(items)  # type: ignore[call-overload]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+def _list(items: Iterable[str]) -> str:
+    *words, last = items
+    return f"{', '.join(words)} and {last}" if words else last

@@ -80,7 +80,7 @@ def mine(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_users_folder_or_file_is_no_place_for_a_folder(name: str, replace: bool, mine: Path) -> None:
     before, flags = snapshot(mine), replaceable(name) if replace else []
-    message = r"images holds files that hierderm did not write \(a.jpg, below/b.jpg, cases.csv\). Choose another"
+    message = r"images holds files that hierderm did not write \(a.jpg, below, cases.csv\). Choose another path"
     with pytest.raises(OutputError, match=message):
         run(*name.split(), *flags, *FOLDERS[name], mine / "images")
     with pytest.raises(OutputError, match=r"thesis must be a folder to write, it is a file. Choose another path"):
@@ -112,12 +112,20 @@ def test_the_tree_of_folders_is_an_output_too(mine: Path) -> None:
     assert snapshot(mine) == before
 
 
+def test_a_fault_of_the_images_leaves_no_output(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "A" / "x").mkdir(parents=True)
+    (tmp_path / "photos" / "A" / "x" / "a.jpg").write_bytes(b"cut")
+    before = snapshot(tmp_path)
+    assert "a.jpg" in fails("data", "folder", tmp_path / "photos", "-o", tmp_path / "cases.csv")
+    assert snapshot(tmp_path) == before  # so the same command is not refused the next time
+
+
 def test_the_process_ends_with_1_and_the_message(mine: Path) -> None:
     before = snapshot(mine)
     message = refusal("embed", NOWHERE, "--backbone", "hierderm:tiny", "-t", "scin", "--replace", "-o", mine / "images")
     assert (
         message.startswith("Error: ")
-        and "images holds files that hierderm did not write (a.jpg, below/b.jpg" in message
+        and "images holds files that hierderm did not write (a.jpg, below, cases.csv)" in message
     )
     assert snapshot(mine) == before
 

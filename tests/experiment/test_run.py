@@ -102,6 +102,7 @@ def test_models_may_not_change_what_is_shared(comparison: Config, tmp_path: Path
         {"training.freeze": "lora", "training.lora_rank": 2},
         {"loss.classification": "LogitAdjusted", "loss.contrastive": "MultiSimilarityLoss", "model.projection_dim": 0},
         {"loss.classification": "ArcFaceLoss", "sampler.kind": "shuffle"},
+        {"loss.classification": "HXE", "loss.contrastive": "TreeSupCon"},
         {"loss.contrastive": "", "training.tensorboard": True},
         {"training.freeze": "frozen", "model.neck": "standardised", "training.views": 1, "backbone.features": "layers"},
         {"loss.contrastive_levels": {"coarse": 1.0, "fine": 0.5}, "loss.schedule": "joint"},

@@ -91,7 +91,7 @@ def test_weights_have_a_name_of_their_own(small_siglip: Path) -> None:
 
 
 def test_unknown_models() -> None:
-    with pytest.raises(CheckpointError, match="must be the model folder of a finished run"):
+    with pytest.raises(CheckpointError, match="nowhere/model must be a hierderm model folder, it does not exist"):
         load_encoder("nowhere/model")
     with pytest.raises(CheckpointError, match="a backbone must be"):
         load_encoder("clip:vit")

@@ -1,4 +1,4 @@
-"""The report in a real browser: tables sort, points show their picture, nothing is loaded, nothing overflows."""
+"""The report in a real browser: tables sort, points show their image, nothing is loaded, nothing overflows."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def page(report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         opened = browser.new_page(viewport={"width": width, "height": height})
-        troubles: list[str] = []
-        opened.on("pageerror", lambda error: troubles.append(str(error)))
-        opened.on("request", lambda r: troubles.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        problems: list[str] = []
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        opened.on("request", lambda r: problems.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
         opened.goto(report.as_uri())
         yield opened
-        assert troubles == []
+        assert problems == []
         browser.close()
 
 
 def test_tables_sort_both_ways_by_a_click(page: Page) -> None:
-    table = page.locator("table.sortable").first
+    table = page.locator("h3:text-is('Coarse level') + .scroll table.sortable")
     heading = table.locator("th button").nth(1)
 
     def column() -> list[float]:
@@ -57,7 +57,7 @@ def test_tables_sort_both_ways_by_a_click(page: Page) -> None:
     assert column() == sorted(column()) and len(column()) > 5
 
 
-def test_a_point_shows_its_picture(page: Page) -> None:
+def test_a_point_shows_its_image(page: Page) -> None:
     point = page.locator("figure.map svg [data-t]").first
     point.scroll_into_view_if_needed()
     point.dispatch_event("pointerover")  # points may lie on each other
@@ -65,6 +65,15 @@ def test_a_point_shows_its_picture(page: Page) -> None:
     assert tip.is_visible()
     assert tip.locator("img").evaluate("image => image.complete && image.naturalWidth > 0")
     assert tip.inner_text().strip() == point.get_attribute("data-t")
+
+
+def test_the_first_screen_is_the_outcome_and_the_main_metrics(page: Page) -> None:
+    assert " has the best value in " in page.locator("h2:text-is('Result') + p").inner_text()
+    main = page.locator("table.sortable").first
+    assert main.locator("tbody tr").count() == 2 and main.locator("td.best").count() >= 6
+    assert not page.get_by_text("The best model of each metric").is_visible()
+    page.get_by_text("All comparisons in words").click()
+    assert page.get_by_text("The best model of each metric").is_visible()
 
 
 def test_nothing_overflows_the_page(page: Page) -> None:

@@ -4,7 +4,18 @@ import numpy as np
 
 from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.differences import Difference, paired_difference
-from hierderm.report.words import certainty_sentence, focus_sentences, headline_sentences, verdict
+from hierderm.evaluation.inference.groups import Gap
+from hierderm.report.words import (
+    calibration_sentences,
+    collapse_sentences,
+    focus_sentences,
+    gap_sentence,
+    leader_sentences,
+    outcome_sentence,
+    significance_sentence,
+    standing_sentence,
+    summarise,
+)
 
 ROUNDS = np.random.default_rng(0).normal(0, 0.01, 200)
 
@@ -27,37 +38,101 @@ def evaluation(name: str, coarse: float, fine: float) -> Evaluation:
 TREE, FLAT, VANILLA = evaluation("tree", 0.50, 0.30), evaluation("flat", 0.40, 0.301), evaluation("vanilla", 0.20, 0.50)
 
 
-def test_the_leader_and_what_is_not_resolved() -> None:
-    coarse, fine = headline_sentences([VANILLA, FLAT, TREE], 0.95)
-    assert coarse == "coarse AMI: tree leads with 0.500; it is better than vanilla and flat beyond the interval."
-    assert fine.startswith("fine AMI: vanilla leads with 0.500; it is better than flat and tree beyond the interval.")
-    alone = headline_sentences([FLAT, TREE], 0.95)[1]
-    assert alone.startswith("fine AMI: flat leads with 0.301; its lead over tree (+0.001, -0.0")
-    assert alone.endswith("is not resolved.")
-
-
-def test_the_focus_against_each_rival() -> None:
+def differences() -> list[Difference]:
     keys = [("coarse", "ami"), ("fine", "ami")]
     found = [paired_difference(TREE, other, key, 0.95) for other in (FLAT, VANILLA) for key in keys]
-    differences = [difference for difference in found if difference is not None]
-    against_flat, against_vanilla = focus_sentences(differences)
+    return [difference for difference in found if difference is not None]
+
+
+def test_the_best_model_of_each_metric() -> None:
+    coarse, fine = leader_sentences([VANILLA, FLAT, TREE], 0.95)
+    excluded = "(95% intervals of the differences exclude 0)."
+    assert coarse == f"coarse AMI: tree leads with 0.500; better than vanilla and flat {excluded}"
+    assert fine == f"fine AMI: vanilla leads with 0.500; better than flat and tree {excluded}"
+    alone = leader_sentences([FLAT, TREE], 0.95)[1]
+    assert alone.startswith("fine AMI: flat leads with 0.301; no significant difference from tree (+0.001, -0.0")
+
+
+def test_the_focus_against_each_other_model() -> None:
+    against_flat, against_vanilla = focus_sentences(differences())
     assert against_flat.startswith("tree against flat: better in coarse AMI (+0.100, ")
-    assert "not told apart in fine AMI (-0.001" in against_flat
-    assert "worse in fine AMI (-0.200" in against_vanilla
-    assert verdict([VANILLA, FLAT, TREE], differences) == (
-        "Of 2 headline figures vanilla leads 1 and tree leads 1; counting only what the intervals resolve, "
-        "tree stands 1 to 0 against flat and 1 to 1 against vanilla."
+    assert "; no significant difference in fine AMI (-0.001" in against_flat
+    assert "; worse in fine AMI (-0.200" in against_vanilla
+
+
+def test_the_outcome_in_numbers_of_metrics() -> None:
+    models = [VANILLA, FLAT, TREE]
+    assert outcome_sentence(models) == "vanilla has the best value in 1 of 2 main metrics and tree in 1."
+    assert standing_sentence(differences()) == (
+        "tree is significantly better than flat in 1 of 2 and vanilla in 1 of 2 main metrics; "
+        "significantly worse than vanilla in 1 of 2 main metrics."
     )
+    alike = [d for d in differences() if (d.reference, d.level) == ("flat", "fine")]
+    assert standing_sentence(alike) == "tree is not significantly different from flat in any main metric."
+    assert summarise(models, differences(), 0.95).sentences[:2] == [
+        outcome_sentence(models),
+        standing_sentence(differences()),
+    ]
+    assert summarise([TREE], [], 0.95).sentences == [
+        "There is nothing to compare: a comparison needs two models with main metrics."
+    ]
 
 
-def test_how_much_holds_for_all_comparisons_together() -> None:
+def test_how_many_differences_remain_after_correction() -> None:
     def found(*p_adjusted: float) -> str:
-        resolved = [Difference("coarse", "ami", "tree", "flat", 0.1, 0.05, 0.2, p, p) for p in p_adjusted]
+        significant = [Difference("coarse", "ami", "tree", "flat", 0.1, 0.05, 0.2, p, p) for p in p_adjusted]
         open_ = Difference("fine", "ami", "tree", "flat", 0.0, -0.1, 0.1, 0.9, 0.9)
-        return certainty_sentence([*resolved, open_])
+        return significance_sentence([*significant, open_], 0.95)
 
-    assert "intervals resolve 1; it holds when all 2 are allowed for" in found(0.01)
-    assert "intervals resolve 2; all of them hold when all 3 are" in found(0.01, 0.02)
-    assert "intervals resolve 2; 1 holds when all 3 are" in found(0.01, 0.3)
-    assert "intervals resolve 1; none hold when all 2 are" in found(0.3)
-    assert found().endswith("the test is too small, or the models too alike, to tell them apart.")
+    assert found(0.01) == (
+        "Significant differences between tree and the other models: 1 of 2 (95% interval excludes 0), 1 after Holm's "
+        "correction (adjusted p < 0.05): coarse AMI against flat (p = 0.010)."
+    )
+    assert "2 of 3 (95% interval excludes 0), 1 after Holm's" in found(0.01, 0.3)
+    assert "1 of 2 (95% interval excludes 0), 0 after Holm's correction (adjusted p < 0.05)." in found(0.3)
+    assert found(*[0.01] * 9).endswith("(p = 0.010) and 3 more.")
+    assert "models: 0 of 1 (95%" in found()
+
+
+def test_calibration_of_a_model() -> None:
+    answers = {
+        "by_level": [
+            {"level": "coarse", "answered": 20, "wrong": 3},
+            {"level": "fine", "answered": 0, "wrong": 0},
+        ]
+    }
+    conformal = {
+        "fine": [
+            {"category": "a", "n_images": 30, "coverage": 0.9},
+            {"category": "b", "n_images": 20, "coverage": 0.7},
+        ]
+    }
+    metrics = (
+        Metric("fine", "conformal_coverage", 0.82, 0.78, 0.86, 50),
+        Metric("fine", "conformal_size", 3.14, 3.0, 3.3, 50),
+    )
+    classifier = Evaluation("m", metrics, (), 50, 30, {}, details={"answers": answers, "conformal": conformal})
+    assert calibration_sentences(classifier, 0.2, 0.9) == [
+        "40% of the test images are answered at the coarse level, with an error of 15% (3 of 20; target: at most 20%).",
+        "No test image is answered at the fine level (target error: at most 20%).",
+        "Conformal sets at the fine level contain the true class of 82% of the test images (78% to 86%; nominal 90%), "
+        "with 3.1 classes on average; the lowest coverage is 70%, for b (20 images).",
+    ]
+    assert calibration_sentences(TREE, 0.2, 0.9) == []
+
+
+def test_tighter_clusters_that_are_no_improvement_are_named() -> None:
+    def model(name: str, silhouette: float, ami: float) -> Evaluation:
+        metrics = [Metric("coarse", n, v, v, v, 9) for n, v in (("cluster_silhouette", silhouette), ("ami", ami))]
+        return Evaluation(name, tuple(metrics), (), 9, 9, {})
+
+    first, collapsed, better = model("vanilla", 0.03, 0.3), model("tight", 0.23, 0.25), model("good", 0.2, 0.4)
+    assert collapse_sentences([first, collapsed, better]) == [
+        "tight: the coarse clusters are tighter than those of vanilla (silhouette 0.230 against 0.030) but do not agree "
+        "better with the labels (AMI 0.250 against 0.300): this is no improvement."
+    ]
+
+
+def test_a_gap_that_was_not_tested_has_no_p_value() -> None:
+    untested = Gap("monk", "fine", "map_at_r", "7-10", "1-3", 0.1, -0.05, 0.25, float("nan"))
+    assert gap_sentence(untested) == "fine MAP@R: worst in 7-10, best in 1-3; gap 0.100 (-0.050 to 0.250)."

@@ -109,7 +109,7 @@ def test_what_is_not_of_an_index_is_refused_and_stays(name: str, replace: bool, 
     index = CaseIndex.from_embeddings(random_table(4), TREE)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text("mine")
-    with pytest.raises(OutputError, match=rf"files that hierderm did not write \({name}\). Choose another folder"):
+    with pytest.raises(OutputError, match=rf"files that hierderm did not write \({name}\). Choose another path"):
         index.save(tmp_path / "mine", replace=replace)
     with pytest.raises(OutputError, match="must be a folder to write, it is a file"):
         index.save(tmp_path / "mine" / name, replace=replace)

@@ -1,8 +1,8 @@
 """The loaders by name: each is a command `hierderm data NAME`, made from the signature of its function.
 
-A loader's parameters say in `Annotated` what they are; positional ones are arguments, the others options, `taxonomy`
-always among them. Its file imports pandas and the like inside the function, as the command line reads the signatures
-before it needs them.
+A loader's parameters say in `Annotated` what they are; positional ones are arguments, the others options, with
+`taxonomy` always among them. Its file imports pandas and the like inside the function, as the command line reads the
+signatures before it needs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// Tables that sort by a click on a heading; numbers by value, the rest as text.
+// Tables that sort by a click on a heading: numbers by value, everything else as text.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
@@ -17,7 +17,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       };
       const order = (a, b) => {
         const [x, y] = [value(a), value(b)];
-        if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1; // what has no number comes last
+        if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1; // cells without a number come last
         const sign = rising ? 1 : -1;
         return typeof x === "number" ? sign * (x - y) : sign * x.localeCompare(y);
       };
@@ -27,15 +27,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Maps whose points show their picture: the pictures are in the page once, the points know their number.
+// Maps whose points show their image: each image is in the page once, and the points hold its number.
 for (const map of document.querySelectorAll("figure.map")) {
   const tip = map.querySelector(".tip");
   const show = (point) => {
-    const [picture, text] = [pictures[point.dataset.n], point.dataset.t];
+    const [content, text] = [images[point.dataset.n], point.dataset.t];
     tip.replaceChildren();
-    if (picture) {
+    if (content) {
       const image = document.createElement("img");
-      image.src = "data:image/jpeg;base64," + picture;
+      image.src = "data:image/jpeg;base64," + content;
       image.alt = "";
       tip.append(image);
     }

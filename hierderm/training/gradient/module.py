@@ -16,7 +16,7 @@ from hierderm.data.dataset import PictureDataset
 from hierderm.data.sampler import make_sampler
 from hierderm.data.table import CaseTable
 from hierderm.model.network import Network, Outputs
-from hierderm.training.losses.registry import make_classification_loss, make_contrastive_loss
+from hierderm.training.losses.registry import loss_kind, make_classification_loss, make_contrastive_loss
 from hierderm.types import Vectors
 
 Score = Callable[[Vectors, CaseTable], dict[str, float]]
@@ -43,14 +43,18 @@ class TrainingModule(lightning.LightningModule):
         self.network, self.settings, self.train_table, self.validation_table = network, config, train, validation
         self.score, self.from_features = score, features is not None
         tree, loss = train.taxonomy, config.loss
+        by_tree = loss_kind(loss.contrastive) == "tree"  # such a loss knows the levels and takes fine labels, once
+        levels = {"fine": 1.0} if by_tree else loss.contrastive_levels
         self.contrastive_labels = [
             (weight, torch.from_numpy(train.labels(tree.level_number(level))))
-            for level, weight in sorted(loss.contrastive_levels.items(), key=lambda item: tree.level_number(item[0]))
+            for level, weight in sorted(levels.items(), key=lambda item: tree.level_number(item[0]))
             if weight > 0
         ]
         self.class_labels = torch.from_numpy(train.labels(network.classified_level))
+        first = self.contrastive_labels[0][1] if self.contrastive_labels else self.class_labels
+        self.group_labels = train.labels(0) if by_tree else first.numpy()  # what the images of a batch's chunk share
         self.contrastive = (
-            make_contrastive_loss(loss.contrastive, loss.contrastive_options)
+            make_contrastive_loss(loss.contrastive, loss.contrastive_options, tree)
             if loss.contrastive and self.contrastive_labels
             else None
         )
@@ -58,7 +62,7 @@ class TrainingModule(lightning.LightningModule):
         if loss.classification:
             counts = torch.bincount(self.class_labels, minlength=tree.size(network.classified_level))
             self.classification = make_classification_loss(
-                loss.classification, loss.classification_options, class_counts=counts, dim=network.dim
+                loss.classification, loss.classification_options, class_counts=counts, dim=network.dim, taxonomy=tree
             )
         self.embedded: list[Tensor] = []
         self.views = [_numbered(view) for view in features[0]] if features else []
@@ -85,7 +89,7 @@ class TrainingModule(lightning.LightningModule):
         training = self.settings.training
         sampler = make_sampler(
             self.settings.sampler,
-            (self.contrastive_labels[0][1] if self.contrastive_labels else self.class_labels).numpy(),
+            self.group_labels,
             self.class_labels.numpy(),
             training.batch_size,
             seed=training.seed,

@@ -1,148 +1,124 @@
-"""The losses, by name: ours and those of pytorch-metric-learning."""
+"""The losses by name: ours and those of pytorch-metric-learning."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import torch
-from pytorch_metric_learning import losses as pml_losses
-from pytorch_metric_learning.losses import BaseMetricLossFunction
-from pytorch_metric_learning.reducers import AvgNonZeroReducer, BaseReducer
-from pytorch_metric_learning.utils import loss_and_miner_utils
+import pytorch_metric_learning.losses as pml_losses
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from hierderm.errors import ConfigError, suggest
+from hierderm.taxonomy.tree import Taxonomy
+from hierderm.training.losses.fine_labels import FineLogitLoss
+from hierderm.training.losses.himulcon import HiMulConELoss
+from hierderm.training.losses.hxe import HXELoss
+from hierderm.training.losses.logit_adjusted import LogitAdjustedLoss
+from hierderm.training.losses.smooth_hap import SmoothHAPLoss
+from hierderm.training.losses.soft_labels import SoftLabelsLoss
+from hierderm.training.losses.supcon import SupConLoss
+from hierderm.training.losses.tree_supcon import TreeSupConLoss
+
+Kind = Literal["levels", "tree", "logits"]
 
 
-class SupConLoss(BaseMetricLossFunction):  # type: ignore[misc]  # pytorch-metric-learning has no types
-    """Supervised contrastive loss, L_out of Khosla et al. 2020 (arXiv 2004.11362, equation 2).
+@dataclass(frozen=True)
+class OwnLoss:
+    """A loss of ours and what it is called with.
 
-    For an anchor i with positives P(i) and all others A(i):
-
-        L_i = -1/|P(i)| * sum over p in P(i) of log( exp(s_ip / t) / sum over a in A(i) of exp(s_ia / t) )
-
-    with s the cosine and t the `temperature` > 0. Same values and gradients as pytorch-metric-learning's SupConLoss
-    from one dense log-sum-exp, at 0.57 of its memory for 4,096 embeddings (benchmarks/supcon.py). Anchors without
-    positives do not count; a batch without any gives 0. Works with the library's miners (pairs they leave out leave
-    P and A), cross-batch memory and distributed wrapper.
+    `kind`: 'levels', embeddings and the labels of one level, once for each level wanted; 'tree', embeddings and fine
+    labels, once, as it knows the levels itself; 'logits', logits and the labels of the classified level.
     """
 
-    def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be > 0, got {temperature}.")
-        self.temperature = temperature
-        self.add_to_recordable_attributes(list_of_names=["temperature"], is_stat=False)
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None,
-        indices_tuple: tuple[Tensor, ...] | None,
-        ref_emb: Tensor,
-        ref_labels: Tensor | None,
-    ) -> Any:
-        similarity = self.distance(embeddings, ref_emb) / self.temperature  # (n, n_references)
-        positive, other = _pair_masks(similarity, labels, indices_tuple, embeddings, ref_emb, ref_labels)
-        n_positives = positive.sum(dim=1)
-        denominator = torch.where(other, similarity, -torch.inf).logsumexp(dim=1)
-        mean_positive = (similarity * positive).sum(dim=1) / n_positives.clamp(min=1)
-        has_positive = n_positives > 0
-        loss = torch.where(has_positive, torch.where(has_positive, denominator, 0.0) - mean_positive, 0.0)
-        return {"loss": {"losses": loss, "indices": torch.arange(len(loss)), "reduction_type": "element"}}
-
-    def get_default_reducer(self) -> BaseReducer:
-        return AvgNonZeroReducer()
-
-    def get_default_distance(self) -> Any:
-        from pytorch_metric_learning.distances import CosineSimilarity
-
-        return CosineSimilarity()
+    kind: Kind
+    make: type[nn.Module]
 
 
-def _pair_masks(
-    similarity: Tensor,
-    labels: Tensor | None,
-    indices_tuple: tuple[Tensor, ...] | None,
-    embeddings: Tensor,
-    ref_emb: Tensor,
-    ref_labels: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Which pairs are positives, and which stand in the denominator, each shape (n, n_references), bool."""
-    if indices_tuple is None:
-        assert labels is not None and ref_labels is not None
-        positive = labels[:, None] == ref_labels[None, :]
-        other = torch.ones_like(positive)
-        if ref_emb is embeddings:
-            other.fill_diagonal_(False)
-        return positive & other, other
-    anchor, found, anchor_of_negative, negative = loss_and_miner_utils.convert_to_pairs(
-        indices_tuple, labels, ref_labels
-    )
-    positive = torch.zeros_like(similarity, dtype=torch.bool)
-    positive[anchor, found] = True
-    other = positive.clone()
-    other[anchor_of_negative, negative] = True
-    return positive, other
+OUR_LOSSES = {
+    "SupCon": OwnLoss("levels", SupConLoss),
+    "TreeSupCon": OwnLoss("tree", TreeSupConLoss),
+    "HiMulConE": OwnLoss("tree", HiMulConELoss),
+    "SmoothHAP": OwnLoss("tree", SmoothHAPLoss),
+    "CrossEntropy": OwnLoss("logits", nn.CrossEntropyLoss),
+    "LogitAdjusted": OwnLoss("logits", LogitAdjustedLoss),
+    "HXE": OwnLoss("logits", HXELoss),
+    "SoftLabels": OwnLoss("logits", SoftLabelsLoss),
+}
 
 
-class LogitAdjustedLoss(nn.Module):
-    """Cross-entropy on logits + tau * log prior (Menon et al. 2021, arXiv 2007.07314, equation 10).
+def loss_kind(name: str) -> Kind:
+    """What the loss `name` is called with; those of pytorch-metric-learning are of the kind 'levels'."""
+    return OUR_LOSSES[name].kind if name in OUR_LOSSES else "levels"
 
-    It makes up for a long tail: rare classes must win by a margin in training, so they are not drowned in use.
-    `class_counts`: images of each class, shape (n_classes,); empty classes count as one. `tau` >= 0; 0 is plain.
+
+def make_contrastive_loss(name: str, options: dict[str, Any], taxonomy: Taxonomy | None = None) -> nn.Module:
+    """A loss of (embeddings, labels) by name.
+
+    Args:
+        name: one of OUR_LOSSES that is not of the kind 'logits', or a loss of pytorch-metric-learning.
+        options: its keyword arguments.
+        taxonomy: for losses of the kind 'tree'.
+
+    Raises:
+        ConfigError: the name is unknown, the options do not fit, or the taxonomy is missing.
     """
-
-    log_prior: Tensor
-
-    def __init__(self, class_counts: Tensor, tau: float = 1.0, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        counts = class_counts.clamp(min=1).float()
-        self.register_buffer("log_prior", tau * (counts / counts.sum()).log())
-        self.label_smoothing = label_smoothing
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits + self.log_prior, labels, label_smoothing=self.label_smoothing)
+    if loss_kind(name) == "logits":
+        raise ConfigError(f"loss '{name}' takes logits: name it in training.loss.classification, not .contrastive.")
+    return _made(_loss_class(name, ("levels", "tree")), name, options, taxonomy=taxonomy)
 
 
-def make_contrastive_loss(name: str, options: dict[str, Any]) -> nn.Module:
-    """A loss of (embeddings, labels): 'SupCon' is ours, other names are pytorch-metric-learning's."""
-    if name == "SupCon":
-        return _built(SupConLoss, name, options)
-    return _built(_pml_class(name, ["SupCon"]), name, options)
+def make_classification_loss(
+    name: str, options: dict[str, Any], *, class_counts: Tensor, dim: int, taxonomy: Taxonomy | None = None
+) -> nn.Module:
+    """The loss of the classified level by name.
 
+    Args:
+        name: one of OUR_LOSSES of the kind 'logits', which takes (logits, labels) of the model's classifier, or a loss
+            of pytorch-metric-learning, which takes (embeddings, labels).
+        options: its keyword arguments.
+        class_counts: training images of each class, shape (n_classes,).
+        dim: length of the embeddings, for losses with class weights of their own, such as ArcFaceLoss.
+        taxonomy: the tree of the labels, for HXE and SoftLabels.
 
-LOGIT_LOSSES = ("CrossEntropy", "LogitAdjusted")
-
-
-def make_classification_loss(name: str, options: dict[str, Any], *, class_counts: Tensor, dim: int) -> nn.Module:
-    """The fine loss. Those of LOGIT_LOSSES take (logits, labels) of the model's classifier.
-
-    Any other name is a loss of pytorch-metric-learning and takes (embeddings, labels); one with class weights of its
-    own, such as ArcFaceLoss, is built for `len(class_counts)` classes and embeddings of length `dim`.
+    Raises:
+        ConfigError: the name is unknown, the options do not fit, the taxonomy is missing or its finest level is not the
+            one that is classified.
     """
-    if name == "CrossEntropy":
-        return _built(nn.CrossEntropyLoss, name, options)
-    if name == "LogitAdjusted":
-        return _built(LogitAdjustedLoss, name, {"class_counts": class_counts, **options})
-    loss_class = _pml_class(name, list(LOGIT_LOSSES))
-    if hasattr(loss_class, "get_logits"):
-        options = {"num_classes": len(class_counts), "embedding_size": dim, **options}
-    return _built(loss_class, name, options)
+    if name in OUR_LOSSES and loss_kind(name) != "logits":
+        raise ConfigError(f"loss '{name}' takes embeddings: name it in training.loss.contrastive, not .classification.")
+    loss_class = _loss_class(name, ("logits",))
+    n_classes = len(class_counts)
+    if issubclass(loss_class, FineLogitLoss) and taxonomy is not None and taxonomy.size(-1) != n_classes:
+        raise ConfigError(
+            f"loss '{name}' must classify the taxonomy's finest level, {taxonomy.size(-1)} classes, got {n_classes}: "
+            "set training.loss.classification_level = 'fine'."
+        )
+    given = {"class_counts": class_counts, "num_classes": n_classes, "embedding_size": dim}
+    return _made(loss_class, name, options, taxonomy=taxonomy, **given)
 
 
-def _pml_class(name: str, ours: list[str]) -> Any:
+def _loss_class(name: str, kinds: tuple[Kind, ...]) -> type[nn.Module]:
+    """The class called `name`; `kinds` are those of our losses that an error message offers."""
+    if name in OUR_LOSSES:
+        return OUR_LOSSES[name].make
+    ours = [other for other, loss in OUR_LOSSES.items() if loss.kind in kinds]
     known = [other for other in dir(pml_losses) if inspect.isclass(getattr(pml_losses, other)) and "Loss" in other]
     if name not in known:
         raise ConfigError(f"unknown loss '{name}'.{suggest(name, [*ours, *known])} Ours: {ours}; others: {known}.")
-    return getattr(pml_losses, name)
+    found: type[nn.Module] = getattr(pml_losses, name)
+    return found
 
 
-def _built(loss_class: Any, name: str, options: dict[str, Any]) -> nn.Module:
+def _made(loss_class: type[nn.Module], name: str, options: dict[str, Any], **given: Any) -> nn.Module:
+    """The loss with its options and, of what is `given`, the arguments that it takes."""
+    taken = set(inspect.signature(loss_class).parameters)
+    if hasattr(loss_class, "get_logits"):  # pytorch-metric-learning's: some hide these behind *args
+        taken |= {"num_classes", "embedding_size"}
+    arguments = {key: value for key, value in given.items() if key in taken} | options
+    if arguments.get("taxonomy", "") is None:
+        raise ConfigError(f"loss '{name}' needs a taxonomy, got none.")
     try:
-        loss: nn.Module = loss_class(**options)
-    except TypeError as error:
+        return loss_class(**arguments)
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"the options {sorted(options)} do not fit loss '{name}': {error}.") from None
-    return loss

@@ -3,12 +3,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config
+from hierderm.data.table import CaseTable
 from hierderm.experiment.run import prepare_cases, train_run
+from hierderm.model.backbone import load_backbone
+from hierderm.model.network import Network
+from hierderm.training.gradient.module import TrainingModule
 
 
 def chosen(config: Config, folder: Path) -> tuple[int, pd.DataFrame]:
@@ -42,3 +47,14 @@ def test_early_stopping_counts_from_the_best_epoch(toy_config: Config, tmp_path:
     number, history = chosen(with_overrides(toy_config, settings), tmp_path)
     assert number == 1
     assert len(history) == 3
+
+
+def test_a_loss_of_the_tree_gets_fine_labels_once_and_batches_by_category(toy_config: Config, toy: CaseTable) -> None:
+    settings = {"loss.contrastive": "HiMulConE", "loss.contrastive_levels": {"coarse": 2.0, "fine": 3.0}}
+    config = with_overrides(toy_config, settings)
+    network = Network(load_backbone(config.backbone), config.model, toy.taxonomy, toy.taxonomy.fine_level)
+    module = TrainingModule(network, config, toy.part("train"), toy.part("validation"), lambda *_: {})
+    [(weight, labels)] = module.contrastive_labels
+    assert weight == 1.0
+    np.testing.assert_array_equal(labels, toy.part("train").fine)
+    np.testing.assert_array_equal(module.group_labels, toy.part("train").labels(0))

@@ -57,7 +57,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(toy_config: Config, tmp_path: Path
     process.stderr.close()
     seen = rows(broken)
     assert 3 <= seen < 16, "the kill must come in the middle"
-    assert not (broken / "model" / "model.json").exists()
+    assert not (broken / "model").exists()
 
     finish(start(path, broken))
     pd.testing.assert_frame_equal(pd.read_csv(broken / "history.csv"), unbroken.history, check_exact=False, rtol=1e-6)
