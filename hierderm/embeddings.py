@@ -14,7 +14,7 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.artifacts import Header, read_folder, write_folder
 from hierderm.errors import EmbeddingError
-from hierderm.types import Floats, IntArray, Mask, Vectors
+from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
 UNIT_TOLERANCE = 1e-3
@@ -115,43 +115,6 @@ class EmbeddingTable:
             )
 
         return read_folder(folder, KIND, read, error=EmbeddingError)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One case that was found, through its picture that is nearest to the query.
-
-    `path`: its node on each level, coarse first; `similarity`: cosine, in [-1, 1], higher is nearer.
-    """
-
-    case_id: str
-    image_id: str
-    condition: str
-    path: tuple[str, ...]
-    similarity: float
-    file: Path
-
-
-@dataclass(frozen=True)
-class SearchHits:
-    """The nearest cases of `n_queries` queries in a gallery.
-
-    `rows`: positions in the gallery, each the picture of a case that is nearest to the query, nearest case first,
-    shape (n_queries, k), int64, -1 where no further case exists; `similarity`: cosine, same shape, float32, nan there.
-    """
-
-    rows: IntArray
-    similarity: Vectors
-
-    def __post_init__(self) -> None:
-        if self.rows.ndim != 2 or self.rows.shape != self.similarity.shape:
-            raise EmbeddingError(
-                f"rows and similarity must both have shape (n_queries, k), got {self.rows.shape} and "
-                f"{self.similarity.shape}."
-            )
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def unit_length(vectors: Floats) -> Vectors:

@@ -7,32 +7,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Replace, say, show_json
+from hierderm.cli.output import JsonFlag, Replace, TaxonomyName, say, show_json
+from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hierderm.config.settings import Config
     from hierderm.evaluation.evaluation import Evaluation, Metric
-
-Families = Annotated[
-    str, typer.Option(help="'default', 'all', or some of: retrieval, clustering, classification, trust, ...")
-]
 
 
 def evaluate(
-    embeddings: Annotated[
-        Path, typer.Argument(help="An .npy file with a row for each row of --cases, or a folder of `hierderm embed`.")
-    ],
-    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")],
+    taxonomy: TaxonomyName,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EMBEDDINGS [--evaluation.SETTING VALUE]...",
+            help="An .npy file with a row for each row of --cases, or a folder of `hierderm embed`; and settings.",
+        ),
+    ] = None,
     cases: Annotated[
         Path | None,
-        typer.Option(help="Table with case_id and condition, at best a split; by default the embeddings' own."),
+        typer.Option(help="Table with case_id and condition, ideally a split; by default the embeddings' own."),
     ] = None,
     probabilities: Annotated[
         Path | None, typer.Option(help="An .npy file: probabilities of the conditions, in the taxonomy's order.")
     ] = None,
-    families: Families = "default",
-    rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
     ] = None,
@@ -41,20 +39,24 @@ def evaluate(
 ) -> None:
     """Score embeddings of held-out cases.
 
-    Any embeddings, at every level of the tree, with intervals. With a split column the rows that say 'test' are scored,
-    'validation' and 'train' teach what must be learnt; without one all rows are scored.
+    Any embeddings, at every level of the tree, with intervals. With a split column the rows of 'test' are scored, and
+    those of 'validation' and 'train' are learnt from; without one all rows are scored. `hierderm config` lists the
+    settings of the evaluation.
 
-    Example: `hierderm evaluate embeddings.npy --cases cases.csv --taxonomy scin`
+    Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
     from hierderm.artifacts import require_free, write_json
+    from hierderm.config.loading import load_config
     from hierderm.evaluation.catalogue import metric_name
     from hierderm.evaluation.evaluation import evaluate_subject
     from hierderm.evaluation.subject import subject_of
     from hierderm.taxonomy.file import load_taxonomy
 
+    words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
         require_free(out, replace=replace)
-    config, tree = _evaluation_config(families, rounds), load_taxonomy(taxonomy)
+    config, tree = load_config(None, settings), load_taxonomy(taxonomy)
+    embeddings = one_path(words, "file or folder of embeddings")
     vectors, frame, given = _read(embeddings, cases, probabilities)
     subject = subject_of(vectors, frame, tree, config.evaluation, name=embeddings.name, probabilities=given)
     evaluation = evaluate_subject(subject, config.evaluation.families)
@@ -65,21 +67,10 @@ def evaluate(
     if as_json:
         show_json(evaluation.to_dict())
         return
-    lines = [f"{evaluation.n_images} test pictures of {evaluation.n_cases} cases"]
+    lines = [f"{evaluation.n_images} test images of {evaluation.n_cases} cases"]
     width = max(len(metric_name(m.level, m.name)) for m in evaluation.metrics)
-    lines += [f"{metric_name(m.level, m.name):{width}s} {_figure(m)}" for m in evaluation.metrics]
+    lines += [f"{metric_name(m.level, m.name):{width}s} {_value(m)}" for m in evaluation.metrics]
     typer.echo("\n".join([*lines, *_group_lines(evaluation)]))
-
-
-def _evaluation_config(families: str, rounds: int) -> Config:
-    from hierderm.config.loading import load_config
-    from hierderm.evaluation.tasks.families import FAMILIES
-
-    settings: dict[str, Any] = {"evaluation.bootstrap_rounds": rounds}
-    if families != "default":
-        named = list(FAMILIES) if families == "all" else [name.strip() for name in families.split(",")]
-        settings["evaluation.families"] = named
-    return load_config(None, settings)
 
 
 def _read(embeddings: Path, cases: Path | None, probabilities: Path | None) -> tuple[Any, Any, Any]:
@@ -97,13 +88,13 @@ def _read(embeddings: Path, cases: Path | None, probabilities: Path | None) -> t
     return read_array(embeddings), read_frame(cases), None if probabilities is None else read_array(probabilities)
 
 
-def _figure(metric: Metric) -> str:
+def _value(metric: Metric) -> str:
     ends = "" if metric.low != metric.low else f"  [{metric.low:.3f}, {metric.high:.3f}]"
     return f"{metric.value:7.3f}{ends}" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
 
 
 def _group_lines(evaluation: Evaluation) -> list[str]:
-    """The gaps between groups in the figure that most readers look at first."""
+    """The gaps between groups in the metric that most readers look at first."""
     found = [gap for gap in evaluation.gaps if (gap.level, gap.name) == ("coarse", "recall_at_1")]
     return [
         f"By {gap.column}: coarse Recall@1 is worst for {gap.worst} and best for {gap.best}, a gap of {gap.value:.3f} "

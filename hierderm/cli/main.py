@@ -13,12 +13,11 @@ from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.evaluate import evaluate
 from hierderm.cli.output import JsonFlag, say, show_log
-from hierderm.cli.search import build_index, index_app, search, serve
+from hierderm.cli.search import index_app, search, serve
+from hierderm.cli.settings import TAKES_SETTINGS
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, inflation, run_comparison, train
-from hierderm.errors import ConfigError, HierdermError
-
-PASS_ON = {"ignore_unknown_options": True}  # settings are flags that the command itself reads
+from hierderm.errors import ConfigError, HierdermError, describe_os_error
 
 app = typer.Typer(
     help="Hierarchical image embeddings for dermatology research. Not a medical device.",
@@ -32,22 +31,23 @@ app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(data_app, name="data")
 app.add_typer(index_app, name="index")
 app.add_typer(bench_app, name="bench")
-app.command()(split)
-app.command(context_settings=PASS_ON)(train)
+app.command(context_settings=TAKES_SETTINGS)(split)
+app.command(context_settings=TAKES_SETTINGS)(train)
 app.command()(embed)
-app.command()(evaluate)
-app.command(context_settings=PASS_ON)(compare)
-app.command(context_settings=PASS_ON)(inflation)
+app.command(context_settings=TAKES_SETTINGS)(evaluate)
+app.command(context_settings=TAKES_SETTINGS)(compare)
+app.command(context_settings=TAKES_SETTINGS)(inflation)
 app.command()(search)
 app.command()(serve)
 
 
 def main() -> None:
-    """Run the command line; faults of the input end with their message and exit code 1, without a traceback."""
+    """Run the command line; errors that a user can mend end with their message and exit code 1, without a traceback."""
     try:
         app()
-    except HierdermError as error:
-        typer.secho(f"Error: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
+    except (HierdermError, OSError) as error:
+        message = str(error) if isinstance(error, HierdermError) else describe_os_error(error)
+        typer.secho(f"Error: {message}", fg="red" if sys.stderr.isatty() else None, err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         say("Stopped. The same command goes on from here.")
@@ -80,16 +80,20 @@ def demo(
     """
     from hierderm.artifacts import holds, shipped
     from hierderm.config.loading import load_comparison
+    from hierderm.data.checks import read_cases
+    from hierderm.search.case_index import CaseIndex
     from hierderm.search.persistence import KIND
+    from hierderm.taxonomy.file import read_taxonomy
 
     comparison = load_comparison(shipped("experiments") / "three_way.toml")
     run_comparison(comparison, out, as_json)
     index = out / "index"
     if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
-        model = str(out / "models" / comparison.focus / "model")
+        cases = read_cases(out / "cases.csv", read_taxonomy(out / "taxonomy.csv"), decode=False)
         # 96 validation cases are too few to promise more than this; at 0.75 it would never name a condition.
-        build_index(out / "cases.csv", model, index, splits=("train", "validation"), accuracy=0.65)
+        model = out / "models" / comparison.focus / "model"
+        CaseIndex.build(cases, model, splits=("train", "validation"), accuracy=0.65).save(index)
     say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
 
 

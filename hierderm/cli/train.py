@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hierderm.cli.output import JsonFlag, Replace, Unknown, Unreadable, Workers, show_json, show_table
+from hierderm.cli.settings import file_and_settings
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,28 +21,6 @@ Settings = Annotated[
         metavar="[CONFIG.toml] [--section.setting VALUE]...", help="A TOML file, and settings that override it."
     ),
 ]
-
-
-def _given(arguments: list[str]) -> tuple[Path | None, dict[str, Any]]:
-    """File and overrides of `[CONFIG.toml] [--section.setting VALUE]...`; the loader checks the names."""
-    from hierderm.config.loading import parse_value
-
-    path: Path | None = None
-    overrides: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
-        if not flag.startswith("-") and path is None:
-            path = Path(flag + equals + value)
-            continue
-        if not flag.startswith("--"):
-            raise ConfigError(f"unknown argument '{flag}'. Settings look like --training.epochs 5: hierderm config")
-        if not equals:
-            if not rest:
-                raise ConfigError(f"'{flag}' must be followed by a value.")
-            value = rest.pop(0)
-        overrides[flag.removeprefix("--").replace("-", "_")] = parse_value(value)
-    return path, overrides
 
 
 def train(
@@ -60,7 +39,7 @@ def train(
     from hierderm.experiment.run import train as train_model
     from hierderm.report.rows import chosen_setting
 
-    config = load_config(*_given(arguments or []))
+    config = load_config(*file_and_settings(arguments))
     folder = out or Path("runs") / config.name
     run = train_model(config, prepare(config.data, config.split, folder)[0], folder)
     best = run.history.iloc[run.chosen]
@@ -157,7 +136,7 @@ def compare(
     """
     from hierderm.config.loading import load_comparison
 
-    path, overrides = _given(arguments or [])
+    path, overrides = file_and_settings(arguments)
     if path is None:
         raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
     comparison = load_comparison(path, overrides)
@@ -178,7 +157,7 @@ def inflation(
     """
     from hierderm.config.loading import load_comparison
 
-    comparison = load_comparison(*_given(arguments or []))
+    comparison = load_comparison(*file_and_settings(arguments))
     _inflation(comparison, out or Path("runs") / f"{comparison.name}-inflation", as_json)
 
 

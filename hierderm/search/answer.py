@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.embeddings import Aggregation, SearchHits
+from hierderm.embeddings import Aggregation
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.selective import controlled_threshold
+from hierderm.search.result import SearchResult
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, IntArray, Mask
 
@@ -93,7 +94,7 @@ class Answer:
     reason: str
 
 
-def vote(hits: SearchHits, fine: IntArray, n_fine: int, temperature: float) -> FloatArray:
+def vote(hits: SearchResult, fine: IntArray, n_fine: int, temperature: float) -> FloatArray:
     """Each query's share of votes for every condition, shape (n_queries, n_fine), rows summing to 1 (0 without hits).
 
     A hit votes with exp((similarity - the best similarity) / temperature) for its condition; `fine`: the gallery's
@@ -112,7 +113,7 @@ def vote(hits: SearchHits, fine: IntArray, n_fine: int, temperature: float) -> F
 
 
 def calibrate(
-    hits: SearchHits, gallery_fine: IntArray, query_fine: IntArray, taxonomy: Taxonomy, *, wanted: float = 0.8
+    hits: SearchResult, gallery_fine: IntArray, query_fine: IntArray, taxonomy: Taxonomy, *, wanted: float = 0.8
 ) -> Calibration:
     """Learn from validation queries, whose conditions `query_fine` are known, how to read votes.
 
@@ -162,12 +163,11 @@ def _calibrate_level(shares: FloatArray, right: Mask, wanted: float) -> LevelCal
 
 
 def answer(
-    hits: SearchHits,
+    hits: SearchResult,
     gallery_fine: IntArray,
     taxonomy: Taxonomy,
     calibration: Calibration | None,
     *,
-    query: int = 0,
     calibrated_for: bool = True,
 ) -> Answer:
     """What the hits of one query say, at the finest level whose threshold they pass.
@@ -175,10 +175,9 @@ def answer(
     `calibrated_for`: False where the search differs from the one that was calibrated (filters, a cap, another k);
     then shares are given without a confidence, as without a calibration.
     """
-    one = SearchHits(hits.rows[query : query + 1], hits.similarity[query : query + 1])
     temperature = calibration.temperature if calibration else DEFAULT_TEMPERATURE
-    votes = vote(one, gallery_fine, taxonomy.size(-1), temperature)
-    differential = tuple(_candidates(votes, taxonomy, level) for level in range(taxonomy.n_levels))
+    votes = vote(hits, gallery_fine, taxonomy.size(-1), temperature)[0]
+    differential = tuple(ranked_nodes(votes, taxonomy, level) for level in range(taxonomy.n_levels))
     if not differential[0]:
         return Answer(None, "", None, differential, "No case was found.")
     if calibration is None or not calibrated_for:
@@ -196,27 +195,28 @@ def _answer_by(
         if learnt.threshold is not None and first.share >= learnt.threshold:
             confidence = learnt.confidence(first.share)
             reason = (
-                f"The neighbours agree on the {level_names[level]}: {first.share:.0%} of the votes. "
+                f"The nearest cases agree on the {level_names[level]}: {first.share:.0%} of the votes. "
                 f"Of the {learnt.answered} validation cases answered at this level, {learnt.right} were right."
             )
-            if level < finest:
-                reason = f"The neighbours disagree on the {level_names[finest]}. {reason}"
+            if level < finest and calibration.levels[finest].threshold is None:
+                reason = f"No share of votes for a {level_names[finest]} was reliable on validation cases. {reason}"
+            elif level < finest:
+                reason = f"The nearest cases disagree on the {level_names[finest]}. {reason}"
             return Answer(level, first.name, confidence, differential, reason)
     leading = differential[0][0]
     return Answer(
         None, "", calibration.levels[0].confidence(leading.share), differential,
-        f"The neighbours disagree too much to answer: at this share of votes ({leading.share:.0%} for {leading.name}) "
-        f"an answer would be wrong more often than the {1 - calibration.wanted:.0%} allowed.",
+        f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
+        f"{leading.name}) it would be wrong more often than the {1 - calibration.wanted:.0%} allowed.",
     )  # fmt: skip
 
 
-def _candidates(votes: FloatArray, taxonomy: Taxonomy, level: int) -> tuple[Candidate, ...]:
-    shares = taxonomy.sum_up(votes, level)[0]
-    order = np.argsort(-shares, kind="stable")
-    parents = [node.parent for node in taxonomy.levels[level]]
-    above = taxonomy.names(level - 1) if level else ()
+def ranked_nodes(shares: FloatArray, taxonomy: Taxonomy, level: int) -> tuple[Candidate, ...]:
+    """The nodes of a level by falling share, those without any left out. `shares`: of conditions, shape (n_fine,)."""
+    level_shares = taxonomy.sum_up(shares[None], level)[0]
+    nodes, above = taxonomy.levels[level], taxonomy.names(level - 1) if level else ()
     return tuple(
-        Candidate(taxonomy.names(level)[number], float(shares[number]), above[parents[number]] if level else "")
-        for number in order
-        if shares[number] > 0
+        Candidate(nodes[number].name, float(level_shares[number]), above[nodes[number].parent] if level else "")
+        for number in np.argsort(-level_shares, kind="stable")
+        if level_shares[number] > 0
     )

@@ -58,10 +58,10 @@ def test_faiss_and_torch_in_one_process(first: str) -> None:
 def test_exact_search_is_that_of_faiss() -> None:
     gallery, queries = random_table(500), random_table(30, seed=4).embeddings
     frame = gallery.frame.assign(case_id=gallery.frame["image_id"])  # a case a picture, as FAISS knows no cases
-    index = CaseIndex.build(type(gallery)(gallery.embeddings, frame, gallery.provenance), TREE)
+    index = CaseIndex.from_embeddings(type(gallery)(gallery.embeddings, frame, gallery.provenance), TREE)
     exact = import_faiss().IndexFlatIP(DIM)
     exact.add(gallery.embeddings)
     similarity, rows = exact.search(queries, 10)
-    found = index.search_cases(queries, np.arange(30), k=10)
+    found = index.search(queries, k=10)
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)
