@@ -139,7 +139,7 @@ def compare(
     path, overrides = file_and_settings(arguments)
     if path is None:
         raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
-    comparison = load_comparison(optional_file(words), settings)
+    comparison = load_comparison(path, overrides)
     run_comparison(comparison, out or Path("runs") / comparison.name, as_json)
 
 
