@@ -111,11 +111,11 @@ def _print_table(report: dict[str, Any]) -> None:
     shown.add_column("model", no_wrap=True)
     for key in HEADLINES:
         shown.add_column(metric_name(*key), justify="right")
-    for model, figures in values.items():
+    for model, scores in values.items():
         cells = []
         for key in HEADLINES:
-            best = max((of_model.get(key) or -1.0) for of_model in values.values())
-            value = figures.get(key)
+            best = max((other.get(key) or -1.0) for other in values.values())
+            value = scores.get(key)
             text = "–" if value is None else f"{value:.3f}"
             cells.append(f"[bold]{text}[/bold]" if value is not None and round(value, 3) == round(best, 3) else text)
         shown.add_row(model, *cells)
@@ -150,8 +150,8 @@ def inflation(
 ) -> None:
     """What a split by image would have claimed.
 
-    Trains the same model on a split by case and on a split by image, where pictures of one case are on both sides, and
-    shows the figures side by side. With [[models]] in the file: each of them.
+    Trains the same model on a split by case and on a split by image, where images of one case are on both sides, and
+    shows the values side by side. With [[models]] in the file: each of them.
 
     Example: `hierderm inflation --data.cases cases.csv --data.taxonomy tree.csv -o runs/inflation`
     """
@@ -162,15 +162,15 @@ def inflation(
 
 
 def _inflation(comparison: Comparison, folder: Path, as_json: bool) -> None:
-    """Run `comparison.inflation` and print its table."""
+    """Run `inflation` and print its table."""
     from hierderm.evaluation.catalogue import metric_name
-    from hierderm.experiment.compare import inflation
+    from hierderm.experiment.inflation import inflation
 
     rows = inflation(comparison, folder)
     if as_json:
         show_json(rows)
         return
-    lines = ["| model | figure | by case | own case allowed | by image | inflation |", "|---|---|---|---|---|---|"]
+    lines = ["| model | metric | by case | own case allowed | by image | inflation |", "|---|---|---|---|---|---|"]
     for row in rows:
         values = [row[way]["value"] for way in ("by_case", "own_case_allowed", "by_image")]
         cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)

@@ -239,7 +239,7 @@ def test_evaluate_an_external_array(toy_csv: Path, toy_folder: Path, tmp_path: P
 def test_inflation(toy_config: Config, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(dump_config(toy_config))
     shown = run("inflation", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
-    assert shown.startswith("| model | figure | by case | own case allowed | by image | inflation |")
+    assert shown.startswith("| model | metric | by case | own case allowed | by image | inflation |")
     assert "| toy | fine MAP@R |" in shown
 
 
