@@ -86,7 +86,7 @@ def bench_table(
     Example: `hierderm bench table bench --format markdown`
     """
     from hierderm.artifacts import require_free, write_atomically
-    from hierderm.experiment.leaderboard import as_html, as_markdown
+    from hierderm.experiment.leaderboard import as_html, as_markdown, warnings_of
     from hierderm.experiment.results import Results
 
     if out is not None:
@@ -94,6 +94,8 @@ def bench_table(
     results = Results.open(folder)
     if as_ == "terminal" and out is None:
         _print_table(results)
+        for name, warnings in warnings_of(results).items():
+            say("\n".join(f"{name}: {text}" for text in warnings))
         return
     texts = {
         "markdown": lambda: as_markdown(results),
@@ -156,7 +158,7 @@ def _print_table(results: Results) -> None:
     """Models across, metrics down: there are more metrics than models."""
     from rich.table import Table
 
-    from hierderm.experiment.leaderboard import as_cells, warnings_of
+    from hierderm.experiment.leaderboard import as_cells
 
     titles, rows = as_cells(results)
     shown = Table(title="Leaderboard: best mean rank first, intervals over cases")
@@ -166,6 +168,3 @@ def _print_table(results: Results) -> None:
     for number, title in enumerate(titles[1:], start=1):
         shown.add_row(title, *(row[number].replace(" [", "\n[") for row in rows))
     show_table(shown, markup=False)
-    for name, texts in warnings_of(results).items():
-        for text in texts:
-            say(f"{name}: {text}")

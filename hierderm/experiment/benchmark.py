@@ -18,12 +18,10 @@ from hierderm.experiment.runner import run
 from hierderm.experiment.sources import as_model
 from hierderm.taxonomy.tree import Taxonomy
 
-Cases = CaseTable | pd.DataFrame | str | Path
-
 
 def bench(
     models: Mapping[str, Any],
-    cases: Cases | Sequence[Cases],
+    cases: CaseTable | pd.DataFrame | str | Path | list[CaseTable] | tuple[CaseTable, ...],
     taxonomy: Taxonomy | str | Path,
     *,
     tasks: Sequence[str] = ("core",),

@@ -11,7 +11,7 @@ import numpy as np
 
 from hierderm import columns as c
 from hierderm.artifacts import claim_folder
-from hierderm.config.loading import entries_of, model_config
+from hierderm.config.loading import entries_of, model_config, with_overrides
 from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
@@ -97,10 +97,9 @@ def _train(comparison: Comparison, entry: ModelEntry, division: Division, featur
 
 
 def _config(comparison: Comparison, entry: ModelEntry, division: Division, seed: int) -> Config:
-    config = replace(model_config(comparison, entry), split=division.split)
-    if not hasattr(config.training, "seed"):
-        return config
-    return replace(config, training=replace(config.training, seed=config.training.seed + division.first_seed + seed))
+    config = replace(model_config(comparison, entry), split=division.split or comparison.split)
+    first: int | None = getattr(config.training, "seed", None)
+    return config if first is None else with_overrides(config, {"training.seed": first + division.first_seed + seed})
 
 
 def _embeddings(folder: Path, features: FeatureStore, _: CaseTable) -> EmbeddingTable:

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from hierderm.errors import BenchmarkError, suggest
 from hierderm.evaluation.catalogue import Key, direction, metric_name
+from hierderm.evaluation.evaluation import Metric
 from hierderm.evaluation.inference.bootstrap import interval
 from hierderm.evaluation.inference.differences import Difference, adjusted, paired_difference
 from hierderm.experiment.results import Results
@@ -22,29 +23,25 @@ Column = tuple[str, Key]  # task, metric
 
 def _require_comparable(results: Results) -> None:
     """BenchmarkError where the results are on different data, or by different settings."""
-    for what, name in (
-        ("data", "table_hashes"),
-        ("taxonomies", "taxonomy_hash"),
-        ("evaluation settings", "evaluation"),
-    ):
-        found = {json.dumps(result.content[name]) for tasks in results.models.values() for result in tasks.values()}
-        if len(found) > 1:
+    contents = [result.content for tasks in results.models.values() for result in tasks.values()]
+    for what in ("table_hashes", "taxonomy_hash", "evaluation"):
+        n_different = len({json.dumps(content[what]) for content in contents})
+        if n_different > 1:
             raise BenchmarkError(
-                f"{results.folder} has results by {len(found)} different {what}, which do not compare. Give the "
-                "command for all models again, or delete the folders of other models in its results."
+                f"{results.folder} must have results with the same {what} to be compared, it has {n_different} "
+                "different. Run the models again with the same data and settings, or delete old ones from its results."
             )
 
 
 def columns_of(results: Results) -> list[Column]:
-    """The main metrics of all tasks, in the order of the tasks."""
-    found: dict[Column, None] = {}
-    for tasks in results.models.values():
-        for task, result in tasks.items():
-            for level, name in result.content["main"]:
-                metric = result.evaluation.get((level, name))
-                if metric is not None and not np.isnan(metric.value):
-                    found[task, (level, name)] = None
-    return list(found)
+    """The main metrics of all tasks that any model has, in the order of the tasks."""
+    found = [
+        (task, (level, name))
+        for tasks in results.models.values()
+        for task, result in tasks.items()
+        for level, name in result.content["main"]
+    ]
+    return [column for column in dict.fromkeys(found) if any(_metric(results, m, column) for m in results.models)]
 
 
 def leaderboard(results: Results) -> pd.DataFrame:
@@ -56,31 +53,30 @@ def leaderboard(results: Results) -> pd.DataFrame:
     """
     _require_comparable(results)
     models, columns = list(results.models), columns_of(results)
-    shared = [column for column in columns if all(_metric(results, model, column) for model in models)]
-    ranked = [column for column in shared if direction(column[1][1]) != "none"]
-    values = {column: np.array([_metric(results, model, column).value for model in models]) for column in ranked}
-    rank = np.mean([_ranks(column, scores) for column, scores in values.items()], axis=0) if ranked else None
-    rounds = _rank_rounds(results, models, ranked)
+    table = {column: [_metric(results, model, column) for model in models] for column in columns}
+    ranked = {key: metrics for key, metrics in table.items() if all(metrics) and direction(key[1][1]) != "none"}
+    ranks = [_ranks(column, np.array([m.value for m in metrics if m])) for column, metrics in ranked.items()]
+    rounds = _rank_rounds(results, models, list(ranked))
     rows = []
     for number, model in enumerate(models):
         row: dict[str, Any] = {"model": model}
-        if rank is not None:
-            ends = interval(float(rank[number]), rounds[:, number])
-            row |= {"mean_rank": float(rank[number]), "mean_rank_low": ends[0], "mean_rank_high": ends[1]}
+        if ranks:
+            rank = float(np.mean(ranks, axis=0)[number])
+            low, high = interval(rank, rounds[:, number])
+            row |= {"mean_rank": rank, "mean_rank_low": low, "mean_rank_high": high}
         row["n_ranked"] = len(ranked)
-        for column in columns:
-            metric = _metric(results, model, column)
-            name = f"{column[1][0]} {column[1][1]}"
+        for (_, key), metrics in table.items():
+            metric, name = metrics[number], " ".join(key)
             value, low, high = (metric.value, metric.low, metric.high) if metric else (np.nan,) * 3
             row |= {name: value, f"{name} low": low, f"{name} high": high}
         first = next(iter(results.models[model].values())).content
-        row |= {"dim": first["dim"], "embedding_seconds": first["embedding_seconds"]}
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.sort_values("mean_rank", kind="stable").reset_index(drop=True) if ranked else table
+        rows.append(row | {key: first[key] for key in ("dim", "embedding_seconds")})
+    frame = pd.DataFrame(rows)
+    return frame.sort_values("mean_rank", kind="stable").reset_index(drop=True) if ranked else frame
 
 
-def _metric(results: Results, model: str, column: Column) -> Any:
+def _metric(results: Results, model: str, column: Column) -> Metric | None:
+    """The metric of a model where it is defined."""
     result = results.models[model].get(column[0])
     metric = None if result is None else result.evaluation.get(column[1])
     return None if metric is None or np.isnan(metric.value) else metric
@@ -108,14 +104,10 @@ def _rank_rounds(results: Results, models: Sequence[str], ranked: Sequence[Colum
 def as_cells(results: Results) -> tuple[list[str], list[list[str]]]:
     """The leaderboard as text: titles, and a row a model; 'value [low, high]'."""
     table, columns = leaderboard(results), columns_of(results)
-    titles = ["model", "mean rank", *(metric_name(*key) for _, key in columns)]
-    rows = []
-    for _, row in table.iterrows():
-        names = ["mean_rank", *(f"{level} {name}" for _, (level, name) in columns)]
-        ends = [("mean_rank_low", "mean_rank_high"), *((f"{name} low", f"{name} high") for name in names[1:])]
-        cells = [_cell(row, name, *pair) for name, pair in zip(names, ends, strict=True)]
-        rows.append([str(row["model"]), *cells])
-    return titles, rows
+    names = [("mean_rank", "mean_rank_low", "mean_rank_high")]
+    names += [(name, f"{name} low", f"{name} high") for name in (" ".join(key) for _, key in columns)]
+    rows = [[str(row["model"]), *(_cell(row, *three) for three in names)] for _, row in table.iterrows()]
+    return ["model", "mean rank", *(metric_name(*key) for _, key in columns)], rows
 
 
 def _cell(row: pd.Series, name: str, low: str, high: str) -> str:
@@ -143,9 +135,8 @@ def as_html(results: Results, title: str) -> str:
 
 def warnings_of(results: Results) -> dict[str, list[str]]:
     """What must be known of each model before believing its values; models without a warning are left out."""
-    found = {
-        model: {w for r in tasks.values() for w in r.content["warnings"]} for model, tasks in results.models.items()
-    }
+    models = results.models
+    found = {model: {w for r in tasks.values() for w in r.evaluation.warnings} for model, tasks in models.items()}
     return {model: sorted(texts) for model, texts in found.items() if texts}
 
 

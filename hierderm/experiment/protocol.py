@@ -24,7 +24,7 @@ class Division:
 
     folder: Path
     table: CaseTable
-    split: SplitConfig = SplitConfig()
+    split: SplitConfig | None = None
     report: SplitReport | None = None
     fold: int = 0
     first_seed: int = 0

@@ -120,7 +120,7 @@ def store(folder: Path, content: Mapping[str, Any], evaluation: Evaluation) -> N
 
 
 def _path(folder: Path, content: Mapping[str, Any]) -> Path:
-    return folder / "results" / content["model"] / f"{content['task']}.json"
+    return Path(folder, "results", content["model"], f"{content['task']}.json")
 
 
 def _evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
@@ -151,4 +151,5 @@ def _evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
 def _rows(kind: type[Row], rows: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
     """Value objects from JSON, where null stands for nan."""
     names = [field.name for field in fields(kind)]
-    return tuple(kind(**{name: np.nan if row[name] is None else row[name] for name in names}) for row in rows)
+    known: list[dict[str, Any]] = [{name: np.nan if row[name] is None else row[name] for name in names} for row in rows]
+    return tuple(kind(**values) for values in known)
