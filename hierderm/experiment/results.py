@@ -83,7 +83,15 @@ class Results:
         return leaderboard(self)
 
     def joined(self, model: str, tasks: Sequence[Task]) -> Evaluation:
-        """The results of these tasks of a model as one evaluation."""
+        """The results of some tasks of a model as one evaluation.
+
+        Args:
+            model: Its name.
+            tasks: Which tasks; they must have been run.
+
+        Returns:
+            The evaluation that all tasks together give.
+        """
         parts = [self.models[model][task.name].evaluation for task in tasks]
         return replace(
             parts[0],
