@@ -93,16 +93,16 @@ class CaseFinder:
 
     Args:
         index: The cases to search.
-        model: Where the model of the index is now; '' where it was when the index was built.
+        model: The model that embeds queries, or where it is now; '' where it was when the index was built.
     """
 
-    def __init__(self, index: CaseIndex, model: str = "") -> None:
+    def __init__(self, index: CaseIndex, model: Encoder | Path | str = "") -> None:
         self.index, self._model = index, model
         self._encoder: Encoder | None = None
         self._loading = Lock()
 
     @classmethod
-    def open(cls, folder: Path | str, *, model: str = "") -> CaseFinder:
+    def open(cls, folder: Path | str, *, model: Encoder | Path | str = "") -> CaseFinder:
         """A finder on the folder of an index."""
         return cls(CaseIndex.open(folder), model)
 
@@ -117,10 +117,10 @@ class CaseFinder:
     def _load(self) -> Encoder:
         from hierderm.model.encoder import load
 
-        name = self._model or self.index.about.model
-        if not name:
+        model = self._model or self.index.about.model
+        if not model:
             raise SearchError("the index does not record which model embeds queries: name it (--model).")
-        encoder = load(name)
+        encoder = load(model) if isinstance(model, str | Path) else model
         self.index.require_same_model(encoder.provenance)
         return encoder
 
