@@ -26,16 +26,15 @@ from hierderm.artifacts import write_json
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.evaluation.catalogue import metric_name
-from hierderm.evaluation.evaluation import evaluate_all
+from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.inference.differences import paired_difference
 from hierderm.evaluation.metrics.calibration import (
-    answer_thresholds,
-    answers,
     conformal_sets,
     conformal_threshold,
     scaled,
     temperature,
 )
+from hierderm.evaluation.metrics.selective import AnswerRule
 from hierderm.taxonomy.tree import taxonomy_from_paths
 from hierderm.types import IntArray
 
@@ -92,7 +91,7 @@ def main() -> None:
     for number in range(options.tests):
         tables = draw_test(np.random.default_rng(number + 1), options.cases, options.noise)
         first, second = (
-            evaluate_all(table, table.frame, TREE, config=config, name=name)
+            evaluate(table, table.frame, TREE, config=config, name=name)
             for table, name in zip(tables, "ab", strict=True)
         )
         for key in SHOWN:
@@ -131,8 +130,7 @@ def trust_rows(repetitions: int, n_cases: int, config: EvaluationConfig) -> list
         learnt = scaled(probabilities, temperature(probabilities[:n_cases], fine[:n_cases]))
         validation, test = learnt[:n_cases], learnt[n_cases:]
         truth = fine[n_cases:]
-        thresholds = answer_thresholds(validation, fine[:n_cases], TREE, 1 - config.answer_error)
-        node, at = answers(test, TREE, thresholds)
+        answers = AnswerRule.learn(validation, fine[:n_cases], TREE, 1 - config.answer_error).apply(test, TREE)
         for number, level in enumerate(LEVELS):
             labels = TREE.to_level(truth, number)
             on_validation = TREE.sum_up(validation, number)
@@ -143,8 +141,8 @@ def trust_rows(repetitions: int, n_cases: int, config: EvaluationConfig) -> list
             coverage[level].append(float(inside.mean()))
             for category, of_category in enumerate(by_category[level]):
                 of_category.append(float(inside[TREE.to_level(truth, 0) == category].mean()))
-            if (at == number).any():
-                error[level].append(float((node != labels)[at == number].mean()))
+            if (answers.level == number).any():
+                error[level].append(float((answers.node != labels)[answers.level == number].mean()))
     return [
         {
             "level": level,

@@ -1,8 +1,9 @@
-"""Seconds and peak memory of the whole evaluation of a model, `evaluate_all`, by number of embeddings.
+"""Seconds and peak memory of the whole evaluation of a model, `evaluate`, by number of embeddings.
 
-Goals: what all default families cost together (retrieval with intervals that allow for the gallery, clustering,
-classification, trust, groups), with 16 categories, 211 conditions, 512 dimensions, two pictures a case, probabilities,
-skin tones, a validation split and 1,000 bootstrap rounds; each size in a process of its own. Non-goals: embedding.
+Goals: what all default tasks cost together (retrieval with intervals that allow for the gallery, clustering,
+classification, calibration, groups), with 16 categories, 211 conditions, 512 dimensions, two images a case,
+probabilities, skin tones, a validation split and 1,000 bootstrap rounds; each size in a process of its own.
+Non-goals: embedding.
 
     python benchmarks/evaluation.py --sizes 6500 50000
 """
@@ -23,8 +24,10 @@ import pandas as pd
 
 from hierderm.artifacts import write_json
 from hierderm.config.settings import EvaluationConfig
+from hierderm.embeddings import embeddings_of
 from hierderm.evaluation.evaluation import evaluate_subject
-from hierderm.evaluation.subject import subject_of
+from hierderm.evaluation.subject import case_table, subject_of
+from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 N_FINE, N_COARSE, DIM = 211, 16, 512
@@ -52,10 +55,11 @@ def measure(n: int, rounds: int) -> dict[str, Any]:
             "split": np.where(case < n // 2, "test", "validation"),
         }
     )
-    subject = subject_of(vectors, frame, tree, config, name="m", probabilities=probabilities)
+    table = case_table(frame, tree)
+    subject = subject_of(embeddings_of(vectors, table, probabilities), table, config, name="m")
     del vectors, logits, probabilities
     start = time.perf_counter()
-    evaluation = evaluate_subject(subject, config.families)
+    evaluation = evaluate_subject(subject, tasks_named(config.tasks))
     return {
         "n": n,
         "rounds": rounds,

@@ -29,7 +29,7 @@ def main() -> None:
         finder = CaseFinder.open(folder)
         index = finder.index
         names = list(index.taxonomy.names(0))
-        found = index.search(finder.encoder.words(names), k=K)
+        found = index.search(finder.encoder.encode_text(names), k=K)
         precision = [(index.labels[0, rows] == number).mean() for number, rows in enumerate(found.rows)]
         chance = [(index.labels[0] == number).mean() for number in range(len(names))]
         print(f"| {folder} | {np.mean(precision):.3f} | {np.mean(chance):.3f} |")

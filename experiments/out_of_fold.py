@@ -68,7 +68,7 @@ def main() -> None:
     sizes = []
     for folder in sorted(options.folder.glob("fold-?")):
         run = Run.open(folder / "models" / "hierarchical")
-        table, features = run.table, store.features(run.network.backbone, run.table)
+        table, features = run.table, store.features(run.encoder.network.backbone, run.table)
         history = run.history[run.history["features"] == "layers"]
         best = history.sort_values("held_out", kind="stable").to_dict("records")[-1]
         setting = {key: float(best[key]) for key in ("shrinkage", "decay", "strength", "probability_share")}

@@ -49,7 +49,7 @@ def against(content: Any) -> list[str]:
         for key in HEADLINES[:6]:
             d = found[rival, *key]
             text = f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})"
-            cells.append(f"**{text}**" if d["resolved"] else text)
+            cells.append(f"**{text}**" if d["significant"] else text)
         lines.append(f"| {rival} | {' | '.join(cells)} |")
     return lines
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
 UNIT_TOLERANCE = 1e-3
-Aggregation = Literal["best", "mean"]  # how cases of several pictures are compared
+Aggregation = Literal["best", "mean"]  # how cases of several images are compared
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,59 @@ class EmbeddingTable:
             )
 
         return read_folder(folder, KIND, read, error=EmbeddingError)
+
+
+class Encodes(Protocol):
+    """Anything that turns image files into vectors, shape (n_images, dim), is a model."""
+
+    def encode(self, images: list[Path], /) -> npt.ArrayLike: ...
+
+
+class ImageTable(Protocol):
+    """A table of images, as `CaseTable` is one: a row an image, and where each file is."""
+
+    @property
+    def frame(self) -> pd.DataFrame: ...
+    @property
+    def paths(self) -> list[Path]: ...
+
+
+def embeddings_of(
+    source: EmbeddingTable | Encodes | npt.ArrayLike | str | Path,
+    table: ImageTable,
+    probabilities: npt.ArrayLike | str | Path | None = None,
+) -> EmbeddingTable:
+    """Embeddings of a table's images from wherever they come.
+
+    Args:
+        source: An EmbeddingTable; a saved one's folder; an array of shape (n_images, dim) or an .npy file, row by row
+            those of `table`, brought to unit length; or a model, anything with `encode(paths) -> array`. A model that
+            has `embed(table) -> EmbeddingTable`, as hierderm's own, is asked for that: it brings probabilities and
+            provenance.
+        table: The images.
+        probabilities: Of the conditions, shape (n_images, n_fine), rows summing to 1, or an .npy file.
+
+    Raises:
+        EmbeddingError: The vectors do not fit the table, or are not finite.
+    """
+    if isinstance(source, str | Path):
+        source = read_array(Path(source)) if Path(source).suffix == ".npy" else EmbeddingTable.load(Path(source))
+    elif not isinstance(source, EmbeddingTable) and hasattr(source, "embed"):
+        source = source.embed(table)
+    elif hasattr(source, "encode"):
+        source = source.encode(table.paths)
+    if not isinstance(source, EmbeddingTable):
+        vectors = np.asarray(source)
+        if vectors.ndim != 2 or len(vectors) != len(table.frame):
+            raise EmbeddingError(
+                f"embeddings must have shape (n_images, dim) with a row for each of the {len(table.frame)} rows of the "
+                f"table, in their order, got {vectors.shape}."
+            )
+        source = EmbeddingTable(unit_length(vectors), table.frame.reset_index(drop=True))
+    if probabilities is None:
+        return source
+    given = read_array(Path(probabilities)) if isinstance(probabilities, str | Path) else probabilities
+    return replace(source, probabilities=np.asarray(given, dtype=np.float32))
 
 
 def unit_length(vectors: Floats) -> Vectors:

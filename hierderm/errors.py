@@ -32,6 +32,10 @@ class CheckpointError(HierdermError):
     """Weights, preprocessing, taxonomy or split of a saved model are damaged or do not fit."""
 
 
+class ModelError(HierdermError):
+    """A model is asked for what it does not have: text, classes, a level, or a device."""
+
+
 class EmbeddingError(HierdermError):
     """Arrays of embeddings or labels do not have the shape or the content they must have."""
 

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from hierderm.artifacts import HEADER
-from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
+from hierderm.data.table import CaseTable
+from hierderm.embeddings import EmbeddingTable, Provenance, embeddings_of, unit_length
 from hierderm.errors import EmbeddingError, OutputError
+from hierderm.taxonomy.tree import taxonomy_from_paths
 from tests.killing import kill_at_every_change
 
 
@@ -86,3 +88,47 @@ def test_refusals() -> None:
         unit_length(np.array([[1.0], [0.0]]))
     with pytest.raises(EmbeddingError, match="probabilities must have a row an image"):
         EmbeddingTable(table().embeddings, frame, probabilities=np.ones((2, 2), np.float32))
+
+
+class Lengths:
+    """A model of two numbers an image: anything with `encode`."""
+
+    def encode(self, images: list[Path]) -> list[list[float]]:
+        return [[float(len(path.name)), 1.0] for path in images]
+
+
+class Embedder(Lengths):
+    """A model that makes its own table, with probabilities and provenance."""
+
+    def embed(self, images: CaseTable) -> EmbeddingTable:
+        return table(len(images.frame))
+
+
+def cases(tmp_path: Path) -> CaseTable:
+    tree = taxonomy_from_paths([("C", "F0"), ("C", "F1")], ("category", "condition"), id="t")
+    names = ["a.png", "bb.png", "ccc.png"]
+    frame = pd.DataFrame({"image_path": names, "image_id": names, "case_id": names, "condition": "F0"})
+    return CaseTable(frame, tree, tmp_path)
+
+
+def test_embeddings_of_anything(tmp_path: Path) -> None:
+    images, vectors = cases(tmp_path), np.array([[5.0, 1], [6, 1], [7, 1]])
+    np.save(tmp_path / "x.npy", vectors)
+    table().save(tmp_path / "saved")
+    for source in (vectors, vectors.tolist(), tmp_path / "x.npy", str(tmp_path / "x.npy"), Lengths()):
+        found = embeddings_of(source, images)
+        np.testing.assert_allclose(found.embeddings, unit_length(vectors), atol=1e-6)
+        assert found.case_ids.tolist() == images.case_ids.tolist() and found.probabilities is None
+    for source in (table(), tmp_path / "saved", Embedder()):
+        assert embeddings_of(source, images).provenance.model == "m"
+    np.save(tmp_path / "p.npy", np.full((3, 2), 0.25))
+    given = embeddings_of(vectors, images, tmp_path / "p.npy").probabilities
+    assert given is not None and given.dtype == np.float32 and given.tolist() == [[0.25, 0.25]] * 3
+    with pytest.raises(
+        EmbeddingError, match=r"a row for each of the 3 rows of the table, in their order, got \(2, 2\)"
+    ):
+        embeddings_of(vectors[:2], images)
+    with pytest.raises(EmbeddingError, match="must be an .npy file of numbers"):
+        embeddings_of(tmp_path / "none.npy", images)
+    with pytest.raises(EmbeddingError, match="probabilities must have a row an image"):
+        embeddings_of(vectors, images, np.ones((2, 2)))

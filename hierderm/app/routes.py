@@ -15,7 +15,7 @@ from hierderm import columns as c
 from hierderm.app.gallery_map import GalleryMap
 from hierderm.app.request_queue import RequestQueue
 from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
-from hierderm.data.image_io import ImageError, open_picture
+from hierderm.data.image_io import ImageError, open_image
 from hierderm.report.page import DISCLAIMER
 from hierderm.report.plots import PALETTE
 from hierderm.report.thumbnails import thumbnail
@@ -75,9 +75,9 @@ async def info(service: Shared) -> dict[str, Any]:
         "levels": list(tree.level_names),
         "tree": conditions,
         "filters": {name: values for name, values in columns.items() if 1 < len(values) <= MOST_VALUES},
-        "text": service.finder.encoder.text is not None,
+        "text": service.finder.encoder.text_tower is not None,
         "calibrated": calibration is not None,
-        "wanted_accuracy": calibration.wanted if calibration else None,
+        "wanted_accuracy": calibration.rule.wanted if calibration else None,
         "max_images": MAX_IMAGES,
         "image_bytes": service.limits.image_bytes,
     }
@@ -124,7 +124,7 @@ async def image(image_id: str, service: Shared, side: int = Query(SIDES[0])) -> 
     gallery = service.finder.index.gallery
     (path,) = gallery.image_paths([gallery.image_row(image_id)])
     try:
-        content = await run_in_threadpool(lambda: thumbnail(open_picture(path), side))
+        content = await run_in_threadpool(lambda: thumbnail(open_image(path), side))
     except ImageError as error:
         logger.error("%s", error)
         raise RefusedError(404, f"the image '{image_id}' can't be read on the server.") from None
@@ -155,7 +155,7 @@ def find(finder: CaseFinder, form: Form, limits: Limits) -> FinderResult:
     if image_id:
         return finder.search_image_id(image_id, options)
     if text:
-        if finder.encoder.text is None:
+        if finder.encoder.text_tower is None:
             raise RefusedError(422, "this index can't be searched by words: its model has no text tower.")
         return finder.search_text(text, options)
     return finder.search([decode(content, limits) for content in form.images], options)

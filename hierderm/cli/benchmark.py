@@ -47,9 +47,8 @@ def bench_run(
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour --data.cases cases.csv --data.taxonomy scin -o bench`
     """
     from hierderm.artifacts import claim_folder
-    from hierderm.config.loading import with_overrides
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
-    from hierderm.experiment.benchmark import KIND, run_benchmark
+    from hierderm.experiment.benchmark import KIND, bench
     from hierderm.experiment.leaderboard import results_of, warnings_of
     from hierderm.experiment.run import environment, prepare
     from hierderm.experiment.sources import parse_model
@@ -62,24 +61,16 @@ def bench_run(
         raise BenchmarkError(f"the names of models must differ, got {names}.")
     config = settings_from(arguments, ["data", "split", "evaluation"])
     folds = config.split.folds
-    if folds:
-        config = with_overrides(config, {"split.reuse": False})
     claim_folder(out, KIND)
     tables = []
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
-        tables.append(prepare(config.data, replace(config.split, fold=fold), place)[0])
-    run_benchmark(
-        parsed,
-        tasks,
-        tables,
-        config.evaluation,
-        out,
-        data=config.data.cases,
-        environment=environment(),
-        say=say,
+        split = replace(config.split, fold=fold, reuse=config.split.reuse and not folds)
+        tables.append(prepare(config.data, split, place)[0])
+    bench(
+        parsed, tasks, tables, config.evaluation, out, data=config.data.cases, environment=environment(), say=say,
         workers=workers,
-    )
+    )  # fmt: skip
     results = results_of(out)
     _print_table(results)
     for name, texts in warnings_of(results).items():

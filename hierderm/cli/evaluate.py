@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,19 +48,28 @@ def evaluate(
     """
     from hierderm.artifacts import require_free, write_json
     from hierderm.config.loading import load_config
+    from hierderm.embeddings import EmbeddingTable
+    from hierderm.errors import EvaluationWarning
     from hierderm.evaluation.catalogue import metric_name
-    from hierderm.evaluation.evaluation import evaluate_subject
-    from hierderm.evaluation.subject import subject_of
-    from hierderm.taxonomy.file import load_taxonomy
+    from hierderm.evaluation.evaluation import evaluate as evaluate_any
 
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
         require_free(out, replace=replace)
-    config, tree = load_config(None, settings), load_taxonomy(taxonomy)
+    config = load_config(None, settings)
     embeddings = one_path(words, "file or folder of embeddings")
-    vectors, frame, given = _read(embeddings, cases, probabilities)
-    subject = subject_of(vectors, frame, tree, config.evaluation, name=embeddings.name, probabilities=given)
-    evaluation = evaluate_subject(subject, config.evaluation.families)
+    if embeddings.suffix == ".npy" and cases is None:
+        raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
+    if embeddings.suffix != ".npy" and probabilities is not None:
+        raise ConfigError("--probabilities goes with an .npy file; a folder of embeddings has its own.")
+    source = embeddings if embeddings.suffix == ".npy" else EmbeddingTable.load(embeddings)
+    table = source.frame if cases is None and isinstance(source, EmbeddingTable) else cases
+    assert table is not None  # an .npy file has --cases
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EvaluationWarning)  # they are printed below
+        evaluation = evaluate_any(
+            source, table, taxonomy, config=config.evaluation, name=embeddings.name, probabilities=probabilities
+        )
     for warning in evaluation.warnings:
         say(f"Warning: {warning}")
     if out is not None:
@@ -71,21 +81,6 @@ def evaluate(
     width = max(len(metric_name(m.level, m.name)) for m in evaluation.metrics)
     lines += [f"{metric_name(m.level, m.name):{width}s} {_value(m)}" for m in evaluation.metrics]
     typer.echo("\n".join([*lines, *_group_lines(evaluation)]))
-
-
-def _read(embeddings: Path, cases: Path | None, probabilities: Path | None) -> tuple[Any, Any, Any]:
-    """Vectors, table and probabilities as `subject_of` takes them."""
-    from hierderm.data.table import read_frame
-    from hierderm.embeddings import EmbeddingTable, read_array
-
-    if embeddings.suffix != ".npy":
-        table = EmbeddingTable.load(embeddings)
-        if probabilities is not None:
-            raise ConfigError("--probabilities goes with an .npy file; a folder of embeddings has its own.")
-        return table, table.frame if cases is None else read_frame(cases), None
-    if cases is None:
-        raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
-    return read_array(embeddings), read_frame(cases), None if probabilities is None else read_array(probabilities)
 
 
 def _value(metric: Metric) -> str:

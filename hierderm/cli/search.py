@@ -25,11 +25,12 @@ MovedModel = Annotated[str, typer.Option("--model", "-m", help="Where the index'
 def tree_of(model: str, taxonomy: str) -> Taxonomy:
     """The tree a table's conditions belong to: the one that is named, or the trained model's own."""
     from hierderm.model.checkpoint import tree_of_model
-    from hierderm.model.embed import is_model_folder
+    from hierderm.model.encoder import model_folder
     from hierderm.taxonomy.file import load_taxonomy
 
     named = load_taxonomy(taxonomy) if taxonomy else None
-    tree = (tree_of_model(Path(model), named) if model and is_model_folder(model) else None) or named
+    folder = model_folder(model) if model else None
+    tree = (tree_of_model(folder, named) if folder else None) or named
     if tree is None:
         raise ConfigError("a backbone without labels needs --taxonomy: the tree that the table's conditions belong to.")
     return tree
@@ -117,9 +118,9 @@ def index_remove(
         before = len(index)
         index.remove(case_ids)
     typer.echo(f"{folder}: {before - len(index)} images removed, now {len(index)} of {index.n_cases} cases")
-    if index.about.removed:
+    if index.engine is not None and index.engine.removed:
         typer.echo(
-            f"The graph still holds vectors of {index.about.removed} removed images. Build again to be rid of them."
+            f"The graph still holds the vectors of {index.engine.removed} removed images; build again to delete them."
         )
 
 
@@ -157,14 +158,14 @@ def index_verify(folder: IndexFolder) -> None:
 
     Example: `hierderm index verify index`
     """
-    from hierderm.data.image_io import unreadable_pictures
+    from hierderm.data.image_io import unreadable_images
     from hierderm.search.case_index import CaseIndex
 
     index = CaseIndex.open(folder)
     typer.echo("checksums: all files are whole")
     typer.echo(f"recall@10 against exact search: {index.measure_recall():.3f}")
     paths = index.gallery.image_paths(list(range(len(index))))
-    if faults := unreadable_pictures(paths):
+    if faults := unreadable_images(paths):
         first = min(faults)
         raise SearchError(
             f"{len(faults)} of {len(index)} images can't be read, the first is {paths[first]}: {faults[first]}. "
@@ -227,14 +228,14 @@ def _search(
     finder: CaseFinder, paths: list[Path], image_id: str, text: str, options: SearchOptions
 ) -> list[tuple[str, list[Any], FinderResult]]:
     """For each query its title, its images and what was found."""
-    from hierderm.data.image_io import SUFFIXES, open_picture
+    from hierderm.data.image_io import SUFFIXES, open_image
 
     if text:
         return [(f"'{text}'", [], finder.search_text(text, options))]
     if image_id:
         gallery = finder.index.gallery
         (path,) = gallery.image_paths([gallery.image_row(image_id)])
-        images = [open_picture(path)] if path.is_file() else []
+        images = [open_image(path)] if path.is_file() else []
         return [(image_id, images, finder.search_image_id(image_id, options))]
     groups = [paths]
     if any(path.is_dir() for path in paths):
@@ -245,7 +246,7 @@ def _search(
             raise ConfigError(f"{paths[0]} must hold images ({', '.join(SUFFIXES)}), it has none.")
     results = []
     for group in groups:
-        images = [open_picture(path) for path in group]
+        images = [open_image(path) for path in group]
         results.append((", ".join(map(str, group)), images, finder.search(images, options)))
     return results
 

@@ -20,13 +20,12 @@ def parse_arguments(
 ) -> tuple[list[str], dict[str, Any]]:
     """The words among a command's arguments, and the settings by dotted name.
 
-    `sections`: those that the command takes; None for all, whose names are checked where settings are read.
+    `sections`: those that the command reads. Without them it reads all, and the loader checks the names, as it knows
+    which method reads what.
     """
-    from hierderm.config.describe import settings_of
-    from hierderm.config.settings import Comparison
+    from hierderm.config.describe import every_setting
 
-    rows = {row.name: row for row in settings_of(Comparison())}
-    known = [name for name in rows if sections is None or name.split(".")[0] in sections]
+    known = {row.name: row for row in every_setting() if sections is None or row.name.split(".")[0] in sections}
     words: list[str] = []
     settings: dict[str, Any] = {}
     rest = list(arguments or [])
@@ -44,7 +43,7 @@ def parse_arguments(
             if not rest:
                 raise ConfigError(f"'{flag}' must be followed by a value.")
             value = rest.pop(0)
-        settings[name] = _value(value, rows.get(name))
+        settings[name] = _value(value, known.get(name))
     return words, settings
 
 

@@ -74,13 +74,13 @@ def embed(
     require_free_folder(out, KIND, replace=replace)  # before anything slow
     from hierderm.cli.search import tree_of
     from hierderm.data.checks import read_cases
-    from hierderm.model.embed import embed_by_name
+    from hierderm.model.encoder import load
 
     if (model is None) == (not backbone):
         raise ConfigError("give either --model or --backbone, and not both.")
     name = backbone or str(model)
     cases = read_cases(table, tree_of(name, taxonomy), unreadable=unreadable, unknown=unknown)
-    done = embed_by_name(name, cases, workers=workers)
+    done = load(name).embed(cases, workers=workers)
     done.save(out, replace=replace)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 

@@ -39,10 +39,14 @@ def described(method: str = DEFAULT_METHOD) -> tuple[Setting, ...]:
 
 
 @cache
+def every_setting() -> tuple[Setting, ...]:
+    """Every setting of every method and of comparisons."""
+    return (*(row for method in METHODS for row in described(method)), *settings_of(Comparison()))
+
+
 def known_names() -> frozenset[str]:
-    """The dotted names of all settings of all methods and of comparisons."""
-    rows = [*(row for method in METHODS for row in described(method)), *settings_of(Comparison())]
-    return frozenset({row.name for row in rows} | {"training.method"})
+    """The dotted names of all settings."""
+    return frozenset({row.name for row in every_setting()} | {"training.method"})
 
 
 def _described(section: Any, prefix: str, condition: str = "", read: bool = True) -> Iterator[Setting]:

@@ -71,13 +71,16 @@ class EvaluationConfig:
     bootstrap_rounds: Annotated[NotNegative, doc("resamplings of the test cases; 0 for no intervals")] = 1000
     kmeans_seeds: Annotated[Positive, doc("k-means runs that are averaged")] = 5
     confidence: Annotated[float, Field(gt=0, lt=1), doc("coverage of the intervals")] = 0.95
-    families: Annotated[
+    tasks: Annotated[
         tuple[
-            Literal["retrieval", "clustering", "classification", "trust", "soft_labels", "knn", "probe", "few_shot"],
+            Literal[
+                "retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels", "knn",
+                "linear_probe", "few_shot", "groups",
+            ],
             ...,
         ],
-        doc("which metrics; knn, probe and few_shot learn from the training embeddings and take longer"),
-    ] = ("retrieval", "clustering", "classification", "trust", "soft_labels")
+        doc("what is computed; knn, linear_probe and few_shot learn from the training embeddings and take longer"),
+    ] = ("retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels")  # fmt: skip
     groups: Annotated[bool, doc("every metric by skin tone, body site and source, where the table has them")] = True
     permutations: Annotated[NotNegative, doc("shufflings of a permutation test; 0 for none")] = 1000
     calibration_bins: Annotated[Positive, doc("bins of the calibration error and the reliability diagram")] = 15

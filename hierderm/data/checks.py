@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.data.image_io import unreadable_pictures
+from hierderm.data.image_io import unreadable_images
 from hierderm.data.table import CaseTable, in_tree_names, read_frame
 from hierderm.errors import CaseTableError, Fault, describe_faults, suggest
 from hierderm.taxonomy.tree import Taxonomy
@@ -85,7 +85,7 @@ def check_cases(
     for position, what in _condition_problems(frame, taxonomy).items():
         _sort_out(Fault(_row(source, position), what), position, unknown, faults, excluded)
     paths = [root / path for path in frame[c.IMAGE_PATH]] if check_images else []
-    for position, reason in unreadable_pictures(paths, decode=decode).items():
+    for position, reason in unreadable_images(paths, decode=decode).items():
         fault = Fault(_row(source, position), f"image '{frame[c.IMAGE_PATH].iloc[position]}': {reason}.")
         _sort_out(fault, position, unreadable, faults, excluded)
     if faults:

@@ -1,98 +1,164 @@
-"""Every metric by name: what it is called in tables, and which way is better."""
+"""Every metric, one entry each: what it is called, which way is better, whether it is a headline.
+
+A retrieval metric also names the function that defines it. Values, effects of the gallery, intervals and tables follow
+from the entry.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+from hierderm import columns as c
+from hierderm.errors import BenchmarkError
+from hierderm.evaluation.metrics import hierarchy, terms
+from hierderm.evaluation.metrics.ranking import K, Ranking
 
 Direction = Literal["higher", "lower", "none"]
 Key = tuple[str, str]  # level name, metric name
 TREE = "tree"  # the level of metrics that look at the whole tree
 
-METRIC_NAMES = {
-    "recall_at_1": "Recall@1",
-    "recall_at_10": "Recall@10",
-    "precision_at_10": "Precision@10",
-    "r_precision": "R-precision",
-    "map_at_r": "MAP@R",
-    "mrr": "Mean reciprocal rank",
-    "knn_accuracy": "5-NN accuracy",
-    "case_recall_at_1_best": "Recall@1 of cases, by best pair",
-    "case_recall_at_1_mean": "Recall@1 of cases, by mean",
-    "case_map_at_r_best": "MAP@R of cases, by best pair",
-    "case_map_at_r_mean": "MAP@R of cases, by mean",
-    "ndcg": "nDCG",
-    "hap": "Hierarchical AP",
-    "asi": "Average set intersection",
-    "lca_height_at_10": "Height of common ancestor, top 10",
-    "mistake_severity": "Severity of wrong nearest",
-    "expected_relevance_at_1": "Expected relevance, nearest",
-    "expected_relevance_at_10": "Expected relevance, top 10",
-    "nearest_is_plausible": "Nearest is plausible",
-    "top1_accuracy": "Top-1 accuracy",
-    "top3_accuracy": "Top-3 accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_f1": "Macro F1",
-    "crm_accuracy": "Top-1 accuracy, CRM decoding",
-    "top1_is_plausible": "Top 1 is plausible",
-    "top3_has_plausible": "Top 3 has a plausible one",
-    "hierarchical_f1": "Hierarchical F1 of top 1",
-    "top1_height": "Height of common ancestor, top 1",
-    "top1_severity": "Severity of wrong top 1",
-    "crm_height": "Height of common ancestor, CRM decoding",
-    "crm_severity": "Severity of wrong CRM decoding",
-    "brier": "Brier score",
-    "ece": "Expected calibration error",
-    "ece_scaled": "Expected calibration error, temperature-scaled",
-    "aurc": "Area under risk-coverage",
-    "conformal_coverage": "Coverage of conformal sets",
-    "conformal_size": "Size of conformal sets",
-    "conformal_nodes": "Nodes of the conformal set",
-    "answer_rate": "Share answered",
-    "answer_error": "Error of answers",
-    "answer_depth": "Depth of answers",
-    "answer_precision": "Hierarchical precision of answers",
-    "answer_recall": "Hierarchical recall of answers",
-    "answer_f1": "Hierarchical F1 of answers",
-    "ami": "AMI",
-    "nmi": "NMI",
-    "ari": "ARI",
-    "homogeneity": "Homogeneity",
-    "completeness": "Completeness",
-    "v_measure": "V-measure",
-    "purity": "Purity",
-    "purity_unweighted": "Purity, unweighted",
-    "agglomerative_ami": "AMI, agglomerative",
-    "agglomerative_purity": "Purity, agglomerative",
-    "label_silhouette": "Silhouette of labels",
-    "cluster_silhouette": "Silhouette of clusters",
-    "effective_rank": "Effective rank",
-    "mean_cosine": "Mean cosine",
-    "train_knn_accuracy": "5-NN accuracy, training cases",
-    "linear_probe_accuracy": "Linear probe accuracy",
-    "linear_probe_balanced_accuracy": "Linear probe balanced accuracy",
-    "few_shot_1": "Few-shot accuracy, 1 picture",
-    "few_shot_5": "Few-shot accuracy, 5 pictures",
-    "few_shot_10": "Few-shot accuracy, 10 pictures",
-}
-LOWER_IS_BETTER = frozenset(
-    {"lca_height_at_10", "mistake_severity", "top1_height", "top1_severity", "crm_height", "crm_severity", "brier"}
-    | {"ece", "ece_scaled", "aurc", "conformal_size", "conformal_nodes", "answer_error"}
-)
-# No quality of the embedding by itself: tight clusters come from collapse, too; coverage has a target, not a best.
-NOT_RANKED = frozenset({"conformal_coverage", "answer_rate", "cluster_silhouette", "effective_rank", "mean_cosine"})
-HEADLINES: tuple[Key, ...] = (
-    ("coarse", "ami"), ("coarse", "map_at_r"), ("coarse", "recall_at_1"),
-    ("fine", "ami"), ("fine", "map_at_r"), ("fine", "recall_at_1"),
+
+@dataclass(frozen=True)
+class MetricEntry:
+    """One metric.
+
+    Attributes:
+        name: In keys and files.
+        title: In tables.
+        direction: 'higher' or 'lower'; 'none' where neither is a quality by itself.
+        headlines: Levels at which it is a headline of reports.
+        terms: Of a retrieval metric of each level: see `hierderm.evaluation.metrics.terms`.
+        ranking: Of a retrieval metric of the whole tree: its value from one query's ranking.
+        changes: With `ranking`: its change when items are left out, see `hierderm.evaluation.metrics.hierarchy`;
+            without it intervals do not allow for another gallery.
+    """
+
+    name: str
+    title: str
+    direction: Direction = "higher"
+    headlines: tuple[str, ...] = ()
+    terms: terms.Terms | None = None
+    ranking: Callable[[Ranking], float] | None = None
+    changes: hierarchy.Changes | None = None
+
+
+ENDS = ("coarse", "fine")
+_ENTRIES = (
+    MetricEntry("recall_at_1", "Recall@1", headlines=ENDS, terms=partial(terms.recall_at, k=1)),
+    MetricEntry(f"recall_at_{K}", f"Recall@{K}", terms=partial(terms.recall_at, k=K)),
+    MetricEntry(f"precision_at_{K}", f"Precision@{K}", terms=partial(terms.precision_at, k=K)),
+    MetricEntry("r_precision", "R-precision", terms=terms.r_precision),
+    MetricEntry("map_at_r", "MAP@R", headlines=ENDS, terms=terms.map_at_r),
+    MetricEntry("mrr", "Mean reciprocal rank", terms=terms.reciprocal_rank),
+    MetricEntry("knn_accuracy", "5-NN accuracy"),
+    MetricEntry("case_recall_at_1_best", "Recall@1 of cases, by best pair"),
+    MetricEntry("case_recall_at_1_mean", "Recall@1 of cases, by mean"),
+    MetricEntry("case_map_at_r_best", "MAP@R of cases, by best pair"),
+    MetricEntry("case_map_at_r_mean", "MAP@R of cases, by mean"),
+    *(
+        MetricEntry(f"recall_at_1_of_worst_{column}", f"Recall@1 of the worst group by {column.replace('_', ' ')}")
+        for column in (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
+    ),
+    MetricEntry("ndcg", "nDCG", ranking=hierarchy.ndcg, changes=hierarchy.ndcg_changes),
+    MetricEntry(
+        "hap", "Hierarchical AP", ranking=hierarchy.hierarchical_average_precision, changes=hierarchy.hap_changes
+    ),
+    MetricEntry("asi", "Average set intersection", ranking=hierarchy.average_set_intersection),
+    MetricEntry(
+        f"lca_height_at_{K}", f"Height of common ancestor, top {K}", "lower",
+        ranking=partial(hierarchy.mean_lca_height, k=K),
+    ),
+    MetricEntry("mistake_severity", "Severity of wrong nearest", "lower", ranking=hierarchy.mistake_severity),
+    MetricEntry("expected_relevance_at_1", "Expected relevance, nearest"),
+    MetricEntry(f"expected_relevance_at_{K}", f"Expected relevance, top {K}"),
+    MetricEntry("nearest_is_plausible", "Nearest is plausible"),
+    MetricEntry("top1_accuracy", "Top-1 accuracy"),
+    MetricEntry("top3_accuracy", "Top-3 accuracy"),
+    MetricEntry("balanced_accuracy", "Balanced accuracy"),
+    MetricEntry("macro_f1", "Macro F1"),
+    MetricEntry("crm_accuracy", "Top-1 accuracy, CRM decoding"),
+    MetricEntry("top1_is_plausible", "Top 1 is plausible"),
+    MetricEntry("top3_has_plausible", "Top 3 has a plausible one"),
+    MetricEntry("hierarchical_f1", "Hierarchical F1 of top 1"),
+    MetricEntry("top1_height", "Height of common ancestor, top 1", "lower"),
+    MetricEntry("top1_severity", "Severity of wrong top 1", "lower"),
+    MetricEntry("crm_height", "Height of common ancestor, CRM decoding", "lower"),
+    MetricEntry("crm_severity", "Severity of wrong CRM decoding", "lower"),
+    MetricEntry("brier", "Brier score", "lower"),
+    MetricEntry("ece", "Expected calibration error", "lower"),
+    MetricEntry("ece_scaled", "Expected calibration error, temperature-scaled", "lower"),
+    MetricEntry("aurc", "Area under risk-coverage", "lower"),
+    MetricEntry("conformal_coverage", "Coverage of conformal sets", "none"),  # it has a target, not a best
+    MetricEntry("conformal_size", "Size of conformal sets", "lower"),
+    MetricEntry("conformal_nodes", "Nodes of the conformal set", "lower"),
+    MetricEntry("answer_rate", "Share answered", "none"),
+    MetricEntry("answer_error", "Error of answers", "lower"),
+    MetricEntry("answer_depth", "Depth of answers"),
+    MetricEntry("answer_precision", "Hierarchical precision of answers"),
+    MetricEntry("answer_recall", "Hierarchical recall of answers"),
+    MetricEntry("answer_f1", "Hierarchical F1 of answers"),
+    MetricEntry("ami", "AMI", headlines=ENDS),
+    MetricEntry("nmi", "NMI"),
+    MetricEntry("ari", "ARI"),
+    MetricEntry("homogeneity", "Homogeneity"),
+    MetricEntry("completeness", "Completeness"),
+    MetricEntry("v_measure", "V-measure"),
+    MetricEntry("purity", "Purity"),
+    MetricEntry("purity_unweighted", "Purity, unweighted"),
+    MetricEntry("agglomerative_ami", "AMI, agglomerative"),
+    MetricEntry("agglomerative_purity", "Purity, agglomerative"),
+    MetricEntry("label_silhouette", "Silhouette of labels"),
+    MetricEntry("cluster_silhouette", "Silhouette of clusters", "none"),  # tight clusters come from collapse, too
+    MetricEntry("effective_rank", "Effective rank", "none"),
+    MetricEntry("mean_cosine", "Mean cosine", "none"),
+    MetricEntry("train_knn_accuracy", "5-NN accuracy, training cases"),
+    MetricEntry("linear_probe_accuracy", "Linear probe accuracy"),
+    MetricEntry("linear_probe_balanced_accuracy", "Linear probe balanced accuracy"),
+    MetricEntry("few_shot_1", "Few-shot accuracy, 1 image"),
+    MetricEntry("few_shot_5", "Few-shot accuracy, 5 images"),
+    MetricEntry("few_shot_10", "Few-shot accuracy, 10 images"),
 )  # fmt: skip
+METRICS: dict[str, MetricEntry] = {entry.name: entry for entry in _ENTRIES}
+HEADLINES: tuple[Key, ...] = tuple(
+    sorted((level, entry.name) for entry in _ENTRIES for level in entry.headlines)  # coarse first
+)
+
+
+def add_metric(entry: MetricEntry) -> None:
+    """Make a metric known by its name; a name that is taken is a BenchmarkError."""
+    if entry.name in METRICS:
+        raise BenchmarkError(f"there is a metric '{entry.name}' already; give yours another name.")
+    METRICS[entry.name] = entry
+
+
+def level_metrics() -> dict[str, terms.Terms]:
+    """The retrieval metrics of each level, by name."""
+    return {name: entry.terms for name, entry in METRICS.items() if entry.terms}
+
+
+def tree_metrics() -> dict[str, Callable[[Ranking], float]]:
+    """The retrieval metrics of the whole tree, by name."""
+    return {name: entry.ranking for name, entry in METRICS.items() if entry.ranking}
+
+
+def tree_changes() -> dict[str, hierarchy.Changes]:
+    """Those of them whose change is known when an item is left out."""
+    return {name: entry.changes for name, entry in METRICS.items() if entry.changes}
 
 
 def direction(name: str) -> Direction:
     """Whether a higher or a lower value of a metric is better, or 'none' where neither is."""
-    if name in NOT_RANKED:
-        return "none"
-    return "lower" if name in LOWER_IS_BETTER else "higher"
+    return _entry(name).direction
 
 
 def metric_name(level: str, name: str) -> str:
     """'fine', 'map_at_r' as 'fine MAP@R'."""
-    return f"{level} {METRIC_NAMES.get(name, name)}"
+    return f"{level} {_entry(name).title}"
+
+
+def _entry(name: str) -> MetricEntry:
+    """Stored results may hold metrics of tasks that are not registered now: these are shown, but not ranked."""
+    return METRICS.get(name) or MetricEntry(name, name, "none")

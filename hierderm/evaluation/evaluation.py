@@ -1,37 +1,45 @@
-"""All figures of one model on held-out cases, with intervals."""
+"""All metrics of one model on held-out cases, with intervals."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from tqdm import tqdm
 
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable
+from hierderm.embeddings import EmbeddingTable, Encodes, embeddings_of
 from hierderm.errors import EvaluationWarning
-from hierderm.evaluation.catalogue import Direction, Key, direction
-from hierderm.evaluation.figures import Figures, joined
+from hierderm.evaluation.catalogue import HEADLINES, Direction, Key, direction, metric_name
+from hierderm.evaluation.categories import category_table
 from hierderm.evaluation.inference.bootstrap import case_draws, interval, resampled_means
-from hierderm.evaluation.inference.groups import Gap, GroupFigure, gaps, group_figures, groups_of, neighbour_shares
-from hierderm.evaluation.metrics.clustering import category_rows, kmeans_clusters
-from hierderm.evaluation.metrics.ranking import K
-from hierderm.evaluation.subject import Subject, subject_of
-from hierderm.evaluation.tasks.families import FAMILIES
+from hierderm.evaluation.inference.groups import Gap, GroupScore, gaps, group_scores, groups_of, neighbour_shares
+from hierderm.evaluation.scores import Scores
+from hierderm.evaluation.subject import Subject, case_table, subject_of
+from hierderm.evaluation.tasks.registry import Task, tasks_named
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure: `value` in its interval [`low`, `high`], on `count` images or cases; `skipped` had no defined value.
+    """The value of one metric.
 
-    `level`: 'coarse', 'fine', a level between them by its name, or 'tree' for metrics of the tree as a whole.
+    Attributes:
+        level: 'coarse', 'fine', a level between them by its name, or 'tree' for metrics of the tree as a whole.
+        name: As in the catalogue, e.g. 'map_at_r'.
+        value: nan where it is not defined.
+        low: Lower end of its interval, nan without one.
+        high: Upper end.
+        count: Images, or cases, with a defined value.
+        skipped: Images, or cases, without one.
     """
 
     level: str
@@ -48,18 +56,30 @@ class Metric:
         return direction(self.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, where an undefined figure is null."""
+        """For JSON, where an undefined value is null."""
         return {**known(self.__dict__), "better": self.better}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """The figures of one model, and what comparisons and reports need beside them.
+    """The metrics of one model, and what comparisons and reports need with them.
 
-    `replicates`: of each (level, metric), shape (n_rounds,), for paired differences; `per_image`: the values whose mean
-    a figure is, shape (n_images,), those of retrieval linearised (`inference.gallery`), and `case_ids`, same
-    shape, for permutation tests. `groups`, `gaps`, `neighbours`: by skin tone, body site and source. `details`: curves
-    and tables for the report. `warnings`: what a reader must know before believing a figure.
+    Attributes:
+        model: Its name.
+        metrics: One Metric a level and name.
+        categories: A row a category: its scores, its main cluster, where its images went.
+        n_images: Images that were scored.
+        n_cases: Their cases.
+        replicates: Of each (level, metric) the values in the bootstrap rounds, shape (n_rounds,), for paired
+            differences.
+        per_image: The values whose mean a metric is, shape (n_images,); those of retrieval linearised
+            (`hierderm.evaluation.inference.influence`). For permutation tests.
+        case_ids: Of the images, shape (n_images,).
+        groups: Metrics by skin tone, body site and source.
+        gaps: Between the best and the worst group.
+        neighbours: Which skin tones the neighbours of each skin tone have.
+        details: Curves and tables for the report.
+        warnings: What a reader must know before trusting the values.
     """
 
     model: str
@@ -67,14 +87,22 @@ class Evaluation:
     categories: tuple[dict[str, Any], ...]
     n_images: int
     n_cases: int
-    replicates: dict[Key, FloatArray] = field(repr=False, compare=False)
-    per_image: dict[Key, FloatArray] = field(default_factory=dict, repr=False, compare=False)
-    case_ids: npt.NDArray[np.str_] = field(default_factory=lambda: np.array([], dtype=str), repr=False, compare=False)
-    groups: tuple[GroupFigure, ...] = field(default=(), repr=False)
-    gaps: tuple[Gap, ...] = field(default=(), repr=False)
-    neighbours: tuple[dict[str, Any], ...] = field(default=(), repr=False)
-    details: dict[str, Any] = field(default_factory=dict, repr=False)
+    replicates: dict[Key, FloatArray] = field(compare=False)
+    per_image: dict[Key, FloatArray] = field(default_factory=dict, compare=False)
+    case_ids: npt.NDArray[np.str_] = field(default_factory=lambda: np.array([], dtype=str), compare=False)
+    groups: tuple[GroupScore, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    neighbours: tuple[dict[str, Any], ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """The headlines; `to_pandas` has every metric."""
+        found = [(metric_name(*key), self.get(key)) for key in HEADLINES]
+        shown = [f"{title} {m.value:.3f} [{m.low:.3f}, {m.high:.3f}]" for title, m in found if m is not None]
+        counts = f"{len(self.metrics)} metrics of {self.n_images} images of {self.n_cases} cases"
+        warned = [f"{len(self.warnings)} warning(s)"] if self.warnings else []
+        return f"Evaluation({self.model!r}: {'; '.join([counts, *shown, *warned])})"
 
     def __getitem__(self, key: Key) -> Metric:
         """`evaluation["fine", "map_at_r"]`."""
@@ -84,7 +112,14 @@ class Evaluation:
         return found
 
     def get(self, key: Key) -> Metric | None:
+        """The metric of a level and name, None where it was not computed."""
         return next((metric for metric in self.metrics if (metric.level, metric.name) == key), None)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a metric: level, metric, value, low, high, count, skipped, better."""
+        rows = [{**metric.__dict__, "better": metric.better} for metric in self.metrics]
+        columns = ["level", "name", "value", "low", "high", "count", "skipped", "better"]
+        return pd.DataFrame(rows, columns=columns).rename(columns={"name": "metric"})
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the replicates and the values of single images, for JSON."""
@@ -107,54 +142,86 @@ def known(content: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(v, float) and np.isnan(v) else v for key, v in content.items()}
 
 
-def evaluate_all(
-    embeddings: EmbeddingTable | npt.ArrayLike,
-    cases: CaseTable | pd.DataFrame,
-    taxonomy: Taxonomy,
+def evaluate(
+    embeddings: EmbeddingTable | Encodes | npt.ArrayLike | str | Path,
+    cases: CaseTable | pd.DataFrame | str | Path,
+    taxonomy: Taxonomy | str | Path,
     *,
+    tasks: Sequence[str] | None = None,
     config: EvaluationConfig | None = None,
     name: str = "embeddings",
-    probabilities: npt.ArrayLike | None = None,
+    probabilities: npt.ArrayLike | str | Path | None = None,
+    progress: bool | None = None,
 ) -> Evaluation:
-    """Judge any embeddings at every level of the tree.
+    """Evaluate any embeddings, or any model, at every level of the tree.
 
-    `embeddings`: shape (n_images, dim), row by row those of `cases`, of any length, or an EmbeddingTable;
-    `cases`: a table with case_id and condition, and what else `hierderm.columns` names, at best a `split`: figures are
-    those of the rows that say 'test' (of all rows without a split), 'validation' teaches temperature, thresholds and
-    conformal sets, 'train' the k-NN vote, the probe and few-shot. `probabilities`: of the conditions, shape (n_images,
-    n_fine), rows summing to 1. Faults of the table are a CaseTableError, a case in two splits among them; embeddings
-    that do not fit it an EmbeddingError. What a reader must be told, a collapse or twins of test pictures, is in
-    `Evaluation.warnings` and warned of.
+    With a `split` column the rows that say 'test' are scored; 'validation' teaches temperature, thresholds and
+    conformal sets, 'train' the k-NN vote, the linear probe and few-shot prototypes. Without one all rows are scored.
+    What a reader must know, a collapse or twins of test images, is in `Evaluation.warnings` and warned of.
+
+    Args:
+        embeddings: An array, shape (n_images, dim), of any length, or an .npy file, row by row those of `cases`; an
+            EmbeddingTable or its folder; or a model, anything with `encode(paths) -> array`.
+        cases: A table with the columns case_id and condition, and what else `hierderm.columns` names, or its CSV or
+            Parquet file. Image files are needed for a model only.
+        taxonomy: The tree, the id of a shipped one such as 'scin', or a file.
+        tasks: Names of tasks or suites (`hierderm.evaluation.tasks.registry`); by default those of `config`.
+        config: How much work goes into scores and intervals.
+        name: Of the model, in messages and tables.
+        probabilities: Of the conditions, shape (n_images, n_fine), rows summing to 1, or an .npy file.
+        progress: Show a progress bar; by default in a terminal only.
+
+    Returns:
+        The metrics with intervals over cases.
+
+    Raises:
+        CaseTableError: Faults of the table, a case in two splits among them.
+        EmbeddingError: The embeddings do not fit the table, or their model was trained on another split of it.
+        BenchmarkError: A task is not known.
     """
     chosen = config or EvaluationConfig()
-    subject = subject_of(embeddings, cases, taxonomy, chosen, name=name, probabilities=probabilities)
-    evaluation = evaluate_subject(subject, chosen.families)
+    wanted = tasks_named(tasks or chosen.tasks)
+    table = case_table(cases, taxonomy)
+    subject = subject_of(embeddings_of(embeddings, table, probabilities), table, chosen, name=name)
+    evaluation = evaluate_subject(subject, wanted, progress=progress)
     for text in evaluation.warnings:
         warnings.warn(f"{name}: {text}", EvaluationWarning, stacklevel=2)
     return evaluation
 
 
-def evaluate_subject(subject: Subject, families: Sequence[str]) -> Evaluation:
-    """The figures of some families, with intervals, groups and the table of categories."""
+def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool | None = None) -> Evaluation:
+    """The metrics of some tasks, with intervals, groups and the table of categories."""
     config, case_ids = subject.config, subject.test.case_ids
-    figures = joined([FAMILIES[family](subject) for family in families])
-    draws = case_draws(case_ids, config.bootstrap_rounds, config.seed, subject.every_case)
-    evaluation = with_intervals(subject, figures, draws)
-    if config.groups and figures.per_image:
-        groups = groups_of(subject.test.frame)
-        evaluation = replace(
-            evaluation,
-            groups=tuple(group_figures(figures, groups, case_ids, draws, config.confidence)),
-            gaps=tuple(gaps(figures, groups, case_ids, draws, config.confidence, config.permutations, config.seed)),
-            neighbours=tuple(neighbour_shares(groups, subject.retrieval.nearest)) if "retrieval" in families else (),
-        )
-    return replace(evaluation, categories=tuple(_category_table(subject)) if "retrieval" in families else ())
+    disable = None if progress is None else not progress
+    with tqdm(total=len(tasks) + 2, leave=False, delay=2, disable=disable) as bar:
+        parts = []
+        for task in tasks:
+            bar.set_description(f"Evaluating: {task.name}")
+            parts.append(task.scores(subject))
+            bar.update()
+        scores = Scores.joined(parts)
+        draws = case_draws(case_ids, config.bootstrap_rounds, config.seed, subject.every_case)
+        bar.set_description("Evaluating: intervals")
+        evaluation = with_intervals(subject, scores, draws)
+        bar.update()
+        bar.set_description("Evaluating: groups")
+        ranked = any(task.name == "retrieval" for task in tasks)
+        if config.groups and scores.per_image:
+            groups = groups_of(subject.test.frame)
+            confidence, n_permutations = config.confidence, config.permutations
+            evaluation = replace(
+                evaluation,
+                groups=tuple(group_scores(scores, groups, case_ids, draws, confidence)),
+                gaps=tuple(gaps(scores, groups, case_ids, draws, confidence, n_permutations, config.seed)),
+                neighbours=tuple(neighbour_shares(groups, subject.retrieval.nearest)) if ranked else (),
+            )
+        return replace(evaluation, categories=tuple(category_table(subject)) if ranked else ())
 
 
-def with_intervals(subject: Subject, figures: Figures, draws: npt.NDArray[np.uint16]) -> Evaluation:
-    """Any figures of a subject as an Evaluation without groups and categories. `draws`: see `case_draws`."""
+def with_intervals(subject: Subject, scores: Scores, draws: npt.NDArray[np.uint16]) -> Evaluation:
+    """Any scores of a subject as an Evaluation without groups and categories. `draws`: see `case_draws`."""
     _, first = np.unique(subject.test.case_ids, return_index=True)
-    metrics, replicates = _with_intervals(figures, draws, first, subject.config.confidence)
+    metrics, replicates = _with_intervals(scores, draws, first, subject.config.confidence)
     return Evaluation(
         subject.name,
         tuple(metrics),
@@ -162,74 +229,37 @@ def with_intervals(subject: Subject, figures: Figures, draws: npt.NDArray[np.uin
         len(subject.test),
         len(first),
         replicates,
-        _linear(figures.per_image, figures),
+        scores.linearised(scores.per_image),
         subject.test.case_ids,
-        details=dict(figures.details),
-        warnings=figures.warnings,
+        details=dict(scores.details),
+        warnings=scores.warnings,
     )
 
 
 def _with_intervals(
-    figures: Figures, draws: npt.NDArray[np.uint16], first: npt.NDArray[np.intp], confidence: float
+    scores: Scores, draws: npt.NDArray[np.uint16], first: npt.NDArray[np.intp], confidence: float
 ) -> tuple[list[Metric], dict[Key, FloatArray]]:
     """`first`: the row of each case's first image: values of cases are resampled with the weights found there."""
     metrics: list[Metric] = []
     replicates: dict[Key, FloatArray] = {}
-    for values, of_draws in ((figures.per_image, draws), (figures.per_case, draws[:, first])):
+    for values, value_draws in ((scores.per_image, draws), (scores.per_case, draws[:, first])):
         if values:
-            rounds = resampled_means(np.stack(list(_linear(values, figures).values()), axis=1), of_draws)
-            for number, (key, of_key) in enumerate(values.items()):
+            rounds = resampled_means(np.stack(list(scores.linearised(values).values()), axis=1), value_draws)
+            for number, (key, key_values) in enumerate(values.items()):
                 replicates[key] = rounds[:, number]
-                metrics.append(_mean_metric(key, of_key, rounds[:, number], confidence))
-    for statistic in figures.statistics:
+                metrics.append(_mean_metric(key, key_values, rounds[:, number], confidence))
+    for statistic in scores.statistics:
         table = [statistic.compute(weights, number) for number, weights in enumerate(draws)]
-        of_rounds = np.array(table).reshape(-1, len(statistic.keys))
+        statistic_rounds = np.array(table).reshape(-1, len(statistic.keys))
         for number, (key, value) in enumerate(zip(statistic.keys, statistic.compute(None, -1), strict=True)):
             if statistic.resampled:
-                replicates[key] = of_rounds[:, number]
+                replicates[key] = statistic_rounds[:, number]
             ends = interval(value, replicates.get(key, np.array([])), confidence)
             metrics.append(Metric(*key, float(value), *ends, draws.shape[1]))
     return metrics, replicates
-
-
-def _linear(values: Mapping[Key, FloatArray], figures: Figures) -> dict[Key, FloatArray]:
-    """The values as inference sees them: those of retrieval with what each image does in the gallery of the others."""
-    return {k: figures.on_gallery[k].linearise(v) if k in figures.on_gallery else v for k, v in values.items()}
 
 
 def _mean_metric(key: Key, values: FloatArray, rounds: FloatArray, confidence: float) -> Metric:
     defined = values[~np.isnan(values)]
     value = float(defined.mean()) if len(defined) else float("nan")
     return Metric(*key, value, *interval(value, rounds, confidence), len(defined), len(values) - len(defined))
-
-
-def _category_table(subject: Subject) -> list[dict[str, Any]]:
-    """Coarse figures of each category, its fine recall@1, the height of what its pictures bring up, where they went."""
-    retrieval, names, labels = subject.retrieval, subject.taxonomy.names(0), subject.labels(0)
-    coarse, fine = retrieval.levels[0].values, retrieval.levels[-1].values
-    columns = {
-        **{name: coarse[name] for name in ("recall_at_1", "map_at_r", "r_precision", "mrr")},
-        "fine_recall_at_1": fine["recall_at_1"],
-        f"lca_height_at_{K}": retrieval.tree[f"lca_height_at_{K}"],
-    }
-    clusters = kmeans_clusters(subject.test.embeddings, len(np.unique(labels)), subject.config.seed)
-    rows = []
-    for row in category_rows(labels, clusters):
-        inside = labels == row.label
-        rows.append(
-            {
-                "category": names[row.label],
-                "n_images": row.n_images,
-                "n_cases": len(np.unique(subject.test.case_ids[inside])),
-                **{name: _mean_of_known(values[inside]) for name, values in columns.items()},
-                "share_in_main_cluster": row.share_in_main_cluster,
-                "purity_of_main_cluster": row.purity_of_main_cluster,
-                "went_to": [[names[label], share] for label, share in row.went_to],
-            }
-        )
-    return rows
-
-
-def _mean_of_known(values: FloatArray) -> float | None:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else None

@@ -1,11 +1,10 @@
-"""What is evaluated: embeddings of test cases, those it may learn from, and the tree."""
+"""What is evaluated: embeddings of test cases, those a task may learn from, and the tree."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +13,28 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.checks import check_cases
-from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable, unit_length
+from hierderm.data.table import CaseTable, read_frame
+from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import RetrievalScores, retrieval_scores
+from hierderm.taxonomy.file import load_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One model's embeddings of one split. `validation`, `train`: None where there are none.
+    """One model's embeddings of one split.
 
-    `every_case`: case ids of the whole table, which the bootstrap draws from: other splits of it see the same draws.
+    Attributes:
+        name: Of the model, in tables and messages.
+        taxonomy: The tree.
+        config: How much work goes into scores and intervals.
+        test: The embeddings that are scored.
+        every_case: Case ids of the whole table, which the bootstrap draws from: other splits of it see the same draws.
+        validation: Embeddings that temperature, thresholds and penalties are learnt from; None without any.
+        train: Embeddings that k-NN, probe and few-shot learn from; None without any.
     """
 
     name: str
@@ -53,63 +60,79 @@ class Subject:
         return self.fine_of(self.test)
 
     def fine_of(self, part: EmbeddingTable) -> IntArray:
+        """Conditions of the images of a split, shape (n_images,)."""
         return self.taxonomy.encode(part.frame[c.CONDITION])
 
     def labels(self, level: int) -> IntArray:
         """Nodes of the test images on a level, shape (n_images,)."""
         return self.taxonomy.to_level(self.fine, level)
 
+    def label(self, part: EmbeddingTable) -> Labelled:
+        """The images of a split with their nodes on each level and their cases."""
+        return Labelled(part.embeddings, self.taxonomy.ancestors[self.fine_of(part)].T, part.case_ids)
+
     @cached_property
-    def pictures(self) -> Labelled:
-        return Labelled(self.test.embeddings, self.taxonomy.ancestors[self.fine].T, self.test.case_ids)
+    def labelled(self) -> Labelled:
+        """The test images with their nodes and cases."""
+        return self.label(self.test)
 
     @cached_property
     def retrieval(self) -> RetrievalScores:
-        """Every test image queries the others of other cases; computed once for all who need it."""
-        return retrieval_scores(self.pictures, influence=True)
+        """Every test image queries the others of other cases; computed once for all tasks."""
+        return retrieval_scores(self.labelled, gallery_effects=True)
 
 
-def subject_of(
-    embeddings: EmbeddingTable | npt.ArrayLike,
-    cases: CaseTable | pd.DataFrame,
-    taxonomy: Taxonomy,
-    config: EvaluationConfig,
-    *,
-    name: str,
-    probabilities: npt.ArrayLike | None = None,
-) -> Subject:
-    """The embeddings of a table divided as its `split` column says; without one, all of them are the test.
+def case_table(cases: CaseTable | pd.DataFrame | str | Path, taxonomy: Taxonomy | str | Path) -> CaseTable:
+    """Any table of cases as a checked one; image files need not exist, and rows without image ids are numbered."""
+    tree = taxonomy if isinstance(taxonomy, Taxonomy) else load_taxonomy(taxonomy)
+    if isinstance(cases, CaseTable):
+        if cases.taxonomy.content_hash != tree.content_hash:
+            raise EmbeddingError(
+                f"the taxonomy must be that of the table, {cases.taxonomy.summary()}, got {tree.summary()}."
+            )
+        return cases
+    root, source = (Path(), "cases") if isinstance(cases, pd.DataFrame) else (Path(cases).absolute().parent, str(cases))
+    frame = cases.copy() if isinstance(cases, pd.DataFrame) else read_frame(Path(cases))
+    if c.IMAGE_ID not in frame:
+        frame[c.IMAGE_ID] = np.arange(len(frame)).astype(str)
+    if c.IMAGE_PATH not in frame:
+        frame[c.IMAGE_PATH] = frame[c.IMAGE_ID].astype(str)
+    return check_cases(frame, tree, root, source=source, check_images=False)
 
-    `embeddings`: shape (n_images, dim), row by row those of `cases` (they are brought to unit length), or an
-    EmbeddingTable, whose rows are found by image id. Rows without an embedding are an EmbeddingError.
+
+def subject_of(embeddings: EmbeddingTable, table: CaseTable, config: EvaluationConfig, *, name: str) -> Subject:
+    """The embeddings divided as the `split` column of the table says; without one, all of them are the test.
+
+    Rows are matched by image id. Test images without an embedding, and embeddings of a model that was trained on
+    another split or tree, are an EmbeddingError.
     """
-    checked = cases if isinstance(cases, CaseTable) else _checked(cases, taxonomy)
-    frame = checked.frame
-    table = embeddings if isinstance(embeddings, EmbeddingTable) else _table_of(embeddings, frame, probabilities)
-    _refuse_another_split(table, checked, name)
-    place = {image: row for row, image in enumerate(table.frame[c.IMAGE_ID].astype(str))}
+    frame = table.frame
+    _refuse_another_split(embeddings, table, name)
+    rows = {image: row for row, image in enumerate(embeddings.frame[c.IMAGE_ID].astype(str))}
     splits = frame[c.SPLIT].to_numpy(dtype=str) if c.SPLIT in frame else np.full(len(frame), c.TEST)
     if not (splits == c.TEST).any():
         raise EmbeddingError("the table must have test images: its split column has none that says 'test'.")
 
-    def part(split: str, *, needed: bool) -> EmbeddingTable | None:
-        rows = frame[splits == split]
-        found = [place.get(image, -1) for image in rows[c.IMAGE_ID].astype(str)]
-        if -1 in found and needed:
-            missing = rows[c.IMAGE_ID].iloc[found.index(-1)]
+    def part(split: str) -> EmbeddingTable | None:
+        wanted = frame[splits == split]
+        found = [rows.get(image, -1) for image in wanted[c.IMAGE_ID].astype(str)]
+        if -1 in found and split == c.TEST:
+            missing = wanted[c.IMAGE_ID].iloc[found.index(-1)]
             raise EmbeddingError(
                 f"{name}: {found.count(-1)} of {len(found)} {split} images have no embedding, the first is image "
                 f"'{missing}'. Embed the whole table."
             )
         if not found or -1 in found:
             return None
-        chosen = None if table.probabilities is None else table.probabilities[found]
-        return EmbeddingTable(table.embeddings[found], rows.reset_index(drop=True), table.provenance, chosen)
+        given = embeddings.probabilities
+        probabilities = None if given is None else given[found]
+        return EmbeddingTable(
+            embeddings.embeddings[found], wanted.reset_index(drop=True), embeddings.provenance, probabilities
+        )
 
-    test = part(c.TEST, needed=True)
+    test = part(c.TEST)
     assert test is not None
-    validation, train = part(c.VALIDATION, needed=False), part(c.TRAIN, needed=False)
-    return Subject(name, taxonomy, config, test, checked.case_ids, validation, train)
+    return Subject(name, table.taxonomy, config, test, table.case_ids, part(c.VALIDATION), part(c.TRAIN))
 
 
 def _refuse_another_split(embeddings: EmbeddingTable, cases: CaseTable, name: str) -> None:
@@ -125,24 +148,3 @@ def _refuse_another_split(embeddings: EmbeddingTable, cases: CaseTable, name: st
                 f"{name}: the model was trained on {what} {made_with}, the table has {now or 'none'}: test cases may "
                 "be among its training cases. Evaluate on the table the run wrote (cases.csv in its folder)."
             )
-
-
-def _checked(frame: pd.DataFrame, taxonomy: Taxonomy) -> CaseTable:
-    """A stranger's table: pictures are not needed, and without image ids rows are numbered."""
-    frame = frame.copy()
-    if c.IMAGE_ID not in frame:
-        frame[c.IMAGE_ID] = np.arange(len(frame)).astype(str)
-    if c.IMAGE_PATH not in frame:
-        frame[c.IMAGE_PATH] = frame[c.IMAGE_ID].astype(str)
-    return check_cases(frame, taxonomy, Path(), check_images=False)
-
-
-def _table_of(embeddings: Any, frame: pd.DataFrame, probabilities: Any) -> EmbeddingTable:
-    vectors = np.asarray(embeddings)
-    if vectors.ndim != 2 or len(vectors) != len(frame):
-        raise EmbeddingError(
-            f"embeddings must have shape (n_images, dim) with a row for each of the {len(frame)} rows of the table, in "
-            f"their order, got {vectors.shape}."
-        )
-    given = None if probabilities is None else np.asarray(probabilities, dtype=np.float32)
-    return EmbeddingTable(unit_length(vectors), frame.reset_index(drop=True), probabilities=given)

@@ -6,7 +6,7 @@ import numpy as np
 
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.metrics.ranking import Labelled, rankings
-from hierderm.evaluation.metrics.retrieval import map_at_r
+from hierderm.evaluation.metrics.terms import map_at_r, sums
 from hierderm.types import FloatArray, Floats
 
 
@@ -31,7 +31,10 @@ def validation_scores(embeddings: Floats, table: CaseTable) -> dict[str, float]:
 
 def mean_map_at_r(labelled: Labelled) -> FloatArray:
     """Mean MAP@R of each level, coarse first, shape (n_levels,); 0 where no query has a relevant image."""
-    levels = range(len(labelled.labels))
-    values = np.array([[map_at_r(ranking.relevant(level)) for level in levels] for ranking in rankings(labelled)])
-    counts = (~np.isnan(values)).sum(axis=0)
-    return np.asarray(np.divide(np.nansum(values, axis=0), counts, out=np.zeros(len(levels)), where=counts > 0))
+    total, count = np.zeros(len(labelled.labels)), np.zeros(len(labelled.labels))
+    for ranking in rankings(labelled):
+        for level in range(len(total)):
+            relevant = ranking.relevant(level)
+            total[level] += sums([map_at_r], relevant)[0]
+            count[level] += len(relevant) > 0
+    return total / np.maximum(count, 1)

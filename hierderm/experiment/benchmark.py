@@ -36,7 +36,7 @@ class Result:
     content: dict[str, Any]
 
 
-def run_benchmark(
+def bench(
     models: Sequence[Model],
     tasks: Sequence[Task],
     folds: Sequence[CaseTable],
@@ -96,7 +96,7 @@ def _subjects(
             own = source.replace("{fold}", str(fold))
             place = f"{model.name}.{seed}" + (f".{fold}" if own != source else "")
             embedded = embeddings_of(own, table, folder / "embeddings" / place, workers=workers)
-            of_fold.append(subject_of(embedded, table, table.taxonomy, config, name=model.name))
+            of_fold.append(subject_of(embedded, table, config, name=model.name))
         subjects.append(of_fold)
     return subjects
 
@@ -105,7 +105,7 @@ def _evaluate(task: Task, subjects: Sequence[Sequence[Subject]], config: Evaluat
     of_folds = []
     for fold, seeds in enumerate(subjects):
         draws = case_draws(seeds[0].test.case_ids, config.bootstrap_rounds, config.seed, seeds[0].every_case)
-        every = [with_intervals(subject, task.figures(subject), draws) for subject in seeds]
+        every = [with_intervals(subject, task.scores(subject), draws) for subject in seeds]
         of_folds.append(combine_seeds(every, config.confidence, config.seed + fold))
     return combine_folds(of_folds, config.confidence)
 

@@ -67,8 +67,8 @@ def compare(comparison: Comparison, folder: Path) -> Path:
 
     if not comparison.models:
         raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
-    if "retrieval" not in comparison.evaluation.families:
-        raise ConfigError("a comparison's report needs 'retrieval' among evaluation.families; add it.")
+    if "retrieval" not in comparison.evaluation.tasks:
+        raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     claim_folder(folder, RUN)
     divisions = _divisions(comparison, folder)
     rows = [_row_over_divisions(divisions, entry) for entry in comparison.models]

@@ -27,11 +27,12 @@ from hierderm.embeddings import KIND, EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
 from hierderm.evaluation.evaluation import Evaluation, evaluate_subject
 from hierderm.evaluation.subject import subject_of
+from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 
 if TYPE_CHECKING:
-    from hierderm.model.network import Network
+    from hierderm.model.encoder import Encoder
     from hierderm.training.features import FeatureStore
 
 logger = logging.getLogger(__name__)
@@ -239,18 +240,17 @@ class Run:
         return self.table.taxonomy
 
     @cached_property
-    def network(self) -> Network:
+    def encoder(self) -> Encoder:
         """The model, read from the run's folder on first use."""
-        from hierderm.model.checkpoint import load_model
+        from hierderm.model.encoder import load
 
-        return load_model(self.folder / "model")
+        return load(self.folder / "model")
 
     def embeddings(self, store: FeatureStore | None = None) -> EmbeddingTable:
         """The embeddings of the run's table, computed once and kept in its folder.
 
         `store`: where the features of the backbone are, if it is frozen; by default in the run's folder.
         """
-        from hierderm.model.embed import embed_saved
         from hierderm.training.features import FeatureStore
         from hierderm.training.fit import is_frozen
 
@@ -259,10 +259,9 @@ class Run:
             features, workers = None, self.config.training.workers
             if is_frozen(self.config.training):
                 store = store or FeatureStore(self.folder / "features")
-                features = store.features(self.network.backbone, self.table, workers=workers)
-            model, name = self.folder / "model", self.config.name
-            made = embed_saved(model, self.network, self.table, name=name, workers=workers, features=features)
-            made.save(place)
+                features = store.features(self.encoder.network.backbone, self.table, workers=workers)
+            made = self.encoder.embed(self.table, workers=workers, features=features)
+            replace(made, provenance=replace(made.provenance, model=self.config.name)).save(place)
         return EmbeddingTable.load(place)
 
 
@@ -273,5 +272,5 @@ def environment() -> dict[str, str]:
 
 def evaluate_test(settings: EvaluationConfig, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
     """Metrics on the test split; embeddings of a model that was trained on another split are refused."""
-    subject = subject_of(embeddings, table, table.taxonomy, settings, name=name)
-    return evaluate_subject(subject, settings.families)
+    subject = subject_of(embeddings, table, settings, name=name)
+    return evaluate_subject(subject, tasks_named(settings.tasks))

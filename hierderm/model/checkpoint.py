@@ -69,12 +69,18 @@ def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | 
     tree = read_taxonomy(folder / TREE)
     if tree.content_hash != saved["hash"]:
         raise CheckpointError(f"{folder / TREE} was changed after the model was saved.")
-    if taxonomy is not None and taxonomy.content_hash != tree.content_hash:
+    if taxonomy is not None:
+        require_taxonomy(str(folder), tree, taxonomy)
+    return tree
+
+
+def require_taxonomy(model: str, own: Taxonomy, other: Taxonomy) -> None:
+    """CheckpointError where data have another taxonomy than the model's own."""
+    if other.content_hash != own.content_hash:
         raise CheckpointError(
-            f"{folder} was trained on taxonomy {tree.summary()}, but the data have {taxonomy.summary()}. "
+            f"{model} was trained on taxonomy {own.summary()}, but the data have {other.summary()}. "
             "Use the model's own taxonomy.csv, or train again on this tree."
         )
-    return tree
 
 
 def load_model(

@@ -61,10 +61,10 @@ class Network(nn.Module):
         return network
 
     @property
-    def classifies_conditions(self) -> bool:
-        """Whether its logits are those of the conditions, so that every level has probabilities."""
+    def probability_level(self) -> int | None:
+        """The finest level that has probabilities, and so have all coarser ones; None where there are no logits."""
         has_logits = self.classifier is not None or isinstance(self.neck, DiscriminantNeck)
-        return has_logits and self.taxonomy is not None and self.classified_level == self.taxonomy.fine_level
+        return self.classified_level if has_logits else None
 
     def embed(self, features: Tensor) -> Tensor:
         """Features of the backbone to embeddings, shape (n, dim), unit length."""

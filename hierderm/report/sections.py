@@ -10,7 +10,7 @@ import numpy as np
 from hierderm import columns as c
 from hierderm.config.loading import dump_config
 from hierderm.config.settings import Comparison, EvaluationConfig
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference
@@ -79,7 +79,7 @@ def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -
     coarse = tree.to_level(fine, 0)
     points = {row.entry.name: plots.project(row.test.embeddings[chosen], seed) for row in rows}
     names = [tree.names()[condition] for condition in fine[with_image]]
-    images = [open_picture(table.root / path) for path in frame[c.IMAGE_PATH].iloc[with_image]]
+    images = [open_image(table.root / path) for path in frame[c.IMAGE_PATH].iloc[with_image]]
     return {
         **plots.map_points(points[focus.entry.name][: len(images)], coarse[with_image], names, tree.names(0)),
         "images": [as_base64(thumbnail(image, THUMBNAIL)) for image in images],

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.evaluation.catalogue import HEADLINES, METRIC_NAMES, TREE, Key, direction, metric_name
+from hierderm.evaluation.catalogue import HEADLINES, METRICS, TREE, Key, direction, metric_name
 from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.differences import Difference
-from hierderm.evaluation.inference.groups import FEWEST_CASES, GroupFigure
+from hierderm.evaluation.inference.groups import FEWEST_CASES, GroupScore
 from hierderm.report.words import gap_sentence
 from hierderm.types import IntArray
 
@@ -49,8 +49,8 @@ def level_tables(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     tables = []
     for level in sorted(levels, key=lambda level: level == TREE):
         rows = [
-            {"title": title + DIRECTIONS[direction(name)], "main": (level, name) in HEADLINES, "cells": cells}
-            for name, title in METRIC_NAMES.items()
+            {"title": entry.title + DIRECTIONS[direction(name)], "main": (level, name) in HEADLINES, "cells": cells}
+            for name, entry in METRICS.items()
             if (cells := _cells((level, name), evaluations))
         ]
         title = "whole tree" if level == TREE else f"{level} level"
@@ -159,14 +159,14 @@ def _cells(key: Key, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     return [_cell(metric, metric is not None and round(metric.value, 3) == round(best, 3)) for metric in metrics]
 
 
-def _cell(score: Metric | GroupFigure | None, marked: bool) -> dict[str, Any]:
+def _cell(score: Metric | GroupScore | None, marked: bool) -> dict[str, Any]:
     if score is None or np.isnan(score.value):
         return {"text": "–", "interval": "", "marked": False}
     interval = "" if np.isnan(score.low) else f"{score.low:.3f} to {score.high:.3f}"
     return {"text": f"{score.value:.3f}", "interval": interval, "marked": marked}
 
 
-def _worst(rows: Sequence[GroupFigure]) -> str:
+def _worst(rows: Sequence[GroupScore]) -> str:
     large = [row for row in rows if row.n_cases >= FEWEST_CASES and not np.isnan(row.value)]
     if len(large) < 2:
         return ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hierderm.evaluation.catalogue import HEADLINES, METRIC_NAMES, Key, metric_name
+from hierderm.evaluation.catalogue import HEADLINES, METRICS, Key, metric_name
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference, paired_difference
 from hierderm.evaluation.inference.groups import Gap
@@ -167,7 +167,7 @@ def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
                 found.append(
                     f"{evaluation.model}: the {level} clusters are tighter than those of {first.model} (silhouette "
                     f"{tight.value:.3f} against {base.value:.3f}) but do not agree better with the labels "
-                    f"({METRIC_NAMES['ami']} {ami.value:.3f} against {base_ami.value:.3f}): this is no improvement."
+                    f"({METRICS['ami'].title} {ami.value:.3f} against {base_ami.value:.3f}): this is no improvement."
                 )
     return found
 

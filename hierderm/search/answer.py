@@ -1,13 +1,12 @@
 """From the nearest cases to an answer: a ranked differential at every level, and how far to trust it.
 
-The conditions of the hits vote, weighted by similarity; votes are summed up the tree. Validation queries say how
-often a vote share of that size was right (the stated confidence) and from which share on an answer at a level keeps
-to the wanted error rate. Below it the answer is one level coarser, or none.
+The conditions of the hits vote, weighted by similarity; votes are summed up the tree. Which share of the votes is
+answered at which level, and with what confidence, is the rule of `hierderm.evaluation.metrics.selective`, learnt from
+validation queries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,47 +14,26 @@ import numpy as np
 
 from hierderm.embeddings import Aggregation
 from hierderm.errors import SearchError
-from hierderm.evaluation.metrics.selective import controlled_threshold
+from hierderm.evaluation.metrics.calibration import best_temperature
+from hierderm.evaluation.metrics.selective import AnswerRule
 from hierderm.search.result import SearchResult
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import FloatArray, IntArray, Mask
+from hierderm.types import FloatArray, IntArray
 
-TEMPERATURES = tuple(float(t) for t in np.geomspace(0.005, 1.0, 24))
-BIN = 25  # validation queries that one point of the confidence curve is made from
+TEMPERATURES = (0.005, 1.0)  # the range that is searched
 DEFAULT_TEMPERATURE = 0.05
-
-
-@dataclass(frozen=True)
-class LevelCalibration:
-    """Of one level: from which vote share on to answer (None: never), and what share was how often right.
-
-    `shares`, `accuracies`: knots of the rising curve from the share of the leading node to its accuracy, both in
-    [0, 1]; `answered`, `right`: of the `n_queries` validation queries, how many pass the threshold and are right.
-    """
-
-    threshold: float | None
-    shares: tuple[float, ...]
-    accuracies: tuple[float, ...]
-    n_queries: int
-    answered: int
-    right: int
-
-    def confidence(self, share: float) -> float:
-        """How often validation queries with this share for their leading node were right, in [0, 1]."""
-        return float(np.interp(share, self.shares, self.accuracies))
 
 
 @dataclass(frozen=True)
 class Calibration:
     """How to read votes: made from validation queries by `calibrate`, for `k` hits found with `aggregation`.
 
-    `temperature`: of the weights exp(similarity / temperature), > 0; `wanted`: the accuracy that answers keep to.
+    `temperature`: of the weights exp(similarity / temperature), > 0; `rule`: which share of votes is answered.
     """
 
     k: int
     temperature: float
-    wanted: float
-    levels: tuple[LevelCalibration, ...]
+    rule: AnswerRule
     aggregation: Aggregation = "best"
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,11 +41,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Calibration:
-        levels = [
-            LevelCalibration(**{**row, "shares": tuple(row["shares"]), "accuracies": tuple(row["accuracies"])})
-            for row in content["levels"]
-        ]
-        return cls(**{**content, "levels": tuple(levels)})
+        return cls(**{**content, "rule": AnswerRule.from_dict(content["rule"])})
 
 
 @dataclass(frozen=True)
@@ -117,10 +91,8 @@ def calibrate(
 ) -> Calibration:
     """Learn from validation queries, whose conditions `query_fine` are known, how to read votes.
 
-    Their own cases must have been left out of `hits`. The temperature is the one with the highest likelihood. The
-    confidence of a share is the accuracy in bins of 25 queries of like shares, smoothed towards a half by two imagined
-    queries (Laplace) so that a few lucky ones don't make certainty, and made rising (isotonic regression). A
-    threshold is the lowest share such that the accuracy of the answers is `wanted` or more (`controlled_threshold`).
+    Their own cases must have been left out of `hits`. The temperature is the one under which the conditions are most
+    likely; for thresholds and confidence see `AnswerRule`.
     """
     if not 0 < wanted < 1:
         raise SearchError(f"the wanted accuracy must be between 0 and 1, got {wanted}.")
@@ -128,38 +100,13 @@ def calibrate(
         raise SearchError(f"calibration needs hits for each validation query, got {len(hits)} for {len(query_fine)}.")
     n_fine = taxonomy.size(-1)
 
-    def likelihood(temperature: float) -> float:
-        votes = vote(hits, gallery_fine, n_fine, temperature)
-        on_truth = votes[np.arange(len(votes)), query_fine]
-        return float(np.log(0.99 * on_truth + 0.01 / n_fine).mean())
+    def cost(temperature: float) -> float:
+        on_truth = vote(hits, gallery_fine, n_fine, temperature)[np.arange(len(hits)), query_fine]
+        return -float(np.log(0.99 * on_truth + 0.01 / n_fine).mean())
 
-    temperature = max(TEMPERATURES, key=likelihood)
+    temperature = best_temperature(cost, *TEMPERATURES)
     votes = vote(hits, gallery_fine, n_fine, temperature)
-    levels = []
-    for level in range(taxonomy.n_levels):
-        shares = taxonomy.sum_up(votes, level)
-        right = shares.argmax(axis=1) == taxonomy.to_level(query_fine, level)
-        levels.append(_calibrate_level(shares.max(axis=1), right, wanted))
-    return Calibration(hits.rows.shape[1], temperature, wanted, tuple(levels))
-
-
-def _calibrate_level(shares: FloatArray, right: Mask, wanted: float) -> LevelCalibration:
-    from sklearn.isotonic import IsotonicRegression
-
-    bins = np.array_split(np.argsort(shares, kind="stable"), max(1, len(shares) // BIN))
-    centres = np.array([shares[inside].mean() for inside in bins])
-    smoothed = np.array([(right[inside].sum() + 1) / (len(inside) + 2) for inside in bins])
-    rising = IsotonicRegression().fit_transform(centres, smoothed)
-    threshold = controlled_threshold(shares, right, wanted)
-    passed = shares >= threshold if threshold is not None else np.zeros(len(shares), dtype=bool)
-    return LevelCalibration(
-        threshold,
-        tuple(float(x) for x in centres),
-        tuple(float(y) for y in rising),
-        len(shares),
-        int(passed.sum()),
-        int(right[passed].sum()),
-    )
+    return Calibration(hits.rows.shape[1], temperature, AnswerRule.learn(votes, query_fine, taxonomy, wanted))
 
 
 def answer(
@@ -183,32 +130,31 @@ def answer(
     if calibration is None or not calibrated_for:
         why = "the index was not calibrated" if calibration is None else "the search was narrowed"
         return Answer(None, "", None, differential, f"Shares only, without a confidence: {why}.")
-    return _answer_by(calibration, differential, taxonomy.level_names)
+    return _answer_by(calibration.rule, votes, differential, taxonomy)
 
 
 def _answer_by(
-    calibration: Calibration, differential: tuple[tuple[Candidate, ...], ...], level_names: Sequence[str]
+    rule: AnswerRule, votes: FloatArray, differential: tuple[tuple[Candidate, ...], ...], taxonomy: Taxonomy
 ) -> Answer:
-    finest = len(differential) - 1
-    for level in range(finest, -1, -1):
-        first, learnt = differential[level][0], calibration.levels[level]
-        if learnt.threshold is not None and first.share >= learnt.threshold:
-            confidence = learnt.confidence(first.share)
-            reason = (
-                f"The nearest cases agree on the {level_names[level]}: {first.share:.0%} of the votes. "
-                f"Of the {learnt.answered} validation cases answered at this level, {learnt.right} were right."
-            )
-            if level < finest and calibration.levels[finest].threshold is None:
-                reason = f"No share of votes for a {level_names[finest]} was reliable on validation cases. {reason}"
-            elif level < finest:
-                reason = f"The nearest cases disagree on the {level_names[finest]}. {reason}"
-            return Answer(level, first.name, confidence, differential, reason)
-    leading = differential[0][0]
-    return Answer(
-        None, "", calibration.levels[0].confidence(leading.share), differential,
-        f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
-        f"{leading.name}) it would be wrong more often than the {1 - calibration.wanted:.0%} allowed.",
-    )  # fmt: skip
+    found = rule.apply(votes, taxonomy)
+    level, confidence = int(found.level[0]), float(found.confidence[0])
+    leading, names = differential[max(level, 0)][0], taxonomy.level_names
+    if level < 0:
+        return Answer(
+            None, "", confidence, differential,
+            f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
+            f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed.",
+        )  # fmt: skip
+    learnt = rule.levels[level]
+    reason = (
+        f"The nearest cases agree on the {names[level]}: {leading.share:.0%} of the votes. "
+        f"Of the {learnt.answered} validation cases answered at this level, {learnt.right} were right."
+    )
+    if level < taxonomy.fine_level and rule.levels[-1].threshold is None:
+        reason = f"No share of votes for a {names[-1]} was reliable on validation cases. {reason}"
+    elif level < taxonomy.fine_level:
+        reason = f"The nearest cases disagree on the {names[-1]}. {reason}"
+    return Answer(level, leading.name, confidence, differential, reason)
 
 
 def ranked_nodes(shares: FloatArray, taxonomy: Taxonomy, level: int) -> tuple[Candidate, ...]:

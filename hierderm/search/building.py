@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from hierderm import columns as c
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable, Provenance, read_array, unit_length
+from hierderm.embeddings import EmbeddingTable, Encodes, Provenance, embeddings_of
 from hierderm.errors import SearchError
 from hierderm.search.answer import Calibration, calibrate
 from hierderm.search.case_index import CaseIndex
@@ -22,13 +22,6 @@ from hierderm.types import Floats, IntArray
 
 if TYPE_CHECKING:
     from hierderm.embeddings import Aggregation
-
-
-class Encodes(Protocol):
-    """Any model: an object that embeds images, given as files."""
-
-    def encode(self, images: Sequence[Any], /) -> Floats:
-        """Vectors of the images, shape (n_images, dim)."""
 
 
 Model = str | Path | Encodes | None
@@ -121,9 +114,9 @@ def describe_index(index: CaseIndex) -> list[str]:
     if index.calibration is None:
         return [*lines, f"answers are not calibrated: {about.not_calibrated or 'it was built so'}"]
     means = validation_means(index)
-    for name, learnt, scores in zip(index.taxonomy.level_names, index.calibration.levels, means, strict=True):
+    for name, learnt, scores in zip(index.taxonomy.level_names, index.calibration.rule.levels, means, strict=True):
         if learnt.threshold is None:
-            answered = f"never answered, no share of votes was right in {index.calibration.wanted:.0%}"
+            answered = f"never answered, no share of votes was right in {index.calibration.rule.wanted:.0%}"
         else:
             answered = (
                 f"answered from {learnt.threshold:.0%} of the votes on: {learnt.answered} of {learnt.n_queries} "
@@ -136,31 +129,29 @@ def describe_index(index: CaseIndex) -> list[str]:
 
 
 def _embed(cases: CaseTable, model: Model, workers: int) -> EmbeddingTable:
-    from hierderm.model.embed import embed_by_name
+    from hierderm.model.encoder import load
 
     if model is None:
         raise SearchError("name a model that embeds the images, or give their embeddings.")
     if isinstance(model, str | Path):
-        return embed_by_name(str(model), cases, workers=workers)
-    return EmbeddingTable(unit_length(np.asarray(model.encode(cases.paths))), cases.frame, _provenance(model))
+        return load(model).embed(cases, workers=workers)
+    made = embeddings_of(model, cases)
+    return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
 
 
 def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path) -> EmbeddingTable:
     """Known embeddings as a table, where they are those of the images of `cases`."""
-    if isinstance(embeddings, Path):
-        embeddings = read_array(embeddings) if embeddings.suffix == ".npy" else EmbeddingTable.load(embeddings)
-    if not isinstance(embeddings, EmbeddingTable):
-        return EmbeddingTable(unit_length(embeddings), cases.frame)
-    if list(embeddings.frame[c.IMAGE_ID]) != list(cases.frame[c.IMAGE_ID]):
+    found = embeddings_of(embeddings, cases)
+    if list(found.frame[c.IMAGE_ID]) != list(cases.frame[c.IMAGE_ID]):
         raise SearchError("the embeddings must be those of the table's images, in its order. Embed the table again.")
-    return embeddings
+    return found
 
 
 def _provenance(model: str | Path | Encodes) -> Provenance:
     if isinstance(model, str | Path):
-        from hierderm.model.encoder import load_encoder
+        from hierderm.model.encoder import load
 
-        return load_encoder(str(model)).provenance
+        return load(model).provenance
     found = getattr(model, "provenance", None)
     return found if isinstance(found, Provenance) else Provenance()
 

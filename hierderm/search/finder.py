@@ -9,11 +9,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from hierderm import columns as c
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import ImageLike
 from hierderm.embeddings import Aggregation
 from hierderm.errors import SearchError
 from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
@@ -27,7 +25,6 @@ from hierderm.types import Vectors
 if TYPE_CHECKING:
     from hierderm.model.encoder import Encoder
 
-ImageLike = Path | Image.Image | npt.NDArray[np.uint8]
 SHOWN_COLUMNS = (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
 
 
@@ -118,12 +115,12 @@ class CaseFinder:
             return self._encoder
 
     def _load(self) -> Encoder:
-        from hierderm.model.encoder import load_encoder
+        from hierderm.model.encoder import load
 
         name = self._model or self.index.about.model
         if not name:
             raise SearchError("the index does not record which model embeds queries: name it (--model).")
-        encoder = load_encoder(name)
+        encoder = load(name)
         self.index.require_same_model(encoder.provenance)
         return encoder
 
@@ -131,7 +128,7 @@ class CaseFinder:
         """Find the cases nearest to one case.
 
         Args:
-            images: Its one to three images: files, PIL images, or uint8 arrays of shape (height, width, 3).
+            images: Its one to three images, as `Encoder.encode` takes them.
             options: How to search.
 
         Raises:
@@ -140,7 +137,7 @@ class CaseFinder:
         """
         if not 1 <= len(images) <= MAX_IMAGES:
             raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
-        encoded = self.encoder.pictures([as_image(image) for image in images])
+        encoded = self.encoder.encode_all(images)
         tree, probabilities = self.encoder.taxonomy, encoded.probabilities
         classified = None
         if tree is not None and probabilities is not None:
@@ -159,7 +156,7 @@ class CaseFinder:
         """Find the cases nearest to a text. Similarities of text are not those of images: there is no answer."""
         if not text.strip():
             raise SearchError("a text query must have words, got none.")
-        return replace(self.search_vectors(self.encoder.words([text]), options), answer=None)
+        return replace(self.search_vectors(self.encoder.encode_text(text), options), answer=None)
 
     def search_vectors(
         self, vectors: Vectors, options: SearchOptions = DEFAULTS, leave_out: Sequence[str] = ()
@@ -183,19 +180,6 @@ class CaseFinder:
                 voters = index.search(vectors, **query, k=calibration.k, aggregation=calibration.aggregation)
         read = answer(voters, voters.gallery.fine, index.taxonomy, calibration, calibrated_for=not narrowed)
         return FinderResult(vectors, shown, read)
-
-
-def as_image(image: ImageLike) -> Image.Image:
-    """An image of any accepted kind as RGB. ImageError or SearchError where it is none."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, Path):
-        return open_picture(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise SearchError(
-            f"an image as an array must be uint8 of shape (height, width, 3), got {image.dtype} {image.shape}."
-        )
-    return Image.fromarray(image)
 
 
 def _answer_content(read: Answer, level_names: Sequence[str]) -> dict[str, Any]:

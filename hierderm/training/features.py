@@ -14,8 +14,9 @@ from hierderm import columns as c
 from hierderm.artifacts import replacing, text_hash
 from hierderm.config.methods import Augmentation
 from hierderm.data.table import CaseTable
-from hierderm.model.backbone import Backbone, weights_hash
-from hierderm.model.embed import backbone_features
+from hierderm.model.backbone import Backbone
+from hierderm.model.features import backbone_features
+from hierderm.model.weights import weights_hash
 from hierderm.types import Mask, Vectors
 
 

@@ -89,10 +89,10 @@ def test_an_image_is_answered(client: TestClient, toy: CaseTable) -> None:
 
 
 def test_the_answer_is_that_of_the_library(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
-    from hierderm.data.image_io import open_picture
+    from hierderm.data.image_io import open_image
 
     paths = toy.part(c.TEST).paths[:2]
-    expected = finder.search([open_picture(path) for path in paths]).to_dict(paths=False)
+    expected = finder.search([open_image(path) for path in paths]).to_dict(paths=False)
     answer = post(client, *(path.read_bytes() for path in paths)).json()
     assert answer["hits"] == expected["hits"] and answer["answer"] == expected["answer"]
 

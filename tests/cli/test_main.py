@@ -216,7 +216,7 @@ def test_evaluate_an_external_array(toy_csv: Path, toy_folder: Path, tmp_path: P
     assert f"{len(frame)} test images of 48 cases" in shown and "fine Balanced accuracy" not in shown
     assert {"metrics", "groups", "warnings", "details"} <= json.loads((tmp_path / "all.json").read_text()).keys()
     with_probabilities = run(
-        "evaluate", *common, "--probabilities", tmp_path / "p.npy", "--evaluation.families", "trust,classification"
+        "evaluate", *common, "--probabilities", tmp_path / "p.npy", "--evaluation.tasks", "calibration,classification"
     )
     assert "fine Balanced accuracy" in with_probabilities and "MAP@R" not in with_probabilities
     by_monk = run(
@@ -231,7 +231,7 @@ def test_evaluate_an_external_array(toy_csv: Path, toy_folder: Path, tmp_path: P
     )
     assert "By monk: coarse Recall@1 is worst for" in by_monk
     assert "an .npy file needs --cases" in fails("evaluate", tmp_path / "x.npy", "-t", "scin")
-    assert "evaluation.families" in fails("evaluate", *common, "--evaluation.families", "retreival")
+    assert "Closest: 'retrieval'" in fails("evaluate", *common, "--evaluation.tasks", "retreival")
     np.save(tmp_path / "x.npy", np.zeros((3, 9)))
     assert "a row for each of the" in refusal("evaluate", *common)
 

@@ -16,12 +16,12 @@ def test_words_and_settings() -> None:
 
 
 def test_settings_of_several_values() -> None:
-    def families(text: str) -> object:
-        return parse_arguments(["--evaluation.families", text], ["evaluation"])[1]["evaluation.families"]
+    def tasks(text: str) -> object:
+        return parse_arguments(["--evaluation.tasks", text], ["evaluation"])[1]["evaluation.tasks"]
 
-    assert families("retrieval") == families('["retrieval"]') == ["retrieval"]
-    assert families("retrieval, knn") == ["retrieval", "knn"]
-    every = families("all")
+    assert tasks("retrieval") == tasks('["retrieval"]') == ["retrieval"]
+    assert tasks("retrieval, knn") == ["retrieval", "knn"]
+    every = tasks("all")
     assert isinstance(every, list) and {"retrieval", "few_shot"} <= set(every)
 
 

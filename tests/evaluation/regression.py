@@ -1,21 +1,30 @@
-"""Planted embeddings, and the values the evaluation gave on them at commit e3fa371, before it was reorganised.
+"""Planted embeddings, and all values of their evaluation, which `regression.json` pins.
 
-`regression.json` holds the values; `test_regression.py` compares. To write it anew after a change that is meant:
-`python -m tests.evaluation.regression`.
+The file holds the values of commit e3fa371, before the evaluation was reorganised, but for the linear probe, which is
+another solver since. To write it again after a change that is meant: `python -m tests.evaluation.regression`.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from hierderm.config.settings import EvaluationConfig
+from hierderm.evaluation.evaluation import Evaluation, evaluate
+from hierderm.evaluation.inference.combine import combine_folds, combine_seeds
+from hierderm.evaluation.inference.differences import Difference, adjusted, paired_difference
+from hierderm.evaluation.tasks.registry import TASKS
+from hierderm.taxonomy.tree import taxonomy_from_paths
+
 FILE = Path(__file__).with_name("regression.json")
 LEVELS = {2: ("category", "condition"), 3: ("branch", "category", "condition")}
-SETTINGS = {"bootstrap_rounds": 40, "kmeans_seeds": 2, "permutations": 50, "agglomerative_images": 100}
+CONFIG = EvaluationConfig(bootstrap_rounds=40, kmeans_seeds=2, permutations=50, agglomerative_images=100)
+MODELS = ((2.0, 1), (3.0, 2))  # noise and seed
 N_FINE, N_CASES, DIM = 12, 400, 16
 SHARES = np.arange(N_FINE, 0, -1) ** 1.7  # the rarest conditions have one case in the test, or none
 
@@ -72,7 +81,7 @@ def swapped(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(split=frame["split"].map({"train": "train", "validation": "test", "test": "validation"}))
 
 
-def pinned(evaluation: Any) -> dict[str, Any]:
+def pinned(evaluation: Evaluation) -> dict[str, Any]:
     """Every number of an evaluation under a key of its own; floats with 13 digits."""
     found: dict[str, Any] = {}
     for m in evaluation.metrics:
@@ -84,11 +93,11 @@ def pinned(evaluation: Any) -> dict[str, Any]:
     for gap in evaluation.gaps:
         key = f"gap {gap.column} {gap.level} {gap.name} {gap.worst} {gap.best}"
         found[key] = [gap.value, gap.low, gap.high, gap.p_value]
-    for key, rounds in evaluation.replicates.items():
-        found[f"rounds {' '.join(key)}"] = [float(np.nanmean(rounds)), float(np.nanstd(rounds)), float(rounds[7])]
-    for key, values in evaluation.per_image.items():
+    for (level, name), rounds in evaluation.replicates.items():
+        found[f"rounds {level} {name}"] = [float(np.nanmean(rounds)), float(np.nanstd(rounds)), float(rounds[7])]
+    for (level, name), values in evaluation.per_image.items():
         known = values[~np.isnan(values)]
-        found[f"images {' '.join(key)}"] = [len(known), float(known @ np.arange(len(known))), float(known.std())]
+        found[f"images {level} {name}"] = [len(known), float(known @ np.arange(len(known))), float(known.std())]
     for number, row in enumerate((*evaluation.categories, *evaluation.neighbours)):
         found[f"row {number}"] = row
     found |= {f"details {name}": content for name, content in evaluation.details.items()}
@@ -96,7 +105,7 @@ def pinned(evaluation: Any) -> dict[str, Any]:
     return {key: rounded(value) for key, value in found.items()}
 
 
-def compared(differences: list[Any]) -> dict[str, Any]:
+def compared(differences: list[Difference]) -> dict[str, Any]:
     """Every number of paired differences."""
     return {
         f"difference {d.level} {d.name}": rounded([d.value, d.low, d.high, d.p_value, d.p_adjusted])
@@ -113,3 +122,34 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return None if np.isnan(value) else float(f"{value:.13g}")
     return int(value) if isinstance(value, np.integer) else value
+
+
+def every_value(n_levels: int) -> dict[str, dict[str, Any]]:
+    """Two models on one split, the second on another, their differences and combinations."""
+    tree = taxonomy_from_paths(paths(n_levels), LEVELS[n_levels], id="planted")
+    found: dict[str, dict[str, Any]] = {}
+    evaluations = []
+    for noise, seed in MODELS:
+        embeddings, frame, probabilities = planted(noise, seed, n_levels)
+        tasks = [name for name in TASKS if name != "groups"]
+        settings: Any = {"tasks": tasks, "config": CONFIG, "probabilities": probabilities}
+        evaluations.append(evaluate(embeddings, frame, tree, name=f"model {seed}", **settings))
+        found[f"{n_levels} levels, model {seed}"] = pinned(evaluations[-1])
+        worst = evaluate(embeddings, frame, tree, tasks=["groups"], config=replace(CONFIG, groups=False))
+        found[f"{n_levels} levels, worst groups, model {seed}"] = pinned(worst)
+    other = evaluate(embeddings, swapped(frame), tree, name="model 2", **settings)
+    keys = [(metric.level, metric.name) for metric in evaluations[0].metrics]
+    differences = [paired_difference(evaluations[0], evaluations[1], key, 0.95) for key in keys]
+    found[f"{n_levels} levels, differences"] = compared(adjusted([d for d in differences if d]))
+    for name, combined in (
+        ("seeds", combine_seeds(evaluations, 0.95, 3)),
+        ("folds", combine_folds([evaluations[1], other], 0.95)),
+    ):
+        numbers = {key: value for key, value in pinned(combined).items() if key.startswith("metric ")}
+        found[f"{n_levels} levels, {name}"] = numbers
+    return found
+
+
+if __name__ == "__main__":
+    content = {name: numbers for n_levels in LEVELS for name, numbers in every_value(n_levels).items()}
+    FILE.write_text(json.dumps(content, indent=0, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ import pytest
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import unit_length
-from hierderm.evaluation.evaluation import evaluate_all
+from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.validation import mean_map_at_r, validation_scores
 from hierderm.taxonomy.tree import taxonomy_from_paths
@@ -36,7 +36,7 @@ def test_the_monitored_values_are_those_of_the_evaluation() -> None:
     embeddings = unit_length(np.eye(9)[FINE] + np.random.default_rng(0).normal(0, 0.5, (N, 9)))
     found = validation_scores(embeddings, cases())
     config = EvaluationConfig(bootstrap_rounds=0)
-    evaluation = evaluate_all(embeddings, cases(), TREE, config=config)
+    evaluation = evaluate(embeddings, cases(), TREE, config=config)
     for level in ("coarse", "fine"):
         assert found[f"{level}_map_at_r"] == pytest.approx(evaluation[level, "map_at_r"].value)
 

@@ -70,8 +70,8 @@ def test_a_comparison_writes_its_report_and_resumes(
 def test_a_comparison_must_be_complete(toy_comparison: Comparison, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must list its models"):
         compare(with_overrides(toy_comparison, {"models": []}), tmp_path)
-    with pytest.raises(ConfigError, match="needs 'retrieval' among evaluation.families"):
-        compare(with_overrides(toy_comparison, {"evaluation.families": ["clustering"]}), tmp_path)
+    with pytest.raises(ConfigError, match="needs 'retrieval' among evaluation.tasks"):
+        compare(with_overrides(toy_comparison, {"evaluation.tasks": ["clustering"]}), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

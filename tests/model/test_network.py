@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy.special import softmax
 
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError
-from hierderm.model.backbone import load_vanilla
+from hierderm.model.backbone import load_backbone
 from hierderm.model.heads import Discriminants, NetworkShape
 from hierderm.model.network import Network
 from hierderm.taxonomy.tree import taxonomy_from_paths
@@ -18,7 +19,7 @@ from hierderm.taxonomy.tree import taxonomy_from_paths
 
 def network(siglip: Path, toy: CaseTable, level: int = 1, **shape: Any) -> Network:
     shape = {"classifier": "cosine", **shape}
-    return Network(load_vanilla(f"hf:{siglip}"), NetworkShape(**shape), toy.taxonomy, level).eval()
+    return Network(load_backbone(BackboneConfig(f"hf:{siglip}")), NetworkShape(**shape), toy.taxonomy, level).eval()
 
 
 @pytest.mark.parametrize("neck", ["identity", "linear", "standardised", "residual"])
@@ -40,7 +41,7 @@ def test_coarse_probabilities_are_the_fine_ones_summed(small_siglip: Path, toy: 
     torch.testing.assert_close(coarse, torch.from_numpy(expected))
     flat = network(small_siglip, toy, level=0)
     assert flat(torch.randn(1, 3, 32, 32)).logits.shape == (1, 3)
-    assert model.classifies_conditions and not flat.classifies_conditions
+    assert (model.probability_level, flat.probability_level) == (1, 0)
     with pytest.raises(ValueError, match="level 1 is finer than the classified level 0"):
         flat.probabilities(torch.randn(1, 3), 1)
 
@@ -76,12 +77,12 @@ def test_a_standardised_neck_learns_the_spread_of_its_features(small_siglip: Pat
 
 
 def test_a_backbone_as_it_is(small_siglip: Path, toy: CaseTable) -> None:
-    backbone = load_vanilla(f"hf:{small_siglip}")
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
     vanilla = Network(backbone).eval()
     features = torch.randn(3, backbone.dim)
     outputs = vanilla.heads(features)
     torch.testing.assert_close(outputs.embedding, torch.nn.functional.normalize(features))
-    assert outputs.logits is None and vanilla.taxonomy is None and not vanilla.classifies_conditions
+    assert outputs.logits is None and vanilla.taxonomy is None and vanilla.probability_level is None
     assert set(vanilla.state_dict()) == {f"backbone.{name}" for name in backbone.state_dict()}
     with pytest.raises(ValueError, match="without a taxonomy has no classes"):
         vanilla.probabilities(torch.zeros(1, 2), 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from hierderm.config.settings import EvaluationConfig
-from hierderm.evaluation.evaluation import Evaluation, Metric, evaluate_all
+from hierderm.evaluation.evaluation import Evaluation, Metric, evaluate
 from hierderm.evaluation.inference.differences import Difference
 from hierderm.report.tables import (
     confusion_table,
@@ -38,7 +38,7 @@ def evaluated() -> Evaluation:
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     config = EvaluationConfig(bootstrap_rounds=50, permutations=99)
     vectors = np.eye(9)[FINE] + noise * rng.normal(size=(270, 9))
-    return evaluate_all(vectors, frame, TREE, config=config, name="m", probabilities=probabilities)
+    return evaluate(vectors, frame, TREE, config=config, name="m", probabilities=probabilities)
 
 
 EVALUATION = evaluated()

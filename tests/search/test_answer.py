@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hierderm.errors import SearchError
-from hierderm.search.answer import Calibration, LevelCalibration, answer, calibrate, vote
+from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule
+from hierderm.search.answer import Calibration, answer, calibrate, vote
 from hierderm.search.gallery import Gallery
 from hierderm.search.result import SearchResult
 from tests.search.toy import TREE, table
@@ -52,7 +53,7 @@ def test_thresholds_keep_to_the_wanted_accuracy_on_new_queries() -> None:
     kept, answered = [], []
     for seed in range(30):
         calibration = calibrate(*_of(queries(300, 0.6, seed)), TREE, wanted=0.85)
-        fine = calibration.levels[-1]
+        fine = calibration.rule.levels[-1]
         assert fine.threshold is not None
         found, truth = queries(2000, 0.6, 1000 + seed)
         votes = vote(found, GALLERY, 9, calibration.temperature)
@@ -69,22 +70,35 @@ def _of(made: tuple[SearchResult, np.ndarray]) -> tuple[SearchResult, np.ndarray
 
 def test_noise_is_never_answered() -> None:
     calibration = calibrate(*_of(queries(300, 0.0)), TREE)
-    assert [level.threshold for level in calibration.levels] == [None, None]
-    assert calibration.levels[-1].confidence(1.0) < 0.5
+    assert [level.threshold for level in calibration.rule.levels] == [None, None]
+    assert calibration.rule.levels[-1].confidence(1.0) < 0.5
 
 
 def test_the_curve_rises_and_the_calibration_survives_json() -> None:
     calibration = calibrate(*_of(queries(300, 0.6)), TREE)
-    fine = calibration.levels[-1]
+    fine = calibration.rule.levels[-1]
     assert all(np.diff(fine.accuracies) >= 0) and fine.confidence(1.0) > fine.confidence(0.2)
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
 
 
 def made(coarse: float | None, fine: float | None) -> Calibration:
-    def level(threshold: float | None) -> LevelCalibration:
-        return LevelCalibration(threshold, (0.0, 1.0), (0.0, 1.0), 100, 40, 36)
+    def level(threshold: float | None) -> LevelRule:
+        return LevelRule(threshold, (0.0, 1.0), (0.0, 1.0), 100, 40, 36)
 
-    return Calibration(3, 0.1, 0.8, (level(coarse), level(fine)))
+    return Calibration(3, 0.1, AnswerRule(0.8, (level(coarse), level(fine))))
+
+
+def test_the_counts_of_a_level_are_of_its_own_answers() -> None:
+    """Half of the queries find their own condition, the others different ones of their category."""
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 9, 200)
+    agree = np.arange(200) % 2 == 0
+    siblings = truth[:, None] // 3 * 3 + rng.permuted(np.tile(np.arange(3), (200, 1)), axis=1)
+    rows = np.where(agree[:, None], truth[:, None], siblings)
+    calibration = calibrate(hits(rows, np.full((200, 3), 0.9)), GALLERY, truth, TREE)
+    coarse, fine = calibration.rule.levels
+    assert (fine.n_queries, fine.answered, fine.right) == (200, 100, 100)
+    assert (coarse.n_queries, coarse.answered, coarse.right) == (100, 100, 100)
 
 
 def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:

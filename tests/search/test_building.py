@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hierderm import columns as c
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import SearchError
@@ -22,7 +22,7 @@ class MeanColour:
     """A model of one line: any object with `encode` is one."""
 
     def encode(self, images: Sequence[Path]) -> np.ndarray:
-        return np.stack([np.asarray(open_picture(path), dtype=float).mean(axis=(0, 1)) + 1 for path in images])
+        return np.stack([np.asarray(open_image(path), dtype=float).mean(axis=(0, 1)) + 1 for path in images])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_validation_cases_are_queried_without_themselves(index: CaseIndex) -> No
     calibration = index.calibration
     assert calibration is not None
     n_validation = index.frame.loc[index.frame[c.SPLIT] == c.VALIDATION, c.CASE_ID].nunique()
-    assert calibration.levels[0].n_queries == n_validation and calibration.k == 5
+    assert calibration.rule.levels[0].n_queries == n_validation and calibration.k == 5
 
 
 def test_without_validation_cases(toy: CaseTable, small_siglip: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hierderm import columns as c
 from hierderm.config.settings import Config
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import SearchError
 from hierderm.experiment.run import train
@@ -28,7 +28,7 @@ def finder(toy: CaseTable, small_siglip: Path, tmp_path_factory: pytest.TempPath
 
 def test_images_text_and_images_of_the_index(finder: CaseFinder, toy: CaseTable) -> None:
     test = toy.part(c.TEST)
-    found = finder.search([open_picture(path) for path in test.paths[:2]], SearchOptions(k=4))
+    found = finder.search([open_image(path) for path in test.paths[:2]], SearchOptions(k=4))
     assert len(found.hits) == 4 and found.vectors.shape == (2, 32)
     assert found.classified is None and found.answer is not None
     assert not {hit.case_id for hit in found.hits} & set(test.case_ids)
@@ -41,13 +41,13 @@ def test_images_text_and_images_of_the_index(finder: CaseFinder, toy: CaseTable)
 
 def test_an_image_of_the_gallery_finds_itself(finder: CaseFinder) -> None:
     hit = finder.search_image_id(str(finder.index.frame[c.IMAGE_ID].iloc[0]), SearchOptions(k=1)).hits[0]
-    again = finder.search([open_picture(hit.image_path)], SearchOptions(k=1)).hits[0]
+    again = finder.search([open_image(hit.image_path)], SearchOptions(k=1)).hits[0]
     assert (again.image_id, round(again.similarity, 4)) == (hit.image_id, 1.0)
 
 
 def test_files_images_and_arrays_are_the_same(finder: CaseFinder, toy: CaseTable) -> None:
     path = toy.part(c.TEST).paths[0]
-    image = open_picture(path)
+    image = open_image(path)
     answers = [finder.search([given]).hits for given in (path, image, np.asarray(image))]
     assert answers[0] == answers[1] == answers[2]
     with pytest.raises(SearchError, match=r"uint8 of shape \(height, width, 3\), got float64 \(4, 4\)"):
@@ -81,7 +81,7 @@ def test_as_plain_json(finder: CaseFinder) -> None:
 def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -> None:
     train(toy_config, toy, tmp_path / "run")
     CaseIndex.build(toy, tmp_path / "run" / "model").save(tmp_path / "index")
-    found = CaseFinder.open(tmp_path / "index").search([open_picture(toy.paths[0])])
+    found = CaseFinder.open(tmp_path / "index").search([open_image(toy.paths[0])])
     assert found.classified is not None
     assert [sum(node.share for node in level) for level in found.classified] == pytest.approx([1, 1], abs=1e-4)
     # Another split: its validation cases may have been trained on, so nothing may be learnt from them.
@@ -91,7 +91,7 @@ def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -
 
 
 def test_refusals(finder: CaseFinder, toy: CaseTable, tmp_path: Path) -> None:
-    image = open_picture(toy.paths[0])
+    image = open_image(toy.paths[0])
     with pytest.raises(SearchError, match="1 to 3 images, got 4"):
         finder.search([image] * 4)
     with pytest.raises(SearchError, match="must have words"):

@@ -14,7 +14,7 @@ from hierderm.config.methods import Augmentation
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import Backbone, load_backbone
-from hierderm.model.embed import backbone_features
+from hierderm.model.features import backbone_features
 from hierderm.training.features import FeatureStore
 
 AUGMENTATION = Augmentation()

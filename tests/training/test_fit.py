@@ -13,8 +13,8 @@ from hierderm.config.methods import METHODS
 from hierderm.config.settings import Config
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import Run, prepare, train
-from hierderm.model.checkpoint import load_model, read_header
-from hierderm.model.embed import embed_saved
+from hierderm.model.checkpoint import read_header
+from hierderm.model.encoder import load
 from hierderm.training.fit import FITS, is_frozen
 
 QUICK = {
@@ -46,7 +46,7 @@ def test_a_method_makes_a_model_folder(toy_config: Config, tmp_path: Path, metho
 
     # Saved and loaded it embeds the same vectors, from images as from cached features.
     folder = tmp_path / "model"
-    again = embed_saved(folder, load_model(folder), table, name="again")
+    again = load(folder).embed(table)
     np.testing.assert_allclose(again.embeddings, embedded.embeddings, atol=1e-5)
     assert (again.probabilities is None) == (embedded.probabilities is None) == (method == "vanilla")
     if again.probabilities is not None and embedded.probabilities is not None:
@@ -63,7 +63,7 @@ def test_a_method_makes_a_model_folder(toy_config: Config, tmp_path: Path, metho
     (tmp_path / "finished.json").unlink()
     resumed = train(config, table, tmp_path)
     assert resumed.history.equals(run.history)
-    repeated = embed_saved(folder, resumed.network, table, name="resumed")
+    repeated = resumed.encoder.embed(table)
     np.testing.assert_allclose(repeated.embeddings, embedded.embeddings, atol=1e-5)
     assert Run.open(tmp_path).config == config
 

@@ -1,6 +1,6 @@
 """Intervals by resampling cases, paired between models.
 
-Pictures of a case are not independent, so whole cases are drawn. The same draws serve every model of a comparison:
+Images of a case are not independent, so whole cases are drawn. The same draws serve every model of a comparison:
 the difference between two models is then resampled on the same cases.
 """
 

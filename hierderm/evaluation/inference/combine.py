@@ -15,21 +15,24 @@ from hierderm.types import FloatArray
 
 
 def combine_seeds(evaluations: Sequence[Evaluation], confidence: float, seed: int) -> Evaluation:
-    """The mean over trainings that differ in their seed alone, on the same cases; its interval covers their luck, too.
+    """The mean over trainings that differ in their seed alone, on the same cases; its interval includes the variance
+    between seeds.
 
     Each bootstrap round draws as many of the seeds, with replacement, on its draw of the cases; the spread this adds is
-    widened by S / (S - 1), as the variance of S seeds about their own mean is too small by that. Few seeds tell little
-    about the luck of training: 3 are a start.
+    widened by S / (S - 1), as the variance of S seeds about their own mean is too small by that. Few seeds estimate it
+    poorly: 3 are a start.
     """
     _require_same_cases(evaluations, "seeds can be combined on the same test cases only.")
     return _mean(evaluations, confidence, np.random.default_rng([seed, *evaluations[0].model.encode()]))
 
 
 def combine_repeats(evaluations: Sequence[Evaluation], confidence: float, seed: int) -> Evaluation:
-    """The mean over divisions of the same cases into folds, each with `combine_folds`; its interval covers their luck.
+    """The mean over divisions of the same cases into folds, each with `combine_folds`; its interval includes
+    the variance between divisions.
 
-    The draws of cases must be the same in all (`inference.bootstrap.case_draws`). The luck of a division (who
-    trains, who is whose neighbour) is drawn as that of seeds, but alike for all models: they share the divisions.
+    The draws of cases must be the same in all (`inference.bootstrap.case_draws`). The variance between
+    divisions (who trains, who is whose neighbour) is drawn as that between seeds, but alike for all models: they share
+    the divisions.
     In `per_image` an image has the mean over the divisions in which it has a value: one whose condition has no other
     case in a fold's gallery may have one in another division's.
     """
@@ -65,16 +68,16 @@ def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.G
             continue
         rounds = np.stack([evaluation.replicates[key] for evaluation in evaluations])  # (n_seeds, n_rounds)
         drawn = rng.integers(n, size=(n, rounds.shape[1]))
-        luck = (values[drawn].mean(axis=0) - value) * np.sqrt(n / (n - 1))
-        replicates[key] = rounds.mean(axis=0) + luck
+        excess = (values[drawn].mean(axis=0) - value) * np.sqrt(n / (n - 1))
+        replicates[key] = rounds.mean(axis=0) + excess
         low, high = interval(value, replicates[key], confidence)
         metrics.append(replace(metric, value=value, low=low, high=high))
     per_image = {
         key: _mean_of_known(np.stack([evaluation.per_image[key] for evaluation in evaluations]))
         for key in first.per_image
     }
-    told = tuple(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
-    return replace(first, metrics=tuple(metrics), replicates=replicates, per_image=per_image, warnings=told)
+    texts = tuple(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
+    return replace(first, metrics=tuple(metrics), replicates=replicates, per_image=per_image, warnings=texts)
 
 
 def _mean_of_known(values: FloatArray) -> FloatArray:
@@ -88,7 +91,7 @@ def combine_folds(evaluations: Sequence[Evaluation], confidence: float) -> Evalu
     """The mean over folds, each weighted by its images with a value, and all their cases together.
 
     Each fold is scored on its own test cases, gallery and clusters: retrieval among a k-th of the cases is harder or
-    easier than among all, so figures of other numbers of folds do not compare. Categories, groups and curves are those
+    easier than among all, so values of other numbers of folds do not compare. Categories, groups and curves are those
     of the first fold, as examples; gaps are left out.
     """
     if len(evaluations) == 1:

@@ -22,8 +22,16 @@ PERMUTATIONS = 2000
 class Difference:
     """`model` minus `reference` in one metric, with the paired interval.
 
-    `p_value`: two-sided, of a difference this large where there is none; `p_adjusted`: the same, allowing for all
-    comparisons it was made with (Holm), nan where it was not adjusted.
+    Attributes:
+        level: As of `Metric`.
+        name: As of `Metric`.
+        model: Name of the first model.
+        reference: Name of the other one.
+        value: The difference.
+        low: Lower end of its interval.
+        high: Upper end.
+        p_value: Two-sided, of a difference this large where there is none.
+        p_adjusted: The same, allowing for all comparisons it was made with (Holm); nan where it was not adjusted.
     """
 
     level: str
@@ -46,17 +54,30 @@ class Difference:
         return bool(self.low > 0) if direction(self.name) == "lower" else bool(self.high < 0)
 
     @property
-    def resolved(self) -> bool:
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
         return self.better or self.worse
 
     def to_dict(self) -> dict[str, Any]:
-        return {**known(self.__dict__), "resolved": self.resolved}
+        return {**known(self.__dict__), "significant": self.significant}
 
 
 def paired_difference(model: Evaluation, reference: Evaluation, key: Key, confidence: float) -> Difference | None:
-    """`model` minus `reference` on the same draws of the same cases; None where either lacks the metric.
+    """`model` minus `reference` on the same draws of the same cases.
 
-    The p-value is that of a permutation test where the figure is a mean over images, else that of the bootstrap.
+    The p-value is that of a permutation test where the metric is a mean over images, else that of the bootstrap.
+
+    Args:
+        model: One evaluation.
+        reference: Another, of the same images with as many bootstrap rounds.
+        key: Level and name of the metric.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Returns:
+        The difference; None where either lacks the metric or its interval.
+
+    Raises:
+        EmbeddingError: The evaluations are of other images or other numbers of rounds.
     """
     first, second = model.get(key), reference.get(key)
     if first is None or second is None or np.isnan(first.value) or np.isnan(second.value):
@@ -70,9 +91,9 @@ def paired_difference(model: Evaluation, reference: Evaluation, key: Key, confid
     low, high = interval(value, rounds, confidence)
     p_value = bootstrap_p_value(value, rounds)
     if key in model.per_image and key in reference.per_image:
-        of_model, of_reference = model.per_image[key], reference.per_image[key]
-        if np.array_equal(np.isnan(of_model), np.isnan(of_reference)):
-            p_value = permutation_p_value(of_model - of_reference, model.case_ids)
+        ours, theirs = model.per_image[key], reference.per_image[key]
+        if np.array_equal(np.isnan(ours), np.isnan(theirs)):
+            p_value = permutation_p_value(ours - theirs, model.case_ids)
     return Difference(*key, model.model, reference.model, value, low, high, p_value)
 
 
@@ -81,8 +102,8 @@ def bootstrap_p_value(value: float, rounds: FloatArray) -> float:
     known_rounds = rounds[~np.isnan(rounds)]
     if not len(known_rounds):
         return float("nan")
-    beyond = np.abs(known_rounds - known_rounds.mean()) >= abs(value) - 1e-12
-    return float((beyond.sum() + 1) / (len(known_rounds) + 1))
+    as_far = np.abs(known_rounds - known_rounds.mean()) >= abs(value) - 1e-12
+    return float((as_far.sum() + 1) / (len(known_rounds) + 1))
 
 
 def permutation_p_value(
@@ -99,8 +120,8 @@ def permutation_p_value(
     if not sums.any():
         return 1.0
     signs = np.random.default_rng(seed).integers(0, 2, (n_permutations, len(sums)), dtype=np.int8) * 2 - 1
-    beyond = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12
-    return float((beyond.sum() + 1) / (n_permutations + 1))
+    as_far = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12
+    return float((as_far.sum() + 1) / (n_permutations + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

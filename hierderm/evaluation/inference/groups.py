@@ -1,4 +1,4 @@
-"""Every figure by skin tone, body site and source: with counts, intervals, the worst group and the gap."""
+"""Every metric by skin tone, body site and source: with counts, intervals, the worst group and the gap."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.evaluation.catalogue import direction
-from hierderm.evaluation.figures import Figures
 from hierderm.evaluation.inference.bootstrap import interval, resampled_means
+from hierderm.evaluation.scores import Scores
 from hierderm.types import FloatArray, IntArray, Mask
 
 TextArray = npt.NDArray[np.str_]
@@ -23,12 +23,12 @@ BINS = {
 NAMED = (c.BODY_SITE, c.SOURCE)
 MOST_NAMES = 12  # body sites or sources that get a row of their own
 FEWEST_CASES = 10  # of a group that can be called worst
-STATISTIC_ROUNDS = 100  # of figures that are no means: each round computes them anew in every group
+STATISTIC_ROUNDS = 100  # of metrics that are no means: each round computes them anew in every group
 
 
 @dataclass(frozen=True)
-class GroupFigure:
-    """One figure of one group, as `Metric`, for the images of `group` in `column`."""
+class GroupScore:
+    """One metric of one group, as `Metric`, for the images of `group` in `column`."""
 
     column: str
     group: str
@@ -43,10 +43,10 @@ class GroupFigure:
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the best and the worst group of a column lie apart in a figure that is a mean over images.
+    """How far the best and the worst group of a column lie apart in a metric that is a mean over images.
 
     `low`, `high`: interval of the gap between these two groups; `p_value`: of a gap this large or larger where cases
-    are given to groups at random (permutation test), which allows for the choice of the two extremes.
+    are assigned to groups at random (permutation test), which allows for the choice of the two extremes.
     """
 
     column: str
@@ -78,17 +78,17 @@ def groups_of(frame: pd.DataFrame) -> dict[str, TextArray]:
     return {column: names for column, names in found.items() if len(set(names) - {""}) > 1}
 
 
-def group_figures(
-    figures: Figures,
+def group_scores(
+    scores: Scores,
     groups: dict[str, TextArray],
     case_ids: TextArray,
     draws: npt.NDArray[np.uint16],
     confidence: float,
-) -> list[GroupFigure]:
-    """Every figure in every group: those over images as means in the group, the others computed on the group alone."""
-    keys = list(figures.per_image)
-    table = np.stack([figures.per_image[key] for key in keys], axis=1)  # (n_images, n_keys)
-    rows: list[GroupFigure] = []
+) -> list[GroupScore]:
+    """Every metric in every group: those over images as means in the group, the others computed on the group alone."""
+    keys = list(scores.per_image)
+    table = np.stack([scores.per_image[key] for key in keys], axis=1)  # (n_images, n_keys)
+    rows: list[GroupScore] = []
     for column, names in groups.items():
         for group in sorted(set(names) - {""}):
             inside = names == group
@@ -100,33 +100,33 @@ def group_figures(
                 if len(known):
                     value = float(known.mean())
                     ends = interval(value, rounds[:, number], confidence)
-                    rows.append(GroupFigure(column, group, *key, value, *ends, *counts))
-            rows += _statistics(figures, column, group, inside, counts, draws[:STATISTIC_ROUNDS], confidence)
+                    rows.append(GroupScore(column, group, *key, value, *ends, *counts))
+            rows += _statistics(scores, column, group, inside, counts, draws[:STATISTIC_ROUNDS], confidence)
     return rows
 
 
 def _statistics(
-    figures: Figures,
+    scores: Scores,
     column: str,
     group: str,
     inside: Mask,
     counts: tuple[int, int],
     draws: npt.NDArray[np.uint16],
     confidence: float,
-) -> list[GroupFigure]:
+) -> list[GroupScore]:
     rows = []
-    for statistic in (s for s in figures.statistics if s.resampled):
+    for statistic in (s for s in scores.statistics if s.resampled):
         values = statistic.compute(inside.astype(np.int64), -1)
-        drawn = [(number, of_round * inside) for number, of_round in enumerate(draws)]
+        drawn = [(number, weights * inside) for number, weights in enumerate(draws)]
         table = np.array([statistic.compute(weights.astype(np.int64), n) for n, weights in drawn if weights.any()])
         for number, (key, value) in enumerate(zip(statistic.keys, values, strict=True)):
             ends = interval(value, table[:, number], confidence) if len(table) else (np.nan, np.nan)
-            rows.append(GroupFigure(column, group, *key, value, *ends, *counts))
+            rows.append(GroupScore(column, group, *key, value, *ends, *counts))
     return rows
 
 
 def gaps(
-    figures: Figures,
+    scores: Scores,
     groups: dict[str, TextArray],
     case_ids: TextArray,
     draws: npt.NDArray[np.uint16],
@@ -134,12 +134,12 @@ def gaps(
     n_permutations: int,
     seed: int,
 ) -> list[Gap]:
-    """For each column and figure over images the gap between its best and worst group of at least 10 cases.
+    """For each column and metric over images the gap between its best and worst group of at least 10 cases.
 
-    A case counts for the group of its first image. Figures of which neither way is better have no gap.
+    A case counts for the group of its first image. Metrics of which neither way is better have no gap.
     """
-    keys = [key for key in figures.per_image if direction(key[1]) != "none"]
-    table = np.stack([figures.per_image[key] for key in keys], axis=1)
+    keys = [key for key in scores.per_image if direction(key[1]) != "none"]
+    table = np.stack([scores.per_image[key] for key in keys], axis=1)
     _, first, case = np.unique(case_ids, return_index=True, return_inverse=True)
     known = ~np.isnan(table)
     sums, counted = (np.zeros((len(first), len(keys))) for _ in range(2))
@@ -147,13 +147,13 @@ def gaps(
     np.add.at(counted, case, known)
     found: list[Gap] = []
     for column, names in groups.items():
-        of_case = names[first]
-        sizes = {group: int((of_case == group).sum()) for group in sorted(set(of_case) - {""})}
+        case_groups = names[first]
+        sizes = {group: int((case_groups == group).sum()) for group in sorted(set(case_groups) - {""})}
         large = [group for group, size in sizes.items() if size >= FEWEST_CASES]
         if len(large) < 2:
             continue
-        chosen = np.isin(of_case, large)
-        member = np.searchsorted(np.array(large), of_case[chosen])
+        chosen = np.isin(case_groups, large)
+        member = np.searchsorted(np.array(large), case_groups[chosen])
         sign = np.array([-1.0 if direction(name) == "lower" else 1.0 for _, name in keys])
         means = _means(sums[chosen], counted[chosen], member, len(large)) * sign  # (n_groups, n_keys), higher is better
         spread = _spread(means)
@@ -162,7 +162,7 @@ def gaps(
         for _ in range(n_permutations):
             shuffled = _means(sums[chosen], counted[chosen], rng.permutation(member), len(large)) * sign
             above += _spread(shuffled) >= spread - 1e-12
-        images = {group: chosen[case] & (of_case[case] == group) for group in large}
+        images = {group: chosen[case] & (case_groups[case] == group) for group in large}
         for number, key in enumerate(keys):
             column_means = means[:, number]
             if np.isnan(column_means).all() or np.isnan(spread[number]):
@@ -176,9 +176,9 @@ def gaps(
 
 
 def _means(sums: FloatArray, counted: FloatArray, member: IntArray, n_groups: int) -> FloatArray:
-    of_group = np.eye(n_groups)[member].T  # (n_groups, n_cases)
-    total = of_group @ counted
-    return np.asarray(np.divide(of_group @ sums, total, out=np.full(total.shape, np.nan), where=total > 0))
+    members = np.eye(n_groups)[member].T  # (n_groups, n_cases)
+    total = members @ counted
+    return np.asarray(np.divide(members @ sums, total, out=np.full(total.shape, np.nan), where=total > 0))
 
 
 def _spread(means: FloatArray) -> FloatArray:

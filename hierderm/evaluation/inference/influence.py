@@ -1,4 +1,4 @@
-"""What each item of a gallery does to a retrieval figure: by how much it moves when the item is taken away.
+"""What each item of a gallery does to a retrieval metric: by how much its mean moves when the item is taken away.
 
 Test cases are queries and gallery at once. Drawing other cases would change what every query finds, not only which
 queries there are, so an interval from the queries' values alone is too narrow (by simulation a 95 % interval of MAP@R
@@ -13,64 +13,42 @@ the squared changes, so that the influences can be shrunk to what is left of the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
-from hierderm.evaluation.metrics.ranking import Ranking
+from hierderm.evaluation.metrics.hierarchy import Changes
+from hierderm.evaluation.metrics.ranking import K_VOTE, K, Ranking, vote_is_right
+from hierderm.evaluation.metrics.terms import Terms, sums_from_the_end, table
 from hierderm.types import FloatArray, IntArray
 
+HEIGHT, SUM, COUNT, BOTH = "height", "severity_sum", "n_mistakes", "severity_sum_and_count"
 
-class Influence:
-    """Sums over queries of the change of some figures when an item is left out, for every item of a gallery.
 
-    A query whose only relevant item is left out has no value then: it drops out of the mean.
+@dataclass(frozen=True)
+class GalleryEffect:
+    """What the items of a gallery do to one metric.
+
+    `influence`: how the presence of each item raises the sum of the values over queries, shape (n_gallery,);
+    `squares`: sum over queries and items of the squared change.
     """
 
-    def __init__(self, names: tuple[str, ...], n_gallery: int) -> None:
-        self.names = names
-        self.change, self.lost = np.zeros((n_gallery, len(names))), np.zeros((n_gallery, len(names)))
-        self.n_lost = np.zeros(n_gallery)
-        self.squares, self.lost_squares = np.zeros(len(names)), np.zeros(len(names))
+    influence: FloatArray
+    squares: float
 
-    def add(self, items: IntArray, change: FloatArray) -> None:
-        """`change`, shape (n_items, n_names), of different items, given by their positions in the gallery."""
-        self.change[items] += change
-        self.squares += (change**2).sum(axis=0)
+    def linearise(self, values: FloatArray) -> FloatArray:
+        """Values of images that are queries and gallery, shape (n,), as independent ones of the same mean.
 
-    def add_ranking(
-        self, order: IntArray, relevant: IntArray, of_gaps: FloatArray, of_relevant: FloatArray, shown: int
-    ) -> None:
-        """Changes of all items of a ranking: what an irrelevant one does depends on its gap alone.
-
-        `relevant`: 1-based places of the relevant items, shape (n_relevant,); `of_gaps`: change by an item with 0, 1,
-        ... relevant ones before it, shape (n_relevant + 1, n_names); `of_relevant`: by each relevant one, shape
-        (n_relevant, n_names); `shown`: places beyond which irrelevant items change nothing.
+        An image that is no query with a value (nan) counts through its influence alone.
         """
-        within = relevant[relevant <= shown]
-        n = len(within)
-        lengths = np.diff(within, prepend=0, append=shown)  # each gap with the relevant place that ends it
-        change = np.repeat(of_gaps[: n + 1], lengths, axis=0)
-        change[within - 1] = of_relevant[:n]
-        self.change[order[:shown]] += change
-        self.change[order[relevant[n:] - 1]] += of_relevant[n:]
-        lengths[:n] -= 1  # irrelevant places only
-        self.squares += lengths @ of_gaps[: n + 1] ** 2 + (of_relevant**2).sum(axis=0)
-
-    def lose(self, item: int, values: FloatArray) -> None:
-        """Without `item` a query with these `values`, shape (n_names,), has none."""
-        self.lost[item] += values
-        self.lost_squares += values**2
-        self.n_lost[item] += 1
-
-    def of(self, name: str, mean: float) -> FloatArray:
-        """Of every item: how its presence raises the sum over queries of `name`, whose mean is `mean`, shape (n,)."""
-        column = self.names.index(name)
-        return np.asarray(self.lost[:, column] - self.change[:, column] - mean * self.n_lost)
-
-    def squares_of(self, name: str, mean: float) -> float:
-        """Sum over queries and items of the squared change."""
-        column = self.names.index(name)
-        of_lost = self.lost_squares[column] - 2 * mean * self.lost[:, column].sum() + mean**2 * self.n_lost.sum()
-        return float(self.squares[column] + of_lost)
+        known = ~np.isnan(values)
+        if not known.any():
+            return values
+        mean = values[known].mean()
+        own = np.where(known, values - mean, 0.0)
+        moved = (own + shrunk(self.influence, self.squares, int(known.sum()))) * (len(values) / known.sum())
+        return np.asarray(mean + moved)
 
 
 def shrunk(influence: FloatArray, squares: float, n_queries: int) -> FloatArray:
@@ -86,79 +64,154 @@ def shrunk(influence: FloatArray, squares: float, n_queries: int) -> FloatArray:
     return np.asarray(centred * np.sqrt(share))
 
 
-def add_level(influence: Influence, ranking: Ranking, relevant: IntArray, k: int, values: FloatArray) -> None:
-    """Recall@1, recall@k, precision@k, R-precision, MAP@R and reciprocal rank, in this order, with each item left out.
+class InfluenceSums:
+    """Sums over queries of the change of some metrics when an item is left out, for every item of a gallery.
 
-    All are sums over relevant items of h(i, r, R): i its number, r its place, R how many there are. Leaving out an
-    irrelevant item moves the later ones to r - 1; a relevant one also to i - 1, and R to R - 1. Sums from both ends
-    give all changes in O(R) and, for the places beyond which nothing changes, O(R + r_1).
+    A query whose only relevant item is left out has no value then: it drops out of the mean.
     """
-    total = len(relevant)
-    if total == 0:
-        return
-    if total == 1:
-        influence.lose(int(ranking.order[relevant[0] - 1]), values)
-    i, before = np.arange(1, total + 1), np.maximum(relevant - 1, 1)
-    now = _terms(i, relevant, total, k)
-    of_gaps = _from_the_end(_terms(i, before, total, k) - now)
-    of_relevant = np.zeros_like(now)  # of a single one: the query is lost
-    if total > 1:
-        fewer, moved = _terms(i, relevant, total - 1, k), _terms(i - 1, before, total - 1, k)
-        of_relevant = np.cumsum(fewer, axis=0) - fewer + _from_the_end(moved)[1:] - now.sum(axis=0)
-    shown = min(ranking.n_ranked, max(total + 1, k + 1, int(relevant[0])))
-    influence.add_ranking(ranking.order, relevant, of_gaps, of_relevant, shown)
+
+    def __init__(self, names: Sequence[str], n_gallery: int) -> None:
+        self.names = list(names)
+        self.change, self.lost = np.zeros((n_gallery, len(names))), np.zeros((n_gallery, len(names)))
+        self.n_lost = np.zeros(n_gallery)
+        self.squares, self.lost_squares = np.zeros(len(names)), np.zeros(len(names))
+
+    def add(self, items: IntArray, change: FloatArray) -> None:
+        """`change`, shape (n_items, n_names), of different items, given by their positions in the gallery."""
+        self.change[items] += change
+        self.squares += (change**2).sum(axis=0)
+
+    def add_ranking(self, order: IntArray, relevant: IntArray, by_gap: FloatArray, by_relevant: FloatArray) -> None:
+        """Changes by all items of a ranking: what an irrelevant one does depends on its gap alone.
+
+        `relevant`: 1-based places of the relevant items, shape (n_relevant,); `by_gap`: change by an item with 0, 1,
+        ... relevant ones before it, shape (n_relevant + 1, n_names); `by_relevant`: by each relevant one, shape
+        (n_relevant, n_names).
+        """
+        n = int(np.flatnonzero(by_gap.any(axis=1)).max(initial=-1)) + 1  # relevant items that close the gaps that count
+        shown = int(relevant[n - 1]) if n else 0
+        lengths = np.diff(relevant[:n], prepend=0)  # each gap with the relevant place that ends it
+        change = np.repeat(by_gap[:n], lengths, axis=0)
+        change[relevant[:n] - 1] = by_relevant[:n]
+        self.change[order[:shown]] += change
+        self.change[order[relevant[n:] - 1]] += by_relevant[n:]
+        self.squares += (lengths - 1) @ by_gap[:n] ** 2 + (by_relevant**2).sum(axis=0)
+
+    def lose(self, item: int, values: FloatArray) -> None:
+        """Without `item` a query with these `values`, shape (n_names,), has none."""
+        self.lost[item] += values
+        self.lost_squares += values**2
+        self.n_lost[item] += 1
+
+    def effect(self, name: str, mean: float = 0.0) -> GalleryEffect:
+        """Of the metric `name`, whose mean over queries is `mean`."""
+        column = self.names.index(name)
+        influence = self.lost[:, column] - self.change[:, column] - mean * self.n_lost
+        lost = self.lost_squares[column] - 2 * mean * self.lost[:, column].sum() + mean**2 * self.n_lost.sum()
+        return GalleryEffect(influence, float(self.squares[column] + lost))
 
 
-def _from_the_end(terms: FloatArray) -> FloatArray:
-    """Sums of all rows from each on, and 0 after the last, shape (n + 1, n_names)."""
-    sums = np.zeros((len(terms) + 1, terms.shape[1]))
-    np.cumsum(terms[::-1], axis=0, out=sums[-2::-1])
-    return sums
+class GalleryEffects:
+    """Add the rankings of all queries one by one, then ask for what their gallery did to each metric."""
 
+    def __init__(
+        self,
+        query_labels: IntArray,
+        gallery_labels: IntArray,
+        terms: Mapping[str, Terms],
+        changes: Mapping[str, Changes],
+    ) -> None:
+        self.query_labels, self.gallery_labels = query_labels, gallery_labels
+        self.terms, self.changes = list(terms.values()), list(changes.values())
+        n = gallery_labels.shape[1]
+        self.levels = [InfluenceSums(list(terms), n) for _ in gallery_labels]
+        self.votes = [InfluenceSums(("knn_accuracy",), n) for _ in gallery_labels]
+        self.tree = InfluenceSums(list(changes), n)
+        self.heights = InfluenceSums((HEIGHT, SUM, COUNT, BOTH), n)
 
-def _terms(i: IntArray, r: IntArray, total: int, k: int) -> FloatArray:
-    first, within = i == 1, r <= total
-    rows = (first & (r <= 1), first & (r <= k), (r <= k) / k, within / total, within * i / r / total, first / r)
-    return np.stack(rows, axis=1).astype(np.float64)  # (n_relevant, n_names)
+    def add(self, query: int, ranking: Ranking, level_values: FloatArray, tree_values: Mapping[str, float]) -> None:
+        """Add the ranking of one query.
 
+        `level_values`: its values of the metrics with terms, and last its k-NN accuracy, shape (n_levels, n_terms + 1);
+        `tree_values`: its metrics of the tree.
+        """
+        for level, sums in enumerate(self.levels):
+            relevant = ranking.relevant(level)
+            if len(relevant) == 1:
+                sums.lose(int(ranking.order[relevant[0] - 1]), level_values[level, :-1])
+            if len(relevant):  # without one the query is skipped
+                sums.add_ranking(ranking.order, relevant, *self._changes_of_terms(relevant))
+                self._add_vote(level, query, ranking, relevant, float(level_values[level, -1]))
+        if len(ranking.ranks):
+            self._add_tree(ranking, np.array([tree_values[name] for name in self.tree.names]))
+        self._add_heights(query, ranking)
 
-def add_tree(influence: Influence, ranking: Ranking, values: FloatArray) -> None:
-    """nDCG and hierarchical AP, in this order, with each item left out; the reasoning is that of `add_level`."""
-    total = len(ranking.ranks)
-    if total == 0:
-        return
-    if total == 1:
-        influence.lose(int(ranking.order[ranking.ranks[0] - 1]), values)
-    r, depth, n_levels = ranking.ranks, ranking.depths, ranking.n_levels
-    before = np.maximum(r - 1, 1)
-    gain = 2.0**depth - 1
-    h_rank = np.zeros(total)  # as in hierarchy.hierarchical_average_precision
-    for level in range(1, n_levels + 1):
-        h_rank[depth >= level] += np.arange(1, (depth >= level).sum() + 1)
-    now = np.stack([gain / np.log2(1 + r), h_rank / r], axis=1)
-    moved = np.stack([gain / np.log2(1 + before), h_rank / before], axis=1)
-    ideal = np.array([_ideal(depth), depth.sum()])
-    of_gaps = _from_the_end(moved - now) / ideal
-    of_relevant = np.zeros_like(now)
-    if total > 1:
-        left = np.cumsum(now, axis=0) - now + _from_the_end(moved)[1:]
-        without = np.empty((total, 2))
-        for level in range(1, n_levels + 1):
-            of_level = depth == level
-            if of_level.any():
-                shared = np.minimum(depth, level) / before  # what an item of this depth had given to later h_ranks
-                left[of_level, 1] -= (np.cumsum(shared[::-1])[::-1] - shared)[of_level]
-                one_fewer = np.delete(depth, int(of_level.argmax()))
-                without[of_level] = _ideal(one_fewer), depth.sum() - level
-        of_relevant = left / without - now.sum(axis=0) / ideal
-    influence.add_ranking(ranking.order, r, of_gaps, of_relevant, int(r[-1]))
+    def _changes_of_terms(self, relevant: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Changes by irrelevant items, by gap, and by relevant ones; arguments of `InfluenceSums.add_ranking`.
 
+        Leaving out an irrelevant item moves the later ones up by one place; a relevant one also takes one off their
+        number, and off the total. Sums from both ends give all changes in O(n_relevant).
+        """
+        total = len(relevant)
+        number, before = np.arange(1, total + 1), np.maximum(relevant - 1, 1)
+        now = table(self.terms, number, relevant, total)
+        by_gap = sums_from_the_end(table(self.terms, number, before, total) - now)
+        if total == 1:
+            return by_gap, np.zeros_like(now)  # the query is lost
+        fewer = table(self.terms, number, relevant, total - 1)
+        moved = table(self.terms, number - 1, before, total - 1)
+        return by_gap, np.cumsum(fewer, axis=0) - fewer + sums_from_the_end(moved)[1:] - now.sum(axis=0)
 
-def _ideal(depths: IntArray) -> float:
-    """The best DCG of these depths: the deepest first."""
-    counts = np.bincount(depths)[::-1]
-    gains = np.repeat(2.0 ** np.arange(len(counts))[::-1] - 1, counts)
-    return float((gains / np.log2(2 + np.arange(len(gains)))).sum())
+    def _add_vote(self, level: int, query: int, ranking: Ranking, relevant: IntArray, now: float) -> None:
+        labels, label = self.gallery_labels[level, ranking.order[: K_VOTE + 1]], int(self.query_labels[level, query])
+        places = range(min(K_VOTE, len(labels)))
+        changes = np.array([vote_is_right(np.delete(labels, place)[:K_VOTE], label) - now for place in places])
+        if len(relevant) == 1:
+            self.votes[level].lose(int(ranking.order[relevant[0] - 1]), np.array([now]))
+            changes[labels[: len(changes)] == label] = 0.0  # counted as a query that is lost
+        self.votes[level].add(ranking.order[: len(changes)], changes[:, None])
+
+    def _add_tree(self, ranking: Ranking, values: FloatArray) -> None:
+        both = [change(ranking) for change in self.changes]
+        by_gap = np.stack([by_irrelevant for by_irrelevant, _ in both], axis=1)
+        by_relevant = np.stack([by_each for _, by_each in both], axis=1)
+        if len(ranking.ranks) == 1:
+            self.tree.lose(int(ranking.order[ranking.ranks[0] - 1]), values)
+            by_relevant = np.zeros_like(by_relevant)
+        self.tree.add_ranking(ranking.order, ranking.ranks, by_gap, by_relevant)
+
+    def _add_heights(self, query: int, ranking: Ranking) -> None:
+        first = ranking.order[: K + 1]
+        heights = (self.gallery_labels[:, first] != self.query_labels[:, query, None]).sum(axis=0)
+        change = np.zeros((min(K, len(first)), 4))
+        change[:, 0] = heights_without(heights, K)
+        if len(heights) > 1:
+            change[0, 1] = heights[1] - heights[0]
+            change[0, 2] = float(heights[1] > 0) - float(heights[0] > 0)
+            change[0, 3] = change[0, 1] + change[0, 2]
+        self.heights.add(first[: len(change)], change)
+
+    def level_effects(self, level: int, values: Mapping[str, FloatArray]) -> dict[str, GalleryEffect]:
+        """On the metrics of a level, whose `values` are of all queries."""
+        return {
+            name: sums.effect(name, _mean_or_zero(values[name]))
+            for sums in (self.levels[level], self.votes[level])
+            for name in sums.names
+        }
+
+    def tree_effects(self, values: Mapping[str, FloatArray]) -> dict[str, GalleryEffect]:
+        """On the metrics of the tree."""
+        found = {name: self.tree.effect(name, _mean_or_zero(values[name])) for name in self.tree.names}
+        found[f"lca_height_at_{K}"] = self.heights.effect(HEIGHT)
+        # A mean over mistakes only is a ratio: the change of its sum, less its share of the change of their number.
+        severity = _mean_or_zero(values["mistake_severity"])
+        sums, counts, both = (self.heights.effect(name) for name in (SUM, COUNT, BOTH))
+        product = (both.squares - sums.squares - counts.squares) / 2
+        found["mistake_severity"] = GalleryEffect(
+            sums.influence - severity * counts.influence,
+            sums.squares - 2 * severity * product + severity**2 * counts.squares,
+        )
+        return found
 
 
 def heights_without(heights: IntArray, k: int) -> FloatArray:
@@ -172,3 +225,9 @@ def heights_without(heights: IntArray, k: int) -> FloatArray:
     if len(first) < 2:
         return np.zeros(len(first))
     return np.asarray((first.sum() - first) / (len(first) - 1) - first.mean(), dtype=np.float64)
+
+
+def _mean_or_zero(values: FloatArray) -> float:
+    """The mean of what is not nan, 0 where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else 0.0

@@ -1,13 +1,13 @@
-"""Are probabilities honest, and can they choose what to answer?"""
+"""Are probabilities calibrated, and how large must sets be that hold the truth?"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from hierderm.evaluation.metrics.selective import controlled_threshold
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
@@ -77,13 +77,18 @@ def temperature(probabilities: Floats, labels: IntArray) -> float:
     """
     logs = _logs(probabilities)
 
-    def cost(log_temperature: float) -> float:
-        scaled = logs / np.exp(log_temperature)
+    def cost(temperature: float) -> float:
+        scaled = logs / temperature
         top = scaled.max(axis=1, keepdims=True)
         normaliser = top[:, 0] + np.log(np.exp(scaled - top).sum(axis=1))
         return float((normaliser - scaled[np.arange(len(labels)), labels]).mean())
 
-    found = minimize_scalar(cost, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return best_temperature(cost, 0.05, 20)
+
+
+def best_temperature(cost: Callable[[float], float], low: float, high: float) -> float:
+    """The temperature in [low, high] with the least `cost`, by Brent's bounded search over its logarithm."""
+    found = minimize_scalar(lambda log: cost(float(np.exp(log))), bounds=(np.log(low), np.log(high)), method="bounded")
     return float(np.exp(found.x))
 
 
@@ -96,37 +101,6 @@ def scaled(probabilities: Floats, temperature: float) -> FloatArray:
 
 def _logs(probabilities: Floats) -> FloatArray:
     return np.log(np.maximum(probabilities.astype(np.float64), SMALLEST))
-
-
-def answer_thresholds(probabilities: Floats, fine: IntArray, taxonomy: Taxonomy, wanted: float) -> list[float | None]:
-    """For each level, coarse first, the probability from which on its leading node is answered; None: never.
-
-    `probabilities`, `fine`: of validation images, one a case. From the finest level up, each threshold is learnt
-    on the images that no finer level answers, so that the error rate holds among the answers of each level.
-    """
-    open_ = np.ones(len(fine), dtype=bool)
-    thresholds: list[float | None] = []
-    for level in range(taxonomy.fine_level, -1, -1):
-        of_level = taxonomy.sum_up(probabilities, level)
-        leading = of_level.max(axis=1)
-        right = of_level.argmax(axis=1) == taxonomy.to_level(fine, level)
-        threshold = controlled_threshold(leading[open_].astype(np.float64), right[open_], wanted)
-        thresholds.append(threshold)
-        if threshold is not None:
-            open_ &= leading < threshold
-    return thresholds[::-1]
-
-
-def answers(probabilities: Floats, taxonomy: Taxonomy, thresholds: list[float | None]) -> tuple[IntArray, IntArray]:
-    """The deepest node that can be defended for each image: its number and its level, shape (n,), -1 for none."""
-    node, at = (np.full(len(probabilities), -1, dtype=np.int64) for _ in range(2))
-    for level in range(taxonomy.fine_level, -1, -1):
-        threshold = thresholds[level]
-        if threshold is not None:
-            of_level = taxonomy.sum_up(probabilities, level)
-            passed = (at < 0) & (of_level.max(axis=1) >= threshold)
-            node[passed], at[passed] = of_level.argmax(axis=1)[passed], level
-    return node, at
 
 
 def conformal_threshold(probabilities: Floats, labels: IntArray, error: float) -> float:

@@ -11,9 +11,9 @@ from hierderm.types import FloatArray, Floats, IntArray
 def in_top(probabilities: Floats, labels: IntArray, k: int) -> FloatArray:
     """1 where the label is among the k most probable classes, shape (n,); of equal ones those of lower number."""
     rows = np.arange(len(labels))
-    of_label = probabilities[rows, labels][:, None]
+    label_probability = probabilities[rows, labels][:, None]
     before = np.arange(probabilities.shape[1]) < labels[:, None]
-    place = ((probabilities > of_label) | ((probabilities == of_label) & before)).sum(axis=1)
+    place = ((probabilities > label_probability) | ((probabilities == label_probability) & before)).sum(axis=1)
     return np.asarray(place < k, dtype=np.float64)
 
 
@@ -25,10 +25,10 @@ def class_scores(labels: IntArray, predicted: IntArray, weights: IntArray | None
     """
     n = int(max(labels.max(), predicted.max())) + 1
     true = np.bincount(labels, weights, n)
-    said = np.bincount(predicted, weights, n)
+    counts = np.bincount(predicted, weights, n)
     hits = np.bincount(labels, (labels == predicted) * (1 if weights is None else weights), n)
-    occurs, either = true > 0, true + said > 0
-    return float((hits[occurs] / true[occurs]).mean()), float((2 * hits[either] / (true + said)[either]).mean())
+    occurs, either = true > 0, true + counts > 0
+    return float((hits[occurs] / true[occurs]).mean()), float((2 * hits[either] / (true + counts)[either]).mean())
 
 
 def crm_decode(probabilities: Floats, taxonomy: Taxonomy) -> IntArray:
@@ -47,13 +47,13 @@ def set_overlap(true: IntArray, node: IntArray, level: IntArray, taxonomy: Taxon
     its own ancestor, the root does not count. Hierarchical precision is the sum of the first over the sum of the
     second, recall over n * n_levels (Kiritchenko et al. 2005; Silla and Freitas 2011, section 5.2).
     """
-    common, said = np.zeros(len(true), dtype=np.int64), np.zeros(len(true), dtype=np.int64)
+    common, depth = np.zeros(len(true), dtype=np.int64), np.zeros(len(true), dtype=np.int64)
     for number in range(taxonomy.n_levels):
         rows = (level == number) & (node >= 0)
         path = _path(node[rows], number, taxonomy)  # (n_rows, number + 1)
         common[rows] = (path == taxonomy.ancestors[true[rows], : number + 1]).sum(axis=1)
-        said[rows] = number + 1
-    return common, said
+        depth[rows] = number + 1
+    return common, depth
 
 
 def _path(node: IntArray, level: int, taxonomy: Taxonomy) -> IntArray:
@@ -66,11 +66,15 @@ def _path(node: IntArray, level: int, taxonomy: Taxonomy) -> IntArray:
 
 
 def hierarchical_scores(
-    common: IntArray, said: IntArray, n_levels: int, weights: IntArray | None = None
+    common: IntArray, depth: IntArray, n_levels: int, weights: IntArray | None = None
 ) -> tuple[float, float, float]:
     """Hierarchical precision, recall and F1 of `set_overlap`, in [0, 1]; precision is nan where nothing is answered."""
     times = np.ones(len(common)) if weights is None else weights
-    hits, answered, possible = float((common * times).sum()), float((said * times).sum()), float(times.sum() * n_levels)
+    hits, answered, possible = (
+        float((common * times).sum()),
+        float((depth * times).sum()),
+        float(times.sum() * n_levels),
+    )
     precision = hits / answered if answered else float("nan")
     recall = hits / possible
     return precision, recall, 2 * hits / (answered + possible)

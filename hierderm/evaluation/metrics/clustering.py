@@ -40,7 +40,7 @@ def agreement(table: IntArray) -> dict[str, float]:
     their harmonic mean, NMI = MI / mean(H(labels), H(clusters)) (equal to V), AMI = (MI - E) / (mean H - E) with E
     the expectation under random labels (Vinh et al. 2010), ARI the Rand index adjusted likewise (Hubert and Arabie
     1985). Purity is the share of images that have the commonest label of their cluster: `purity` counts images,
-    `purity_unweighted` is the mean over clusters (as the seed experiment used; small clusters flatter it).
+    `purity_unweighted` is the mean over clusters (as the seed experiment used; small clusters raise it).
     All in [0, 1] but AMI and ARI, which can be negative; higher is better. One label or one cluster: homogeneity or
     completeness is 1, as in scikit-learn.
     """

@@ -37,9 +37,9 @@ def mean_cosine(embeddings: Floats) -> float:
 
 
 def collapse_warning(rank: float, cosine: float, n_coarse: int) -> str:
-    """What to tell the reader where the embedding has collapsed, else ''.
+    """The warning where the embedding has collapsed, else ''.
 
-    Telling `n_coarse` categories apart linearly takes n_coarse - 1 directions: half of them or fewer is a collapse, and
+    To separate `n_coarse` categories linearly takes n_coarse - 1 directions: half of them or fewer is a collapse, and
     so is a mean cosine above 0.95.
     """
     if rank <= (n_coarse - 1) / 2:
@@ -49,8 +49,8 @@ def collapse_warning(rank: float, cosine: float, n_coarse: int) -> str:
         )
     if cosine > MOST_COSINE:
         return (
-            f"The embedding has nearly collapsed: two pictures have a cosine of {cosine:.3f} on average, so that "
-            "similarities hardly tell cases apart. Centre the embeddings, or train with a contrastive loss."
+            f"The embedding has nearly collapsed: two images have a cosine of {cosine:.3f} on average, so that "
+            "similarities hardly distinguish cases. Centre the embeddings, or train with a contrastive loss."
         )
     return ""
 
@@ -61,7 +61,7 @@ def n_twins(
     test_cases: npt.NDArray[np.str_],
     other_cases: npt.NDArray[np.str_],
 ) -> int:
-    """How many test images have an image of another case at a cosine above 0.9999 among `others`: the same picture."""
+    """How many test images have an image of another case at a cosine above 0.9999 among `others`."""
     found = 0
     for start in range(0, len(test), CHUNK):
         rows = slice(start, start + CHUNK)

@@ -2,13 +2,24 @@
 
 Relevance of an item is its depth: on how many levels, from the top, it agrees with the query (0: not even the
 category; n_levels: the same condition). The height of the lowest common ancestor is n_levels - depth.
+
+`..._changes` give the change of a metric when one item is left out: first by an irrelevant item with 0, 1, ... relevant
+ones before it, shape (n_relevant + 1,), then by each relevant item, shape (n_relevant,). Relevant is what shares the
+query's coarsest node. Leaving out an item moves the later ones up by one place, and a relevant one changes the best
+order, too; sums from both ends give all changes in O(n_relevant).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from hierderm.evaluation.metrics.ranking import Ranking
+from hierderm.evaluation.metrics.terms import sums_from_the_end
+from hierderm.types import FloatArray, IntArray
+
+Changes = Callable[[Ranking], tuple[FloatArray, FloatArray]]
 
 
 def ndcg(ranking: Ranking) -> float:
@@ -23,8 +34,36 @@ def ndcg(ranking: Ranking) -> float:
     if not len(ranking.ranks):
         return float("nan")
     gains = 2.0**ranking.depths - 1
-    best = np.sort(gains)[::-1] / np.log2(2 + np.arange(len(gains)))
-    return float((gains / np.log2(1 + ranking.ranks)).sum() / best.sum())
+    return float((gains / np.log2(1 + ranking.ranks)).sum() / _best_gain(ranking.depths))
+
+
+def ndcg_changes(ranking: Ranking) -> tuple[FloatArray, FloatArray]:
+    """Changes of nDCG; see the head of this file."""
+    gains, depths = 2.0**ranking.depths - 1, ranking.depths
+    now, moved = gains / np.log2(1 + ranking.ranks), gains / np.log2(1 + _one_place_up(ranking))
+    best = _best_gain(depths)
+    by_irrelevant = sums_from_the_end(moved - now) / best
+    without = np.ones(len(now))
+    for depth in np.unique(depths):
+        same = depths == depth
+        without[same] = _best_gain(np.delete(depths, int(same.argmax())))
+    return by_irrelevant, _without_each(now, moved) / without - now.sum() / best
+
+
+def _best_gain(depths: IntArray) -> float:
+    """DCG of the best order, the deepest first; 1 for no item, so that it divides."""
+    counts = np.bincount(depths)[::-1]
+    gains = np.repeat(2.0 ** np.arange(len(counts))[::-1] - 1, counts)
+    return float((gains / np.log2(2 + np.arange(len(gains)))).sum()) or 1.0
+
+
+def _one_place_up(ranking: Ranking) -> IntArray:
+    return np.maximum(ranking.ranks - 1, 1)
+
+
+def _without_each(now: FloatArray, moved: FloatArray) -> FloatArray:
+    """For each item the sum of the terms of all others, the later ones moved up by a place."""
+    return np.asarray(np.cumsum(now) - now + sums_from_the_end(moved)[1:])
 
 
 def hierarchical_average_precision(ranking: Ranking) -> float:
@@ -40,12 +79,31 @@ def hierarchical_average_precision(ranking: Ranking) -> float:
     """
     if not len(ranking.ranks):
         return float("nan")
+    return float((_h_rank(ranking) / ranking.ranks).sum() / ranking.depths.sum())
+
+
+def hap_changes(ranking: Ranking) -> tuple[FloatArray, FloatArray]:
+    """Changes of hierarchical AP; see the head of this file."""
+    depths, before = ranking.depths, _one_place_up(ranking)
+    h_rank, total = _h_rank(ranking), depths.sum()
+    now, moved = h_rank / ranking.ranks, h_rank / before
+    left = _without_each(now, moved)
+    for depth in range(1, ranking.n_levels + 1):
+        # What an item of this depth had given to the H-ranks of later ones goes, too.
+        shared = np.minimum(depths, depth) / before
+        same = depths == depth
+        left[same] -= (sums_from_the_end(shared)[1:])[same]
+    without = np.maximum(total - depths, 1)  # a single item leaves nothing over 1
+    return sums_from_the_end(moved - now) / total, left / without - now.sum() / total
+
+
+def _h_rank(ranking: Ranking) -> FloatArray:
+    """The H-rank of each relevant item, in levels: min(a, b) in steps, each level that both reach adds one."""
     h_rank = np.zeros(len(ranking.ranks))
     for depth in range(1, ranking.n_levels + 1):
-        # min(a, b) in steps: each level that both reach adds one.
         reach = ranking.depths >= depth
         h_rank[reach] += np.arange(1, reach.sum() + 1)
-    return float((h_rank / ranking.ranks).sum() / ranking.depths.sum())
+    return h_rank
 
 
 def average_set_intersection(ranking: Ranking) -> float:
@@ -65,9 +123,9 @@ def average_set_intersection(ranking: Ranking) -> float:
     shared = np.zeros(total)
     wanted_before = np.zeros(total)
     for depth in range(ranking.n_levels, 0, -1):
-        of_depth = ranking.ranks[ranking.depths == depth]
-        retrieved = np.searchsorted(of_depth, n, side="right")
-        wanted = np.minimum(n - wanted_before, len(of_depth))
+        places = ranking.ranks[ranking.depths == depth]
+        retrieved = np.searchsorted(places, n, side="right")
+        wanted = np.minimum(n - wanted_before, len(places))
         shared += np.minimum(retrieved, wanted)
         wanted_before += wanted
     return float((shared / n).mean())

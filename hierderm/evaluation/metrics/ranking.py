@@ -33,7 +33,7 @@ class Labelled:
     """Embeddings with what retrieval must know of them.
 
     `embeddings`: unit length, shape (n, dim); `labels`: numbers of the nodes on each level of the tree, coarse first,
-    shape (n_levels, n), int; `cases`: whose picture each is, shape (n,), any type that can be compared.
+    shape (n_levels, n), int; `cases`: whose image each is, shape (n,), any type that can be compared.
     """
 
     embeddings: Floats
@@ -106,7 +106,7 @@ def rankings(queries: Labelled, gallery: Labelled | None = None, *, k: int = 10)
         keys |= _depths(queries.labels[:, rows], gallery.labels)
         keys[own] = np.iinfo(np.uint64).max
         keys.sort(axis=1)
-        return [of_query[:n] for of_query, n in zip(keys, len(gallery) - own.sum(axis=1), strict=True)]
+        return [row[:n] for row, n in zip(keys, len(gallery) - own.sum(axis=1), strict=True)]
 
     for chunk in _in_order(sorted_keys, range(0, len(queries), CHUNK)):
         for keys in chunk:
@@ -132,11 +132,11 @@ def _descending(similarity: Floats) -> npt.NDArray[np.uint64]:
     return (~ascending).astype(np.uint64) << np.uint64(32)
 
 
-def _depths(of_queries: IntArray, of_gallery: IntArray) -> npt.NDArray[np.uint64]:
+def _depths(query_labels: IntArray, gallery_labels: IntArray) -> npt.NDArray[np.uint64]:
     """On how many levels each pair agrees, shape (n_chunk, n_gallery)."""
-    depths = np.zeros((of_queries.shape[1], of_gallery.shape[1]), dtype=np.uint8)
-    for of_query, of_item in zip(of_queries, of_gallery, strict=True):
-        depths += of_query[:, None] == of_item
+    depths = np.zeros((query_labels.shape[1], gallery_labels.shape[1]), dtype=np.uint8)
+    for queries, items in zip(query_labels, gallery_labels, strict=True):
+        depths += queries[:, None] == items
     return depths.astype(np.uint64)
 
 
@@ -148,7 +148,7 @@ def _ranking(keys: npt.NDArray[np.uint64], k: int, n_levels: int) -> Ranking:
 
 
 def rankings_of_hits(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray) -> Iterator[Ranking]:
-    """The rankings that a search found, so that an index can be judged by the metrics that need only the first k.
+    """The rankings that a search found, for the metrics that need only the first k.
 
     `rows`: positions in the gallery, nearest first, shape (n_queries, k), -1 where there were fewer than k;
     `query_labels`: shape (n_levels, n_queries); `gallery_labels`: shape (n_levels, n_gallery).
@@ -174,36 +174,36 @@ def vote_is_right(neighbour_labels: IntArray, label: int) -> float:
     return float(bool(votes) and max(votes, key=lambda key: votes[key]) == label)
 
 
-# --- cases of several pictures -----------------------------------------------------------------------------------
+# --- cases of several images -----------------------------------------------------------------------------------
 
 
-def mean_of_cases(pictures: Labelled) -> Labelled:
-    """One embedding a case: the mean of its pictures at unit length. A case takes its first picture's labels."""
-    _, first, inverse, counts = np.unique(pictures.cases, return_index=True, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(first), pictures.embeddings.shape[1]))
-    np.add.at(sums, inverse, pictures.embeddings)
-    return Labelled(unit_length(sums / counts[:, None]), pictures.labels[:, first], pictures.cases[first])
+def case_means(images: Labelled) -> Labelled:
+    """One embedding a case: the mean of its images at unit length. A case takes its first image's labels."""
+    _, first, inverse, counts = np.unique(images.cases, return_index=True, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(first), images.embeddings.shape[1]))
+    np.add.at(sums, inverse, images.embeddings)
+    return Labelled(unit_length(sums / counts[:, None]), images.labels[:, first], images.cases[first])
 
 
-def rankings_by_best(pictures: Labelled, *, k: int = 10) -> Iterator[Ranking]:
-    """Every case ranks the other cases by the best similarity of any pair of their pictures, as `rankings` does."""
-    _, first, inverse = np.unique(pictures.cases, return_index=True, return_inverse=True)
+def rankings_by_best(images: Labelled, *, k: int = 10) -> Iterator[Ranking]:
+    """Every case ranks the other cases by the best similarity of any pair of their images, as `rankings` does."""
+    _, first, inverse = np.unique(images.cases, return_index=True, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
-    sorted_pictures, starts = pictures.embeddings[order], np.searchsorted(inverse[order], np.arange(len(first)))
+    sorted_images, starts = images.embeddings[order], np.searchsorted(inverse[order], np.arange(len(first)))
     ends = np.append(starts[1:], len(order))
-    labels = pictures.labels[:, first]
+    labels = images.labels[:, first]
     places = np.arange(len(first), dtype=np.uint64) << np.uint64(DEPTH_BITS)
 
     def sorted_keys(start: int) -> list[npt.NDArray[np.uint64]]:
         cases = np.arange(start, min(start + CHUNK, len(first)))
-        of_pictures = sorted_pictures[starts[cases[0]] : ends[cases[-1]]] @ sorted_pictures.T
-        of_queries = np.maximum.reduceat(of_pictures, starts[cases] - starts[cases[0]], axis=0)
-        keys = _descending(np.maximum.reduceat(of_queries, starts, axis=1))  # (n_chunk, n_cases)
+        similarity = sorted_images[starts[cases[0]] : ends[cases[-1]]] @ sorted_images.T
+        by_query = np.maximum.reduceat(similarity, starts[cases] - starts[cases[0]], axis=0)
+        keys = _descending(np.maximum.reduceat(by_query, starts, axis=1))  # (n_chunk, n_cases)
         keys |= places
         keys |= _depths(labels[:, cases], labels)
         keys[np.arange(len(cases)), cases] = np.iinfo(np.uint64).max
         keys.sort(axis=1)
-        return [of_case[:-1] for of_case in keys]
+        return [row[:-1] for row in keys]
 
     for chunk in _in_order(sorted_keys, range(0, len(first), CHUNK)):
         for keys in chunk:

@@ -1,19 +1,143 @@
-"""Thresholds that keep the error rate of answers to a wanted one, learnt from validation cases."""
+"""One rule for answers on the tree: the finest node whose answers keep to a wanted accuracy, learnt on validation."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom
 
-from hierderm.types import FloatArray, Mask
+from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import FloatArray, Floats, IntArray, Mask
 
 STEPS = 25  # thresholds that are tried, from the surest queries down
 FEWEST = 20  # answered queries that a threshold is judged on, at least
 RISK = 0.1  # probability with which a threshold may be too low
+BIN = 25  # validation queries that one point of the confidence curve is made from
+
+
+@dataclass(frozen=True)
+class LevelRule:
+    """How one level answers.
+
+    Attributes:
+        threshold: Score of the leading node from which on it is answered, in [0, 1]; None: never.
+        shares: Knots of the confidence curve, scores of the leading node, ascending.
+        accuracies: How often the leading node was right at each knot, in [0, 1], ascending.
+        n_queries: Validation queries that no finer level answers; threshold and curve are learnt on these.
+        answered: How many of them pass the threshold.
+        right: How many of those were right.
+    """
+
+    threshold: float | None
+    shares: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    n_queries: int
+    answered: int
+    right: int
+
+    def confidence(self, score: Floats | float) -> FloatArray:
+        """How often validation queries whose leading node had this score were right, in [0, 1], shape of `score`."""
+        return np.asarray(np.interp(score, self.shares, self.accuracies))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a rule answers to each query, arrays of shape (n_queries,).
+
+    `node`: number of the answer on its `level`, both -1 without one; `confidence`: how often such an answer was right
+    on validation, without an answer that of the leading node of the coarsest level.
+    """
+
+    node: IntArray
+    level: IntArray
+    confidence: FloatArray
+
+
+@dataclass(frozen=True)
+class AnswerRule:
+    """From which score on each level answers. `levels`: coarse first; `wanted`: accuracy of answers, in (0, 1)."""
+
+    wanted: float
+    levels: tuple[LevelRule, ...]
+
+    @classmethod
+    def learn(cls, scores: Floats, fine: IntArray, taxonomy: Taxonomy, wanted: float) -> AnswerRule:
+        """Learn from independent validation queries, one a case.
+
+        From the finest level up, each level learns on the queries that no finer level answers, so that the accuracy
+        holds among the answers of each level. The confidence curve is learnt on the same queries, or on all of them
+        where fewer than 25 are left.
+
+        Args:
+            scores: Of the conditions, class probabilities or shares of votes, shape (n_queries, n_fine), rows summing
+                to 1. A node's score is the sum over its conditions.
+            fine: The true conditions, shape (n_queries,).
+            taxonomy: The tree.
+            wanted: Accuracy that the answers of each level must reach, in (0, 1).
+        """
+        left = np.ones(len(fine), dtype=bool)
+        levels: list[LevelRule] = []
+        for level in range(taxonomy.fine_level, -1, -1):
+            leading, node = _leading(scores, taxonomy, level)
+            right = node == taxonomy.to_level(fine, level)
+            threshold = controlled_threshold(leading[left], right[left], wanted)
+            passed = left & (leading >= threshold) if threshold is not None else np.zeros_like(left)
+            curve = _confidence_curve(leading[left], right[left]) if left.sum() >= BIN else None
+            shares, accuracies = curve or _confidence_curve(leading, right)
+            counts = (int(left.sum()), int(passed.sum()), int(right[passed].sum()))
+            levels.append(LevelRule(threshold, shares, accuracies, *counts))
+            left &= ~passed
+        return cls(wanted, tuple(levels[::-1]))
+
+    def apply(self, scores: Floats, taxonomy: Taxonomy) -> Answers:
+        """The finest answer to each query; for `scores` see `learn`."""
+        node, at = (np.full(len(scores), -1, dtype=np.int64) for _ in range(2))
+        confidence = self.levels[0].confidence(_leading(scores, taxonomy, 0)[0])
+        for level in range(taxonomy.fine_level, -1, -1):
+            rule = self.levels[level]
+            if rule.threshold is not None:
+                leading, found = _leading(scores, taxonomy, level)
+                passed = (at < 0) & (leading >= rule.threshold)
+                node[passed], at[passed] = found[passed], level
+                confidence[passed] = rule.confidence(leading[passed])
+        return Answers(node, at, confidence)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> AnswerRule:
+        """From `dataclasses.asdict`, also after JSON, which has lists for tuples."""
+        levels = [
+            LevelRule(**{**row, "shares": tuple(row["shares"]), "accuracies": tuple(row["accuracies"])})
+            for row in content["levels"]
+        ]
+        return cls(content["wanted"], tuple(levels))
+
+
+def _leading(scores: Floats, taxonomy: Taxonomy, level: int) -> tuple[FloatArray, IntArray]:
+    """Score and number of the leading node of a level, each shape (n_queries,)."""
+    level_scores = taxonomy.sum_up(scores, level)
+    return level_scores.max(axis=1).astype(np.float64), level_scores.argmax(axis=1)
+
+
+def _confidence_curve(leading: FloatArray, right: Mask) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Knots of the accuracy by the score of the leading node, made rising by isotonic regression.
+
+    Each knot is a bin of 25 queries of like scores, smoothed towards a half by two imagined queries (Laplace), so that
+    a few right answers by chance don't make certainty.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    bins = np.array_split(np.argsort(leading, kind="stable"), max(1, len(leading) // BIN))
+    centres = np.array([leading[inside].mean() for inside in bins])
+    smoothed = np.array([(right[inside].sum() + 1) / (len(inside) + 2) for inside in bins])
+    rising = IsotonicRegression().fit_transform(centres, smoothed)
+    return tuple(centres.tolist()), tuple(rising.tolist())
 
 
 def controlled_threshold(confidence: FloatArray, right: Mask, wanted: float) -> float | None:
-    """The lowest confidence from which on answers are right with the rate `wanted`, save with probability 0.1.
+    """The lowest confidence from which on answers are right with the rate `wanted`, with probability 0.9 or more.
 
     `confidence`, `right`: of independent validation queries, shape (n_queries,). Thresholds are tested from the surest
     down, each with a binomial test, until one fails (fixed-sequence testing, Angelopoulos et al. 2021, Learn then

@@ -9,7 +9,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Floats, IntArray, Vectors
+from hierderm.types import FloatArray, Floats, IntArray, Vectors
 
 
 def differentials(frame: pd.DataFrame, taxonomy: Taxonomy) -> Vectors:
@@ -25,21 +25,21 @@ def differentials(frame: pd.DataFrame, taxonomy: Taxonomy) -> Vectors:
     return np.asarray(result / result.sum(axis=1, keepdims=True))
 
 
-def expected_relevance(of_queries: Floats, of_gallery: Floats, nearest: IntArray, k: int) -> Floats:
+def expected_relevance(query_weights: Floats, gallery_weights: Floats, nearest: IntArray, k: int) -> FloatArray:
     """Mean over the first k of the probability that query and neighbour agree, shape (n_queries,), in [0, 1].
 
     The condition of each is drawn from its differential: sum over nodes of the product of both weights. With labels
-    that are sure it is precision@k. `of_queries`, `of_gallery`: weights of the nodes of a level, shape (n, n_nodes);
-    `nearest`: positions in the gallery, shape (n_queries, at least k), -1 where there is none.
+    that are certain it is precision@k. `query_weights`, `gallery_weights`: weights of the nodes of a level, shape
+    (n, n_nodes); `nearest`: positions in the gallery, shape (n_queries, at least k), -1 where there is none.
     """
-    total = np.zeros(len(of_queries))
+    total = np.zeros(len(query_weights))
     for place in nearest[:, :k].T:
-        agree = (of_queries * of_gallery[place]).sum(axis=1)
+        agree = (query_weights * gallery_weights[place]).sum(axis=1)
         total += np.where(place >= 0, agree, 0.0)
     return total / k
 
 
-def is_plausible(of_queries: Floats, nodes: IntArray) -> Floats:
+def is_plausible(query_weights: Floats, nodes: IntArray) -> FloatArray:
     """1 where the node has a weight in the query's differential, shape (n_queries,); nan where the node is -1."""
-    given = of_queries[np.arange(len(nodes)), nodes] > 0
+    given = query_weights[np.arange(len(nodes)), nodes] > 0
     return np.where(nodes >= 0, given.astype(np.float64), np.nan)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from hierderm.config.methods import Gradient
-from hierderm.data.dataset import PictureDataset
+from hierderm.data.dataset import ImageDataset
 from hierderm.data.sampler import make_sampler
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.validation import validation_scores
@@ -70,19 +70,19 @@ class TrainingModule(lightning.LightningModule):
 
     def _image_sets(self) -> tuple[Dataset[Any], Dataset[Any]]:
         settings, preprocessing = self.settings, self.network.backbone.preprocessing
-        train = PictureDataset(
+        train = ImageDataset(
             self.train_table.paths,
             preprocessing,
             settings.augmentation,
             seed=settings.seed,
             cache=settings.cache_images,
         )
-        return train, PictureDataset(self.validation_table.paths, preprocessing, cache=settings.cache_images)
+        return train, ImageDataset(self.validation_table.paths, preprocessing, cache=settings.cache_images)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The batches of the current epoch: order and augmentation follow from seed and epoch alone."""
         settings = self.settings
-        if isinstance(self.train_data, PictureDataset):
+        if isinstance(self.train_data, ImageDataset):
             self.train_data.epoch = self.current_epoch
         elif self.views:
             self.train_data = self.views[self.current_epoch % len(self.views)]
@@ -185,5 +185,5 @@ class TrainingModule(lightning.LightningModule):
 
 
 def _numbered(features: Tensor) -> Dataset[Any]:
-    """Features with their position, as PictureDataset gives images."""
+    """Features with their position, as ImageDataset gives images."""
     return TensorDataset(features, torch.arange(len(features)))

@@ -41,8 +41,8 @@ def test_the_interval_of_a_mean_has_the_textbook_width() -> None:
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.08)
 
 
-def test_pictures_of_a_case_are_not_independent() -> None:
-    """Four copies of each picture must not narrow the interval."""
+def test_images_of_a_case_are_not_independent() -> None:
+    """Four copies of each image must not narrow the interval."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=100)
     cases = np.arange(100).astype(str)

@@ -51,7 +51,7 @@ def test_seeds_of_equal_luck_change_nothing_and_luck_widens() -> None:
 
 
 def test_the_interval_over_seeds_covers() -> None:
-    """Trainings whose figure is 0 +- 0.1, three seeds each, without any luck of the cases."""
+    """Trainings whose metric is 0 +- 0.1, three seeds each, without any variance of the cases."""
     covered = 0
     for number in range(300):
         rng = np.random.default_rng(number)

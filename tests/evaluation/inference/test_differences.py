@@ -16,7 +16,7 @@ def test_the_permutation_test_is_that_of_scipy() -> None:
     assert ours == pytest.approx(expected, abs=0.01)
 
 
-def test_pictures_of_a_case_are_swapped_together() -> None:
+def test_images_of_a_case_are_swapped_together() -> None:
     differences = np.random.default_rng(1).normal(0.3, 1, 60)
     once = permutation_p_value(differences, CASES)
     assert permutation_p_value(np.repeat(differences, 5), np.repeat(CASES, 5)) == pytest.approx(once)

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hierderm.evaluation.figures import Figures, Statistic
 from hierderm.evaluation.inference.bootstrap import case_draws
-from hierderm.evaluation.inference.groups import gaps, group_figures, groups_of, neighbour_shares
+from hierderm.evaluation.inference.groups import gaps, group_scores, groups_of, neighbour_shares
+from hierderm.evaluation.scores import Scores, Statistic
 
 CASES = np.arange(90).astype(str)
 TONES = np.repeat([1, 4, 6], 30)
@@ -24,10 +24,10 @@ def test_which_groups_there_are() -> None:
     assert {"site 11", "others"} <= set(names["body_site"]) and "site 12" not in set(names["body_site"])
 
 
-def test_each_figure_of_each_group() -> None:
+def test_each_metric_of_each_group() -> None:
     values = (TONES == 1).astype(float)
     share = Statistic((("coarse", "share"),), lambda w, _: [float(values.sum() if w is None else (w * values).sum())])
-    rows = group_figures(Figures({("coarse", "recall_at_1"): values}, statistics=(share,)), GROUPS, CASES, DRAWS, 0.95)
+    rows = group_scores(Scores({("coarse", "recall_at_1"): values}, statistics=(share,)), GROUPS, CASES, DRAWS, 0.95)
     found = {(row.column, row.group, row.name): row for row in rows}
     light, dark = (found["fitzpatrick", group, "recall_at_1"] for group in ("I-II", "V-VI"))
     assert (light.value, light.low, light.high, light.n_images, light.n_cases) == (1, 1, 1, 30, 30)
@@ -41,10 +41,8 @@ def test_a_planted_gap_is_found_and_chance_is_not() -> None:
     rng = np.random.default_rng(0)
     planted = (rng.uniform(size=90) < np.repeat([0.8, 0.75, 0.2], 30)).astype(float)
     chance = (rng.uniform(size=90) < 0.5).astype(float)
-    figures = Figures(
-        {("coarse", "recall_at_1"): planted, ("coarse", "brier"): chance, ("fine", "answer_rate"): chance}
-    )
-    found = {(gap.column, gap.name): gap for gap in gaps(figures, GROUPS, CASES, DRAWS, 0.95, 500, 0)}
+    scores = Scores({("coarse", "recall_at_1"): planted, ("coarse", "brier"): chance, ("fine", "answer_rate"): chance})
+    found = {(gap.column, gap.name): gap for gap in gaps(scores, GROUPS, CASES, DRAWS, 0.95, 500, 0)}
     gap = found["fitzpatrick", "recall_at_1"]
     assert gap.worst == "V-VI" and gap.p_value < 0.01 and gap.low > 0
     assert found["fitzpatrick", "brier"].p_value > 0.05  # lower is better there
@@ -61,7 +59,7 @@ def test_p_values_of_gaps_are_honest() -> None:
         values = np.random.default_rng(seed).normal(size=90)
         small += (
             gaps(
-                Figures({("c", "map_at_r"): values}),
+                Scores({("c", "map_at_r"): values}),
                 {"fitzpatrick": GROUPS["fitzpatrick"]},
                 CASES,
                 DRAWS[:2],
@@ -77,11 +75,11 @@ def test_p_values_of_gaps_are_honest() -> None:
 def test_small_groups_are_not_called_worst() -> None:
     few = {"body_site": np.array(["a"] * 5 + ["b"] * 40 + ["c"] * 45)}
     values = np.r_[np.zeros(5), np.ones(40), np.full(45, 0.5)]
-    (gap,) = gaps(Figures({("coarse", "map_at_r"): values}), few, CASES, DRAWS, 0.95, 50, 0)
+    (gap,) = gaps(Scores({("coarse", "map_at_r"): values}), few, CASES, DRAWS, 0.95, 50, 0)
     assert (gap.worst, gap.best, gap.value) == ("c", "b", 0.5)
     assert (
         gaps(
-            Figures({("coarse", "map_at_r"): values}), {"x": np.array(["a"] * 85 + ["b"] * 5)}, CASES, DRAWS, 0.95, 5, 0
+            Scores({("coarse", "map_at_r"): values}), {"x": np.array(["a"] * 85 + ["b"] * 5)}, CASES, DRAWS, 0.95, 5, 0
         )
         == []
     )

@@ -5,9 +5,8 @@ import pytest
 from sklearn import metrics as sklearn
 
 from hierderm.evaluation.metrics.calibration import (
-    answer_thresholds,
-    answers,
     aurc,
+    best_temperature,
     brier,
     calibration_error,
     conformal_sets,
@@ -56,6 +55,11 @@ def test_honest_probabilities_are_calibrated_and_sharpened_ones_are_not() -> Non
     assert temperature(sharp, labels) == pytest.approx(2.5, rel=0.05)
     np.testing.assert_allclose(scaled(sharp, 2.5), probabilities, atol=1e-2)
     assert (scaled(probabilities, 3.0).argmax(axis=1) == probabilities.argmax(axis=1)).all()
+
+
+def test_the_temperature_search_finds_a_minimum_within_its_bounds() -> None:
+    assert best_temperature(lambda t: (np.log(t) - np.log(0.03)) ** 2, 0.005, 1) == pytest.approx(0.03, rel=1e-4)
+    assert best_temperature(lambda t: t, 0.005, 1) == pytest.approx(0.005, rel=1e-3)
 
 
 def test_brier_is_that_of_scikit_learn() -> None:
@@ -110,26 +114,3 @@ def test_coverage_by_class() -> None:
         {"category": "A", "n_images": 1, "coverage": 1.0, "size": 1.0},
         {"category": "B", "n_images": 2, "coverage": 0.5, "size": 1.5},
     ]
-
-
-def test_answers_keep_to_the_wanted_error_at_each_level() -> None:
-    """A threshold may be too low in one of ten repetitions; answers of a level are those that no finer one gives."""
-    tried = too_low = 0
-    for seed in range(60):
-        probabilities, labels = honest(4300, seed, sharpness=1.5)
-        learnt = answer_thresholds(probabilities[:300], labels[:300], TREE, 0.8)
-        node, at = answers(probabilities[300:], TREE, learnt)
-        for level in (0, 1):
-            answered = at == level
-            if answered.any():
-                tried += 1
-                too_low += (TREE.to_level(labels[300:], level) == node)[answered].mean() < 0.8
-    assert tried > 40
-    assert too_low <= 0.1 * tried + 2 * np.sqrt(0.09 * tried)
-
-
-def test_without_a_threshold_there_is_no_answer() -> None:
-    probabilities, _ = honest(10, 0)
-    node, at = answers(probabilities, TREE, [None, None])
-    assert (node == -1).all() and (at == -1).all()
-    assert answer_thresholds(probabilities, np.zeros(10, dtype=int), TREE, 0.8) == [None, None]  # too few to learn from

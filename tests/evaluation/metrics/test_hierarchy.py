@@ -47,7 +47,7 @@ def slow_asi(depths: list[int]) -> float:
 
 
 def test_by_hand() -> None:
-    # Depths [1, 2]: a picture of the category before the one of the condition.
+    # Depths [1, 2]: an image of the category before the one of the condition.
     assert ndcg(ranking([1, 2])) == pytest.approx((1 + 3 / np.log2(3)) / (3 + 1 / np.log2(3)))
     assert hierarchical_average_precision(ranking([1, 2])) == pytest.approx((0.5 + 1.5 / 2) / 1.5)
     assert average_set_intersection(ranking([0, 2, 1])) == pytest.approx((0 / 1 + 1 / 2) / 2)

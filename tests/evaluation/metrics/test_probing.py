@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
+import hierderm.evaluation.metrics.probing as module
 from hierderm.embeddings import unit_length
-from hierderm.evaluation.metrics.probing import few_shot, knn_accuracies, linear_probe
+from hierderm.errors import EmbeddingError
+from hierderm.evaluation.metrics.probing import LinearProbe, few_shot_accuracies, fit_linear_probe, knn_accuracies
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
@@ -32,25 +37,79 @@ def test_knn_is_that_of_scikit_learn() -> None:
         np.testing.assert_array_equal(found[level][clear], right[clear])
 
 
-def test_the_probe_learns_and_chooses_on_validation() -> None:
+def cross_entropy(weight: np.ndarray, bias: np.ndarray, standard: np.ndarray, labels: np.ndarray, c: float) -> float:
+    """What both solvers minimise, in float64."""
+    logits = standard @ weight.T + bias
+    loss = (logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean()
+    return float(loss + (weight.astype(np.float64) ** 2).sum() / (2 * c * len(labels)))
+
+
+@pytest.mark.parametrize("n", [400, 60])  # more images than features, and fewer
+@pytest.mark.parametrize("c", [0.01, 1.0, 10.0])
+def test_the_probe_reaches_the_optimum_of_scikit_learn(n: int, c: float) -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(n) % 5
+    mixing = rng.normal(size=(90, 90)) * np.geomspace(10, 0.01, 90)  # correlated features of very unequal spread
+    features = (np.eye(5, 90)[labels] + rng.normal(size=(n, 90))) @ mixing + 3
+    features[:, 7] = 2.0  # a constant
+    standard = StandardScaler().fit_transform(features)
+    model = LogisticRegression(C=c, max_iter=20000, tol=1e-8).fit(standard, labels)
+    probe = fit_linear_probe(features, labels, penalties=(c,), score=lambda _: 0.0)
+    ours = cross_entropy(probe.weight, probe.bias, standard, labels, c)
+    assert ours == pytest.approx(cross_entropy(model.coef_, model.intercept_, standard, labels, c), abs=1e-4)
+    np.testing.assert_allclose(probe.predict_proba(features), model.predict_proba(standard), atol=0.02)
+    assert (probe.predict(features) == model.predict(standard)).mean() > 0.99
+
+
+def test_the_probe_takes_the_penalty_that_validation_prefers() -> None:
     (train, fine), (validation, held_out), (test, truth) = points(180, 0.3), points(90, 0.3), points(90, 0.3)
-    scaler, model = linear_probe(train, fine, validation, held_out)
-    assert model.score(scaler.transform(test), truth) > 0.8
-    assert linear_probe(train, fine, None, None)[1].C == 1.0
+    probe = fit_linear_probe(train, 10 * fine, validation, 10 * held_out)
+    assert probe.classes.tolist() == list(range(0, 90, 10))
+    assert (probe.predict(test) == 10 * truth).mean() > 0.8
+    np.testing.assert_allclose(probe.logits(test).sum(axis=1), 0, atol=1e-4)
+    np.testing.assert_allclose(probe.predict_proba(test).sum(axis=1), 1)
+    tried: list[float] = []
+
+    def score(probe: LinearProbe) -> float:
+        tried.append(probe.penalty)
+        return -abs(float(np.log10(probe.penalty)) + 1)  # best at 0.1
+
+    assert fit_linear_probe(train, fine, penalties=(1, 0.01, 10, 0.1), score=score).penalty == 0.1
+    assert tried == [0.01, 0.1, 1]  # from strong to weak, until it falls
+    assert fit_linear_probe(train, fine).penalty == 1
+    with pytest.raises(EmbeddingError, match="at least two classes, got 1"):
+        fit_linear_probe(train, np.zeros_like(fine))
+
+
+def test_wide_features_are_reduced_to_their_first_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten features, the three that vary most carry the class."""
+    monkeypatch.setattr(module, "COMPONENTS", 3)
+    labels = np.arange(300) % 3
+    carriers = np.repeat(np.eye(3)[labels], 3, axis=1)  # three copies each: correlated, so their axes come first
+    features = np.hstack([carriers + RNG.normal(0, 0.1, (300, 9)), RNG.normal(size=(300, 1))])
+    probe = fit_linear_probe(features, labels, penalties=(1,), score=lambda _: 0.0)
+    assert probe.weight.shape == (3, 10) and np.linalg.matrix_rank(probe.weight, tol=1e-4) <= 3
+    assert (probe.predict(features) == labels).all()
 
 
 def test_few_shot_of_perfect_and_of_random_embeddings() -> None:
     (train, fine), (test, truth) = points(90, 1e-3), points(45, 1e-3)
-    coarse, at_fine = few_shot(train, fine, test, truth, TREE, 5, n_draws=3, rng=np.random.default_rng(0))
+    coarse, at_fine = few_shot_accuracies(train, fine, test, truth, TREE, 5, n_draws=3, rng=np.random.default_rng(0))
     assert (coarse == 1).all() and (at_fine == 1).all()
     noise = unit_length(RNG.normal(size=(2000, 9)))
-    guessed = few_shot(train, fine, noise, np.arange(2000) % 9, TREE, 1, n_draws=5, rng=np.random.default_rng(0))
+    guessed = few_shot_accuracies(
+        train, fine, noise, np.arange(2000) % 9, TREE, 1, n_draws=5, rng=np.random.default_rng(0)
+    )
     assert guessed[1].mean() == pytest.approx(1 / 9, abs=0.03) and guessed[0].mean() == pytest.approx(1 / 3, abs=0.04)
 
 
-def test_conditions_with_too_few_pictures_are_left_out() -> None:
+def test_conditions_with_too_few_images_are_left_out() -> None:
     train, fine = points(90, 0.1)
-    keep = (fine != 8) | (np.arange(90) < 20)  # two pictures of F8
-    coarse, _ = few_shot(train[keep], fine[keep], train, fine, TREE, 5, n_draws=2, rng=np.random.default_rng(0))
+    keep = (fine != 8) | (np.arange(90) < 20)  # two images of F8
+    coarse, _ = few_shot_accuracies(
+        train[keep], fine[keep], train, fine, TREE, 5, n_draws=2, rng=np.random.default_rng(0)
+    )
     assert np.isnan(coarse[fine == 8]).all() and not np.isnan(coarse[fine != 8]).any()
-    assert np.isnan(few_shot(train, fine, train, fine, TREE, 50, n_draws=2, rng=np.random.default_rng(0))[0]).all()
+    assert np.isnan(
+        few_shot_accuracies(train, fine, train, fine, TREE, 50, n_draws=2, rng=np.random.default_rng(0))[0]
+    ).all()

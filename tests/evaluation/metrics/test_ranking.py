@@ -11,7 +11,7 @@ from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.ranking import (
     Labelled,
     Ranking,
-    mean_of_cases,
+    case_means,
     nearest_others,
     rankings,
     rankings_by_best,
@@ -49,8 +49,8 @@ def check(found: Ranking, order: list[int], query_labels: np.ndarray, gallery_la
 def test_by_hand() -> None:
     # Query at 0 degrees, category 0, condition 0. Others: 10 (0, 1), 20 (1, 3), 30 (0, 0), and its own case at 5.
     fine = np.array([0, 1, 3, 0, 0])
-    pictures = Labelled(circle(0, 10, 20, 30, 5), np.stack([fine // 3, fine]), np.array(list("abcda")))
-    first = next(iter(rankings(pictures, k=2)))
+    images = Labelled(circle(0, 10, 20, 30, 5), np.stack([fine // 3, fine]), np.array(list("abcda")))
+    first = next(iter(rankings(images, k=2)))
     assert first.nearest.tolist() == [1, 2]
     assert (first.ranks.tolist(), first.depths.tolist(), first.n_ranked) == ([1, 3], [1, 2], 3)
     assert first.relevant(0).tolist() == [1, 3] and first.relevant(1).tolist() == [3]
@@ -59,10 +59,10 @@ def test_by_hand() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 40), st.booleans())
 def test_against_a_plain_sort(seed: int, n: int, ties: bool) -> None:
-    pictures = toy(seed, n, max(2, n // 2), ties=ties)
-    for query, found in enumerate(rankings(pictures, k=4)):
+    images = toy(seed, n, max(2, n // 2), ties=ties)
+    for query, found in enumerate(rankings(images, k=4)):
         if not ties:  # a product of other shape may round equal similarities apart
-            check(found, slow_ranking(pictures, pictures, query), pictures.labels[:, query], pictures.labels, 4)
+            check(found, slow_ranking(images, images, query), images.labels[:, query], images.labels, 4)
         assert len(found.nearest) == min(4, found.n_ranked)
 
 
@@ -75,43 +75,43 @@ def test_a_gallery_of_its_own() -> None:
 def test_ties_keep_the_order_of_the_gallery_and_signs_sort_right() -> None:
     # Similarities to the query: 0 (as -0.0 and as 0.0), -1, 1, 1.
     embeddings = np.array([[1, 0], [0.0, 1], [-0.0, 1], [-1, 0], [1, 0], [1, 0]], dtype=np.float32)
-    pictures = Labelled(embeddings, np.zeros((1, 6), dtype=int), np.arange(6).astype(str))
-    assert next(iter(rankings(pictures))).nearest.tolist() == [4, 5, 1, 2, 3]
+    images = Labelled(embeddings, np.zeros((1, 6), dtype=int), np.arange(6).astype(str))
+    assert next(iter(rankings(images))).nearest.tolist() == [4, 5, 1, 2, 3]
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = toy(2, 60, 60)
-    whole = [(r.ranks.tolist(), r.nearest.tolist()) for r in rankings(pictures)]
+    images = toy(2, 60, 60)
+    whole = [(r.ranks.tolist(), r.nearest.tolist()) for r in rankings(images)]
     monkeypatch.setattr(module, "CHUNK", 7)
-    assert [(r.ranks.tolist(), r.nearest.tolist()) for r in rankings(pictures)] == whole
+    assert [(r.ranks.tolist(), r.nearest.tolist()) for r in rankings(images)] == whole
 
 
 def test_hits_give_the_first_part_of_the_ranking() -> None:
-    pictures = toy(3, 30, 30)
-    rows = np.array([ranking.nearest for ranking in rankings(pictures, k=5)])
+    images = toy(3, 30, 30)
+    rows = np.array([ranking.nearest for ranking in rankings(images, k=5)])
     rows[0, 3:] = -1  # a search that found three
-    cut = list(rankings_of_hits(rows, pictures.labels, pictures.labels))
+    cut = list(rankings_of_hits(rows, images.labels, images.labels))
     assert cut[0].n_ranked == 3 and cut[1].n_ranked == 5
-    for short, whole in zip(cut, rankings(pictures), strict=True):
+    for short, whole in zip(cut, rankings(images), strict=True):
         kept = whole.ranks <= short.n_ranked
         assert short.ranks.tolist() == whole.ranks[kept].tolist()
         assert short.depths.tolist() == whole.depths[kept].tolist()
 
 
 def test_cases_by_best_pair_against_all_pairs() -> None:
-    pictures = toy(4, 40, 15)
-    cases = np.unique(pictures.cases)
-    members = {case: np.flatnonzero(pictures.cases == case) for case in cases}
-    for number, found in enumerate(rankings_by_best(pictures, k=14)):
-        own = pictures.embeddings[members[cases[number]]]
-        best = [float((own @ pictures.embeddings[members[case]].T).max()) for case in cases]
+    images = toy(4, 40, 15)
+    cases = np.unique(images.cases)
+    members = {case: np.flatnonzero(images.cases == case) for case in cases}
+    for number, found in enumerate(rankings_by_best(images, k=14)):
+        own = images.embeddings[members[cases[number]]]
+        best = [float((own @ images.embeddings[members[case]].T).max()) for case in cases]
         order = sorted((i for i in range(len(cases)) if i != number), key=lambda i: (-best[i], i))
         assert found.nearest.tolist() == order
 
 
 def test_cases_by_mean() -> None:
     labels = np.array([[0, 1, 0]])
-    means = mean_of_cases(Labelled(circle(0, 90, 20), labels, np.array(["b", "a", "b"])))
+    means = case_means(Labelled(circle(0, 90, 20), labels, np.array(["b", "a", "b"])))
     np.testing.assert_allclose(means.embeddings, circle(90, 10), atol=1e-6)
     assert means.labels.tolist() == [[1, 0]] and means.cases.tolist() == ["a", "b"]
 

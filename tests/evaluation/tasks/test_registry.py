@@ -1,49 +1,82 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from hierderm.config.settings import EvaluationConfig
+from hierderm.embeddings import embeddings_of
 from hierderm.errors import BenchmarkError
-from hierderm.evaluation.figures import Figures
-from hierderm.evaluation.subject import Subject, subject_of
-from hierderm.evaluation.tasks.registry import SUITES, TASKS, Task, read_task_file, register, tasks_named, worst_groups
+from hierderm.evaluation.catalogue import METRICS, direction
+from hierderm.evaluation.evaluation import evaluate
+from hierderm.evaluation.scores import Scores
+from hierderm.evaluation.subject import Subject, case_table, subject_of
+from hierderm.evaluation.tasks.groups import worst_groups
+from hierderm.evaluation.tasks.registry import SUITES, TASKS, Task, read_task_file, register, tasks_named
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
-TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
+TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(12)], ("category", "condition"), id="t")
 
 
-def subject(n: int = 180) -> Subject:
+def subject(n: int = 384) -> Subject:
+    """A table with all that any task reads: splits, several images a case, tones, sites, sources, differentials."""
     rng = np.random.default_rng(0)
-    fine = np.arange(n) % 9
-    noise = np.where(np.arange(n) < n // 2, 0.1, 1.5)[:, None]  # the second half is hard
+    fine = np.arange(n) // 2 % 12
+    first_half = np.arange(n) < n // 2
+    noise = np.where(first_half, 0.1, 1.5)[:, None]  # the second half is hard
     frame = pd.DataFrame(
         {
-            "case_id": np.arange(n).astype(str),
+            "case_id": (np.arange(n) // 2).astype(str),
             "condition": [f"F{k}" for k in fine],
-            "fitzpatrick": np.where(np.arange(n) < n // 2, 1, 6),
-            "split": np.array(["test", "train"])[np.arange(n) // 9 % 2],
+            "fitzpatrick": np.where(first_half, 1, 6),
+            "monk": np.where(first_half, 2, 9),
+            "body_site": np.where(first_half, "arm", "leg"),
+            "source": np.where(first_half, "clinic", "web"),
+            "weights": [json.dumps({f"F{k}": 0.75, f"F{(k + 1) % 12}": 0.25}) for k in fine],
+            "split": np.array(["test", "train", "validation", "test"])[np.arange(n) // 24 % 4],
         }
     )
-    return subject_of(np.eye(9)[fine] + noise * rng.normal(size=(n, 9)), frame, TREE, EvaluationConfig(), name="m")
+    table = case_table(frame, TREE)
+    probabilities = 0.5 * np.eye(12)[fine] + 0.5 * rng.dirichlet(np.ones(12), n)
+    embeddings = embeddings_of(np.eye(12)[fine] + noise * rng.normal(size=(n, 12)), table, probabilities)
+    return subject_of(embeddings, table, EvaluationConfig(kmeans_seeds=1), name="m")
+
+
+FULL = subject()
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_each_task_gives_the_figures_that_its_leaderboard_names(name: str) -> None:
-    task = TASKS[name]
-    found = task.figures(subject())
-    keys = {*found.per_image, *found.per_case, *(key for statistic in found.statistics for key in statistic.keys)}
-    if name not in ("classification", "calibration", "soft_labels"):  # these need more than embeddings
-        assert keys and set(task.main) <= keys
+def test_each_task_gives_what_its_leaderboard_names(name: str) -> None:
+    keys = TASKS[name].scores(FULL).keys  # in the catalogue, else an error
+    assert keys and set(TASKS[name].main) <= set(keys)
+
+
+def test_each_entry_of_the_catalogue_is_computed() -> None:
+    assert {name for task in TASKS.values() for _, name in task.scores(FULL).keys} == set(METRICS)
+
+
+def test_settings_and_registry_name_the_same_tasks() -> None:
+    known = get_args(get_args(get_type_hints(EvaluationConfig)["tasks"])[0])
+    assert list(known) == list(TASKS)
+    assert set(EvaluationConfig().tasks) | {task for suite in SUITES.values() for task in suite} <= set(TASKS)
+
+
+def test_a_table_without_more_gives_retrieval_and_clusters_alone() -> None:
+    frame = pd.DataFrame({"case_id": np.arange(60).astype(str), "condition": [f"F{k % 12}" for k in range(60)]})
+    table = case_table(frame, TREE)
+    bare = subject_of(embeddings_of(np.random.default_rng(0).normal(size=(60, 4)), table), table, FULL.config, name="m")
+    assert {name for name, task in TASKS.items() if task.scores(bare).keys} == {"retrieval", "hierarchy", "clustering"}
 
 
 def test_the_worst_group_is_found() -> None:
-    found = worst_groups(subject()).per_image
+    found = worst_groups(FULL).per_image
     worst = found["coarse", "recall_at_1_of_worst_fitzpatrick"]
-    assert np.isnan(worst[:45]).all() and not np.isnan(worst[45:]).any()
+    hard = FULL.test.frame["fitzpatrick"].to_numpy(int) == 6
+    assert np.isnan(worst[~hard]).all() and not np.isnan(worst[hard]).any()
     assert np.nanmean(worst) < 0.8
 
 
@@ -55,17 +88,34 @@ def test_names_of_tasks_and_suites() -> None:
         register(TASKS["retrieval"])
 
 
-def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hierderm.evaluation.tasks.registry.TASKS", TASKS.copy() | {})
-    own = tmp_path / "mine.py"
-    own.write_text(
-        "from hierderm.evaluation.tasks.registry import Task, register\n"
-        "from hierderm.evaluation.figures import Figures\n"
-        'def length(subject):\n    return Figures({("tree", "first"): subject.test.embeddings[:, 0].astype(float)})\n'
-        'register(Task("length", "the first coordinate", length, (("tree", "first"),)))\n'
+OWN = """
+from hierderm.evaluation.catalogue import MetricEntry
+from hierderm.evaluation.scores import Scores
+from hierderm.evaluation.tasks.registry import Task, register
+
+def first_coordinate(subject):
+    return Scores({("tree", "first"): subject.test.embeddings[:, 0].astype(float)})
+
+register(
+    Task(
+        "coordinate", "the first coordinate", first_coordinate, (("tree", "first"),),
+        metrics=(MetricEntry("first", "First coordinate", "lower"),),
     )
-    assert read_task_file(own) == ["length"]
-    assert tasks_named(["length"])[0].figures(subject()).per_image.keys() == {("tree", "first")}
+)
+"""
+
+
+def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hierderm.evaluation.tasks.registry.TASKS", TASKS.copy())
+    monkeypatch.delitem(METRICS, "first", raising=False)  # takes it away again at the end
+    own = tmp_path / "mine.py"
+    own.write_text(OWN)
+    assert read_task_file(own) == ["coordinate"]
+    assert direction("first") == "lower"
+    frame = pd.DataFrame({"case_id": ["a", "b"], "condition": ["F0", "F1"]})
+    evaluation = evaluate(np.array([[3.0, 4.0], [0.0, 1.0]]), frame, TREE, tasks=["coordinate"])
+    assert evaluation["tree", "first"].value == pytest.approx(0.3)
+    METRICS.pop("first")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(BenchmarkError, match=r"empty.py must register a task"):
         read_task_file(tmp_path / "empty.py")
@@ -73,5 +123,8 @@ def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         read_task_file(tmp_path / "none.py")
 
 
-def test_a_task_is_a_value() -> None:
-    assert Task("a", "b", lambda _: Figures(), ()).version == 1
+def test_a_metric_without_an_entry_is_refused() -> None:
+    task = Task("odd", "", lambda s: Scores({("fine", "unheard_of"): np.zeros(len(s.test))}))
+    with pytest.raises(BenchmarkError, match=r"every metric of task 'odd' must be in the catalogue, \['unheard_of'\]"):
+        task.scores(FULL)
+    assert direction("unheard_of") == "none"  # of stored results: shown, not ranked

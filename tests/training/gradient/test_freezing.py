@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from hierderm.config.methods import Gradient
+from hierderm.config.settings import BackboneConfig
 from hierderm.errors import MissingExtraError
-from hierderm.model.backbone import load_vanilla
+from hierderm.model.backbone import load_backbone
 from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
 
 IMAGES = torch.randn(2, 3, 32, 32)
 
 
 def learning(siglip: Path, **training: object) -> set[str]:
-    backbone = load_vanilla(f"hf:{siglip}")
+    backbone = load_backbone(BackboneConfig(f"hf:{siglip}"))
     apply_freezing(backbone, Gradient(**training))  # type: ignore[arg-type]
     return {name.removeprefix("encoder.") for name, weight in backbone.named_parameters() if weight.requires_grad}
 
@@ -32,7 +33,7 @@ def test_policies(small_siglip: Path) -> None:
 
 
 def test_adapters_learn_and_merge_into_plain_weights(small_siglip: Path) -> None:
-    backbone = load_vanilla(f"hf:{small_siglip}")
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
     names = set(backbone.state_dict())
     apply_freezing(backbone, Gradient(freeze="lora", lora_rank=2))
     adapters = [(name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad]

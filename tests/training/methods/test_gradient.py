@@ -74,6 +74,6 @@ def test_learnt_values_are_in_the_weights_and_not_in_the_header(
     run = train(config, toy, tmp_path)
     header = (tmp_path / "model" / "hierderm.json").read_text()
     assert "scale" not in json.loads(header)["content"]["shape"]
-    assert run.network.classifier is not None
-    scale = run.network.classifier.log_scale
+    assert run.encoder.network.classifier is not None
+    scale = run.encoder.network.classifier.log_scale
     assert isinstance(scale, torch.Tensor) and float(scale.detach().exp()) == pytest.approx(5.0, rel=0.1)

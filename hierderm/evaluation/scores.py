@@ -1,0 +1,70 @@
+"""The scores that a task gives, before there are intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hierderm.evaluation.catalogue import Key
+from hierderm.evaluation.inference.influence import GalleryEffect
+from hierderm.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Metrics that are no means over images.
+
+    Attributes:
+        keys: Level and name of each metric.
+        compute: `compute(weights, round)` gives a value for each of `keys`. `weights`: how often each test image
+            counts, shape (n_images,), or None for once; `round`: number of the bootstrap round, -1 for the value.
+        resampled: False for a description of the embeddings, without an interval.
+    """
+
+    keys: tuple[Key, ...]
+    compute: Callable[[IntArray | None, int], Sequence[float] | FloatArray]
+    resampled: bool = True
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a task computes.
+
+    Attributes:
+        per_image: Values whose mean is the metric, shape (n_images,), nan where not defined.
+        per_case: The same a case, in the order of the sorted case ids.
+        gallery_effects: Of the metrics of either kind for which the images (or cases) are the gallery, too.
+        statistics: Metrics that are no means.
+        details: Curves and tables for the report.
+        warnings: What a reader must know before trusting the values.
+    """
+
+    per_image: Mapping[Key, FloatArray] = field(default_factory=dict)
+    per_case: Mapping[Key, FloatArray] = field(default_factory=dict)
+    gallery_effects: Mapping[Key, GalleryEffect] = field(default_factory=dict)
+    statistics: tuple[Statistic, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> list[Key]:
+        """Level and name of every metric."""
+        return [*self.per_image, *self.per_case, *(key for statistic in self.statistics for key in statistic.keys)]
+
+    def linearised(self, values: Mapping[Key, FloatArray]) -> dict[Key, FloatArray]:
+        """`per_image` or `per_case` as inference sees them: with what each image does in the gallery of the others."""
+        effects = self.gallery_effects
+        return {key: effects[key].linearise(v) if key in effects else v for key, v in values.items()}
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        """All of several tasks."""
+        return cls(
+            {key: values for part in parts for key, values in part.per_image.items()},
+            {key: values for part in parts for key, values in part.per_case.items()},
+            {key: effect for part in parts for key, effect in part.gallery_effects.items()},
+            tuple(statistic for part in parts for statistic in part.statistics),
+            {key: value for part in parts for key, value in part.details.items()},
+            tuple(warning for part in parts for warning in part.warnings),
+        )

@@ -1,0 +1,82 @@
+"""k-means and agglomerative clusters against the labels of each level, silhouettes, and the check for collapse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from hierderm.evaluation.catalogue import TREE, Key
+from hierderm.evaluation.metrics.clustering import (
+    AGREEMENT,
+    agreement,
+    contingency,
+    kmeans_clusters,
+    silhouette,
+    ward_clusters,
+)
+from hierderm.evaluation.metrics.collapse import collapse_warning, effective_rank, mean_cosine
+from hierderm.evaluation.scores import Scores, Statistic
+from hierderm.evaluation.subject import Subject
+from hierderm.types import FloatArray, IntArray
+
+
+def clustering(subject: Subject) -> Scores:
+    """Agreement of clusters and labels.
+
+    k-means has as many clusters as labels occur and is averaged over its seeds; each bootstrap round takes the next
+    seed's clusters, so the interval includes the variance between seeds. Agglomerative clustering takes some thousand
+    images, drawn at random, and is cut at as many clusters as each level has labels.
+    """
+    embeddings, config = subject.test.embeddings, subject.config
+    per_image: dict[Key, FloatArray] = {}
+    statistics: list[Statistic] = []
+    labels = {name: subject.labels(level) for level, name in subject.levels}
+    n_labels = {name: len(np.unique(level_labels)) for name, level_labels in labels.items()}
+    for name, level_labels in labels.items():
+        runs = [kmeans_clusters(embeddings, n_labels[name], config.seed + run) for run in range(config.kmeans_seeds)]
+        per_image[name, "label_silhouette"] = silhouette(embeddings, level_labels)
+        per_image[name, "cluster_silhouette"] = np.mean([silhouette(embeddings, clusters) for clusters in runs], axis=0)
+        keys = tuple((name, metric) for metric in AGREEMENT)
+        statistics.append(Statistic(keys, _agreement_of_runs(level_labels, runs)))
+    sample = np.random.default_rng(config.seed).permutation(len(embeddings))[: config.agglomerative_images]
+    cuts = ward_clusters(embeddings[sample], list(n_labels.values())) if len(sample) > 1 else []
+    for (name, level_labels), clusters in zip(labels.items(), cuts, strict=False):
+        keys = ((name, "agglomerative_ami"), (name, "agglomerative_purity"))
+        statistics.append(Statistic(keys, partial(_agreement_of_sample, level_labels, clusters, sample)))
+    rank, cosine = effective_rank(embeddings), mean_cosine(embeddings)
+    described = ((TREE, "effective_rank"), (TREE, "mean_cosine"))
+    statistics.append(Statistic(described, lambda *_: (rank, cosine), resampled=False))
+    warning = collapse_warning(rank, cosine, n_labels[subject.levels[0][1]])
+    return Scores(per_image, statistics=tuple(statistics), warnings=(warning,) if warning else ())
+
+
+def _agreement_of_runs(labels: IntArray, runs: Sequence[IntArray]) -> Callable[[IntArray | None, int], FloatArray]:
+    """The mean over runs; in a bootstrap round one run, its deviation from the mean cut to that of a mean of all."""
+
+    def scores(clusters: IntArray, weights: IntArray | None) -> FloatArray:
+        found = agreement(contingency(labels, clusters, weights))
+        return np.array([found[name] for name in AGREEMENT])
+
+    on_all = np.stack([scores(clusters, None) for clusters in runs])
+    excess = (on_all - on_all.mean(axis=0)) * (1 - 1 / np.sqrt(len(runs)))
+
+    def compute(weights: IntArray | None, number: int) -> FloatArray:
+        if number < 0:
+            every = on_all if weights is None else np.stack([scores(clusters, weights) for clusters in runs])
+            return np.asarray(every.mean(axis=0))
+        run = number % len(runs)
+        return np.asarray(scores(runs[run], weights) - excess[run])
+
+    return compute
+
+
+def _agreement_of_sample(
+    labels: IntArray, clusters: IntArray, sample: IntArray, weights: IntArray | None, _: int
+) -> list[float]:
+    sample_weights = None if weights is None else weights[sample]
+    if sample_weights is not None and not sample_weights.any():
+        return [float("nan")] * 2
+    scores = agreement(contingency(labels[sample], clusters, sample_weights))
+    return [scores["ami"], scores["purity"]]
