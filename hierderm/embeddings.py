@@ -124,6 +124,12 @@ class Encodes(Protocol):
     def encode(self, images: list[Path], /) -> npt.ArrayLike: ...
 
 
+def provenance_of(model: object) -> Provenance:
+    """What a model records of itself; empty where it records nothing."""
+    found = getattr(model, "provenance", None)
+    return found if isinstance(found, Provenance) else Provenance()
+
+
 class ImageTable(Protocol):
     """A table of images, as `CaseTable` is one: a row an image, and where each file is."""
 

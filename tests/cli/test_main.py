@@ -173,7 +173,7 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     vanilla = run(
         "embed",
         out / "cases.csv",
-        "--backbone",
+        "--model",
         toy_config.backbone.name,
         "-t",
         out / "taxonomy.csv",
@@ -191,7 +191,7 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     )
     assert "either --model or --backbone" in fails("embed", out / "cases.csv", "-o", tmp_path / "w")
     assert "a backbone without labels needs --taxonomy" in fails(
-        "embed", out / "cases.csv", "--backbone", "timm:x", "-o", tmp_path / "w"
+        "embed", out / "cases.csv", "--model", "timm:x", "-o", tmp_path / "w"
     )
 
 
@@ -239,7 +239,7 @@ def test_evaluate_an_external_array(toy_csv: Path, toy_folder: Path, tmp_path: P
 def test_inflation(toy_config: Config, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(dump_config(toy_config))
     shown = run("inflation", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
-    assert shown.startswith("| model | figure | by case | own case allowed | by image | inflation |")
+    assert shown.startswith("| model | metric | by case | own case allowed | by image | inflation |")
     assert "| toy | fine MAP@R |" in shown
 
 
