@@ -103,6 +103,6 @@ def test_help_tells_all() -> None:
         if missing or ("Returns:" not in text and signature.return_annotation != "None"):
             faults.append(f"{function.__qualname__}: {missing or 'Returns'}")
     assert faults == []
-    for function in (hierderm.load, hierderm.Encoder.encode, hierderm.Encoder.predict_proba):
-        assert "Raises:" in (function.__doc__ or "")
+    for documented in (hierderm.load, hierderm.Encoder.encode, hierderm.Encoder.predict_proba):
+        assert "Raises:" in (documented.__doc__ or "")
     assert all(inspect.getdoc(value) for value in values)
