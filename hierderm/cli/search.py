@@ -118,9 +118,9 @@ def index_remove(
         before = len(index)
         index.remove(case_ids)
     typer.echo(f"{folder}: {before - len(index)} images removed, now {len(index)} of {index.n_cases} cases")
-    if index.about.removed:
+    if index.engine is not None and index.engine.removed:
         typer.echo(
-            f"The graph still holds vectors of {index.about.removed} removed images. Build again to be rid of them."
+            f"The graph still holds the vectors of {index.engine.removed} removed images; build again to delete them."
         )
 
 

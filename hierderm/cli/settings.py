@@ -35,7 +35,7 @@ def parse_arguments(
             words.append(flag + equals + value)
             continue
         name = flag.removeprefix("--").replace("-", "_")
-        if name not in known and (sections is not None or not flag.startswith("--")):
+        if not flag.startswith("--") or (sections is not None and name not in known):
             in_section = [full for full in known if full.endswith(f".{name}")]
             closest = suggest(in_section[0] if in_section else name, known)
             raise ConfigError(f"unknown argument '{flag}'.{closest} List the settings with: hierderm config")
@@ -57,16 +57,17 @@ def settings_from(arguments: Iterable[str] | None, sections: Collection[str]) ->
     return load_config(None, settings)
 
 
+def file_and_settings(arguments: Iterable[str] | None) -> tuple[Path | None, dict[str, Any]]:
+    """The TOML file among a command's arguments, if there is one, and the settings that override it."""
+    words, settings = parse_arguments(arguments)
+    return (one_path(words, "TOML file") if words else None), settings
+
+
 def one_path(words: list[str], what: str) -> Path:
     """The only word among a command's arguments, as the path of what it must be."""
     if len(words) != 1:
         raise ConfigError(f"give one {what}, got {words or 'none'}.")
     return Path(words[0])
-
-
-def optional_file(words: list[str]) -> Path | None:
-    """The TOML file among a command's arguments, where there is one."""
-    return one_path(words, "TOML file") if words else None
 
 
 def _value(text: str, setting: Setting | None) -> Any:

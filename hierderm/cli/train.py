@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hierderm.cli.output import JsonFlag, Replace, Unknown, Unreadable, Workers, show_json, show_table
-from hierderm.cli.settings import optional_file, parse_arguments
+from hierderm.cli.settings import file_and_settings
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def train(
     from hierderm.experiment.run import train as train_model
     from hierderm.report.rows import chosen_setting
 
-    words, settings = parse_arguments(arguments)
-    config = load_config(optional_file(words), settings)
+    config = load_config(*file_and_settings(arguments))
     folder = out or Path("runs") / config.name
     run = train_model(config, prepare(config.data, config.split, folder)[0], folder)
     best = run.history.iloc[run.chosen]
@@ -137,10 +136,10 @@ def compare(
     """
     from hierderm.config.loading import load_comparison
 
-    words, settings = parse_arguments(arguments)
-    if not words:
+    path, overrides = file_and_settings(arguments)
+    if path is None:
         raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
-    comparison = load_comparison(optional_file(words), settings)
+    comparison = load_comparison(path, overrides)
     run_comparison(comparison, out or Path("runs") / comparison.name, as_json)
 
 
@@ -158,8 +157,7 @@ def inflation(
     """
     from hierderm.config.loading import load_comparison
 
-    words, settings = parse_arguments(arguments)
-    comparison = load_comparison(optional_file(words), settings)
+    comparison = load_comparison(*file_and_settings(arguments))
     _inflation(comparison, out or Path("runs") / f"{comparison.name}-inflation", as_json)
 
 

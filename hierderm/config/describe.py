@@ -62,7 +62,8 @@ def _described(section: Any, prefix: str, condition: str = "", read: bool = True
             continue
         texts = [m.description for m in extra if getattr(m, "description", None)]
         if texts:
-            choices = [a for a in get_args(get_args(hint)[0]) if isinstance(a, str)]
+            inner = get_args(hint)[0]  # of several choices the type of each
+            choices = [a for part in (inner, *get_args(inner)) for a in get_args(part) if isinstance(a, str)]
             yield Setting(name, "|".join(choices) or type(value).__name__, value, texts[-1], needs, is_read)
 
 

@@ -84,7 +84,9 @@ class Augmentation:
 class Loss:
     """The two losses, the levels they act on and how they share the time."""
 
-    contrastive: Annotated[str, doc("a loss of docs/losses.md or of pytorch-metric-learning; '' for none")] = "SupCon"
+    contrastive: Annotated[
+        str, doc("a loss of embeddings (docs/losses.md) or of pytorch-metric-learning; '' for none")
+    ] = "SupCon"
     contrastive_levels: Annotated[
         dict[str, NotNegativeFloat],
         doc("levels of the tree whose nodes are the positives, each with the factor of its contrastive loss"),
@@ -95,7 +97,7 @@ class Loss:
     )
     classification: Annotated[
         str,
-        doc("'CrossEntropy', another loss on logits of docs/losses.md, one of pytorch-metric-learning, or ''"),
+        doc("a loss of logits (docs/losses.md) or of pytorch-metric-learning (no probabilities then); '' for none"),
     ] = "CrossEntropy"
     classification_level: Annotated[str, doc("level of the tree that is classified")] = "fine"
     classification_weight: Annotated[NotNegativeFloat, doc("factor of the classification loss"), WITH_CLASSES] = 1.0

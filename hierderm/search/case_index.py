@@ -39,8 +39,7 @@ class About:
     """What an index records of itself: kind, effort of its search, the recall measured with it, and where things are.
 
     `model`: folder of a trained model or name of a backbone that embeds queries, '' where unknown; `image_root`: where
-    relative image paths start; `removed`: removed nodes that a graph still holds; `not_calibrated`: why it has no
-    calibration, '' where it has one or nobody tried.
+    relative image paths start; `not_calibrated`: why it has no calibration, '' where it has one or nobody tried.
     """
 
     kind: Kind
@@ -48,7 +47,6 @@ class About:
     recall_at_10: float = 1.0
     model: str = ""
     image_root: str = ""
-    removed: int = 0
     not_calibrated: str = ""
 
 
@@ -73,15 +71,12 @@ class CaseIndex:
     provenance: Provenance
     about: About
     calibration: Calibration | None = None
-    ids: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
     engine: Engine | None = field(default=None, repr=False)
     gallery: Gallery = field(init=False, repr=False)  # the rows as a search reads them; a change replaces it
     lock: SharedLock = field(default_factory=SharedLock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not len(self.ids):
-            self.ids = np.arange(len(self.frame))
-        self._number_rows()
+        self._replace_rows(self.vectors, self.frame)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -234,13 +229,11 @@ class CaseIndex:
         _check_conditions(table.frame, self.taxonomy)
         with self.lock.writing():
             _refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
-            new = self._next_id + np.arange(len(table))
             if self.engine is not None:
-                self.engine.add(new, table.embeddings)
+                self.engine.add(table.embeddings)
             self._replace_rows(
                 np.concatenate([self.vectors, table.embeddings]),
                 pd.concat([self.frame, table.frame], ignore_index=True),
-                np.concatenate([self.ids, new]),
             )
 
     def remove(self, case_ids: Sequence[str]) -> None:
@@ -260,12 +253,10 @@ class CaseIndex:
             kept = ~known.isin(list(case_ids)).to_numpy()
             if not kept.any():
                 raise SearchError("an index must keep at least one case; delete its folder to be rid of all.")
+            self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True))
             if self.engine is not None:
-                self.engine.remove(self.ids[~kept])
-            self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True), self.ids[kept])
-            if self.about.kind == "hnsw":
-                self.about = replace(self.about, removed=self.about.removed + int((~kept).sum()))
-                if self.about.removed > TOO_MANY_REMOVED * (self.about.removed + len(self)):
+                self.engine.keep(kept)
+                if self.engine.removed > TOO_MANY_REMOVED * (self.engine.removed + len(self)):
                     self._build_engine()
 
     def require_same_model(self, made_by: Provenance) -> None:
@@ -280,22 +271,9 @@ class CaseIndex:
                     f"{ours or 'unknown'}, theirs {theirs or 'unknown'}. Embed with that model, or build another index."
                 )
 
-    def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame, ids: IntArray) -> None:
-        self.vectors, self.frame, self.ids = vectors, frame, ids
-        self._number_rows()
-
-    def _number_rows(self) -> None:
-        self.gallery = Gallery(self.vectors, self.frame, self.taxonomy, self.about.image_root)
-        self._number_ids()
-
-    def _number_ids(self) -> None:
-        self._places = np.full(self._next_id, -1, dtype=np.int64)  # the row of each id, -1 where it was removed
-        self._places[self.ids] = np.arange(len(self))
-
-    @property
-    def _next_id(self) -> int:
-        in_graph = self.engine.index.ntotal if self.engine is not None and self.about.kind == "hnsw" else 0
-        return max(int(self.ids.max()) + 1, in_graph)
+    def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame) -> None:
+        self.vectors, self.frame = vectors, frame
+        self.gallery = Gallery(vectors, frame, self.taxonomy, self.about.image_root)
 
     # --- searching -----------------------------------------------------------------------------------------------
 
@@ -359,7 +337,7 @@ class CaseIndex:
     def measure_recall(self) -> float:
         """Share of the exact 10 nearest other images that a search of some images of the index finds, in [0, 1]."""
         with self.lock.reading():
-            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self._propose)
+            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(partial(_propose, self.engine))
 
     def _candidates(
         self, groups: list[Vectors], allowed: Mask, k: int, outs: list[list[int]], per_condition: int
@@ -368,7 +346,7 @@ class CaseIndex:
         if self.engine is None or not groups or (not allowed.all() and allowed.sum() <= EXACT_BELOW):
             yield from every_row(self.vectors, groups, allowed)
             return
-        proposals = self._propose(np.concatenate(groups), k, allowed)
+        proposals = _propose(self.engine, np.concatenate(groups), k, allowed)
         for group, (begin, end), out in zip(groups, spans(groups), outs, strict=True):
             rows = np.unique(np.concatenate(proposals[begin:end]))
             rows = rows[allowed[rows]]
@@ -381,28 +359,18 @@ class CaseIndex:
     def _build_engine(self) -> None:
         if self.about.kind == "flat":
             return
-        self.ids = np.arange(len(self))
-        self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
-        self._number_ids()
+        engine = Engine.build(self.about.kind, np.asarray(self.vectors))
         sample = RecallSample(self.vectors)
-        recall = sample.recall(self._propose)
-        while recall < WANTED_RECALL and self.engine.effort < self.engine.max_effort:
-            self.engine.effort = min(2 * self.engine.effort, self.engine.max_effort)
-            recall = sample.recall(self._propose)
-        self.about = replace(self.about, effort=self.engine.effort, recall_at_10=recall, removed=0)
+        recall = sample.recall(partial(_propose, engine))
+        while recall < WANTED_RECALL and engine.effort < engine.max_effort:
+            engine.effort = min(2 * engine.effort, engine.max_effort)
+            recall = sample.recall(partial(_propose, engine))
+        self.engine, self.about = engine, replace(self.about, effort=engine.effort, recall_at_10=recall)
 
-    def _propose(self, queries: Vectors, k: int, allowed: Mask | None = None) -> list[IntArray]:
-        """For each query the rows its engine finds near: several times `k`, as images of a case come together."""
-        assert self.engine is not None
-        by_id = None
-        if allowed is not None and not allowed.all():
-            by_id = np.zeros(self._next_id, dtype=bool)
-            by_id[self.ids[allowed]] = True
-        elif self.about.removed:
-            by_id = self._places >= 0
-        found = self.engine.propose(queries, min(len(self), max(64, 8 * k)), by_id)
-        places = [self._places[ids[ids >= 0]] for ids in found]
-        return [rows[rows >= 0] for rows in places]
+
+def _propose(engine: Engine, queries: Vectors, k: int, allowed: Mask | None = None) -> list[IntArray]:
+    """For each query the rows its engine finds near: several times `k`, as images of a case come together."""
+    return engine.propose(queries, min(len(engine.ids), max(64, 8 * k)), allowed)
 
 
 def _mean_similarity(gallery: Gallery, query: Vectors, cases: IntArray) -> Floats:

@@ -2,12 +2,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from hierderm.config.loading import with_overrides
-from hierderm.config.settings import Config
+from hierderm.config.methods import Gradient, Loss
+from hierderm.config.settings import BackboneConfig, Config
+from hierderm.data.table import CaseTable
 from hierderm.experiment.run import prepare, train
+from hierderm.model.backbone import load_backbone
+from hierderm.model.network import Network
+from hierderm.training.gradient.module import TrainingModule
+from hierderm.training.methods.gradient import shape_of
 
 
 def chosen(config: Config, folder: Path) -> tuple[int, pd.DataFrame]:
@@ -40,3 +47,14 @@ def test_early_stopping_counts_from_the_best_epoch(toy_config: Config, tmp_path:
     number, history = chosen(with_overrides(toy_config, settings), tmp_path)
     assert number == 1
     assert len(history) == 3
+
+
+def test_a_loss_of_the_tree_gets_fine_labels_once_and_batches_by_category(small_siglip: Path, toy: CaseTable) -> None:
+    settings = Gradient(loss=Loss(contrastive="HiMulConE"))
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    network = Network(backbone, shape_of(settings), toy.taxonomy, toy.taxonomy.fine_level)
+    module = TrainingModule(network, settings, toy.part("train"), toy.part("validation"))
+    [(weight, labels)] = module.contrastive_labels
+    assert weight == 1.0
+    np.testing.assert_array_equal(labels, toy.part("train").fine)
+    np.testing.assert_array_equal(module.group_labels, toy.part("train").labels(0))
