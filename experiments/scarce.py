@@ -105,7 +105,7 @@ class Analysis:
     grids: dict[str, TreeLda]
     table: CaseTable
     views: list[Any]
-    of_validation: Any
+    validation_features: Any
     of_test: Any
     output_dim: int
 
@@ -122,7 +122,7 @@ class Analysis:
             levels, n_views = grid.probability_levels, len(self.views)
             analysis = TreeAnalysis(features, train.fine, own, n_views=n_views, probability_levels=levels)
             seen = Images(self.views[0][in_training], train)
-            held_out = Images(self.of_validation[in_validation], validation)
+            held_out = Images(self.validation_features[in_validation], validation)
             best, _, _ = best_of(every_setting(grid, analysis, seen, held_out), "held_out")
             result[name] = values(best.embed(self.of_test[in_test]), test)
         return result
@@ -136,7 +136,7 @@ def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
         store = FeatureStore(folder.parent / "features")
         data = FrozenData.load(grids["hierarchical"], configs["hierarchical"].backbone, table, store)
         of_test = store.features(data.backbone, table)[table.splits == c.TEST]
-        result.append(Analysis(grids, table, data.views, data.of_validation, of_test, data.backbone.output_dim))
+        result.append(Analysis(grids, table, data.views, data.validation_features, of_test, data.backbone.output_dim))
     return result
 
 
@@ -149,8 +149,8 @@ def reduced(folds: list[Analysis], kept: int) -> dict[str, Any]:
         order = np.random.default_rng(0).permutation(len(fine[0]))
         nth = np.empty(len(order), dtype=np.int64)
         nth[order] = pd.Series(fine[0][order]).groupby(fine[0][order]).cumcount()
-        of_validation, of_test = rare[fine[1]], rare[fine[2]]
-        found = fold.values(~rare[fine[0]] | (nth < kept), ~of_validation, np.ones(len(of_test), dtype=bool))
+        validation_features, of_test = rare[fine[1]], rare[fine[2]]
+        found = fold.values(~rare[fine[0]] | (nth < kept), ~validation_features, np.ones(len(of_test), dtype=bool))
         parts.append({name: frame[of_test] for name, frame in found.items()})
         cases.append(fold.table.part(c.TEST).case_ids[of_test])
     return summary(_pooled(parts), np.concatenate(cases))
