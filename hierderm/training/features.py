@@ -31,16 +31,8 @@ class FeatureStore:
     folder: Path
 
     def features(self, backbone: Backbone, table: CaseTable, *, workers: int = 0) -> Vectors:
-        """The backbone's vector of each image of a table, shape (n_images, dim), not normalised.
-
-        A backbone that gives its output alone takes it from features of all layers where these are cached.
-        """
-        source = _Source(backbone, table, workers)
-        layers = self._path(source, "layers")
-        if backbone.architecture["features"] == "output" and layers.is_file():
-            cached: Vectors = np.load(layers, mmap_mode="r", allow_pickle=False)
-            return cached[:, : backbone.output_dim].copy()
-        return self._rows(source, np.ones(len(table), dtype=bool))
+        """The backbone's vector of each image of a table, shape (n_images, dim), not normalised."""
+        return self._rows(_Source(backbone, table, workers), np.ones(len(table), dtype=bool))
 
     def views(
         self,
@@ -59,11 +51,20 @@ class FeatureStore:
         """
         training, source = table.splits == c.TRAIN, _Source(backbone, table, workers)
         augmented = [self._rows(source, training, _View(augmentation, seed, 1 + view)) for view in range(n_views)]
-        return [vectors[training] for vectors in (self.features(backbone, table, workers=workers), *augmented)]
+        every = np.ones(len(table), dtype=bool)
+        return [vectors[training] for vectors in (self._rows(source, every), *augmented)]
 
     def _rows(self, source: _Source, wanted: Mask, view: _View | None = None) -> Vectors:
-        """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN."""
+        """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN.
+
+        A backbone that gives its output alone takes it from features of all layers where these are cached.
+        """
         backbone, paths = source.backbone, source.table.paths
+        layers = self._path(source, "layers", view)
+        if backbone.architecture["features"] == "output" and layers.is_file():
+            cached: Vectors = np.load(layers, mmap_mode="r", allow_pickle=False)
+            if not np.isnan(cached[wanted, 0]).any():
+                return cached[:, : backbone.output_dim].copy()
         path = self._path(source, backbone.architecture["features"], view)
         features: Vectors = np.full((len(paths), backbone.dim), np.nan, dtype=np.float32)
         if path.is_file():

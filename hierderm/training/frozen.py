@@ -36,7 +36,7 @@ class FrozenData:
     train: CaseTable
     validation: CaseTable
     views: list[Vectors]
-    of_validation: Vectors
+    validation_features: Vectors
     widths: dict[str, int]
 
     @classmethod
@@ -65,7 +65,7 @@ class FrozenData:
 
     def scores(self, found: Discriminants) -> dict[str, float]:
         """The validation scores of an embedding."""
-        return validation_scores(found.embed(self.of_validation[:, : found.n_features]), self.validation)
+        return validation_scores(found.embed(self.validation_features[:, : found.n_features]), self.validation)
 
 
 def best_of(tried: Iterable[tuple[dict[str, Any], Discriminants]], by: str) -> tuple[Discriminants, pd.DataFrame, int]:

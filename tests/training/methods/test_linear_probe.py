@@ -45,9 +45,9 @@ def test_penalties_are_tried_until_the_score_falls(toy: CaseTable, monkeypatch: 
     centres = rng.normal(size=(9, 12))
     train, validation = toy.part("train"), toy.part("validation")
     features = (centres[part.fine] + rng.normal(size=(len(part), 12)) for part in (train, validation))
-    views, of_validation = ([array.astype(np.float32)] for array in features)
+    views, validation_features = ([array.astype(np.float32)] for array in features)
     backbone = FakeBackbone(12)
-    data = FrozenData(backbone, train, validation, views, of_validation[0], {"layers": 12})  # type: ignore[arg-type]
+    data = FrozenData(backbone, train, validation, views, validation_features[0], {"layers": 12})  # type: ignore[arg-type]
     wanted = iter([0.1, 0.5, 0.3, 0.9])
     monkeypatch.setattr(FrozenData, "scores", lambda *_: {"mean_map_at_r": next(wanted)})
     tried = probes(LinearProbe(penalties=(1.0, 0.001, 0.1, 0.01)), data, "layers")
