@@ -38,7 +38,18 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
 
 
 def load_comparison(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
-    """The settings of a comparison from a TOML file with `[[models]]`, with dotted overrides; see `load_config`."""
+    """The settings of a comparison from a TOML file, by default the defaults, with dotted overrides.
+
+    Args:
+        path: A TOML file with `[[models]]`, such as those in experiments/.
+        overrides: Dotted names and values of what the models share; they win over the file.
+
+    Returns:
+        The settings, complete and checked.
+
+    Raises:
+        ConfigError: Faults of the file or the overrides, all in one message.
+    """
     return build_comparison(_read(path, overrides), source=_source(path))
 
 

@@ -48,9 +48,18 @@ def bench(
     environment: dict[str, str],
     workers: int = 0,
 ) -> None:
-    """Every task of every model into `folder/results/MODEL/TASK.json` and `.npz`; what is there already is kept.
+    """Evaluate models by the tasks of a benchmark; what is in the folder already is kept.
 
-    `folds`: the table with its split, or one table for each fold, whose figures are combined.
+    Args:
+        models: Names and sources, as `parse_model` gives them.
+        tasks: What to evaluate.
+        folds: The table with its split, or one table for each fold, whose results are combined.
+        config: Settings of the evaluation.
+        folder: Results go to `results/MODEL/TASK.json` and `.npz`, embeddings to `embeddings`.
+        data: Name of the data, for the results.
+        environment: Versions and machine, for the results.
+        say: Is told what is being done.
+        workers: Processes that load images.
     """
     claim_folder(folder, KIND)
     for model in models:

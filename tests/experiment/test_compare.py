@@ -86,13 +86,13 @@ def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path
         for name in ("vanilla", "tree", "tree@1"):
             assert (tmp_path / f"fold-{fold}" / "models" / name / "evaluation.json").is_file()
     assert "3-fold cross-validation" in page.read_text() and "trained 2 times" in page.read_text()
-    of_folds = [json.loads((tmp_path / f"fold-{k}/models/vanilla/evaluation.json").read_text()) for k in range(3)]
+    folds = [json.loads((tmp_path / f"fold-{k}/models/vanilla/evaluation.json").read_text()) for k in range(3)]
 
     def metric(content: dict) -> dict:  # type: ignore[type-arg]
         return next(m for m in content["metrics"] if (m["level"], m["name"]) == ("coarse", "map_at_r"))
 
-    counts = [metric(content)["count"] for content in of_folds]
-    expected = sum(metric(content)["value"] * n for content, n in zip(of_folds, counts, strict=True)) / sum(counts)
+    counts = [metric(content)["count"] for content in folds]
+    expected = sum(metric(content)["value"] * n for content, n in zip(folds, counts, strict=True)) / sum(counts)
     assert metric(vanilla)["value"] == pytest.approx(expected)
     seeds = [Run.open(tmp_path / "fold-0" / "models" / name).config.training for name in ("tree", "tree@1")]
     assert [training.seed for training in seeds] == [0, 1]  # type: ignore[union-attr]
