@@ -25,7 +25,6 @@ from hierderm.artifacts import write_json
 from hierderm.embeddings import EmbeddingTable
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.engines import BUILD_EFFORT, KINDS, LINKS
-from hierderm.search.persistence import open_index, save_index
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 DIM, LATENT, K, N_QUERIES = 512, 64, 10, 1000
@@ -71,22 +70,22 @@ def recall(found: Vectors, exact: Vectors) -> float:
 def of_kind(kind: str, vectors: Vectors, queries: Vectors, exact: Vectors, folder: Path) -> dict[str, Any]:
     table = table_of(vectors)
     start = time.perf_counter()
-    index = CaseIndex.build(table, TREE, kind=kind)  # type: ignore[arg-type]
+    index = CaseIndex.from_embeddings(table, TREE, kind=kind)  # type: ignore[arg-type]
     build = time.perf_counter() - start
-    save_index(index, folder / kind)
+    index.save(folder / kind)
     sizes = {path.name.split("-")[0]: path.stat().st_size for path in (folder / kind).glob("*-1.*")}
     effort = index.about.effort
     del index, table
     start = time.perf_counter()
-    opened = open_index(folder / kind)
+    opened = CaseIndex.open(folder / kind)
     opening = time.perf_counter() - start
     opened.search(queries[:1])  # the first search makes the numbers of the table
     few = queries[: 20 if kind == "flat" and len(vectors) > 200_000 else 300]
     start = time.perf_counter()
-    found = [opened.search(query[None], k=K).rows[0] for query in few]
+    found = [opened.search(query, k=K).rows[0] for query in few]
     single = len(few) / (time.perf_counter() - start)
     start = time.perf_counter()
-    together = opened.search_cases(queries, np.arange(len(queries)), k=K).rows
+    together = opened.search(queries, k=K).rows
     batch = len(queries) / (time.perf_counter() - start)
     assert recall(np.array(found), together[: len(few)]) > 0.99
     return {

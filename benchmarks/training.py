@@ -1,6 +1,6 @@
 """Seconds, seconds per epoch and peak memory of each way to train.
 
-Goals: what a model costs with the pictures of the built-in demo (786 to learn from) and `hierderm:tiny`; each way in a
+Goals: what a model costs with the images of the built-in demo (786 to learn from) and `hierderm:tiny`; each way in a
 process of its own, whose memory is given beside that of a process that only loads the table and the backbone. Frozen
 features are made once, in a row of their own, and shared. Non-goals: how good the models are (experiments/README.md).
 
@@ -19,67 +19,43 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hierderm import columns as c
 from hierderm.artifacts import write_json
-from hierderm.config.loading import load_config, with_overrides
-from hierderm.config.settings import Config, ModelEntry
-from hierderm.evaluation.validation import validation_scores
-from hierderm.experiment.compare import own_config
-from hierderm.experiment.run import (
-    cached_features,
-    cached_views,
-    feature_widths,
-    prepare_cases,
-    train_run,
-)
+from hierderm.config.loading import load_config
+from hierderm.config.methods import Gradient, TreeLda
+from hierderm.experiment.run import prepare, train
 from hierderm.model.backbone import load_backbone
-from hierderm.training.methods.probes import Probe, fit_probe
+from hierderm.training.features import FeatureStore
 
-EPOCHS = 3  # enough to tell a pass over the pictures from what comes before the first
-BY_LOSSES = {"training.method": "gradient", "training.epochs": EPOCHS, "training.batch_size": 32}
-OF_OUTPUT = {**BY_LOSSES, "backbone.features": "output", "model.neck": "identity"}
-FLAT = {"tree_lda.strengths": [0.0], "tree_lda.belief_levels": ["fine"]}
+EPOCHS = 3  # enough to tell a pass over the images from what comes before the first
+BY_LOSSES = {"method": "gradient", "epochs": EPOCHS, "batch_size": 32}
+OF_OUTPUT = {**BY_LOSSES, "features": "output", "neck": "identity"}
 WAYS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "features": {},
-    "linear_probe": {},
-    "lda": {},
-    "closed form, flat": FLAT,
+    "linear_probe": {"method": "linear_probe"},
+    "lda": {"method": "lda"},
+    "closed form, flat": {"strengths": [0.0], "probability_levels": ["fine"]},
     "closed form, tree": {},
-    "neck by losses": {**BY_LOSSES, "training.freeze": "frozen"},
+    "neck by losses": {**BY_LOSSES, "freeze": "frozen"},
     "last 3 blocks by losses": OF_OUTPUT,
-    "all blocks by losses": {**OF_OUTPUT, "training.freeze": "full"},
+    "all blocks by losses": {**OF_OUTPUT, "freeze": "full"},
 }
 
 
 def measure(way: str, folder: Path) -> dict[str, Any]:
     """Seconds and memory of one way, with table and features at hand in `folder`."""
-    entry = ModelEntry(name="measured", set=WAYS[way])
-    config = own_config(load_config(), entry)
-    config = with_overrides(config, {"data.cases": "synthetic:demo"})
-    table, _ = prepare_cases(config, folder)
-    backbone = load_backbone(config.backbone)
+    config = load_config(None, {f"training.{name}": value for name, value in WAYS[way].items()})
+    table, _ = prepare(config.data, config.split, folder)
+    backbone, store = load_backbone(config.backbone, "layers"), FeatureStore(folder / "features")
     start = time.perf_counter()
     epochs = 0
     if way == "features":
-        cached_views(config, backbone, table, folder)
-    elif way in ("linear_probe", "lda"):
-        features = cached_features(config, backbone, table, folder)
-        views, validation = cached_views(config, backbone, table, folder), table.splits == c.VALIDATION
-
-        def score(probe: Probe) -> float:
-            found = validation_scores(probe.embed(features[validation]), table.part(c.VALIDATION))
-            return found[config.training.monitor]
-
-        widths = feature_widths(config, backbone).values()
-        fine = np.tile(table.part(c.TRAIN).fine, len(views))
-        fit_probe(way, np.concatenate(views), fine, table.taxonomy.size(-1), score, widths)
+        assert isinstance(config.training, TreeLda)
+        store.views(backbone, table, config.training.views, config.training.augmentation)
     elif way != "nothing":
         with tempfile.TemporaryDirectory() as run:
-            history = train_run(config, table, Path(run), features=folder).history
-        epochs = len(history) if _by_losses(config) else 0
+            history = train(config, table, Path(run), store).history
+        epochs = len(history) if isinstance(config.training, Gradient) else 0
     seconds = time.perf_counter() - start
     return {
         "way": way,
@@ -87,10 +63,6 @@ def measure(way: str, folder: Path) -> dict[str, Any]:
         "seconds_per_epoch": round(seconds / epochs, 1) if epochs else None,
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
     }
-
-
-def _by_losses(config: Config) -> bool:
-    return config.training.method == "gradient"
 
 
 def main() -> None:

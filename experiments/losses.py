@@ -21,17 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
-from hierderm.config.loading import load_config
-from hierderm.data.checks import read_cases
+from hierderm.config.methods import TreeLda
 from hierderm.data.sampler import ShuffledBatchSampler, TreeBatchSampler
 from hierderm.evaluation.metrics.clustering import agreement, contingency, kmeans_clusters
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores
-from hierderm.experiment.run import cached_features, cached_views
-from hierderm.model.backbone import load_backbone
+from hierderm.experiment.run import Run
 from hierderm.model.heads import CosineClassifier, ProjectionHead
-from hierderm.taxonomy.file import read_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
+from hierderm.training.features import FeatureStore
+from hierderm.training.frozen import FrozenData
 
 EPOCHS, LEARNING_RATE, WEIGHT_DECAY, DROPOUT, DIM = 84, 1e-3, 0.1, 0.5, 128
 FIGURES = ("coarse_ami", "coarse_map_at_r", "coarse_r1", "fine_ami", "fine_map_at_r", "fine_r1", "h_ap", "height")
@@ -205,12 +204,12 @@ class Fold:
 
 
 def read_fold(folder: Path) -> Fold:
-    config = load_config(Path(__file__).parent / "tree.toml")
-    tree = read_taxonomy(folder / "taxonomy.csv")
-    table = read_cases(folder / "cases.csv", tree, decode=False)
-    backbone = load_backbone(config.backbone)
-    views = [torch.from_numpy(view) for view in cached_views(config, backbone, table, folder.parent)]
-    whole = torch.from_numpy(cached_features(config, backbone, table, folder.parent))
+    run, store = Run.open(folder / "models" / "hierarchical"), FeatureStore(folder.parent / "features")
+    table, tree = run.table, run.taxonomy
+    assert isinstance(run.config.training, TreeLda)
+    data = FrozenData.load(run.config.training, run.config.backbone, table, store)
+    views = [torch.from_numpy(view) for view in data.views]
+    whole = torch.from_numpy(store.features(data.backbone, table))
     pooled = torch.cat(views)
     centre, spread = pooled.mean(dim=0), pooled.std(dim=0) + 1e-6
     parts = {}

@@ -1,10 +1,10 @@
-# The question: an index holds training pictures, which the discriminants have seen with their labels. Would it serve
+# The question: an index holds training images, which the discriminants have seen with their labels. Would it serve
 # better with each of them embedded by an analysis that has not seen its case?
 # Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
 #          python experiments/out_of_fold.py runs/tree --out out_of_fold.json
-# Test pictures query training pictures, once embedded as an index has them, once by ten analyses that leave out a tenth
-# of the cases each and are turned into the whole one's coordinates (Procrustes, on the pictures they have seen).
-# 5 folds; two minutes on one core; figures of the last run are in experiments/README.md, section 10.
+# Test images query training images, once embedded as an index has them, once by ten analyses that leave out a tenth
+# of the cases each and are turned into the whole one's coordinates (Procrustes, on the images they have seen).
+# 5 folds; two minutes on one core; results of the last run are in experiments/README.md, section 10.
 
 from __future__ import annotations
 
@@ -14,32 +14,29 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.linalg import orthogonal_procrustes
 from sklearn.model_selection import GroupKFold
 
 from hierderm import columns as c
-from hierderm.config.loading import load_config
-from hierderm.data.checks import read_cases
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores
-from hierderm.experiment.run import cached_features
-from hierderm.model.backbone import load_backbone
-from hierderm.taxonomy.file import read_taxonomy
-from hierderm.training.methods.tree_lda import TreeDiscriminants, TreeLda
+from hierderm.experiment.run import Run
+from hierderm.model.heads import Discriminants
+from hierderm.training.features import FeatureStore
+from hierderm.training.tree_analysis import TreeAnalysis
 
 FIGURES = ("recall_at_1", "precision_at_10", "knn_accuracy")
 FloatArray = npt.NDArray[np.float64]
 
 
-def fitted(features: FloatArray, table: CaseTable, setting: dict[str, float]) -> TreeDiscriminants:
-    return TreeLda(features, table.fine, table.taxonomy).fit(**setting)
+def fitted(features: FloatArray, table: CaseTable, setting: dict[str, float]) -> Discriminants:
+    return TreeAnalysis(features, table.fine, table.taxonomy).fit(**setting)
 
 
 def left_out(features: FloatArray, table: CaseTable, setting: dict[str, float], whole: FloatArray) -> FloatArray:
-    """Each picture embedded by an analysis without its case, in the coordinates of `whole`."""
+    """Each image embedded by an analysis without its case, in the coordinates of `whole`."""
     result = np.zeros_like(whole)
     folds = GroupKFold(10, shuffle=True, random_state=0)
     for seen, unseen in folds.split(features, groups=table.case_ids):
@@ -66,17 +63,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of `hierderm compare experiments/tree.toml`")
     parser.add_argument("--out", type=Path, default=Path("out_of_fold.json"))
     options = parser.parse_args()
-    config = load_config(Path(__file__).parent / "tree.toml")
-    backbone = load_backbone(config.backbone)
+    store = FeatureStore(options.folder / "features")
     rows: dict[str, list[dict[str, float]]] = {"as an index has them": [], "out of fold": []}
     sizes = []
     for folder in sorted(options.folder.glob("fold-?")):
-        table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
-        features = cached_features(config, backbone, table, folder.parent)
-        history = pd.read_csv(folder / "models" / "hierarchical" / "history.csv")
-        history = history[history["features"] == "layers"]
+        run = Run.open(folder / "models" / "hierarchical")
+        table, features = run.table, store.features(run.encoder.network.backbone, run.table)
+        history = run.history[run.history["features"] == "layers"]
         best = history.sort_values("held_out", kind="stable").to_dict("records")[-1]
-        setting = {key: float(best[key]) for key in ("shrinkage", "decay", "strength", "belief")}
+        setting = {key: float(best[key]) for key in ("shrinkage", "decay", "strength", "probability_share")}
         train, test = table.part(c.TRAIN), table.part(c.TEST)
         of_train, of_test = (features[table.splits == split] for split in (c.TRAIN, c.TEST))
         found = fitted(of_train, train, setting)

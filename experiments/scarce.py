@@ -1,11 +1,11 @@
-# The questions: does the tree help conditions with few training pictures, conditions never seen in training, and does
+# The questions: does the tree help conditions with few training images, conditions never seen in training, and does
 # what was found hold on another tree, with every second category dropped?
 # Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
 #          python experiments/scarce.py runs/tree --out scarce.json
-# Part 1 sorts the test pictures of that comparison by the training pictures of their condition. Part 2 leaves two
-# training pictures to a fifth of the conditions, or none (strangers), and nothing in validation, fits each analysis
+# Part 1 sorts the test images of that comparison by the training images of their condition. Part 2 leaves two
+# training images to a fifth of the conditions, or none (unseen classes), and nothing in validation, fits each analysis
 # anew and looks at these conditions alone. Part 3 does the same without every second category. Seed 0 in both.
-# 5 folds; fifteen minutes on one core; figures of the last run are in experiments/README.md, section 8.
+# 5 folds; fifteen minutes on one core; results of the last run are in experiments/README.md, section 8.
 
 from __future__ import annotations
 
@@ -20,19 +20,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.config.loading import load_config
-from hierderm.config.settings import TreeLdaConfig
-from hierderm.data.checks import read_cases
+from hierderm.config.methods import TreeLda
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable, unit_length
+from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores
-from hierderm.evaluation.validation import validation_scores
-from hierderm.experiment.compare import own_config
-from hierderm.experiment.run import cached_features, cached_views
-from hierderm.model.backbone import load_backbone
-from hierderm.taxonomy.file import read_taxonomy
-from hierderm.training.methods.tree_lda import Held, TreeLda, every_setting
+from hierderm.experiment.run import Run
+from hierderm.training.features import FeatureStore
+from hierderm.training.frozen import FrozenData, best_of
+from hierderm.training.methods.tree_lda import Images, every_setting, shuffled
+from hierderm.training.tree_analysis import TreeAnalysis
 
 MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-tree", "hierarchical")
 BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}
@@ -42,7 +39,7 @@ FIGURES = ("coarse_map_at_r", "coarse_r1", "fine_map_at_r", "fine_r1", "h_ap", "
 
 
 def values(embeddings: npt.NDArray[np.floating], table: CaseTable) -> pd.DataFrame:
-    """What each test picture has as a query."""
+    """What each test image has as a query."""
     scores = retrieval_scores(Labelled(embeddings, table.taxonomy.ancestors[table.fine].T, table.case_ids))
     of_tree = {"h_ap": scores.tree["hap"], "height": scores.tree["mistake_severity"]}
     return pd.DataFrame(
@@ -76,7 +73,7 @@ def summary(frames: dict[str, pd.DataFrame], groups: npt.NDArray[Any]) -> dict[s
     return result
 
 
-def by_training_pictures(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
+def by_training_images(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in MODELS}
     counts, cases = [], []
     for folder, table in folds:
@@ -86,7 +83,7 @@ def by_training_pictures(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
         cases.append(test.case_ids)
         for name in MODELS:
             places = sorted(folder.glob(f"models/{name}")) + sorted(folder.glob(f"models/{name}@*"))
-            found = [EmbeddingTable.load(place / "embeddings").embeddings[table.splits == c.TEST] for place in places]
+            found = [Run.open(place).embeddings().embeddings[table.splits == c.TEST] for place in places]
             parts[name].append(sum(values(e, test) for e in found) / len(found))  # type: ignore[arg-type]
     frames = {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}
     n, groups = np.concatenate(counts), np.concatenate(cases)
@@ -100,12 +97,12 @@ def by_training_pictures(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
 
 @dataclass
 class Analysis:
-    """All analyses of one fold, fitted on some of its training pictures and chosen on some of validation.
+    """All analyses of one fold, fitted on some of its training images and chosen on some of validation.
 
     `grids`: what each model of tree.toml tries, on features of all layers.
     """
 
-    grids: dict[str, TreeLdaConfig]
+    grids: dict[str, TreeLda]
     table: CaseTable
     views: list[Any]
     of_validation: Any
@@ -113,7 +110,7 @@ class Analysis:
     output_dim: int
 
     def values(self, in_training: Mask, in_validation: Mask, in_test: Mask) -> dict[str, pd.DataFrame]:
-        """What each test picture of `in_test` has as a query among them, by model."""
+        """What each test image of `in_test` has as a query among them, by model."""
         tree = self.table.taxonomy
         train, validation, test = (
             _rows(self.table.part(s), m) for s, m in zip(c.SPLITS, (in_training, in_validation, in_test), strict=True)
@@ -121,32 +118,30 @@ class Analysis:
         features = np.concatenate([view[in_training] for view in self.views])
         result = {"vanilla": values(unit_length(self.of_test[in_test][:, : self.output_dim]), test)}
         for name, grid in self.grids.items():
-            place = np.arange(tree.size(-1))
-            place = np.random.default_rng(0).permutation(place) if grid.shuffle else place
-            lda = TreeLda(features, place[train.fine], tree, n_views=len(self.views), belief_levels=grid.belief_levels)
-            seen = Held(self.views[0][in_training], train)
-            unseen = Held(self.of_validation[in_validation], validation)
-            settings = every_setting(lda, grid, seen, unseen, validation_scores, "mean_map_at_r")
-            _, best = max(settings, key=lambda setting: setting[0]["held_out"])
+            own = shuffled(tree, 0) if grid.shuffle else tree
+            levels, n_views = grid.probability_levels, len(self.views)
+            analysis = TreeAnalysis(features, train.fine, own, n_views=n_views, probability_levels=levels)
+            seen = Images(self.views[0][in_training], train)
+            held_out = Images(self.of_validation[in_validation], validation)
+            best, _, _ = best_of(every_setting(grid, analysis, seen, held_out), "held_out")
             result[name] = values(best.embed(self.of_test[in_test]), test)
         return result
 
 
 def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
-    config = load_config(Path(__file__).parent / "tree.toml")
-    backbone = load_backbone(config.backbone)
-    grids = {m.name: own_config(config, m).tree_lda for m in config.models if m.method == "train" and m.name in MODELS}
     result = []
     for folder, table in folds:
-        views = cached_views(config, backbone, table, folder.parent)
-        whole = cached_features(config, backbone, table, folder.parent)
-        of_validation, of_test = (whole[table.splits == split] for split in (c.VALIDATION, c.TEST))
-        result.append(Analysis(grids, table, views, of_validation, of_test, backbone.output_dim))
+        configs = {name: Run.open(folder / "models" / name).config for name in MODELS}
+        grids = {name: own.training for name, own in configs.items() if isinstance(own.training, TreeLda)}
+        store = FeatureStore(folder.parent / "features")
+        data = FrozenData.load(grids["hierarchical"], configs["hierarchical"].backbone, table, store)
+        of_test = store.features(data.backbone, table)[table.splits == c.TEST]
+        result.append(Analysis(grids, table, data.views, data.of_validation, of_test, data.backbone.output_dim))
     return result
 
 
 def reduced(folds: list[Analysis], kept: int) -> dict[str, Any]:
-    """Each condition is rare once: training sees at most `kept` of its pictures, validation none."""
+    """Each condition is rare once: training sees at most `kept` of its images, validation none."""
     parts, cases = [], []
     for number, fold in enumerate(folds):
         rare = np.arange(fold.table.taxonomy.size(-1)) % len(folds) == number
@@ -186,12 +181,12 @@ def main() -> None:
     options = parser.parse_args()
     folds = []
     for folder in sorted(options.folder.glob("fold-?")):
-        folds.append((folder, read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)))
+        folds.append((folder, Run.open(folder / "models" / "hierarchical").table))
     fitted = analyses(folds)
     result = {
-        "by training pictures": by_training_pictures(folds),
+        "by training images": by_training_images(folds),
         "reduced to 2": reduced(fitted, 2),
-        "strangers": reduced(fitted, 0),
+        "unseen": reduced(fitted, 0),
         "another tree": other_tree(fitted),
     }
     options.out.write_text(json.dumps(result, indent=1))

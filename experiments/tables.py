@@ -4,7 +4,7 @@
 #          python experiments/tables.py losses losses.json
 #          python experiments/tables.py scarce scarce.json
 #          python experiments/tables.py costs benchmarks/training.json
-#          python experiments/tables.py settings runs/tree   (what each setting had on pictures not learnt from)
+#          python experiments/tables.py settings runs/tree   (what each setting had on images not learnt from)
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def losses(content: Any) -> list[str]:
 
 
 def scarce(content: Any) -> list[str]:
-    groups = {**content.pop("by training pictures"), **content}
+    groups = {**content.pop("by training images"), **content}
     figures = {"coarse_map_at_r": "coarse MAP@R", "fine_map_at_r": "fine MAP@R", "h_ap": "H-AP", "height": "height ↓"}
     titles = [*figures.values(), *(f"less it: {title}" for title in figures.values())]
-    lines = [f"| training pictures | images | model | {' | '.join(titles)} |", "|---" * 11 + "|"]
+    lines = [f"| training images | images | model | {' | '.join(titles)} |", "|---" * 11 + "|"]
     for label, group in groups.items():
         for name, row in group.items():
             if name == "n_images":
@@ -90,11 +90,11 @@ def costs(content: Any) -> list[str]:
 
 
 def settings(folder: Path) -> list[str]:
-    """Means over all folds and repeats, of the shrinkage that is best for each strength and belief."""
+    """Means over folds and repeats, of the best shrinkage for each strength and share of the node probabilities."""
     places = sorted(folder.glob("fold-*/models/hierarchical/history.csv"))
     history = pd.concat([pd.read_csv(place) for place in places])
     features = history.groupby("features")["held_out"].max().idxmax()
-    names = ["strength", "belief", "shrinkage"]
+    names = ["strength", "probability_share", "shrinkage"]
     means = history[history["features"] == features].groupby(names)[["held_out", *FIGURES]].mean().reset_index()
     best = means.loc[means.groupby(names[:2])["held_out"].idxmax()]
     lines = [f"| {' | '.join(names)} | held out | {' | '.join(FIGURES.values())} |", "|---" * 6 + "|"]

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from hierderm.errors import HierdermError, OutputError
+from hierderm.errors import HierdermError, OutputError, describe_os_error
 
 HEADER, README = "hierderm.json", "README.md"  # a readme is for people, who may edit it
 PATIENCE = 120.0  # seconds to wait for another process that writes the same path
@@ -415,7 +415,7 @@ def faults_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        raise OutputError(f"{path} could not be written: {fault}.") from fault
+        raise OutputError(f"{path} could not be written: {describe_os_error(fault)}") from fault
 
 
 def _entries(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.artifacts import Header, read_folder, write_folder
 from hierderm.errors import EmbeddingError
-from hierderm.types import Floats, IntArray, Mask, Vectors
+from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
 UNIT_TOLERANCE = 1e-3
@@ -76,7 +76,7 @@ class EmbeddingTable:
             self.embeddings[rows], self.frame[rows].reset_index(drop=True), self.provenance, probabilities
         )
 
-    def save(self, folder: Path, *, replace: bool = False, key: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: Path | str, *, replace: bool = False, key: Mapping[str, Any] | None = None) -> None:
         """Write a folder, whole or not at all: embeddings.npy, cases.parquet and, where known, probabilities.npy.
 
         Args:
@@ -95,15 +95,16 @@ class EmbeddingTable:
             self.frame.to_parquet(place / "cases.parquet", index=False)
 
         content = {"provenance": asdict(self.provenance), "key": dict(key or {})}
-        write_folder(folder, KIND, content, write, replace=replace)
+        write_folder(Path(folder), KIND, content, write, replace=replace)
 
     @classmethod
-    def load(cls, folder: Path) -> EmbeddingTable:
+    def load(cls, folder: Path | str) -> EmbeddingTable:
         """Read a folder that `save` wrote.
 
         Raises:
             EmbeddingError: It is none, or names the file that is damaged or missing.
         """
+        folder = Path(folder)
 
         def read(header: Header) -> EmbeddingTable:
             probabilities = folder / "probabilities.npy"
@@ -117,47 +118,16 @@ class EmbeddingTable:
         return read_folder(folder, KIND, read, error=EmbeddingError)
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One case that was found, through its picture that is nearest to the query.
-
-    `path`: its node on each level, coarse first; `similarity`: cosine, in [-1, 1], higher is nearer.
-    """
-
-    case_id: str
-    image_id: str
-    condition: str
-    path: tuple[str, ...]
-    similarity: float
-    file: Path
-
-
-@dataclass(frozen=True)
-class SearchHits:
-    """The nearest cases of `n_queries` queries in a gallery.
-
-    `rows`: positions in the gallery, each the picture of a case that is nearest to the query, nearest case first,
-    shape (n_queries, k), int64, -1 where no further case exists; `similarity`: cosine, same shape, float32, nan there.
-    """
-
-    rows: IntArray
-    similarity: Vectors
-
-    def __post_init__(self) -> None:
-        if self.rows.ndim != 2 or self.rows.shape != self.similarity.shape:
-            raise EmbeddingError(
-                f"rows and similarity must both have shape (n_queries, k), got {self.rows.shape} and "
-                f"{self.similarity.shape}."
-            )
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
 class Encodes(Protocol):
     """Anything that turns image files into vectors, shape (n_images, dim), is a model."""
 
     def encode(self, images: list[Path], /) -> npt.ArrayLike: ...
+
+
+def provenance_of(model: object) -> Provenance:
+    """What a model records of itself; empty where it records nothing."""
+    found = getattr(model, "provenance", None)
+    return found if isinstance(found, Provenance) else Provenance()
 
 
 class ImageTable(Protocol):

@@ -7,6 +7,7 @@ and raised together, so that a table is mended in one pass.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,10 @@ class CaseTableError(HierdermError):
 
 class CheckpointError(HierdermError):
     """Weights, preprocessing, taxonomy or split of a saved model are damaged or do not fit."""
+
+
+class ModelError(HierdermError):
+    """A model is asked for what it does not have: text, classes, a level, or a device."""
 
 
 class EmbeddingError(HierdermError):
@@ -87,3 +92,26 @@ def suggest(name: str, known: Iterable[str], *, most: int = 3) -> str:
     by_fold = {candidate.casefold(): candidate for candidate in known}
     close = difflib.get_close_matches(name.casefold(), list(by_fold), n=most, cutoff=0.6)
     return f" Closest: {', '.join(repr(by_fold[fold]) for fold in close)}." if close else ""
+
+
+_WHAT_TO_DO = {
+    errno.ENOSPC: "Free some space, or choose a folder on another disk.",
+    errno.EDQUOT: "Free some space, or choose a folder on another disk.",
+    errno.EROFS: "Choose a folder that can be written.",
+    errno.EACCES: "Choose another place, or ask for permission.",
+    errno.EPERM: "Choose another place, or ask for permission.",
+    errno.ENOTDIR: "A part of the path is a file: choose another place.",
+    errno.EEXIST: "A file is in the way: choose another place.",
+    errno.EISDIR: "It is a folder: name a file.",
+    errno.ENOENT: "Check the path.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EMFILE: "Too many files are open: use fewer workers, or raise the limit (ulimit -n).",
+}
+
+
+def describe_os_error(error: OSError) -> str:
+    """What the operating system refused, where, and what to do."""
+    paths = [str(path) for path in (error.filename, error.filename2) if path]
+    reason = error.strerror or str(error) or type(error).__name__
+    advice = _WHAT_TO_DO.get(error.errno or 0, "")
+    return f"{' -> '.join(paths)}{': ' if paths else ''}{reason}. {advice}".rstrip()

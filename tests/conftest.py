@@ -1,4 +1,4 @@
-"""The toy: 48 cases of nine conditions in three categories, pictures of 32 pixels, and a small random SigLIP."""
+"""The toy: 48 cases of nine conditions in three categories, images of 32 pixels, and a small random SigLIP."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from hierderm.config.loading import build_config
-from hierderm.config.settings import Config, SplitConfig
+from hierderm.config.loading import build_comparison, build_config, to_dict
+from hierderm.config.settings import Comparison, Config, SplitConfig
 from hierderm.data.checks import read_cases
 from hierderm.data.splits import split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
@@ -36,7 +36,7 @@ def toy(toy_folder: Path) -> CaseTable:
 
 @pytest.fixture(scope="session")
 def small_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the hub would give it: an untrained SigLIP for pictures of 32 pixels."""
+    """A folder as the hub would give it: an untrained SigLIP for images of 32 pixels."""
     import torch
 
     from hierderm.model.tiny import random_siglip
@@ -55,10 +55,24 @@ def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
             "name": "toy",
             "data": {"cases": str(toy_folder / "cases.csv"), "taxonomy": str(toy_folder / "taxonomy.csv")},
             "split": {"test_fraction": 0.35, "validation_fraction": 0.2},
-            "backbone": {"name": f"hf:{small_siglip}", "features": "output"},
-            "model": {"neck": "identity", "projection_dim": 16},
-            "loss": {"contrastive_levels": {"coarse": 1.0}, "schedule": "coarse_then_fine"},
-            "training": {"method": "gradient", "epochs": 2, "batch_size": 16, "freeze": "full", "views": 1},
+            "backbone": {"name": f"hf:{small_siglip}"},
+            "training": {
+                "method": "gradient",
+                "features": "output",
+                "freeze": "full",
+                "neck": "identity",
+                "projection_dim": 16,
+                "loss": {"contrastive_levels": {"coarse": 1.0}, "schedule": "coarse_then_fine"},
+                "epochs": 2,
+                "batch_size": 16,
+            },
             "evaluation": {"bootstrap_rounds": 20, "kmeans_seeds": 2},
         }
     )
+
+
+@pytest.fixture
+def toy_comparison(toy_config: Config) -> Comparison:
+    """A comparison of a vanilla backbone and the model of `toy_config`, whose settings are shared."""
+    models = [{"name": "vanilla", "method": "vanilla"}, {"name": "tree"}]
+    return build_comparison({**to_dict(toy_config), "models": models})

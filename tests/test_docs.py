@@ -12,7 +12,8 @@ import pytest
 import typer
 
 from hierderm.cli.main import app
-from hierderm.config.loading import build_config, describe_fields
+from hierderm.config.describe import known_names
+from hierderm.config.loading import build_comparison, build_config
 from hierderm.evaluation.catalogue import METRICS
 from hierderm.evaluation.tasks.registry import TASKS
 
@@ -38,7 +39,7 @@ def wrong_in_command(line: str) -> str:
             return f"no command in: {line}"
         command = command.commands[words.pop(0)]
     flags = {flag for parameter in command.params for flag in parameter.opts}
-    settings = {f"--{name}" for name, *_ in describe_fields()}
+    settings = {f"--{name}" for name in known_names()}
     for word in words:
         flag = word.partition("=")[0]
         if re.match(r"--?[a-z]", flag) and flag not in flags | (settings if "." in flag else set()):
@@ -67,7 +68,8 @@ def test_python_and_toml_blocks_work(path: Path) -> None:
         for block in blocks(path.read_text(), "python"):
             exec(compile(block, str(path), "exec"), {})
     for block in blocks(path.read_text(), "toml"):
-        build_config(tomllib.loads(block))
+        content = tomllib.loads(block)
+        build_comparison(content) if "models" in content else build_config(content)
 
 
 def test_a_broken_example_is_found() -> None:

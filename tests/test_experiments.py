@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
-from hierderm.config.loading import load_config
+from hierderm.config.loading import load_comparison, model_config
 from hierderm.errors import CheckpointError
-from hierderm.experiment.compare import own_config
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_experiment_is_whole(path: Path) -> None:
-    config = load_config(path)
-    names = {m.name for m in config.models}
+    comparison = load_comparison(path)
+    names = {entry.name for entry in comparison.models}
     wanted = {"flat-fine", "hierarchical"}
     if path.stem != "ablation":
         wanted |= {"vanilla", "linear-probe", "lda", "flat-coarse"}
     assert wanted <= names
-    for entry in config.models:
-        own_config(config, entry)
+    for entry in comparison.models:
+        model_config(comparison, entry)
+    assert comparison.focus in names
     head = path.read_text().split("\n\n")[0]
     assert "question" in head and "hierderm compare" in head
 
@@ -32,7 +32,7 @@ def test_every_experiment_is_whole(path: Path) -> None:
 def test_the_backbones_of_scin_load_up_to_the_download(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from hierderm.model.backbone import load_backbone
 
-    config = load_config(Path(__file__).parents[1] / "experiments" / f"{name}.toml")
+    config = load_comparison(Path(__file__).parents[1] / "experiments" / f"{name}.toml")
     if config.backbone.name.startswith("timm:"):
         import timm
 

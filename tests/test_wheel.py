@@ -33,9 +33,9 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     script = (
         "import hierderm, pathlib; assert 'site' in hierderm.__file__; "
         "from hierderm.taxonomy.file import load_taxonomy; print(load_taxonomy('scin').summary()); "
-        "from hierderm.config.loading import load_config; from hierderm.artifacts import shipped; "
-        "print(len(load_config(shipped('experiments') / 'three_way.toml').models)); "
-        "from hierderm.model.backbone import load_backbone; from hierderm.config.settings import BackboneConfig; print(load_backbone(BackboneConfig()).dim)"
+        "from hierderm.config.loading import load_comparison; from hierderm.artifacts import shipped; "
+        "print(len(load_comparison(shipped('experiments') / 'three_way.toml').models)); "
+        "from hierderm.model.backbone import load_backbone; from hierderm.config.settings import BackboneConfig; print(load_backbone(BackboneConfig(), 'layers').dim)"
     )
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {script}"]
     used = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

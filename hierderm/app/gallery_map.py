@@ -16,16 +16,16 @@ NEIGHBOURS, TEMPERATURE = 5, 0.05
 
 @dataclass(frozen=True)
 class GalleryMap:
-    """`rows`: the gallery's pictures that are drawn, shape (n_points,); `points`: t-SNE, in [0, 1], (n_points, 2)."""
+    """`rows`: positions of the drawn images, shape (n_points,); `points`: t-SNE, in [0, 1], shape (n_points, 2)."""
 
     rows: IntArray
     points: FloatArray
     vectors: Vectors
 
     def place(self, embeddings: Vectors) -> tuple[float, float]:
-        """Where a query lies: among the drawn pictures it is most similar to, by similarity.
+        """The mean place of the drawn images most similar to a query, weighted by similarity.
 
-        t-SNE has no place for new pictures; this is the usual stand-in, and as approximate as it sounds.
+        t-SNE can't place new images; this is the usual approximation.
         """
         similarity = (self.vectors @ embeddings.T).max(axis=1)
         near = np.argsort(-similarity)[:NEIGHBOURS]
@@ -35,7 +35,7 @@ class GalleryMap:
 
 
 def make_map(index: CaseIndex, *, seed: int = 0) -> GalleryMap:
-    """The map of up to 1,500 pictures of an index, drawn at random."""
+    """The map of up to 1,500 images of an index, chosen at random."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(index))[:POINTS])
     vectors = np.asarray(index.vectors[rows])
     points = np.asarray(project(vectors, seed), dtype=np.float64)

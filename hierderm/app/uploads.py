@@ -1,4 +1,4 @@
-"""Uploads from strangers: limited in bytes, number, type and pixels, decoded in memory, metadata dropped."""
+"""Uploads: limited in bytes, number, type and pixels, decoded in memory, metadata dropped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from hierderm.search.case_index import MAX_PICTURES
+from hierderm.search.query import MAX_IMAGES
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_FIELDS = 60
@@ -22,25 +22,26 @@ _HEADER = Lock()  # filters of warnings are those of the process, so one thread 
 
 @dataclass(frozen=True)
 class Limits:
-    """`picture_bytes` of one upload, `picture_pixels` once decoded, `seconds` for a request's body to arrive.
+    """Limits on requests.
 
-    `at_once`: searches that run together; `waiting`: requests that may wait for their turn, further ones are refused.
+    `image_bytes`: size of one upload; `image_pixels`: pixels of a decoded image; `seconds`: for a request's body to
+    arrive; `at_once`: searches that run at the same time; `waiting`: requests that may wait, further ones are refused.
     """
 
-    picture_bytes: int = 15_000_000
-    picture_pixels: int = 50_000_000
+    image_bytes: int = 15_000_000
+    image_pixels: int = 50_000_000
     seconds: float = 60
     at_once: int = 2
     waiting: int = 32
 
     @property
     def body_bytes(self) -> int:
-        """Of a whole request: its pictures and a little for the fields."""
-        return MAX_PICTURES * self.picture_bytes + 100_000
+        """Largest size of a whole request: its images and a little for the fields."""
+        return MAX_IMAGES * self.image_bytes + 100_000
 
 
 class RefusedError(Exception):
-    """A request that is not answered: the HTTP status and the reason, for the person who sent it."""
+    """A request that is refused: the HTTP status, and the reason for the person who sent it."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -49,9 +50,9 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Form:
-    """What a search request brought: encoded pictures, and its other fields, each with all its values."""
+    """What a search request holds: encoded images, and its other fields, each with all its values."""
 
-    pictures: list[bytes] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
     fields: dict[str, list[str]] = field(default_factory=dict)
 
     def one(self, name: str, default: str = "") -> str:
@@ -59,11 +60,11 @@ class Form:
 
 
 async def read_form(request: Request, limits: Limits) -> Form:
-    """The form of a multipart request, kept in memory; RefusedError where it is too large or none."""
+    """The form of a multipart request, kept in memory; RefusedError where it is too large or no form."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise RefusedError(415, "send a form (multipart/form-data) with the field 'picture', 'image_id' or 'text'.")
+        raise RefusedError(415, "send a form (multipart/form-data) with the field 'image', 'image_id' or 'text'.")
     parser = MultiPartParser(
-        request.headers, _counted(request, limits), max_files=MAX_PICTURES, max_fields=MAX_FIELDS, max_part_size=10_000
+        request.headers, _counted(request, limits), max_files=MAX_IMAGES, max_fields=MAX_FIELDS, max_part_size=10_000
     )
     parser.spool_max_size = limits.body_bytes  # so that no upload ever reaches the disk
     try:
@@ -71,19 +72,19 @@ async def read_form(request: Request, limits: Limits) -> Form:
     except MultiPartException as error:
         raise RefusedError(400, f"the form could not be read: {error.message}") from None
     except ClientDisconnect:
-        raise RefusedError(400, "the upload was broken off.") from None
-    pictures, fields = [], dict[str, list[str]]()
+        raise RefusedError(400, "the upload was interrupted.") from None
+    images, fields = [], dict[str, list[str]]()
     for name, value in parsed.multi_items():
         if isinstance(value, UploadFile):
             content = await value.read()
             await value.close()
-            if len(content) > limits.picture_bytes:
+            if len(content) > limits.image_bytes:
                 raise RefusedError(413, _too_large(limits))
             if content:  # browsers send an empty part for an empty file field
-                pictures.append(content)
+                images.append(content)
         else:
             fields.setdefault(name, []).append(value)
-    return Form(pictures, fields)
+    return Form(images, fields)
 
 
 async def _counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
@@ -97,13 +98,13 @@ async def _counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, No
 
 
 def _too_large(limits: Limits) -> str:
-    return f"a picture must have at most {limits.picture_bytes / 1e6:g} MB, and a request {MAX_PICTURES} pictures."
+    return f"an image must have at most {limits.image_bytes / 1e6:g} MB, and a request {MAX_IMAGES} images."
 
 
 def decode(content: bytes, limits: Limits) -> Image.Image:
-    """An RGB picture, turned as its EXIF says and free of metadata; RefusedError where it is none or too large.
+    """An RGB image, turned as its EXIF says and free of metadata; RefusedError where it is none or too large.
 
-    Width and height are read from the header first, so a picture of 50,000 x 50,000 is refused before any memory is
+    Width and height are read from the header first, so an image of 50,000 x 50,000 is refused before any memory is
     taken for it.
     """
     try:
@@ -111,18 +112,18 @@ def decode(content: bytes, limits: Limits) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower and an error
             file = Image.open(io.BytesIO(content), formats=FORMATS)
         width, height = file.size
-        if width * height > limits.picture_pixels:
+        if width * height > limits.image_pixels:
             raise RefusedError(
-                413, f"a picture must have at most {limits.picture_pixels / 1e6:g} megapixels, got {width} x {height}."
+                413, f"an image must have at most {limits.image_pixels / 1e6:g} megapixels, got {width} x {height}."
             )
         turned = ImageOps.exif_transpose(file).convert("RGB")
     except UnidentifiedImageError:
-        raise RefusedError(415, f"the file must be a picture ({', '.join(FORMATS)}), it is not.") from None
+        raise RefusedError(415, f"the file must be an image ({', '.join(FORMATS)}), it is not.") from None
     except Image.DecompressionBombError:
-        megapixels = limits.picture_pixels / 1e6
-        raise RefusedError(413, f"a picture must have at most {megapixels:g} megapixels, it has far more.") from None
+        megapixels = limits.image_pixels / 1e6
+        raise RefusedError(413, f"an image must have at most {megapixels:g} megapixels, it has far more.") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise RefusedError(422, f"the picture is damaged ({str(error)[:100]}).") from None
+        raise RefusedError(422, f"the image is damaged ({str(error)[:100]}).") from None
     clean = Image.new("RGB", turned.size)
     clean.paste(turned)
     return clean

@@ -1,13 +1,15 @@
-"""The commands of the benchmark: bench run, table, compare, tasks."""
+"""The commands of the benchmark: bench run, table, difference, tasks."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from hierderm.cli.output import JsonFlag, Replace, Workers, say, show_json, show_table
+from hierderm.cli.settings import TAKES_SETTINGS, settings_from
 from hierderm.errors import BenchmarkError
 
 bench_app = typer.Typer(
@@ -16,7 +18,7 @@ bench_app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(help="The folder of the benchmark.")]
 
 
-@bench_app.command("run")
+@bench_app.command("run", context_settings=TAKES_SETTINGS)
 def bench_run(
     models: Annotated[
         list[str],
@@ -27,28 +29,28 @@ def bench_run(
             "embeddings, or X.npy.",
         ),
     ],
-    data: Annotated[str, typer.Option("--data", "-d", help="A table of cases, or synthetic:demo.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of embeddings and results.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[--section.SETTING VALUE]...", help="Settings of data, split and evaluation."),
+    ] = None,
     suite: Annotated[list[str] | None, typer.Option(help="A suite or a task, repeated; core by default.")] = None,
-    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="The table's tree: a shipped id, or a file.")] = "",
-    folds: Annotated[int, typer.Option(help="k of a grouped k-fold; 0: the table's own split, or a hold-out.")] = 0,
-    rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
     task_file: Annotated[list[Path] | None, typer.Option(help="A Python file that registers a task of yours.")] = None,
     workers: Workers = 0,
 ) -> None:
     """Run a suite on models.
 
-    Embeddings are cached and results kept: the same command goes on after a stop, and a new model or task is added by
-    naming it. '{fold}' in a source is the number of the fold; seeds of one model are joined by '+'.
+    Embeddings and results are kept: after an interruption give the same command again, and add a model or a task by
+    naming it. With split.folds each fold is the test in turn, and '{fold}' in a source is its number. Seeds of one
+    model are joined by '+'.
 
-    Example: `hierderm bench run -m tiny=hierderm:tiny -m colour -d runs/a/cases.csv -t runs/a/taxonomy.csv -o bench`
+    Example: `hierderm bench run -m tiny=hierderm:tiny -m colour --data.cases cases.csv --data.taxonomy scin -o bench`
     """
     from hierderm.artifacts import claim_folder
-    from hierderm.config.loading import load_config, with_overrides
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
-    from hierderm.experiment.benchmark import KIND, run_benchmark
+    from hierderm.experiment.benchmark import KIND, bench
     from hierderm.experiment.leaderboard import results_of, warnings_of
-    from hierderm.experiment.run import environment, prepare_cases
+    from hierderm.experiment.run import environment, prepare
     from hierderm.experiment.sources import parse_model
 
     own = [name for path in task_file or [] for name in read_task_file(path)]
@@ -57,18 +59,18 @@ def bench_run(
     names = [model.name for model in parsed]
     if len(set(names)) < len(names):
         raise BenchmarkError(f"the names of models must differ, got {names}.")
-    settings: dict[str, Any] = {"data.cases": data, "data.taxonomy": taxonomy, "split.folds": folds}
-    if folds:
-        settings["split.reuse"] = False
-    config = load_config(None, {**settings, "evaluation.bootstrap_rounds": rounds})
+    config = settings_from(arguments, ["data", "split", "evaluation"])
+    folds = config.split.folds
     claim_folder(out, KIND)
     tables = []
     for fold in range(max(1, folds)):
         place = out / "data" / (f"fold-{fold}" if folds else "split")
-        tables.append(prepare_cases(with_overrides(config, {"split.fold": fold}), place, say)[0])
-    run_benchmark(
-        parsed, tasks, tables, config.evaluation, out, data=data, environment=environment(), say=say, workers=workers
-    )
+        split = replace(config.split, fold=fold, reuse=config.split.reuse and not folds)
+        tables.append(prepare(config.data, split, place)[0])
+    bench(
+        parsed, tasks, tables, config.evaluation, out, data=config.data.cases, environment=environment(),
+        workers=workers,
+    )  # fmt: skip
     results = results_of(out)
     _print_table(results)
     for name, texts in warnings_of(results).items():
@@ -114,19 +116,19 @@ def bench_table(
         typer.echo(str(out))
 
 
-@bench_app.command("compare")
-def bench_compare(
+@bench_app.command("difference")
+def bench_difference(
     first: Annotated[str, typer.Argument(help="A model's name.")],
-    second: Annotated[str, typer.Argument(help="The model it is set against.")],
+    second: Annotated[str, typer.Argument(help="The model it is compared with.")],
     folder: Annotated[Path, typer.Option("--folder", "-i", help="The folder of the benchmark.")],
-    every: Annotated[bool, typer.Option("--all", help="All figures, not only those of the leaderboard.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All metrics, not only those of the leaderboard.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """The paired differences of two models.
 
     On the same cases, with permutation or bootstrap p-values, adjusted for their number (Holm).
 
-    Example: `hierderm bench compare vanilla colour -i bench`
+    Example: `hierderm bench difference vanilla colour -i bench`
     """
     from hierderm.evaluation.catalogue import direction, metric_name
     from hierderm.experiment.leaderboard import compare_models, results_of
@@ -136,13 +138,13 @@ def bench_compare(
         show_json([difference.to_dict() for difference in found])
         return
     width = max((len(metric_name(d.level, d.name)) for d in found), default=0)
-    typer.echo(f"{first} minus {second}: difference, 95 % interval, p adjusted for {len(found)} figures")
+    typer.echo(f"{first} minus {second}: difference, 95 % interval, p adjusted for {len(found)} metrics")
     for d in found:
-        said = "better" if d.better else "worse" if d.worse else "not told apart"
+        verdict = "better" if d.better else "worse" if d.worse else "no significant difference"
         lower = ", lower is better" if direction(d.name) == "lower" else ""
         p = f"p {d.p_adjusted:.3f}"
         name = metric_name(d.level, d.name)
-        typer.echo(f"{name:{width}s}  {d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]  {p}  {said}{lower}")
+        typer.echo(f"{name:{width}s}  {d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]  {p}  {verdict}{lower}")
 
 
 @bench_app.command("tasks")
@@ -157,14 +159,14 @@ def bench_tasks() -> None:
 
 
 def _print_table(results: Any) -> None:
-    """Models across, figures down: there are more figures than models."""
+    """Models across, metrics down: there are more metrics than models."""
     from rich.table import Table
 
     from hierderm.experiment.leaderboard import as_cells
 
     titles, rows = as_cells(results)
     shown = Table(title="Leaderboard: best mean rank first, intervals over cases")
-    shown.add_column("figure", no_wrap=True)
+    shown.add_column("metric", no_wrap=True)
     for row in rows:
         shown.add_column(row[0], justify="right")
     for number, title in enumerate(titles[1:], start=1):

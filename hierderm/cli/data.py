@@ -11,6 +11,7 @@ import typer
 
 from hierderm.artifacts import require_free
 from hierderm.cli.output import JsonFlag, OutFile, Replace, TaxonomyName, Unknown, Unreadable, say, show
+from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.data.loaders.published import Published
 from hierderm.data.loaders.registry import LOADERS
 from hierderm.errors import ConfigError
@@ -44,7 +45,7 @@ def _finish(table: CaseTable, out: Path, as_json: bool, replace: bool, **more: A
 
 @data_app.command("csv")
 def data_csv(
-    table: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row a image.")],
+    table: Annotated[Path, typer.Argument(help="A CSV or Parquet file, a row an image.")],
     taxonomy: TaxonomyName,
     out: OutFile,
     column: Annotated[
@@ -58,7 +59,7 @@ def data_csv(
     replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Any table with a row a image: image_path, image_id, case_id, condition, and more if you have it.
+    """Any table with a row an image: image_path, image_id, case_id, condition, and more if you have it.
 
     Example: `hierderm data csv mine.csv -t scin --column condition=diagnosis -o cases.csv`
     """
@@ -131,10 +132,10 @@ for _name, _read in LOADERS.items():
 def data_synthetic(
     folder: Annotated[Path, typer.Argument(help="Folder to write images, cases.csv and taxonomy.csv to.")],
     preset: Annotated[Literal["toy", "demo", "scin-like"], typer.Option(help="How much of it.")] = "demo",
-    seed: Annotated[int, typer.Option(help="Another seed, other conditions and images.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed; another one gives other conditions and images.")] = 0,
     replace: Replace = False,
 ) -> None:
-    """The built-in procedural images, to look at or to use elsewhere.
+    """The built-in simulated images, to look at or to use elsewhere.
 
     Example: `hierderm data synthetic images --preset toy`
     """
@@ -147,23 +148,20 @@ def data_synthetic(
 
 
 def split(
-    table: Annotated[Path, typer.Argument(help="A table of cases.")],
     taxonomy: TaxonomyName,
     out: OutFile,
-    test: Annotated[float, typer.Option(help="Share of the cases for the test.")] = 0.25,
-    validation: Annotated[float, typer.Option(help="Share of the cases for validation.")] = 0.15,
-    folds: Annotated[int, typer.Option(help="k of a k-fold split; 0 for hold-out.")] = 0,
-    fold: Annotated[int, typer.Option(help="Which fold is the test.")] = 0,
-    near_duplicates: Annotated[int, typer.Option(help="Bits of 256 that look-alikes may differ in; -1 off.")] = 24,
-    seed: Annotated[int, typer.Option(help="Seed of the division.")] = 0,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CASES [--split.SETTING VALUE]...", help="A table of cases, and settings of the split."),
+    ] = None,
     replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Divide cases into train, validation and test.
 
-    By case, stratified by condition, near-duplicates together.
+    By case, stratified by condition, near-duplicates together. `hierderm config` lists the settings of the split.
 
-    Example: `hierderm split cases.csv -t scin -o split.csv --folds 5 --fold 0`
+    Example: `hierderm split cases.csv -t scin -o split.csv --split.folds 5 --split.fold 0`
     """
     from dataclasses import asdict
 
@@ -172,22 +170,15 @@ def split(
     from hierderm.data.splits import split_cases
     from hierderm.taxonomy.file import load_taxonomy
 
+    words, settings = parse_arguments(arguments, ["split"])
     require_free(out, replace=replace)
-    settings = {
-        "split.test_fraction": test,
-        "split.validation_fraction": validation,
-        "split.folds": folds,
-        "split.fold": fold,
-        "split.near_duplicates": near_duplicates,
-        "split.seed": seed,
-    }
-    config = load_config(None, settings)
-    done, report = split_cases(read_cases(table, load_taxonomy(taxonomy)), config.split)
+    table = read_cases(one_path(words, "table of cases"), load_taxonomy(taxonomy))
+    done, report = split_cases(table, load_config(None, settings).split)
     done.write(out, replace=replace)
     lines = [f"{part}: {report.images[part]} images of {report.cases[part]} cases" for part in report.images]
     lines += [
         f"conditions with a single case, kept in training: {report.single_group_conditions}",
-        f"cases joined with a look-alike: {report.cases_joined}",
+        f"cases joined because of near-duplicates: {report.cases_joined}",
         f"hash: {report.hash}",
     ]
     show(asdict(report), as_json, "\n".join([f"{out}:", *lines]))

@@ -8,32 +8,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Replace, say, show_json
+from hierderm.cli.output import JsonFlag, Replace, TaxonomyName, say, show_json
+from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
     from hierderm.evaluation.evaluation import Evaluation, Metric
 
-Tasks = Annotated[
-    str,
-    typer.Option(help="'default', 'all', or names of tasks or suites with commas; `hierderm bench tasks` lists them."),
-]
-
 
 def evaluate(
-    embeddings: Annotated[
-        Path, typer.Argument(help="An .npy file with a row for each row of --cases, or a folder of `hierderm embed`.")
-    ],
-    taxonomy: Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")],
+    taxonomy: TaxonomyName,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EMBEDDINGS [--evaluation.SETTING VALUE]...",
+            help="An .npy file with a row for each row of --cases, or a folder of `hierderm embed`; and settings.",
+        ),
+    ] = None,
     cases: Annotated[
         Path | None,
-        typer.Option(help="Table with case_id and condition, at best a split; by default the embeddings' own."),
+        typer.Option(help="Table with case_id and condition, ideally a split; by default the embeddings' own."),
     ] = None,
     probabilities: Annotated[
         Path | None, typer.Option(help="An .npy file: probabilities of the conditions, in the taxonomy's order.")
     ] = None,
-    tasks: Tasks = "default",
-    rounds: Annotated[int, typer.Option(help="Resamplings for the intervals.")] = 1000,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
     ] = None,
@@ -42,10 +40,11 @@ def evaluate(
 ) -> None:
     """Score embeddings of held-out cases.
 
-    Any embeddings, at every level of the tree, with intervals. With a split column the rows that say 'test' are scored,
-    'validation' and 'train' teach what must be learnt; without one all rows are scored.
+    Any embeddings, at every level of the tree, with intervals. With a split column the rows of 'test' are scored, and
+    those of 'validation' and 'train' are learnt from; without one all rows are scored. `hierderm config` lists the
+    settings of the evaluation.
 
-    Example: `hierderm evaluate embeddings.npy --cases cases.csv --taxonomy scin`
+    Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
     from hierderm.artifacts import require_free, write_json
     from hierderm.config.loading import load_config
@@ -53,28 +52,23 @@ def evaluate(
     from hierderm.errors import EvaluationWarning
     from hierderm.evaluation.catalogue import metric_name
     from hierderm.evaluation.evaluation import evaluate as evaluate_any
-    from hierderm.evaluation.tasks.registry import TASKS
 
+    words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
         require_free(out, replace=replace)
+    config = load_config(None, settings)
+    embeddings = one_path(words, "file or folder of embeddings")
     if embeddings.suffix == ".npy" and cases is None:
         raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
     if embeddings.suffix != ".npy" and probabilities is not None:
         raise ConfigError("--probabilities goes with an .npy file; a folder of embeddings has its own.")
-    named = {"default": None, "all": list(TASKS)}.get(tasks, [name.strip() for name in tasks.split(",")])
     source = embeddings if embeddings.suffix == ".npy" else EmbeddingTable.load(embeddings)
     table = source.frame if cases is None and isinstance(source, EmbeddingTable) else cases
     assert table is not None  # an .npy file has --cases
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EvaluationWarning)  # they are printed below
         evaluation = evaluate_any(
-            source,
-            table,
-            taxonomy,
-            tasks=named,
-            config=load_config(None, {"evaluation.bootstrap_rounds": rounds}).evaluation,
-            name=embeddings.name,
-            probabilities=probabilities,
+            source, table, taxonomy, config=config.evaluation, name=embeddings.name, probabilities=probabilities
         )
     for warning in evaluation.warnings:
         say(f"Warning: {warning}")

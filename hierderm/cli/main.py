@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,13 +12,12 @@ from hierderm import __version__
 from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.evaluate import evaluate
-from hierderm.cli.output import JsonFlag, say
-from hierderm.cli.search import build_index, index_app, search, serve
+from hierderm.cli.output import JsonFlag, say, show_log
+from hierderm.cli.search import index_app, search, serve
+from hierderm.cli.settings import TAKES_SETTINGS
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, inflation, run_comparison, train
-from hierderm.errors import HierdermError
-
-PASS_ON = {"ignore_unknown_options": True}  # settings are flags that the command itself reads
+from hierderm.errors import ConfigError, HierdermError, describe_os_error
 
 app = typer.Typer(
     help="Hierarchical image embeddings for dermatology research. Not a medical device.",
@@ -32,25 +31,26 @@ app.add_typer(taxonomy_app, name="taxonomy")
 app.add_typer(data_app, name="data")
 app.add_typer(index_app, name="index")
 app.add_typer(bench_app, name="bench")
-app.command()(split)
-app.command(context_settings=PASS_ON)(train)
+app.command(context_settings=TAKES_SETTINGS)(split)
+app.command(context_settings=TAKES_SETTINGS)(train)
 app.command()(embed)
-app.command()(evaluate)
-app.command(context_settings=PASS_ON)(compare)
-app.command(context_settings=PASS_ON)(inflation)
+app.command(context_settings=TAKES_SETTINGS)(evaluate)
+app.command(context_settings=TAKES_SETTINGS)(compare)
+app.command(context_settings=TAKES_SETTINGS)(inflation)
 app.command()(search)
 app.command()(serve)
 
 
 def main() -> None:
-    """Run the command line; faults of the input end with their message and exit code 1, without a traceback."""
+    """Run the command line; errors that a user can mend end with their message and exit code 1, without a traceback."""
     try:
         app()
-    except HierdermError as error:
-        typer.secho(f"Error: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
+    except (HierdermError, OSError) as error:
+        message = str(error) if isinstance(error, HierdermError) else describe_os_error(error)
+        typer.secho(f"Error: {message}", fg="red" if sys.stderr.isatty() else None, err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        say("Stopped. The same command goes on from here.")
+        say("Stopped. Give the same command again to continue.")
         sys.exit(130)
 
 
@@ -65,7 +65,8 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None: ...
+) -> None:
+    show_log()
 
 
 @app.command()
@@ -78,54 +79,43 @@ def demo(
     Offline, in a few minutes: what hierderm does, in one command.
     """
     from hierderm.artifacts import holds, shipped
-    from hierderm.config.loading import load_config
+    from hierderm.config.loading import load_comparison
+    from hierderm.data.checks import read_cases
+    from hierderm.search.case_index import CaseIndex
     from hierderm.search.persistence import KIND
+    from hierderm.taxonomy.file import read_taxonomy
 
-    config = load_config(shipped("experiments") / "three_way.toml")
-    run_comparison(config, out, as_json)
+    comparison = load_comparison(shipped("experiments") / "three_way.toml")
+    run_comparison(comparison, out, as_json)
     index = out / "index"
     if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
-        model = str(out / "models" / config.focus / "model")
+        cases = read_cases(out / "cases.csv", read_taxonomy(out / "taxonomy.csv"), decode=False)
         # 96 validation cases are too few to promise more than this; at 0.75 it would never name a condition.
-        build_index(out / "cases.csv", model, index, splits=("train", "validation"), accuracy=0.65)
+        model = out / "models" / comparison.focus / "model"
+        CaseIndex.build(cases, model, splits=("train", "validation"), accuracy=0.65).save(index)
     say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
 
 
 @app.command("config")
 def show_config(
     file: Annotated[Path | None, typer.Argument(help="A TOML file to check and complete.")] = None,
+    method: Annotated[
+        str, typer.Option(help="vanilla, linear_probe, lda, tree_lda or gradient; tree_lda by default.")
+    ] = "",
 ) -> None:
-    """List all settings, or check a file.
+    """List the settings of a method, or check a file.
 
     With a file: the file checked and completed with the defaults.
 
-    Example: `hierderm config > run.toml`
+    Example: `hierderm config --method gradient > run.toml`
     """
-    from hierderm.config.loading import describe_fields, dump_config, load_config
+    from hierderm.config.describe import describe_toml
+    from hierderm.config.loading import dump_config, load_settings
 
-    if file is not None:
-        typer.echo(dump_config(load_config(file)))
-        return
-    typer.echo(_default_toml(list(describe_fields())))
-
-
-def _default_toml(settings: list[tuple[str, str, Any, str]]) -> str:
-    import tomli_w
-
-    lines: list[str] = []
-    for name, kind, default, text in sorted(settings, key=lambda s: "." in s[0]):
-        section, dot, key = name.rpartition(".")
-        if dot and f"[{section}]" not in lines:
-            lines += ["", f"[{section}]"]
-        choices = f" ({kind})" if "|" in kind else ""
-        if isinstance(default, dict):  # in one line, so that its comment can follow
-            inside = ", ".join(tomli_w.dumps({inner: value}).strip() for inner, value in default.items())
-            shown = f"{key} = {{ {inside} }}" if inside else f"{key} = {{}}"
-        else:
-            shown = tomli_w.dumps({key: default}).strip()
-        lines.append(f"{shown}  # {text}{choices}")
-    return "\n".join(lines)
+    if file is not None and method:
+        raise ConfigError("give either a file, which names its method, or --method, and not both.")
+    typer.echo(dump_config(load_settings(file)) if file is not None else describe_toml(method))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +17,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the output of an earlier run.")]
 TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A model folder or a run's, or a backbone by name such as hierderm:tiny.")
+]
 Workers = Annotated[int, typer.Option(help="Processes that load images.")]
 Unreadable = Annotated[
     Literal["error", "exclude"], typer.Option(help="Images that can't be read: stop, or leave out and list.")
@@ -28,6 +32,21 @@ Unknown = Annotated[
 def say(text: str) -> None:
     """A message to the user, on standard error."""
     typer.echo(text, err=True)
+
+
+class _Messages(logging.Handler):
+    """Messages of the package on standard error, as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def show_log() -> None:
+    """Show what the package reports while it works."""
+    logger = logging.getLogger("hierderm")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
+        logger.addHandler(_Messages())
 
 
 def show_json(content: Any) -> None:

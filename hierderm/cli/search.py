@@ -2,119 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hierderm.artifacts import require_free
-from hierderm.cli.output import JsonFlag, Replace, Workers, say, show, show_json, show_table
+from hierderm.cli.output import JsonFlag, ModelName, Replace, Workers, say, show, show_json, show_table
+from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, SearchError
 
 if TYPE_CHECKING:
-    from hierderm.search.case_index import CaseIndex
-    from hierderm.search.filters import Filter
-    from hierderm.search.finder import CaseFinder, Found, Wanted
-    from hierderm.taxonomy.tree import Taxonomy
+    from hierderm.search.finder import CaseFinder, FinderResult, SearchOptions
 
 index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_args_is_help=True, rich_markup_mode=None)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
-ModelName = Annotated[
-    str, typer.Option("--model", "-m", help="Model folder of a run, or a backbone by name such as hierderm:tiny.")
-]
-
-
-def tree_of(model: str, taxonomy: str) -> Taxonomy:
-    """The tree a table's conditions belong to: the one that is named, or the trained model's own."""
-    from hierderm.model.checkpoint import tree_of_model
-    from hierderm.model.embed import is_model_folder
-    from hierderm.taxonomy.file import load_taxonomy
-
-    named = load_taxonomy(taxonomy) if taxonomy else None
-    if is_model_folder(model):
-        return tree_of_model(Path(model), named)
-    if named is None:
-        raise ConfigError("a backbone by name needs --taxonomy: the tree that the table's conditions belong to.")
-    return named
+MovedModel = Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")]
 
 
 @index_app.command("build")
 def index_build(
     cases: Annotated[Path, typer.Argument(help="A table of cases.")],
-    model: ModelName,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index to write.")],
-    taxonomy: Annotated[
-        str, typer.Option("--taxonomy", "-t", help="The table's tree; a trained model's own by default.")
-    ] = "",
+    model: ModelName = "",
+    taxonomy: OwnTaxonomy = "",
     kind: Annotated[
         Literal["auto", "flat", "hnsw", "ivf", "ivfpq"], typer.Option(help="flat is exact; auto chooses by size.")
     ] = "auto",
-    splits: Annotated[str, typer.Option(help="Splits to take in, e.g. train,validation; all by default.")] = "",
-    accuracy: Annotated[float, typer.Option(help="How often answers must be right, on validation cases.")] = 0.8,
+    splits: Annotated[str, typer.Option(help="Splits to index, e.g. train,validation; all by default.")] = "",
+    accuracy: Annotated[float, typer.Option(help="Accuracy that answers must keep to on validation cases.")] = 0.8,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Folder of `hierderm embed` for this table and model, to save the time.")
+        Path | None, typer.Option(help="Known embeddings of the table: a folder of `hierderm embed`, or an .npy file.")
     ] = None,
     replace: Replace = False,
     workers: Workers = 0,
 ) -> None:
-    """Index the pictures of a table.
+    """Index the images of a table.
 
     Where the table has validation cases, answers are calibrated on them.
 
     Example: `hierderm index build runs/first/cases.csv --model runs/first/model -o index`
     """
-    chosen = [name.strip() for name in splits.split(",") if name.strip()]
-    lines = build_index(
-        cases, model, out, taxonomy=taxonomy, kind=kind, splits=chosen, accuracy=accuracy, embeddings=embeddings,
-        replace=replace, workers=workers,
-    )  # fmt: skip
-    typer.echo("\n".join([f"{out}:", *lines]))
-
-
-def build_index(
-    cases: Path,
-    model: str,
-    out: Path,
-    *,
-    taxonomy: str = "",
-    kind: Literal["auto", "flat", "hnsw", "ivf", "ivfpq"] = "auto",
-    splits: Sequence[str] = (),
-    accuracy: float = 0.8,
-    embeddings: Path | None = None,
-    replace: bool = False,
-    workers: int = 0,
-) -> list[str]:
-    """Embed a table, index it and write the folder; what the index is, in lines of text."""
-    from hierderm import columns as c
     from hierderm.data.checks import read_cases
-    from hierderm.embeddings import EmbeddingTable
-    from hierderm.model.embed import embed_by_name
-    from hierderm.model.encoder import load_encoder
-    from hierderm.search.finder import make_index
-    from hierderm.search.persistence import require_free_index, save_index
+    from hierderm.search.building import describe_index
+    from hierderm.search.case_index import CaseIndex
+    from hierderm.search.persistence import require_free_index
 
+    if not model and embeddings is None:
+        raise ConfigError("give --model, or --embeddings, or both.")
     require_free_index(out, replace=replace)  # before minutes of embedding
-    if unknown := sorted(set(splits) - set(c.SPLITS)):
-        raise ConfigError(f"--splits must be of {list(c.SPLITS)}, got {unknown}.")
-    table = read_cases(cases, tree_of(model, taxonomy), decode=False)
-    embedded = EmbeddingTable.load(embeddings) if embeddings else embed_by_name(model, table, workers=workers)
-    if list(embedded.frame[c.IMAGE_ID]) != list(table.frame[c.IMAGE_ID]):
-        raise SearchError(f"{embeddings} must hold the pictures of {cases}, in its order. Embed the table again.")
-    index, why_not = make_index(table, embedded, model=model, kind=kind, splits=splits, wanted_accuracy=accuracy)
-    if embeddings:
-        index.require_same_model(load_encoder(model).provenance)  # else no query could ever be compared with it
-    save_index(index, out, replace=replace)
-    return _about(index, why_not)
+    chosen = [name.strip() for name in splits.split(",") if name.strip()]
+    table = read_cases(cases, tree_for(model, taxonomy), decode=False)
+    index = CaseIndex.build(
+        table, model or None, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy, workers=workers
+    )
+    index.save(out, replace=replace)
+    typer.echo("\n".join([f"{out}:", *describe_index(index)]))
 
 
 @index_app.command("add")
 def index_add(
     folder: IndexFolder,
     cases: Annotated[Path, typer.Argument(help="A table of the cases to add.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")] = "",
+    model: MovedModel = "",
     workers: Workers = 0,
 ) -> None:
     """Add the cases of a table to an index.
@@ -123,23 +75,15 @@ def index_add(
 
     Example: `hierderm index add index new.csv`
     """
-    from hierderm import columns as c
     from hierderm.data.checks import read_cases
-    from hierderm.embeddings import EmbeddingTable
-    from hierderm.model.embed import embed_by_name
-    from hierderm.search.persistence import open_index, updating
+    from hierderm.search.building import embed_for
+    from hierderm.search.case_index import CaseIndex
 
-    index = open_index(folder)
-    table = read_cases(cases, index.taxonomy)
-    embedded = embed_by_name(model or index.about.model, table, workers=workers)
-    root = Path(index.about.image_root)
-    paths = [str(p.relative_to(root) if p.is_relative_to(root) else p) for p in (q.absolute() for q in table.paths)]
-    frame = embedded.frame.assign(**{c.IMAGE_PATH: paths})
-    if c.SPLIT in frame:
-        frame[c.SPLIT] = ""  # of another table: its validation cases are not those the index was calibrated on
-    with updating(folder) as index:
-        index.add(EmbeddingTable(embedded.embeddings, frame, embedded.provenance))
-    typer.echo(f"{folder}: {len(table)} pictures added, now {len(index)} of {index.n_cases} cases")
+    index = CaseIndex.open(folder)
+    table = embed_for(index, read_cases(cases, index.taxonomy), model or None, workers=workers)
+    with CaseIndex.updating(folder) as index:  # only now: others may write while images are embedded
+        index.add(table)
+    typer.echo(f"{folder}: {len(table)} images added, now {len(index)} of {index.n_cases} cases")
 
 
 @index_app.command("remove")
@@ -150,15 +94,15 @@ def index_remove(
 
     Example: `hierderm index remove index case-0012 case-0048`
     """
-    from hierderm.search.persistence import updating
+    from hierderm.search.case_index import CaseIndex
 
-    with updating(folder) as index:
+    with CaseIndex.updating(folder) as index:
         before = len(index)
         index.remove(case_ids)
-    typer.echo(f"{folder}: {before - len(index)} pictures removed, now {len(index)} of {index.n_cases} cases")
-    if index.about.removed:
+    typer.echo(f"{folder}: {before - len(index)} images removed, now {len(index)} of {index.n_cases} cases")
+    if index.engine is not None and index.engine.removed:
         typer.echo(
-            f"The graph still holds vectors of {index.about.removed} removed pictures. Build again to be rid of them."
+            f"The graph still holds the vectors of {index.engine.removed} removed images; build again to delete them."
         )
 
 
@@ -170,11 +114,12 @@ def index_info(folder: IndexFolder, as_json: JsonFlag = False) -> None:
     """
     from dataclasses import asdict
 
-    from hierderm.search.persistence import open_index
+    from hierderm.search.building import describe_index
+    from hierderm.search.case_index import CaseIndex
 
-    index = open_index(folder)
+    index = CaseIndex.open(folder)
     content = {
-        "pictures": len(index),
+        "images": len(index),
         "cases": index.n_cases,
         "dim": index.vectors.shape[1],
         "columns": list(index.frame.columns),
@@ -183,68 +128,42 @@ def index_info(folder: IndexFolder, as_json: JsonFlag = False) -> None:
         "provenance": asdict(index.provenance),
         "calibration": index.calibration.to_dict() if index.calibration else None,
     }
-    show(content, as_json, "\n".join(_about(index, "it was built so")))
+    show(content, as_json, "\n".join(describe_index(index)))
 
 
 @index_app.command("verify")
 def index_verify(folder: IndexFolder) -> None:
-    """Check an index: checksums, pictures, recall.
+    """Check an index: checksums, images, recall.
 
-    Every file against its checksum, that every picture is where the index says, and the recall of its search against
-    an exact one.
+    Compares every file with its checksum, opens every image where the index says it is, and measures the recall of its
+    search against an exact one.
 
     Example: `hierderm index verify index`
     """
-    from hierderm.data.image_io import unreadable_pictures
-    from hierderm.search.persistence import open_index
+    from hierderm.data.image_io import unreadable_images
+    from hierderm.search.case_index import CaseIndex
 
-    index = open_index(folder)
+    index = CaseIndex.open(folder)
     typer.echo("checksums: all files are whole")
     typer.echo(f"recall@10 against exact search: {index.measure_recall():.3f}")
-    faults = unreadable_pictures([index.hit(row, 1.0).file for row in range(len(index))])
-    if faults:
+    paths = index.gallery.image_paths(list(range(len(index))))
+    if faults := unreadable_images(paths):
         first = min(faults)
         raise SearchError(
-            f"{len(faults)} of {len(index)} pictures can't be read, the first is {index.hit(first, 1.0).file}: "
-            f"{faults[first]}. Searches work, but their pictures can't be shown."
+            f"{len(faults)} of {len(index)} images can't be read, the first is {paths[first]}: {faults[first]}. "
+            "Searches work, but their images can't be shown."
         )
-    typer.echo(f"pictures: all {len(index)} can be read")
-
-
-def _about(index: CaseIndex, why_not_calibrated: str) -> list[str]:
-    from hierderm.search.finder import validation_scores
-
-    about, lines = index.about, []
-    lines.append(f"{len(index)} pictures of {index.n_cases} cases, vectors of length {index.vectors.shape[1]}")
-    lines.append(f"taxonomy {index.taxonomy.summary()}")
-    lines.append(f"model {about.model or 'unknown'} (weights {index.provenance.weights_hash or 'unknown'})")
-    exact = "exact" if about.kind == "flat" else f"recall@10 against exact search {about.recall_at_10:.3f}"
-    lines.append(f"kind {about.kind}: {exact}")
-    if index.calibration is None:
-        lines.append(f"answers are not calibrated: {why_not_calibrated}")
-        return lines
-    scores = validation_scores(index)
-    for name, learnt, figures in zip(index.taxonomy.level_names, index.calibration.rule.levels, scores, strict=True):
-        means = f"recall@1 {figures['recall_at_1']:.3f}, 5-NN accuracy {figures['knn_accuracy']:.3f}"
-        if learnt.threshold is None:
-            said = f"never answered, no share of votes was right in {index.calibration.rule.wanted:.0%}"
-        else:
-            said = (
-                f"answered from {learnt.threshold:.0%} of the votes on: {learnt.answered} of {learnt.n_queries} "
-                f"validation cases, {learnt.right} right"
-            )
-        lines.append(f"{name}: {means}; {said}")
-    return lines
+    typer.echo(f"images: all {len(index)} can be read")
 
 
 def search(
-    pictures: Annotated[
-        list[Path] | None, typer.Argument(help="One to three pictures of one case, or a folder: each picture a query.")
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="One to three images of one case, or a folder: each image is a query.")
     ] = None,
     index: Annotated[Path, typer.Option("--index", "-i", help="The folder of the index.")] = Path("index"),
-    k: Annotated[int, typer.Option("-k", help="How many cases.")] = 10,
-    image_id: Annotated[str, typer.Option(help="Instead: a picture that is in the index.")] = "",
-    text: Annotated[str, typer.Option(help="Instead: words, where the model has a text side.")] = "",
+    k: Annotated[int, typer.Option("-k", help="Number of cases.")] = 10,
+    image_id: Annotated[str, typer.Option(help="Instead: an image that is in the index.")] = "",
+    text: Annotated[str, typer.Option(help="Instead: words, where the model has a text tower.")] = "",
     within: Annotated[
         list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
     ] = None,
@@ -252,30 +171,29 @@ def search(
         list[str] | None, typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns.")
     ] = None,
     aggregation: Annotated[
-        Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of pictures, or by means.")
+        Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
     ] = "best",
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
-    model: Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")] = "",
-    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures, too.")] = None,
+    model: MovedModel = "",
+    html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,
     replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the nearest cases.
 
-    With what they were diagnosed as, and how far to trust that.
+    Shows their diagnoses, and how far to trust them.
 
     Example: `hierderm search photo.jpg -i index -k 10 --within "Fungal Infections"`
     """
-    from hierderm.search.finder import CaseFinder, Wanted
+    from hierderm.search.finder import CaseFinder, SearchOptions
 
-    if sum([bool(pictures), bool(image_id), bool(text)]) != 1:
-        raise ConfigError("give pictures, or --image-id, or --text: one of them.")
+    if sum([bool(images), bool(image_id), bool(text)]) != 1:
+        raise ConfigError("give images, or --image-id, or --text: one of them.")
     if html is not None:
         require_free(html, replace=replace)
-    wanted = Wanted(k, aggregation, _filter(within or [], where or []), per_condition)
-    finder = CaseFinder.open(index, model=model)
-    searched = _search(finder, pictures or [], image_id, text, wanted)
-    contents = [(title, shown, finder.describe(found, files=True)) for title, shown, found in searched]
+    options = SearchOptions(k, within or [], _columns(where or []), aggregation, per_condition)
+    searched = _search(CaseFinder.open(index, model=model), images or [], image_id, text, options)
+    contents = [(title, shown, found.to_dict(paths=True)) for title, shown, found in searched]
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
 
@@ -289,39 +207,38 @@ def search(
 
 
 def _search(
-    finder: CaseFinder, paths: list[Path], image_id: str, text: str, wanted: Wanted
-) -> list[tuple[str, list[Any], Found]]:
-    """For each query its title, its pictures and what was found."""
-    from hierderm.data.image_io import SUFFIXES, open_picture
+    finder: CaseFinder, paths: list[Path], image_id: str, text: str, options: SearchOptions
+) -> list[tuple[str, list[Any], FinderResult]]:
+    """For each query its title, its images and what was found."""
+    from hierderm.data.image_io import SUFFIXES, open_image
 
     if text:
-        return [(f"'{text}'", [], finder.by_text(text, wanted))]
+        return [(f"'{text}'", [], finder.search_text(text, options))]
     if image_id:
-        file = finder.index.hit(finder.index.row_of_image(image_id), 1.0).file
-        return [(image_id, [open_picture(file)] if file.is_file() else [], finder.by_image(image_id, wanted))]
+        gallery = finder.index.gallery
+        (path,) = gallery.image_paths([gallery.image_row(image_id)])
+        images = [open_image(path)] if path.is_file() else []
+        return [(image_id, images, finder.search_image_id(image_id, options))]
+    groups = [paths]
     if any(path.is_dir() for path in paths):
         if len(paths) > 1:
-            raise ConfigError("give one folder, or pictures of one case, not both.")
-        found = sorted(path for path in paths[0].rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not found:
-            raise ConfigError(f"{paths[0]} must hold pictures ({', '.join(SUFFIXES)}), it has none.")
-        groups = [[path] for path in found]
-    else:
-        groups = [paths]
+            raise ConfigError("give one folder, or images of one case, not both.")
+        groups = [[path] for path in sorted(paths[0].rglob("*")) if path.suffix.lower() in SUFFIXES]
+        if not groups:
+            raise ConfigError(f"{paths[0]} must hold images ({', '.join(SUFFIXES)}), it has none.")
     results = []
     for group in groups:
-        pictures = [open_picture(path) for path in group]
-        results.append((", ".join(map(str, group)), pictures, finder.by_pictures(pictures, wanted)))
+        images = [open_image(path) for path in group]
+        results.append((", ".join(map(str, group)), images, finder.search(images, options)))
     return results
 
 
-def _filter(within: list[str], where: list[str]) -> Filter:
-    from hierderm.search.filters import Filter
-
+def _columns(where: list[str]) -> dict[str, list[str]]:
+    """`fitzpatrick=5,6` as a column and its values."""
     pairs = [pair.partition("=") for pair in where]
     if any(not sign or not column for column, sign, _ in pairs):
         raise ConfigError(f"--where must look like fitzpatrick=5,6, got {where}.")
-    return Filter(within, {column: values.split(",") for column, _, values in pairs})
+    return {column: values.split(",") for column, _, values in pairs}
 
 
 def _print(title: str, content: dict[str, Any]) -> None:
@@ -330,25 +247,25 @@ def _print(title: str, content: dict[str, Any]) -> None:
 
     shown = Table(title=f"Nearest cases of {escape(title)}", title_justify="left")
     shown.add_column("", justify="right")
-    for name in ("case", "condition", "category", "similarity", "file"):
+    for name in ("case", "condition", "category", "similarity", "image"):
         shown.add_column(name, justify="right" if name == "similarity" else "left", overflow="fold")
     for place, hit in enumerate(content["hits"], start=1):
         above = " > ".join(hit["path"][:-1])
-        cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", hit["file"])
+        cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", hit["image_path"])
         shown.add_row(str(place), *(escape(cell) for cell in cells))
     show_table(shown)
-    said = content["answer"]
-    if said is None:
+    read = content["answer"]
+    if read is None:
         return
-    for level, nodes in zip(content["levels"], said["differential"], strict=True):
+    for level, nodes in zip(content["levels"], read["differential"], strict=True):
         typer.echo(f"{level}: " + ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5]))
-    if said["node"]:
+    if read["node"]:
         typer.echo(
-            f"Answer: {said['node']} ({said['level']}), right in {said['confidence']:.0%} of such validation cases"
+            f"Answer: {read['node']} ({read['level']}), right in {read['confidence']:.0%} of such validation cases"
         )
-    elif said["confidence"] is not None:
+    elif read["confidence"] is not None:
         typer.echo("Answer: none")
-    typer.echo(said["reason"])
+    typer.echo(read["reason"])
     typer.echo("This is a research tool, not a diagnosis.")
 
 
@@ -358,13 +275,13 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    model: Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")] = "",
-    max_megabytes: Annotated[float, typer.Option(help="Size of one uploaded picture, at most.")] = 15,
-    max_megapixels: Annotated[float, typer.Option(help="Pixels of one uploaded picture, at most.")] = 50,
+    model: MovedModel = "",
+    max_megabytes: Annotated[float, typer.Option(help="Largest size of an uploaded image.")] = 15,
+    max_megapixels: Annotated[float, typer.Option(help="Largest number of pixels of an uploaded image.")] = 50,
 ) -> None:
-    """Open the page to search with pictures.
+    """Start the page to search with images.
 
-    Upload or photograph a picture and look at the nearest cases. Nothing is kept of what is uploaded.
+    Upload an image or take a photo, and look at the nearest cases. Uploads are not stored.
 
     Example: `hierderm serve index --port 8000`
     """
@@ -378,10 +295,10 @@ def serve(
         from hierderm.app.uploads import Limits
     except ImportError:
         raise MissingExtraError("the page", "app") from None
-    limits = Limits(picture_bytes=round(max_megabytes * 1e6), picture_pixels=round(max_megapixels * 1e6))
+    limits = Limits(image_bytes=round(max_megabytes * 1e6), image_pixels=round(max_megapixels * 1e6))
     local = host in ("127.0.0.1", "localhost", "::1")
     app = create_app(CaseFinder.open(index, model=model), limits=limits, hosts=LOOPBACK if local else ("*",))
     if not local:
-        say("Anybody who reaches this address can search and see the pictures of the index.")
+        say("Everybody who can reach this address can search the index and see its images.")
     say(f"Open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
     uvicorn.run(app, host=host, port=port, log_level="warning")

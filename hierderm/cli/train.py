@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Replace, Unknown, Unreadable, Workers, say, show_json, show_table
+from hierderm.cli.output import JsonFlag, ModelName, Replace, Unknown, Unreadable, Workers, show_json, show_table
+from hierderm.cli.settings import file_and_settings
+from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hierderm.config.settings import Config
+    from hierderm.config.settings import Comparison
 
 Settings = Annotated[
     list[str] | None,
@@ -22,70 +24,43 @@ Settings = Annotated[
 ]
 
 
-def _config(arguments: list[str], *, file_needed: bool = False) -> Config:
-    """The configuration of `[CONFIG.toml] [--section.setting VALUE]...`: flags are laid over the file."""
-    from hierderm.config.loading import describe_fields, load_config, parse_value
-    from hierderm.errors import suggest
-
-    path: Path | None = None
-    overrides: dict[str, Any] = {}
-    rest = list(arguments)
-    known = [name for name, *_ in describe_fields()]
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
-        name = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("-") and path is None:
-            path = Path(flag + equals + value)
-            continue
-        if not flag.startswith("--") or name not in known:
-            raise ConfigError(f"unknown argument '{flag}'.{suggest(name, known)} List them with: hierderm config")
-        if not equals:
-            if not rest:
-                raise ConfigError(f"'{flag}' must be followed by a value.")
-            value = rest.pop(0)
-        overrides[name] = parse_value(value)
-    if path is None and file_needed:
-        raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
-    return load_config(path, overrides)
-
-
 def train(
     arguments: Settings = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/NAME by default.")] = None,
 ) -> None:
     """Train one model.
 
-    A killed run goes on when the command is given again. Every setting is a flag too
-    (list them with `hierderm config`).
+    After an interruption give the same command again: it continues. Every setting is a flag, too
+    (`hierderm config --method NAME` lists them).
 
-    Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.epochs 20 -o runs/first`
+    Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.method gradient -o runs/first`
     """
-    settings = _config(arguments or [])
-    from hierderm.experiment.run import prepare_cases, train_run
+    from hierderm.config.loading import load_config
+    from hierderm.experiment.run import prepare
+    from hierderm.experiment.run import train as train_model
+    from hierderm.report.rows import chosen_setting
 
-    folder = out or Path("runs") / settings.name
-    table, _ = prepare_cases(settings, folder, say)
-    run = train_run(settings, table, folder, say)
-    best = run.history[settings.training.monitor].iloc[run.chosen]
-    typer.echo(f"{folder / 'model'}: {len(run.history)} epochs, best validation {settings.training.monitor} {best:.3f}")
+    config = load_config(*file_and_settings(arguments))
+    folder = out or Path("runs") / config.name
+    run = train_model(config, prepare(config.data, config.split, folder)[0], folder)
+    best = run.history.iloc[run.chosen]
+    setting = chosen_setting(run.history, run.chosen)
+    chosen = f", {setting} ({run.chosen + 1} of {len(run.history)})" if setting else ""
+    scores = f"coarse {best['coarse_map_at_r']:.3f}, fine {best['fine_map_at_r']:.3f}"
+    typer.echo(f"{folder / 'model'}: {config.training.method}{chosen}; validation MAP@R: {scores}")
 
 
 def embed(
     table: Annotated[Path, typer.Argument(help="A table of cases.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of embeddings to write.")],
-    model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Model folder of a run, e.g. runs/first/model.")
-    ] = None,
-    backbone: Annotated[str, typer.Option(help="Or a backbone by name, untrained: the vanilla baseline.")] = "",
-    taxonomy: Annotated[
-        str, typer.Option("--taxonomy", "-t", help="The table's tree; the model's own by default.")
-    ] = "",
+    model: ModelName,
+    taxonomy: OwnTaxonomy = "",
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
     replace: Replace = False,
     workers: Workers = 0,
 ) -> None:
-    """Embed pictures with a model or a backbone.
+    """Embed images with a model or a backbone.
 
     Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
     """
@@ -93,23 +68,19 @@ def embed(
     from hierderm.embeddings import KIND
 
     require_free_folder(out, KIND, replace=replace)  # before anything slow
-    from hierderm.cli.search import tree_of
     from hierderm.data.checks import read_cases
-    from hierderm.model.embed import embed_by_name
+    from hierderm.model.encoder import load
 
-    if (model is None) == (not backbone):
-        raise ConfigError("give either --model or --backbone, and not both.")
-    name = backbone or str(model)
-    cases = read_cases(table, tree_of(name, taxonomy), unreadable=unreadable, unknown=unknown)
-    done = embed_by_name(name, cases, workers=workers)
+    cases = read_cases(table, tree_for(model, taxonomy), unreadable=unreadable, unknown=unknown)
+    done = load(model).embed(cases, workers=workers)
     done.save(out, replace=replace)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
 
-def run_comparison(settings: Config, folder: Path, as_json: bool) -> None:
+def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
     from hierderm.experiment.compare import compare
 
-    page = compare(settings, folder, say)
+    page = compare(comparison, folder)
     report = json.loads((folder / "report.json").read_text())
     if as_json:
         show_json(report)
@@ -132,11 +103,11 @@ def _print_table(report: dict[str, Any]) -> None:
     shown.add_column("model", no_wrap=True)
     for key in HEADLINES:
         shown.add_column(metric_name(*key), justify="right")
-    for model, figures in values.items():
+    for model, row in values.items():
         cells = []
         for key in HEADLINES:
-            best = max((of_model.get(key) or -1.0) for of_model in values.values())
-            value = figures.get(key)
+            best = max((other.get(key) or -1.0) for other in values.values())
+            value = row.get(key)
             text = "–" if value is None else f"{value:.3f}"
             cells.append(f"[bold]{text}[/bold]" if value is not None and round(value, 3) == round(best, 3) else text)
         shown.add_row(model, *cells)
@@ -150,13 +121,18 @@ def compare(
 ) -> None:
     """Train and compare models; write a report.
 
-    All on one split; the report is report.html and report.json.
-    Finished parts are not done again. Every setting is a flag too (list them with `hierderm config`).
+    All on one split; the report is report.html and report.json. After an interruption give the same command again: it
+    continues. Every setting is a flag, too (`hierderm config` lists them).
 
     Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
-    settings = _config(arguments or [], file_needed=True)
-    run_comparison(settings, out or Path("runs") / settings.name, as_json)
+    from hierderm.config.loading import load_comparison
+
+    path, overrides = file_and_settings(arguments)
+    if path is None:
+        raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
+    comparison = load_comparison(path, overrides)
+    run_comparison(comparison, out or Path("runs") / comparison.name, as_json)
 
 
 def inflation(
@@ -164,27 +140,29 @@ def inflation(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/NAME-inflation.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What a split by image would have claimed.
+    """Measure how much a split by image would inflate the metrics.
 
-    Trains the same model on a split by case and on a split by image, where pictures of one case are on both sides, and
-    shows the figures side by side. With [[models]] in the file: each of them.
+    Trains the same model on a split by case and on a split by image, where images of one case are on both sides, and
+    shows the metrics of both. With [[models]] in the file: each of them.
 
     Example: `hierderm inflation --data.cases cases.csv --data.taxonomy tree.csv -o runs/inflation`
     """
-    settings = _config(arguments or [])
-    _inflation(settings, out or Path("runs") / f"{settings.name}-inflation", as_json)
+    from hierderm.config.loading import load_comparison
+
+    comparison = load_comparison(*file_and_settings(arguments))
+    _inflation(comparison, out or Path("runs") / f"{comparison.name}-inflation", as_json)
 
 
-def _inflation(settings: Config, folder: Path, as_json: bool) -> None:
+def _inflation(comparison: Comparison, folder: Path, as_json: bool) -> None:
     """Run `comparison.inflation` and print its table."""
     from hierderm.evaluation.catalogue import metric_name
     from hierderm.experiment.compare import inflation
 
-    rows = inflation(settings, folder, say)
+    rows = inflation(comparison, folder)
     if as_json:
         show_json(rows)
         return
-    lines = ["| model | figure | by case | own case allowed | by image | inflation |", "|---|---|---|---|---|---|"]
+    lines = ["| model | metric | by case | own case allowed | by image | inflation |", "|---|---|---|---|---|---|"]
     for row in rows:
         values = [row[way]["value"] for way in ("by_case", "own_case_allowed", "by_image")]
         cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)

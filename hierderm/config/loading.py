@@ -1,60 +1,137 @@
-"""Reading a configuration from TOML and flags, and writing it."""
+"""Reading settings from TOML and flags, all faults at once, and writing them as TOML."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar
 
+import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from hierderm.config.settings import Config
+from hierderm.config.describe import described, known_names, require_method, settings_of
+from hierderm.config.methods import DEFAULT_METHOD, METHODS
+from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.errors import ConfigError, suggest
 
-_ADAPTER: TypeAdapter[Config] = TypeAdapter(Config)
+SHARED = ("data", "split", "evaluation", "protocol", "models", "name", "focus")  # alike for all models of a comparison
+Settings = TypeVar("Settings", Config, Comparison)
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A Config from a TOML file (defaults without one) with dotted `overrides` laid over it."""
-    content: dict[str, Any] = {}
-    if path is not None:
-        if not path.is_file():
-            raise ConfigError(f"{path}: the configuration file does not exist.")
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} must be a TOML file: {error}.") from None
-    source = str(path) if path is not None else "the command line"
-    return build_config(_with(content, overrides or {}), source=source)
+    """The settings of one model from a TOML file, by default the defaults, with dotted overrides.
+
+    Args:
+        path: A TOML file with the sections that `hierderm config` lists.
+        overrides: Dotted names and values, e.g. `{"training.epochs": 5}`; they win over the file.
+
+    Returns:
+        The settings, complete and checked.
+
+    Raises:
+        ConfigError: Faults of the file or the overrides, all in one message; a setting that the chosen
+            method does not read is one.
+    """
+    return build_config(_read(path, overrides), source=_source(path))
+
+
+def load_comparison(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
+    """The settings of a comparison from a TOML file, by default the defaults, with dotted overrides.
+
+    Args:
+        path: A TOML file with `[[models]]`, such as those in experiments/.
+        overrides: Dotted names and values of what the models share; they win over the file.
+
+    Returns:
+        The settings, complete and checked.
+
+    Raises:
+        ConfigError: Faults of the file or the overrides, all in one message.
+    """
+    return build_comparison(_read(path, overrides), source=_source(path))
+
+
+def load_settings(path: Path) -> Config | Comparison:
+    """The settings of a TOML file: a comparison where it has `[[models]]`, else one model."""
+    content = _read(path, None)
+    build = build_comparison if "models" in content else build_config
+    return build(content, source=str(path))
 
 
 def build_config(content: Mapping[str, Any], *, source: str = "configuration") -> Config:
     """A Config from nested dicts; all faults in one ConfigError, unknown keys with the closest known one."""
-    try:
-        return _ADAPTER.validate_python(dict(content))
-    except ValidationError as error:
-        known = [name for name, *_ in describe_fields()]
-        lines = []
-        for fault in error.errors():
-            key = ".".join(str(part) for part in fault["loc"])
-            if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-                lines.append(f"  unknown key '{key}'.{suggest(key, known)}")
-            else:
-                what = fault["msg"].removeprefix("Value error, ")
-                lines.append(f"  {key or 'the settings together'}: {what}, got {_short(fault.get('input'))}.")
-        raise ConfigError("\n".join([f"{source} has {len(lines)} fault(s):", *lines])) from None
+    config = _validated(Config, content, source)
+    given = list(_named(content))
+    unread = [row for row in settings_of(config) if not row.read and _overlaps(row.name, given)]
+    if unread:
+        raise _faulty(source, [_unread(row.name, row.condition) for row in unread])
+    return config
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def build_comparison(content: Mapping[str, Any], *, source: str = "configuration") -> Comparison:
+    """A Comparison from nested dicts, each of its models checked; all faults of a part in one ConfigError."""
+    comparison = _validated(Comparison, content, source)
+    configs = [model_config(comparison, entry) for entry in entries_of(comparison)]
+    rows = [row for config in configs for row in settings_of(config)]
+    read = {row.name for row in rows if row.read} | {"training.method"}
+    given = dict.fromkeys(_named({"training": comparison.training}))
+    unread = [name for name in given if not _overlaps(name, read)]
+    conditions = {name: row.condition for row in rows for name in unread if _overlaps(name, [row.name])}
+    if unread:
+        methods = [config.training.method for config in configs]
+        faults = [_unread(name, conditions[name]) if name in conditions else _unknown(name, methods) for name in unread]
+        raise _faulty(source, faults)
+    return comparison
 
 
-def with_overrides(config: Config, overrides: Mapping[str, Any], *, source: str = "overrides") -> Config:
+def entries_of(comparison: Comparison) -> tuple[ModelEntry, ...]:
+    """The models of a comparison; without any the one that its shared settings describe, under its name."""
+    return comparison.models or (ModelEntry(name=comparison.name),)
+
+
+def model_config(comparison: Comparison, entry: ModelEntry, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The settings of one model of a comparison: shared ones that its method reads, overridden by its own.
+
+    `overrides` win over both.
+    """
+    source = f"model '{entry.name}'"
+    if "training.method" in entry.set:
+        raise ConfigError(f"{source} must name its method beside its name, method = '...', not in its set.")
+    changed = [key for key in entry.set if key.split(".")[0] in SHARED]
+    if changed:
+        raise ConfigError(f"{source} must not change {changed}: all models share data, split and evaluation.")
+    method = entry.method or str(comparison.training.get("method", DEFAULT_METHOD))
+    known = {row.name.removeprefix("training.") for row in described(method)}
+    training = {name: value for name, value in _leaves(comparison.training) if _overlaps(name, known)}
+    shared = {key: asdict(comparison)[key] for key in ("data", "split", "backbone", "evaluation")}
+    shared |= {"name": entry.name, "training": _with({}, {**training, "method": method})}
+    own = {**entry.set, **(overrides or {})}
+    return build_config(_without_unread(_with(shared, own), own), source=source)
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, Any], *, source: str = "overrides") -> Settings:
     """A copy with dotted settings changed: `with_overrides(config, {"training.epochs": 3})`."""
-    return build_config(_with(asdict(config), overrides), source=source)
+    if isinstance(settings, Comparison):
+        return build_comparison(_with(asdict(settings), overrides), source=source)
+    content = to_dict(settings)
+    if overrides.get("training.method", settings.training.method) != settings.training.method:
+        content["training"] = {}  # another method's settings are not its own
+    return build_config(_without_unread(_with(content, overrides), overrides), source=source)
+
+
+def to_dict(settings: Config | Comparison) -> dict[str, Any]:
+    """The settings that are read, as nested dicts; building them again gives the same settings."""
+    return _without(asdict(settings), [row.name for row in settings_of(settings) if not row.read])
+
+
+def dump_config(settings: Config | Comparison) -> str:
+    """The settings that are read, as TOML, such that reading it gives the same settings."""
+    return tomli_w.dumps(to_dict(settings))
+
+
+# --- reading and checking ----------------------------------------------------------------------------------------
 
 
 def parse_value(text: str) -> Any:
@@ -65,8 +142,148 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def _source(path: Path | None) -> str:
+    return str(path) if path is not None else "the command line"
+
+
+def _read(path: Path | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if path is not None:
+        if not path.is_file():
+            raise ConfigError(f"{path}: the configuration file does not exist.")
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} must be a TOML file: {error}.") from None
+    return _with(content, overrides or {})
+
+
+def _methods(content: Mapping[str, Any]) -> list[str]:
+    """The methods that nested dicts of settings name, before they are checked."""
+
+    def named(section: Any) -> str:
+        return str(section.get("method") or "") if isinstance(section, Mapping) else ""
+
+    shared = named(content.get("training")) or DEFAULT_METHOD
+    entries = content.get("models")
+    own = {named(entry) or shared for entry in entries} if isinstance(entries, list | tuple) else set()
+    return sorted(own) or [shared]
+
+
+def _faulty(source: str, faults: Sequence[str]) -> ConfigError:
+    return ConfigError("\n".join([f"{source} has {len(faults)} fault(s):", *(f"  {fault}" for fault in faults)]))
+
+
+def _validated(kind: type[Settings], content: Mapping[str, Any], source: str) -> Settings:
+    content = dict(content)
+    methods = _methods(content)
+    if kind is Config and isinstance(content.get("training", {}), Mapping):
+        require_method(methods[0])
+        content["training"] = {**content.get("training", {}), "method": methods[0]}
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            place = [str(part) for part in fault["loc"]]
+            if place[:1] == ["training"] and place[1:2] == methods:
+                del place[1]  # pydantic names the member of the union
+            key = ".".join(place)
+            if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+                given = dict.fromkeys(name for name in _named(content) if f"{name}.".startswith(f"{key}."))
+                faults += [_unknown(name, methods) for name in given or [key]]
+            else:
+                value = fault.get("input")
+                got = "" if isinstance(value, Mapping) else f", got {_short(value)}"
+                faults.append(f"{key or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{got}.")
+        raise _faulty(source, faults) from None
+
+
+def _unread(name: str, condition: str) -> str:
+    return f"'{name}' is read only where {condition}. Leave it out, or change that."
+
+
+def _unknown(key: str, methods: Sequence[str]) -> str:
+    """Why a key is none of these methods': which method reads it, or the closest that there is."""
+    readers: dict[str, list[str]] = {}
+    for method in METHODS:
+        for row in described(method):
+            readers.setdefault(row.name, []).append(method)
+    alike = [name for name in readers if name.startswith("training.") and name.endswith(f".{key.rpartition('.')[2]}")]
+    for full in (key, f"training.{key}", *alike):
+        found = sorted({method for name in readers if _overlaps(full, [name]) for method in readers[name]})
+        if found and not set(found) & set(methods):
+            hint = "" if full == key else f" as '{full}'"
+            return f"'{key}' is read{hint} by method {_listed(found)} only, training.method is {_listed(methods)}."
+        if found and full != key:
+            return f"unknown key '{key}'. It is '{full}'."
+    return f"unknown key '{key}'.{suggest(key, known_names())}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(f"'{name}'" for name in sorted(set(names)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values; a table that is one setting's value (options, levels) is split, too."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _named(content: Mapping[str, Any]) -> Iterator[str]:
+    """Dotted names of the settings in nested dicts; of a setting that is a table, such as levels, its own name."""
+    known = known_names()
+    for name, _ in _leaves(content):
+        parts = name.split(".")
+        starts = [".".join(parts[:length]) for length in range(1, len(parts))]
+        yield next((start for start in starts if start in known or f"training.{start}" in known), name)
+
+
+def _overlaps(name: str, names: Iterable[str]) -> bool:
+    """Whether `name` is among `names`, or one of them a part of it or it a part of one."""
+    return any(f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.") for other in names)
+
+
+def _without(content: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A copy without these dotted names, and without sections that lose all theirs."""
+    result = _with(content, {})
+    for name in names:
+        parts = name.split(".")
+        places: list[Any] = [result]
+        for key in parts[:-1]:
+            places.append(places[-1].get(key, {}))
+        for place, key in zip(places[::-1], parts[::-1], strict=True):
+            if not place.get(key) or key == parts[-1]:
+                place.pop(key, None)
+    return result
+
+
+def _without_unread(content: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+    """Without inherited settings that others of `content` make unread; those `wanted` stay, to be refused."""
+    try:
+        config = _validated(Config, content, "")
+    except ConfigError:
+        return dict(content)  # the faults are reported where they belong
+    names = [row.name for row in settings_of(config) if not row.read and not _overlaps(row.name, wanted)]
+    less = _without(content, names)
+    return less if less == content else _without_unread(less, wanted)  # what one setting left out decides, too
+
+
 def _with(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+    """A copy with dotted names set; sections that are missing are made."""
+
+    def copied(value: Any) -> Any:
+        return {key: copied(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
+
+    result: dict[str, Any] = copied(content)
     for dotted, value in overrides.items():
         *path, last = dotted.split(".")
         place = result
@@ -74,27 +291,5 @@ def _with(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"unknown key '{dotted}': '{key}' is no section.")
-        place[last] = value
+        place[last] = copied(value)
     return result
-
-
-def describe_fields() -> Iterator[tuple[str, str, Any, str]]:
-    """Every setting as (dotted name, type, default, description), for help and docs."""
-    for section in fields(Config):
-        if is_dataclass(section.default):
-            hints = get_type_hints(type(section.default), include_extras=True)
-            for setting in fields(section.default):
-                described, value = hints[setting.name], getattr(section.default, setting.name)
-                texts = [m.description for m in described.__metadata__ if getattr(m, "description", None)]
-                choices = [a for a in get_args(get_args(described)[0]) if isinstance(a, str)]
-                kind = "|".join(choices) if choices else type(value).__name__
-                yield f"{section.name}.{setting.name}", kind, value, texts[-1]
-    yield "name", "str", Config.name, "name of the run; part of folder names"
-    yield "focus", "str", Config.focus, "model of a comparison that is set against all others; '' is the last"
-
-
-def dump_config(config: Config) -> str:
-    """The whole configuration as TOML, such that reading it gives the same Config."""
-    import tomli_w
-
-    return tomli_w.dumps(asdict(config))

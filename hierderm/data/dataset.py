@@ -1,4 +1,4 @@
-"""Pictures as tensors for training and embedding: decoding, augmentation, and a memory of what was decoded."""
+"""Images as tensors for training and embedding: decoding, augmentation, and a memory of what was decoded."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from hierderm.config.settings import AugmentationConfig
-from hierderm.data.image_io import open_picture
+from hierderm.config.methods import Augmentation
+from hierderm.data.image_io import open_image
 from hierderm.data.preprocessing import Preprocessing
 
-CACHE_BYTES = 2 * 1024**3  # decoded pictures kept in memory, at most
-ROOM_TO_CROP = 1.5  # a cached picture's short side, in sides of the backbone's input
+CACHE_BYTES = 2 * 1024**3  # decoded images kept in memory, at most
+ROOM_TO_CROP = 1.5  # a cached image's short side, in sides of the backbone's input
 
 
-class PictureDataset(Dataset[tuple[Tensor, int]]):
-    """Preprocessed pictures with their position: ((3, size, size) float32, int).
+class ImageDataset(Dataset[tuple[Tensor, int]]):
+    """Preprocessed images with their position: ((3, size, size) float32, int).
 
-    Without `augmentation` the pixels are exactly those of the backbone's preprocessing. With it, what happens to a
-    picture depends only on `seed`, `epoch` and its position, so a resumed run sees what an unbroken one sees.
+    Without `augmentation` the pixels are exactly those of the backbone's preprocessing. With it, the changes of an
+    image depend only on `seed`, `epoch` and its position, so a resumed run sees what an unbroken one sees.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
         preprocessing: Preprocessing,
-        augmentation: AugmentationConfig | None = None,
+        augmentation: Augmentation | None = None,
         *,
         seed: int = 0,
         cache: bool = False,
     ) -> None:
         self.paths, self.preprocessing, self.seed, self.epoch = list(paths), preprocessing, seed, 0
-        self.augment = augmentation_of(augmentation, preprocessing) if augmentation else None
+        self.augment = make_augmentation(augmentation, preprocessing) if augmentation else None
         room = (ROOM_TO_CROP * preprocessing.size) ** 2 * 3 * 4 / 3 * len(self.paths)
         self.kept: dict[int, Tensor] | None = {} if cache and room <= CACHE_BYTES else None
 
@@ -54,21 +54,21 @@ class PictureDataset(Dataset[tuple[Tensor, int]]):
     def _decoded(self, position: int) -> Tensor:
         if self.kept is not None and position in self.kept:
             return self.kept[position]
-        picture = open_picture(self.paths[position])
+        image = open_image(self.paths[position])
         if self.augment is None:
-            pixels = self.preprocessing.pixels(picture)
+            pixels = self.preprocessing.pixels(image)
         else:
             side = round(ROOM_TO_CROP * self.preprocessing.size)
-            if min(picture.size) > side:  # a crop is resized once more; far larger pictures only cost time
-                picture.thumbnail((side * max(picture.size) // min(picture.size),) * 2)
-            pixels = v2.functional.pil_to_tensor(picture)
+            if min(image.size) > side:  # a crop is resized once more; far larger images only cost time
+                image.thumbnail((side * max(image.size) // min(image.size),) * 2)
+            pixels = v2.functional.pil_to_tensor(image)
         if self.kept is not None:
             self.kept[position] = pixels
         return pixels
 
 
-def augmentation_of(config: AugmentationConfig, preprocessing: Preprocessing) -> v2.Transform:
-    """uint8 pictures of any size to augmented uint8 pictures of the backbone's size.
+def make_augmentation(config: Augmentation, preprocessing: Preprocessing) -> v2.Transform:
+    """uint8 images of any size to augmented uint8 images of the backbone's size.
 
     Each change is one a camera makes to the same lesion: distance, side, angle, exposure, light, white balance,
     focus. Corners that a rotation uncovers become mid-grey, which normalises to about zero.

@@ -1,4 +1,4 @@
-"""What a backbone does to a image before it looks: size, resampling, mean and standard deviation.
+"""What a backbone does to an image before it looks: size, resampling, mean and standard deviation.
 
 It belongs to the backbone, is saved with every checkpoint and compared on load: a wrong mean is a silent failure.
 """
@@ -58,7 +58,7 @@ class Preprocessing:
         return normalised
 
     def __call__(self, image: Image.Image | Tensor) -> Tensor:
-        """A image as the backbone takes it, shape (3, size, size), float32."""
+        """An image as the backbone takes it, shape (3, size, size), float32."""
         return self.normalise(self.pixels(image))
 
     def to_dict(self) -> dict[str, Any]:

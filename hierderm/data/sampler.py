@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-from hierderm.config.settings import SamplerConfig
+from hierderm.config.methods import BatchSampling
 from hierderm.errors import ConfigError
 from hierderm.types import IntArray
 
@@ -115,7 +115,7 @@ class ShuffledBatchSampler(Sampler[list[int]]):
 
 
 def make_sampler(
-    config: SamplerConfig,
+    config: BatchSampling,
     coarse: IntArray,
     fine: IntArray,
     batch_size: int,

@@ -1,65 +1,69 @@
-"""The only place that strings the stages together: data, training, embeddings, evaluation of one model."""
+"""A run: its data, one model trained on them, and the folder that holds both."""
 
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from hierderm import artifacts
 from hierderm import columns as c
-from hierderm.artifacts import file_hash, replacing, text_hash, write_atomically, write_json
-from hierderm.config.loading import dump_config
-from hierderm.config.settings import Config, ModelConfig
+from hierderm.artifacts import claim_folder, file_hash, holds, write_atomically, write_json
+from hierderm.config.loading import dump_config, load_config, to_dict
+from hierderm.config.settings import Config, DataConfig, EvaluationConfig, SplitConfig
 from hierderm.data.checks import read_cases
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable
+from hierderm.embeddings import KIND, EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
 from hierderm.evaluation.evaluation import Evaluation, evaluate_subject
 from hierderm.evaluation.subject import subject_of
 from hierderm.evaluation.tasks.registry import tasks_named
-from hierderm.evaluation.validation import validation_scores
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
+from hierderm.taxonomy.tree import Taxonomy
 
 if TYPE_CHECKING:
-    from hierderm.model.backbone import Backbone
-    from hierderm.model.network import Network
+    from hierderm.model.encoder import Encoder
+    from hierderm.training.features import FeatureStore
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 RUN = "run"  # the kind of a folder that training or a comparison fills step by step
-NOT_OF_A_RUN = ("models", "name", "focus", "evaluation", "protocol")  # settings that no training depends on
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
-
-
-def silent(_: str) -> None:
-    """The default listener of a pipeline: says nothing."""
 
 
 # --- data --------------------------------------------------------------------------------------------------------
 
 
-def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[CaseTable, SplitReport | None]:
-    """The split table of a configuration, written to `folder/cases.csv` and read back from there the next time.
+def prepare(data: DataConfig, split: SplitConfig, folder: Path) -> tuple[CaseTable, SplitReport | None]:
+    """The checked and split table of some settings, kept in a folder.
 
-    A second call with other data or split settings is an error: the results beside it belong to the first.
+    Args:
+        data: Which table, under which tree.
+        split: How cases are divided.
+        folder: Where `cases.csv`, `taxonomy.csv` and the rows left out are written, and read from the next time.
+
+    Returns:
+        The table, and how the cases were divided; None in place of that where the table's own split is kept.
+
+    Raises:
+        ConfigError: The folder holds other data, or another split: the results beside it belong to those.
+        OutputError: The folder holds something else.
+        CaseTableError: The table's faults, all in one message.
     """
-    artifacts.claim_folder(folder, RUN)
+    claim_folder(folder, RUN)
     done, stamp = folder / "cases.csv", folder / "data.json"
-    inputs = {
-        name: file_hash(path) for name in (config.data.cases, config.data.taxonomy) if (path := Path(name)).is_file()
-    }
-    wanted = json.loads(json.dumps({"data": asdict(config.data), "split": asdict(config.split), "inputs": inputs}))
+    inputs = {name: file_hash(path) for name in (data.cases, data.taxonomy) if (path := Path(name)).is_file()}
+    wanted = json.loads(json.dumps({"data": asdict(data), "split": asdict(split), "inputs": inputs}))
     if done.is_file():
         saved = json.loads(stamp.read_text())
         if saved["settings"] != wanted:
@@ -67,18 +71,22 @@ def prepare_cases(config: Config, folder: Path, say: Say = silent) -> tuple[Case
                 f"{folder} holds results on other data or another split. Choose another --out, or delete the folder."
             )
         return _prepared(folder), SplitReport(**saved["split_report"]) if saved["split_report"] else None
-    table = _limit(config, load_cases(config, folder, say))
+    table = _limit(data, load_cases(data, folder))
     report = None
-    if config.split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
-        say("Split: the table's own.")
+    if split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
+        logger.info("Split: the table's own.")
     else:
-        say("Splitting by case, near-duplicate pictures together ...")
-        table, report = split_cases(table, config.split)
+        logger.info("Splitting by case, near-duplicate images together ...")
+        table, report = split_cases(table, split)
+    write_json(stamp, {"settings": wanted, "split_report": asdict(report) if report else None})
+    _write_table(table, folder)
+    return _prepared(folder), report
+
+
+def _write_table(table: CaseTable, folder: Path) -> None:
     write_taxonomy(table.taxonomy, folder / "taxonomy.csv", replace=True)
     write_json(folder / "excluded.json", [asdict(fault) for fault in table.excluded])
-    write_json(stamp, {"settings": wanted, "split_report": asdict(report) if report else None})
-    table.write(done)  # last: a folder with this file is whole
-    return _prepared(folder), report
+    table.write(folder / "cases.csv")  # last: a folder with this file is whole
 
 
 def _prepared(folder: Path) -> CaseTable:
@@ -88,37 +96,32 @@ def _prepared(folder: Path) -> CaseTable:
     return replace(table, excluded=excluded)
 
 
-def load_cases(config: Config, folder: Path, say: Say = silent) -> CaseTable:
-    """The checked table that `config.data` names; built-in data are generated below `folder` first."""
-    data = config.data
+def load_cases(data: DataConfig, folder: Path) -> CaseTable:
+    """The checked table that `data` names; built-in data are generated below `folder` first."""
     name, taxonomy, root = data.cases, data.taxonomy, Path(data.image_root) if data.image_root else None
     path = Path(name)
     if name.startswith("synthetic:"):
         preset = name.removeprefix("synthetic:")
         if preset not in PRESETS:
             raise ConfigError(f"unknown built-in data '{name}'.{suggest(preset, PRESETS)} Known: {list(PRESETS)}.")
-        say(f"Drawing the built-in pictures ({PRESETS[preset].n_cases} cases) ...")
+        logger.info("Drawing the built-in images (%d cases) ...", PRESETS[preset].n_cases)
         path = write_synthetic(PRESETS[preset], folder / "synthetic")
         taxonomy = taxonomy or str(path.parent / "taxonomy.csv")
     elif not taxonomy:
         raise ConfigError("data.taxonomy must name a taxonomy for your own table: a shipped id or a file.")
-    say("Checking table and pictures ...")
+    logger.info("Checking table and images ...")
     return read_cases(path, load_taxonomy(taxonomy), image_root=root, unreadable=data.unreadable, unknown=data.unknown)
 
 
-def _limit(config: Config, table: CaseTable) -> CaseTable:
+def _limit(data: DataConfig, table: CaseTable) -> CaseTable:
     """Leave out kinds of names and rare conditions by choice; what goes is listed in `excluded`."""
     nodes = table.taxonomy.levels[-1]
     counts = table.image_counts()
-    kept = [
-        node.name
-        for node in nodes
-        if node.kind in config.data.kinds and counts.get(node.name, 0) >= config.data.min_images
-    ]
+    kept = [node.name for node in nodes if node.kind in data.kinds and counts.get(node.name, 0) >= data.min_images]
     if not kept:
         raise ConfigError(
-            f"no condition is left with data.kinds {list(config.data.kinds)} and data.min_images "
-            f"{config.data.min_images}; the largest has {max(counts.values())} images."
+            f"no condition is left with data.kinds {list(data.kinds)} and data.min_images "
+            f"{data.min_images}; the largest has {max(counts.values())} images."
         )
     return table.with_taxonomy(table.taxonomy.keep(kept))
 
@@ -126,42 +129,38 @@ def _limit(config: Config, table: CaseTable) -> CaseTable:
 # --- training ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished run: its network, its folder, its history (one row an epoch) and the row the network is of."""
+def train(config: Config, table: CaseTable, folder: Path, store: FeatureStore | None = None) -> Run:
+    """Train one model in a folder of its own; a killed run goes on, a finished one is opened.
 
-    network: Network
-    folder: Path
-    history: pd.DataFrame
-    chosen: int
-    seconds: float
+    Args:
+        config: The settings; `training` says by which method.
+        table: Cases with a split, e.g. from `prepare`.
+        folder: The run folder: settings, environment, table, history, and the model in `model`.
+        store: Where features of frozen backbones are kept, for runs that share them; by default in `folder`.
 
+    Returns:
+        The finished run.
 
-def train_run(
-    config: Config, table: CaseTable, folder: Path, say: Say = silent, *, features: Path | None = None
-) -> Trained:
-    """Train one model, or continue a killed run, or load a finished one; all of it lies in `folder`.
-
-    `features`: where features of frozen backbones are kept, for runs that share them; by default `folder`.
+    Raises:
+        CheckpointError: The folder holds another run: other settings, another split or another taxonomy.
+        ConfigError: Settings that do not fit the data.
+        OutputError: The folder holds something else.
     """
-    from hierderm.model.checkpoint import load_model
-
-    _require_learning(config)
-    claim_folder(config, table, folder)
+    _claim(config, table, folder)
     if (folder / "finished.json").is_file():  # written last: with it the folder is whole
-        say("Already trained.")
-        finished = json.loads((folder / "finished.json").read_text())
-        network, history = load_model(folder / "model", taxonomy=table.taxonomy), pd.read_csv(folder / "history.csv")
-        return Trained(network, folder, history, finished["chosen_epoch"] - 1, finished["seconds"])
-    return _train(config, table, folder, features or folder, say)
+        logger.info("%s: already trained.", config.name)
+    else:
+        _fit(config, table, folder, store)
+    return Run.open(folder)
 
 
-def claim_folder(config: Config, table: CaseTable, folder: Path) -> None:
-    """Write configuration, environment and split of a run to its folder; refuse the folder of another run."""
-    artifacts.claim_folder(folder, RUN)
+def _claim(config: Config, table: CaseTable, folder: Path) -> None:
+    """Write what a run consists of before it starts; refuse the folder of another run."""
+    claim_folder(folder, RUN)
     stamp = folder / "run.json"
+    read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     identity = {
-        "config": json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in NOT_OF_A_RUN})),
+        "config": json.loads(json.dumps(read)),
         "split_hash": table.split_hash,
         "taxonomy_hash": table.taxonomy.content_hash,
     }
@@ -175,192 +174,95 @@ def claim_folder(config: Config, table: CaseTable, folder: Path) -> None:
         return
     write_json(folder / "environment.json", environment())
     write_atomically(folder / "config.toml", dump_config(config))
+    if not (folder / "cases.csv").is_file():  # else `prepare` has written it
+        _write_table(table, folder)
     write_json(stamp, identity)
 
 
-def _train(config: Config, table: CaseTable, folder: Path, features: Path, say: Say) -> Trained:
-    import torch
-
+def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | None) -> None:
     from hierderm.model.checkpoint import save_model
     from hierderm.report.model_card import model_card
     from hierderm.report.plots import history_figure
+    from hierderm.training.features import FeatureStore
+    from hierderm.training.fit import fit
 
     start = time.monotonic()
-    torch.manual_seed(config.training.seed)
-    learn = _in_closed_form if config.training.method == "tree_lda" else _by_gradient
-    network, history, chosen = learn(config, table, folder, features, say)
-    card = model_card(config, table, history, chosen)
-    save_model(network, folder / "model", split_hash=table.split_hash, card=card, replace=True)
-    if "train_loss" in history:
-        write_atomically(folder / "curves.png", history_figure({config.name: history}))
+    logger.info("%s: training by method '%s' ...", config.name, config.training.method)
+    found = fit(config.training, config.backbone, table, store or FeatureStore(folder / "features"), folder)
+    learnt = found.network.taxonomy is not None
+    card = model_card(config, table, found.history, found.chosen)
+    split_hash = table.split_hash if learnt else ""
+    save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
+    write_atomically(folder / "history.csv", found.history.to_csv(index=False))
+    if "train_loss" in found.history:
+        write_atomically(folder / "curves.png", history_figure({config.name: found.history}))
     seconds = round(time.monotonic() - start, 1)
-    write_json(folder / "finished.json", {"seconds": seconds, "epochs": len(history), "chosen_epoch": chosen + 1})
-    return Trained(network.eval(), folder, history, chosen, seconds)
+    write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), "chosen": found.chosen})
 
 
-def _by_gradient(
-    config: Config, table: CaseTable, folder: Path, features: Path, say: Say
-) -> tuple[Network, pd.DataFrame, int]:
-    import torch
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run, read from its folder.
 
-    from hierderm.model.backbone import load_backbone
-    from hierderm.model.network import Network
-    from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
-    from hierderm.training.gradient.loop import run_training
-    from hierderm.training.gradient.module import TrainingModule
-    from hierderm.training.losses.registry import loss_kind
-
-    train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
-    model_config = config.model
-    if loss_kind(config.loss.classification) != "logits":
-        model_config = replace(model_config, classifier="none")
-    backbone = load_backbone(config.backbone)
-    apply_freezing(backbone, config.training)
-    level = table.taxonomy.level_number(config.loss.classification_level)
-    network = Network(backbone, model_config, table.taxonomy, level)
-    cached = None
-    if config.training.freeze == "frozen":
-        say("Caching the frozen backbone's features ...")
-        views = [torch.from_numpy(view) for view in cached_views(config, backbone, table, features)]
-        whole = cached_features(config, backbone, table, features)
-        cached = views, torch.from_numpy(whole[table.splits == c.VALIDATION])
-    module = TrainingModule(network, config, train, validation, validation_scores, cached)
-    network.train()
-    history, chosen = run_training(module, folder)
-    merge_adapters(backbone)
-    return network, history, chosen
-
-
-def _in_closed_form(
-    config: Config, table: CaseTable, folder: Path, features: Path, say: Say
-) -> tuple[Network, pd.DataFrame, int]:
-    """Discriminants of the tree on frozen features, and the beliefs beside them, as a network."""
-    import torch
-
-    from hierderm.model.backbone import load_backbone
-    from hierderm.model.network import Network
-    from hierderm.training.methods.tree_lda import Held, TreeLda, best_scale, every_setting
-
-    train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
-    backbone, grid, tree = load_backbone(config.backbone), config.tree_lda, table.taxonomy
-    say("Caching the frozen backbone's features ...")
-    views = cached_views(config, backbone, table, features)
-    of_validation = cached_features(config, backbone, table, features)[table.splits == c.VALIDATION]
-    place = np.arange(tree.size(-1))  # of each condition in the tree
-    if grid.shuffle:
-        place = np.random.default_rng(config.training.seed).permutation(place)
-    rows: list[dict[str, Any]] = []
-    best, chosen = None, 0
-    for kind, width in feature_widths(config, backbone).items():
-        lda = TreeLda(
-            np.concatenate([view[:, :width] for view in views]),
-            place[train.fine],
-            tree,
-            n_views=len(views),
-            components=grid.components,
-            belief_levels=grid.belief_levels,
-        )
-        seen, unseen = Held(views[0][:, :width], train), Held(of_validation[:, :width], validation)
-        for row, found in every_setting(lda, grid, seen, unseen, validation_scores, config.training.monitor):
-            rows.append({"epoch": len(rows), "features": kind, **row})
-            if best is None or row["held_out"] > rows[chosen]["held_out"]:
-                best, chosen = found, len(rows) - 1
-    history = pd.DataFrame(rows)
-    write_atomically(folder / "history.csv", history.to_csv(index=False))
-    assert best is not None  # the configuration has at least one value of each setting
-    width = best.weight.shape[1]
-    scale = best_scale(best.logits(of_validation[:, :width])[:, place], validation.fine)
-    shape = ModelConfig(
-        "discriminants",
-        embedding_dim=len(best.weight),
-        projection_dim=0,
-        classifier="none",
-        classifier_scale=scale,
-        belief_share=best.belief,
-        belief_levels=grid.belief_levels,
-    )
-    network = Network(backbone, shape, tree, tree.fine_level)
-    beyond = ((0, 0), (0, backbone.dim - width))
-    weights = {
-        "discriminants.weight": np.pad(best.weight, beyond),
-        "discriminants.bias": best.bias,
-        "conditions.weight": np.pad(best.condition_weight[place], beyond),
-        "conditions.bias": best.condition_bias[place],
-        "membership": best.membership[place],
-    }
-    network.neck.load_state_dict({k: torch.from_numpy(v).float() for k, v in weights.items()}, strict=False)
-    return network, history, chosen
-
-
-def feature_widths(config: Config, backbone: Backbone) -> dict[str, int]:
-    """How many of a frozen backbone's features to try, by the name of the choice; without layers there is none."""
-    widths = {"layers": backbone.dim, "output": backbone.output_dim}
-    if backbone.dim == backbone.output_dim:
-        return {"output": backbone.dim}
-    return {name: widths[name] for name in dict.fromkeys(config.tree_lda.features)}
-
-
-def _require_learning(config: Config) -> None:
-    loss, training = config.loss, config.training
-    if training.method == "tree_lda":
-        return
-    if config.model.neck == "discriminants":
-        raise ConfigError(
-            "model.neck = 'discriminants' is what training.method = 'tree_lda' makes and no loss learns: "
-            "choose that method, or model.neck = 'standardised', 'residual', 'linear' or 'identity'."
-        )
-    if training.freeze == "frozen" and config.model.neck == "identity":
-        raise ConfigError(
-            "training.freeze = 'frozen' with model.neck = 'identity' leaves the embedding as it is: "
-            "choose model.neck = 'standardised', 'residual' or 'linear'."
-        )
-    contrastive = loss.contrastive and any(weight > 0 for weight in loss.contrastive_levels.values())
-    if not contrastive and not (loss.classification and loss.classification_weight > 0):
-        raise ConfigError("at least one of loss.contrastive and loss.classification must be named and weigh > 0.")
-
-
-def cached_features(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> Any:
-    """The frozen backbone's vectors of a table, shape (n_images, dim), computed once and kept in `folder`."""
-    return _cached(config, backbone, table, folder, 0, np.ones(len(table), dtype=bool))
-
-
-def cached_views(config: Config, backbone: Backbone, table: CaseTable, folder: Path) -> list[Any]:
-    """Those of the training pictures: as they are, then of `training.views` augmentations by `config.augmentation`.
-
-    Which augmentation depends on the seed and a picture's position in the table alone, so that divisions of one table
-    share what is kept in `folder`, and each adds the pictures that others have not trained on.
+    `history`: a row for each epoch, or for each setting that was tried; `chosen`: the row, from 0, that the model is
+    of. `seconds`: wall time of the training.
     """
-    training = table.splits == c.TRAIN
-    views = (_cached(config, backbone, table, folder, view, training) for view in range(1, config.training.views + 1))
-    return [cached_features(config, backbone, table, folder)[training], *(view[training] for view in views)]
 
+    folder: Path
+    config: Config
+    history: pd.DataFrame
+    chosen: int
+    seconds: float
 
-def _cached(config: Config, backbone: Backbone, table: CaseTable, folder: Path, view: int, wanted: Any) -> Any:
-    """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN."""
-    from hierderm.model.embed import backbone_features
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Read a run folder; CheckpointError where it holds no finished run."""
+        done = folder / "finished.json"
+        if not done.is_file():
+            raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
+        finished = json.loads(done.read_text())
+        history = pd.read_csv(folder / "history.csv")
+        return cls(folder, load_config(folder / "config.toml"), history, finished["chosen"], finished["seconds"])
 
-    augmentation, seed = (config.augmentation, config.training.seed) if view else (None, 0)
-    how = [asdict(augmentation), seed, view] if augmentation else []
-    key = json.dumps([asdict(config.backbone), backbone.preprocessing.hash, [str(path) for path in table.paths], *how])
-    path = folder / "features" / f"{text_hash(key)}.npy"
-    if path.is_file():
-        features = np.load(path, allow_pickle=False)
-    else:
-        features = np.full((len(table), backbone.dim), np.nan, dtype=np.float32)
-    missing = np.flatnonzero(wanted & np.isnan(features[:, 0]))
-    if len(missing):
-        features[missing] = backbone_features(
-            backbone,
-            table.paths,
-            workers=config.training.workers,
-            augmentation=augmentation,
-            seed=seed,
-            view=view,
-            rows=missing.tolist(),
-        )
-        with replacing(path) as temporary, temporary.open("wb") as handle:
-            np.save(handle, features)
-    return features
+    @cached_property
+    def table(self) -> CaseTable:
+        """The cases with their split."""
+        table = _prepared(self.folder)
+        saved = json.loads((self.folder / "run.json").read_text())["split_hash"]
+        if table.split_hash != saved:
+            raise CheckpointError(
+                f"{self.folder}: cases.csv has split {table.split_hash}, the run was made on {saved}."
+            )
+        return table
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        return self.table.taxonomy
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The model, read from the run's folder on first use."""
+        from hierderm.model.encoder import load
+
+        return load(self.folder / "model")
+
+    def embeddings(self, store: FeatureStore | None = None) -> EmbeddingTable:
+        """The embeddings of the run's table, computed once and kept in its folder.
+
+        `store`: where the features of the backbone are, if it is frozen; by default in the run's folder.
+        """
+        from hierderm.training.features import FeatureStore
+        from hierderm.training.fit import is_frozen
+
+        place = self.folder / "embeddings"
+        if not holds(place, KIND):
+            features, workers = None, self.config.training.workers
+            if is_frozen(self.config.training):
+                store = store or FeatureStore(self.folder / "features")
+                features = store.features(self.encoder.network.backbone, self.table, workers=workers)
+            made = self.encoder.embed(self.table, workers=workers, features=features)
+            replace(made, provenance=replace(made.provenance, model=self.config.name)).save(place)
+        return EmbeddingTable.load(place)
 
 
 def environment() -> dict[str, str]:
@@ -368,27 +270,7 @@ def environment() -> dict[str, str]:
     return {"python": sys.version.split()[0], "machine": platform.platform()} | {p: version(p) for p in PACKAGES}
 
 
-# --- embedding and evaluation ------------------------------------------------------------------------------------
-
-
-def embed_run(
-    run: Trained, table: CaseTable, *, name: str, workers: int = 0, features: Any | None = None
-) -> EmbeddingTable:
-    """Embed a table with a finished run; the embeddings carry the hashes of weights, preprocessing, tree and split.
-
-    `features`: the backbone's vectors of the table, where the run left the backbone frozen and they are at hand.
-    """
-    from hierderm.model.embed import embed_saved
-
-    return embed_saved(run.folder / "model", run.network, table, name=name, workers=workers, features=features)
-
-
-def is_frozen(config: Config) -> bool:
-    """Whether a run of this configuration leaves the backbone as it is."""
-    return config.training.method == "tree_lda" or config.training.freeze == "frozen"
-
-
-def evaluate_test(config: Config, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
-    """Figures on the test split; embeddings of a model that was trained on another split are refused."""
-    subject = subject_of(embeddings, table, config.evaluation, name=name)
-    return evaluate_subject(subject, tasks_named(config.evaluation.tasks))
+def evaluate_test(settings: EvaluationConfig, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
+    """Metrics on the test split; embeddings of a model that was trained on another split are refused."""
+    subject = subject_of(embeddings, table, settings, name=name)
+    return evaluate_subject(subject, tasks_named(settings.tasks))

@@ -12,7 +12,7 @@ from hierderm.artifacts import HEADER, file_hash, holds, read_header, text_hash
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable, Provenance, read_array, unit_length
 from hierderm.errors import BenchmarkError, EmbeddingError
-from hierderm.model.colour import colour_features
+from hierderm.model.colour import ColourHistograms
 
 COLOUR = "colour"
 RANDOM = "random:"
@@ -54,27 +54,21 @@ def embeddings_of(source: str, table: CaseTable, cache: Path, *, workers: int = 
 def _embed(source: str, table: CaseTable, workers: int) -> EmbeddingTable:
     path = Path(source)
     if source == COLOUR:
-        return EmbeddingTable(unit_length(colour_features(table.paths)), table.frame, Provenance(model=COLOUR))
+        return EmbeddingTable(ColourHistograms().encode(table.paths), table.frame, Provenance(model=COLOUR))
     if path.suffix == ".npy":
         return _from_array(path, table)
     if holds(path, KIND):
         return EmbeddingTable.load(path)
-    from hierderm.model.embed import embed_by_name, embed_vanilla, is_model_folder
+    from hierderm.model.encoder import load
 
     if source.startswith(RANDOM):
-        import torch
-
-        from hierderm.model.backbone import load_vanilla
-
-        torch.manual_seed(0)
-        backbone = load_vanilla(source.removeprefix(RANDOM), "random")
-        return embed_vanilla(backbone, table, workers=workers)
-    if is_model_folder(source) and not path.is_dir():
+        return load(source.removeprefix(RANDOM), weights="random").embed(table, workers=workers)
+    if ":" not in source and not path.is_dir():
         raise BenchmarkError(
             f"'{source}' is no model: give 'colour', a backbone such as 'hierderm:tiny', 'random:<backbone>', a model "
             "folder of a run, a folder of embeddings, or an .npy file."
         )
-    return embed_by_name(source, table, workers=workers)
+    return load(source).embed(table, workers=workers)
 
 
 def _from_array(path: Path, table: CaseTable) -> EmbeddingTable:

@@ -1,4 +1,4 @@
-"""A trained model as a folder: safetensors, the tree it was trained on, a model card and a header.
+"""A model as a folder: safetensors, the tree it was trained on (where it was), a model card and a header.
 
 No pickle is ever read from it. Loading checks the files' hashes, the preprocessing and, where given, the tree.
 """
@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from hierderm import artifacts
 from hierderm.artifacts import README, Header, read_folder, write_folder
-from hierderm.config.settings import ModelConfig
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
 from hierderm.model.backbone import build_backbone
+from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
@@ -34,22 +34,19 @@ def save_model(network: Network, folder: Path, *, split_hash: str = "", card: st
 
     def write(place: Path) -> None:
         save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, place / WEIGHTS)
-        write_taxonomy(network.taxonomy, place / TREE)
+        if tree is not None:
+            write_taxonomy(tree, place / TREE)
         if card:
             (place / README).write_text(card, encoding="utf-8")
 
-    preprocessing = network.backbone.preprocessing
+    tree, preprocessing = network.taxonomy, network.backbone.preprocessing
     content = {
         "backbone": network.backbone.architecture,
         "preprocessing": preprocessing.to_dict(),
         "preprocessing_hash": preprocessing.hash,
-        "model": asdict(network.config),
+        "shape": asdict(network.shape),
         "classified_level": network.classified_level,
-        "taxonomy": {
-            "id": network.taxonomy.id,
-            "version": network.taxonomy.version,
-            "hash": network.taxonomy.content_hash,
-        },
+        "taxonomy": {"id": tree.id, "version": tree.version, "hash": tree.content_hash} if tree else None,
         "split_hash": split_hash,
     }
     write_folder(folder, KIND, content, write, replace=replace)
@@ -61,18 +58,29 @@ def read_header(folder: Path) -> dict[str, Any]:
     return {**header.content, "weights_hash": header.files.get(WEIGHTS, "")}
 
 
-def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy:
-    """The tree a model was trained on. CheckpointError where it was changed since, or where it is not `taxonomy`."""
-    saved_hash = read_header(folder)["taxonomy"]["hash"]
+def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
+    """The tree a model was trained on, None where it has learnt nothing.
+
+    CheckpointError where the tree was changed since, or where it is not `taxonomy`.
+    """
+    saved = read_header(folder)["taxonomy"]
+    if saved is None:
+        return None
     tree = read_taxonomy(folder / TREE)
-    if tree.content_hash != saved_hash:
+    if tree.content_hash != saved["hash"]:
         raise CheckpointError(f"{folder / TREE} was changed after the model was saved.")
-    if taxonomy is not None and taxonomy.content_hash != tree.content_hash:
+    if taxonomy is not None:
+        require_taxonomy(str(folder), tree, taxonomy)
+    return tree
+
+
+def require_taxonomy(model: str, own: Taxonomy, other: Taxonomy) -> None:
+    """CheckpointError where data have another taxonomy than the model's own."""
+    if other.content_hash != own.content_hash:
         raise CheckpointError(
-            f"{folder} was trained on taxonomy {tree.summary()}, but the data have {taxonomy.summary()}. "
+            f"{model} was trained on taxonomy {own.summary()}, but the data have {other.summary()}. "
             "Use the model's own taxonomy.csv, or train again on this tree."
         )
-    return tree
 
 
 def load_model(
@@ -88,7 +96,8 @@ def load_model(
         if preprocessing is not None and preprocessing != saved:
             raise CheckpointError(f"{folder} was trained with {saved}, but {preprocessing} is asked for. Use its own.")
         tree, backbone = tree_of_model(folder, taxonomy), build_backbone(content["backbone"], saved)
-        network = Network(backbone, ModelConfig(**content["model"]), tree, int(content["classified_level"]))
+        shape = {**content["shape"], "probability_levels": tuple(content["shape"]["probability_levels"])}
+        network = Network(backbone, NetworkShape(**shape), tree, content["classified_level"])
         try:
             network.load_state_dict(load_file(folder / WEIGHTS))
         except (RuntimeError, SafetensorError) as error:

@@ -1,113 +1,387 @@
-"""Queries to vectors: pictures in memory, and text where the backbone has a text tower of the same space."""
+"""The Encoder: a trained model or a backbone, from images and texts to vectors and probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from os import PathLike
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
+import pandas as pd
 import torch
-from PIL import Image
+from joblib import cpu_count
+from torch import Tensor
 from torch.nn.functional import normalize
+from tqdm import tqdm
 
-from hierderm.embeddings import Provenance
-from hierderm.errors import SearchError
-from hierderm.model.backbone import Backbone, load_vanilla, weights_hash
-from hierderm.model.checkpoint import load_model, read_header
-from hierderm.model.embed import best_device, is_model_folder
+from hierderm.artifacts import README
+from hierderm.config.settings import BackboneConfig
+from hierderm.data.dataset import ImageDataset
+from hierderm.data.image_io import ImageLike, as_image, each_image
+from hierderm.data.table import CaseTable
+from hierderm.embeddings import EmbeddingTable, Provenance
+from hierderm.errors import CheckpointError, ModelError
+from hierderm.model.backbone import load_backbone
+from hierderm.model.checkpoint import load_model, read_header, require_taxonomy, save_model
+from hierderm.model.features import best_device, feature_batches
 from hierderm.model.network import Network
 from hierderm.model.text import TextTower, load_text_tower
+from hierderm.model.weights import LOADING, weights_hash
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Vectors
+
+ROWS = 4096  # of cached features that pass the heads together
+TEXTS = 256  # that pass the text tower together
+READERS = 8  # threads that read image files, at most
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """`embeddings`: unit length, shape (n_pictures, dim), float32; `probabilities`: of conditions, or None."""
+    """What one pass gives.
+
+    Attributes:
+        embeddings: Unit length, shape (n_images, dim), float32.
+        probabilities: Of the conditions, shape (n_images, n_fine), float32, rows summing to 1; None where the model
+            does not classify conditions.
+    """
 
     embeddings: Vectors
     probabilities: Vectors | None = None
 
 
 class Encoder:
-    """A model, or a vanilla backbone, that embeds queries. Make one with `load_encoder`. Safe to use from threads."""
+    """A model that embeds images. Make one with `hierderm.load`. Threads may share it.
 
-    def __init__(self, name: str, model: Backbone | Network, provenance: Provenance) -> None:
-        self.name, self.model, self.provenance = name, model, provenance
-        self.device = best_device()
-        model.eval().to(self.device)
+    Attributes:
+        network: The torch module, in evaluation mode.
+        provenance: Name of the model, and hashes of its weights, preprocessing, taxonomy and training split ('' where
+            a model has none).
+        device: The device it computes on.
+    """
+
+    def __init__(self, network: Network, provenance: Provenance, *, device: str = "auto", card: str = "") -> None:
+        self.network, self.provenance, self._card = network.eval(), provenance, card
+        try:
+            self.device = best_device() if device == "auto" else torch.device(device)
+            network.to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"device must be 'auto' or one that torch has, got '{device}' ({reason}).") from None
         self._text: list[TextTower | None] = []  # the text tower, once it has been looked for
         self._loading = Lock()
 
     @property
-    def text(self) -> TextTower | None:
-        """The text tower of the backbone, loaded on first use; None where there is none of the embedding's space.
+    def name(self) -> str:
+        """The folder or the name it was loaded by."""
+        return self.provenance.model
 
-        A trained model keeps it where its vectors are the backbone's output and its neck starts as the identity: its
-        pictures have moved since, so how well words still find them must be looked at (docs/search.md has figures).
-        """
-        with self._loading:
-            if not self._text:
-                self._text.append(self._load_text())
-            return self._text[0]
-
-    def _load_text(self) -> TextTower | None:
-        backbone = self.model.backbone if isinstance(self.model, Network) else self.model
-        if backbone.architecture["features"] != "output":
-            return None
-        if isinstance(self.model, Network) and self.model.config.neck not in ("identity", "residual"):
-            return None
-        name, dim = backbone.architecture["name"], self.model.dim
-        tower = load_text_tower(name, dim)
-        return None if tower is None else tower.eval().to(self.device)
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return self.network.dim
 
     @property
     def taxonomy(self) -> Taxonomy | None:
-        """The tree a trained model classifies; None of a vanilla backbone."""
-        return self.model.taxonomy if isinstance(self.model, Network) else None
+        """The tree a trained model was trained on; None of a backbone."""
+        return self.network.taxonomy
 
-    @torch.inference_mode()
-    def pictures(self, pictures: Sequence[Image.Image]) -> Encoded:
-        """Embed RGB pictures, with the probabilities of conditions where the model classifies them."""
-        backbone = self.model.backbone if isinstance(self.model, Network) else self.model
-        images = torch.stack([backbone.preprocessing(picture) for picture in pictures]).to(self.device)
-        if isinstance(self.model, Backbone):
-            return Encoded(normalize(self.model(images).float(), dim=1).cpu().numpy())
-        outputs = self.model(images)
-        probabilities = None
-        if outputs.logits is not None and self.model.classified_level == self.model.taxonomy.fine_level:
-            level = self.model.classified_level
-            probabilities = self.model.probabilities(outputs.logits.float(), level).cpu().numpy()
-        return Encoded(outputs.embedding.float().cpu().numpy(), probabilities)
+    def encode(
+        self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = 64, progress: bool | None = None
+    ) -> Vectors:
+        """Embed images.
 
-    @torch.inference_mode()
-    def words(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts, shape (n_texts, dim), unit length. SearchError where the model has no text side."""
-        if self.text is None:
-            raise SearchError(
+        Args:
+            images: One image or many: paths, PIL images, or uint8 arrays of shape (height, width, 3), or (height,
+                width) for grey; an array of four dimensions is many. An iterator is read a batch at a time.
+            batch_size: Images that are read and pass the network together, >= 1.
+            progress: Show a progress bar; None shows one on a terminal after two seconds.
+
+        Returns:
+            Vectors of unit length, shape (n_images, dim), float32, also of one image. Their scalar product is the
+            cosine similarity.
+
+        Raises:
+            ImageError: A file is missing or damaged, or an array has another type or shape.
+        """
+        return self.encode_all(images, batch_size=batch_size, progress=progress).embeddings
+
+    def encode_all(
+        self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = 64, progress: bool | None = None
+    ) -> Encoded:
+        """Embed images and, where the model classifies conditions, classify them, in one pass.
+
+        Args:
+            images: One image or many, as `encode` takes them.
+            batch_size: Images that are read and pass the network together, >= 1.
+            progress: Show a progress bar; None shows one on a terminal after two seconds.
+
+        Returns:
+            Vectors and probabilities.
+
+        Raises:
+            ImageError: A file is missing or damaged, or an array has another type or shape.
+        """
+        return self._pass(self._features(images, batch_size, progress), self._fine_level)
+
+    @property
+    def _fine_level(self) -> int | None:
+        tree = self.taxonomy
+        return tree.fine_level if tree is not None and self.network.probability_level == tree.fine_level else None
+
+    def encode_text(self, texts: str | Iterable[str]) -> Vectors:
+        """Embed texts in the space of the images, so that images can be searched by words.
+
+        A trained model keeps the text tower of its backbone where its vectors are the backbone's output and its neck
+        starts as the identity. Its images have moved since: docs/search.md says how well words still find them.
+
+        Args:
+            texts: One text or many; longer ones are cut to the length the tower was trained with.
+
+        Returns:
+            Vectors of unit length, shape (n_texts, dim), float32.
+
+        Raises:
+            ModelError: The model has no text tower of the same space.
+        """
+        tower = self.text_tower
+        if tower is None:
+            raise ModelError(
                 f"{self.name} can't embed text: that takes a SigLIP of transformers with its text tower and tokenizer, "
-                "such as hierderm:tiny, and for a trained model backbone.features = 'output' and model.neck "
-                "'identity' or "
-                "'residual'."
+                "such as hierderm:tiny, and for a trained model training.features = 'output' and training.neck "
+                "'identity' or 'residual'."
             )
-        return np.asarray(normalize(self.text(texts).float(), dim=1).cpu().numpy())
+        many = iter([texts] if isinstance(texts, str) else texts)
+        vectors = [torch.zeros(0, self.dim)]
+        with torch.inference_mode():
+            while batch := list(islice(many, TEXTS)):
+                vectors.append(normalize(tower(batch).float(), dim=1).cpu())
+            return torch.cat(vectors).numpy()
+
+    @property
+    def text_tower(self) -> TextTower | None:
+        """The text tower of the backbone, loaded on first use; None where none embeds in the model's space."""
+        with self._loading:
+            if not self._text:
+                self._text.append(self._load_text_tower())
+            return self._text[0]
+
+    def _load_text_tower(self) -> TextTower | None:
+        backbone = self.network.backbone
+        if backbone.features != "output" or self.network.shape.neck not in ("identity", "residual"):
+            return None
+        tower = load_text_tower(backbone.architecture["name"], self.dim)
+        return None if tower is None else tower.eval().to(self.device)
+
+    def predict_proba(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        level: str = "fine",
+        *,
+        batch_size: int = 64,
+        progress: bool | None = None,
+    ) -> pd.DataFrame:
+        """Classify images on a level of the taxonomy.
+
+        Probabilities of a coarser level are those of the classified one summed up the tree, so levels can't
+        contradict each other.
+
+        Args:
+            images: One image or many, as `encode` takes them.
+            level: 'fine', 'coarse', or the name of a level.
+            batch_size: Images that are read and pass the network together, >= 1.
+            progress: Show a progress bar; None shows one on a terminal after two seconds.
+
+        Returns:
+            A row an image, a column a node of the level, float32 in [0, 1]; rows sum to 1. The index is the paths as
+            they were given, or 0 to n - 1 where not all images are paths.
+
+        Raises:
+            ModelError: The model does not classify, or only coarser levels.
+            TaxonomyError: The taxonomy has no such level.
+            ImageError: A file is missing or damaged, or an array has another type or shape.
+        """
+        number, tree = self._level_number(level)
+        many, names = each_image(images), list[str | None]()
+
+        def named() -> Iterator[ImageLike]:
+            for image in many:
+                names.append(str(image) if isinstance(image, str | PathLike) else None)
+                yield image
+
+        total = len(many) if isinstance(many, Sized) else None
+        found = self._pass(self._features(named(), batch_size, progress, total), number)
+        index = pd.RangeIndex(len(names)) if None in names else pd.Index(names, dtype=str)
+        return pd.DataFrame(found.probabilities, index=index, columns=list(tree.names(number)))
+
+    def _level_number(self, level: str) -> tuple[int, Taxonomy]:
+        tree, finest = self.taxonomy, self.network.probability_level
+        if tree is None or finest is None:
+            raise ModelError(f"{self.name} has no classes. Train a model with a classifier on a taxonomy.")
+        number = tree.level_number(level)
+        if number > finest:
+            known = ", ".join(f"'{name}'" for name in tree.level_names[: finest + 1])
+            raise ModelError(f"{self.name} has probabilities of the level(s) {known}, got '{level}', which is finer.")
+        return number, tree
+
+    def embed(
+        self, table: CaseTable, *, batch_size: int = 64, workers: int = 0, features: Vectors | None = None
+    ) -> EmbeddingTable:
+        """Embed the images of a case table.
+
+        Args:
+            table: The cases; a trained model takes only a table of its own taxonomy.
+            batch_size: Images that are read and pass the network together, >= 1.
+            workers: Processes that read images; 0 reads them in this one.
+            features: The backbone's vectors of the table's images, shape (n_images, n_features), where they are known.
+
+        Returns:
+            Vectors with the rows of the table and the provenance; with the probabilities of the conditions where the
+            model classifies them.
+
+        Raises:
+            CheckpointError: The model was trained on another taxonomy.
+            ImageError: A file is missing or damaged.
+        """
+        if self.taxonomy is not None:
+            require_taxonomy(self.name, self.taxonomy, table.taxonomy)
+        if features is None:
+            backbone = self.network.backbone
+            images = ImageDataset(table.paths, backbone.preprocessing)
+            found = self._pass(
+                feature_batches(backbone, images, batch_size=batch_size, workers=workers), self._fine_level
+            )
+        else:
+            found = self.heads(features)
+        provenance = replace(self.provenance, taxonomy_hash=table.taxonomy.content_hash)
+        return EmbeddingTable(found.embeddings, table.frame, provenance, found.probabilities)
+
+    def heads(self, features: Vectors) -> Encoded:
+        """The embeddings, and probabilities of the conditions, of features that the backbone has already given.
+
+        Args:
+            features: Not normalised, shape (n_images, n_features), float32.
+
+        Returns:
+            Vectors and probabilities.
+        """
+        return self._pass(iter(torch.from_numpy(features).split(ROWS)), self._fine_level)
+
+    def save(self, folder: Path | str, *, replace: bool = False) -> None:
+        """Write a model folder that `hierderm.load` reads.
+
+        Args:
+            folder: Where it shall be; nothing, or an empty folder, must be there.
+            replace: Replace a model folder that lies there.
+
+        Raises:
+            OutputError: `folder` holds something that would be lost, or can't be written.
+        """
+        save_model(self.network, Path(folder), split_hash=self.provenance.split_hash, card=self._card, replace=replace)
+
+    # --- the one forward pass ------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _pass(self, batches: Iterator[Tensor], level: int | None) -> Encoded:
+        """Batches of features through the heads; with the probabilities of a level unless it is None."""
+        embeddings = [torch.zeros(0, self.dim)]
+        probabilities = [] if level is None else [torch.zeros(0, self._n_classes(level))]
+        for features in batches:
+            outputs = self.network.heads(features.to(self.device))
+            embeddings.append(outputs.embedding.float().cpu())
+            if level is not None and outputs.logits is not None:
+                probabilities.append(self.network.probabilities(outputs.logits.float(), level).cpu())
+        return Encoded(torch.cat(embeddings).numpy(), torch.cat(probabilities).numpy() if probabilities else None)
+
+    def _n_classes(self, level: int) -> int:
+        assert self.taxonomy is not None  # else there is no level
+        return self.taxonomy.size(level)
+
+    def _features(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        batch_size: int,
+        progress: bool | None,
+        total: int | None = None,
+    ) -> Iterator[Tensor]:
+        """The backbone's features of a batch after another; no more than one batch of images is in memory."""
+        if batch_size < 1:
+            raise ModelError(f"batch_size must be 1 or more, got {batch_size}.")
+        many = each_image(images)
+        total = len(many) if isinstance(many, Sized) else total
+        hidden, wait = (None, 2) if progress is None else (not progress, 0)
+        bar = tqdm(desc="Encoding", total=total, unit="image", leave=False, delay=wait, disable=hidden)
+        source = iter(many)
+        with bar, ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
+            # Files are decoded side by side; a PIL image is not safe for threads, and may occur twice.
+            while batch := [
+                image if isinstance(image, str | PathLike) else as_image(image) for image in islice(source, batch_size)
+            ]:
+                pixels = torch.stack(list(pool.map(self._preprocessed, batch)))
+                yield self.network.backbone(pixels.to(self.device))
+                bar.update(len(batch))
+
+    def _preprocessed(self, image: ImageLike) -> Tensor:
+        return self.network.backbone.preprocessing(as_image(image))
 
 
-def load_encoder(name: str) -> Encoder:
-    """The encoder of a trained model's folder, or of a backbone by name such as 'hierderm:tiny'."""
-    if not is_model_folder(name):
-        backbone = load_vanilla(name)
-        provenance = Provenance(name, weights_hash(backbone), backbone.preprocessing.hash)
-        return Encoder(name, backbone, provenance)
-    header = read_header(Path(name))
-    network = load_model(Path(name))
+# --- loading -----------------------------------------------------------------------------------------------------
+
+
+def load(name: str | Path, *, device: str = "auto", weights: str = "pretrained") -> Encoder:
+    """Load a trained model, or a backbone by name.
+
+    Args:
+        name: The folder of a model, the folder of a run that holds one in `model`, or a backbone: 'hierderm:tiny',
+            'timm:<model>', 'hf:<repository or folder>'.
+        device: 'auto' is a GPU where there is one, else the CPU; or a device of torch such as 'cuda:1'.
+        weights: Of a backbone: 'pretrained', 'random' (the same each time), or a safetensors file (timm). A model
+            folder has its own.
+
+    Returns:
+        The encoder, ready to use.
+
+    Raises:
+        CheckpointError: There is no such model, or its files are damaged or do not fit.
+        ModelError: The device can't be used.
+    """
+    folder = model_folder(str(name))
+    if folder is None:
+        return Encoder(*_load_backbone(str(name), weights), device=device)
+    if weights != "pretrained":
+        raise CheckpointError(f"a model folder has weights of its own, got weights = '{weights}' for {folder}.")
+    header, network = read_header(folder), load_model(folder)
     provenance = Provenance(
-        name,
+        str(folder),
         str(header["weights_hash"]),
         network.backbone.preprocessing.hash,
-        network.taxonomy.content_hash,
+        network.taxonomy.content_hash if network.taxonomy else "",
         str(header["split_hash"]),
     )
-    return Encoder(name, network, provenance)
+    card = folder / README
+    return Encoder(network, provenance, device=device, card=card.read_text(encoding="utf-8") if card.is_file() else "")
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of the trained model that `name` means; None where it means a backbone such as 'hierderm:tiny'."""
+    folder = Path(name)
+    if ":" in name and not folder.is_dir():
+        return None
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"a model must be a model folder, or a backbone such as 'hierderm:tiny', got '{name}', which is neither."
+        )
+    return folder / "model" if (folder / "model").is_dir() else folder
+
+
+def _load_backbone(name: str, weights: str) -> tuple[Network, Provenance]:
+    config = BackboneConfig(name, weights)
+    if weights == "random":
+        with LOADING, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            backbone = load_backbone(config)
+    else:
+        backbone = load_backbone(config)
+    return Network(backbone), Provenance(name, weights_hash(backbone), backbone.preprocessing.hash)

@@ -3,13 +3,74 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
+from scipy.special import softmax as numpy_softmax
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize, one_hot, softmax
+from torch.nn.functional import linear, normalize, softmax
 
-from hierderm.config.settings import ModelConfig
+from hierderm.errors import CheckpointError
 from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import FloatArray, Floats
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """The parts of a network and their sizes; stored in the header of a model folder, with no learnt value in it.
+
+    `embedding_dim`: output of a 'linear', 'standardised' or 'discriminants' neck, 0 for the backbone's own length.
+    `projection_dim`: 0 for no projection head. `dropout`: of a 'standardised' neck. `probability_levels`: the levels
+    whose node probabilities a 'discriminants' neck puts into the embedding, by number.
+    """
+
+    neck: Literal["identity", "linear", "standardised", "residual", "discriminants"] = "identity"
+    embedding_dim: int = 0
+    projection_dim: int = 0
+    classifier: Literal["none", "cosine", "linear"] = "none"
+    dropout: float = 0.0
+    probability_levels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Discriminants:
+    """Linear discriminants of features and the logits of the conditions: what methods on frozen features find.
+
+    `weight`: shape (n_discriminants, n_features), and `bias`: (n_discriminants,). `condition_weight`: shape (n_fine,
+    n_features), and `condition_bias`: (n_fine,), -inf for conditions without training images. `membership`: of the
+    conditions in the nodes of `levels`, shape (n_fine, n_nodes), 0 or 1. `probability_share`: share of the node
+    probabilities in the cosine of two embeddings, in [0, 1). `scale`: factor that calibrates the logits, > 0.
+    """
+
+    weight: FloatArray
+    bias: FloatArray
+    condition_weight: FloatArray
+    condition_bias: FloatArray
+    membership: FloatArray
+    levels: tuple[int, ...] = ()
+    probability_share: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def n_features(self) -> int:
+        return int(self.weight.shape[1])
+
+    def logits(self, features: Floats) -> FloatArray:
+        """Log-probabilities of the conditions up to a constant, shape (n_images, n_fine), not yet times `scale`."""
+        return np.asarray(features @ self.condition_weight.T + self.condition_bias)
+
+    def embed(self, features: Floats) -> FloatArray:
+        """Unit-length embeddings of features, shape (n_images, n_features): see `DiscriminantNeck`."""
+        vectors = features @ self.weight.T + self.bias
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+        if not self.levels:
+            return np.asarray(unit)
+        share = self.probability_share
+        probabilities = numpy_softmax(self.logits(features), axis=1) @ self.membership
+        return np.concatenate([np.sqrt(1 - share) * unit, np.sqrt(share / len(self.levels) * probabilities)], axis=1)
 
 
 class ResidualNeck(nn.Module):
@@ -29,38 +90,57 @@ class ResidualNeck(nn.Module):
 
 
 class DiscriminantNeck(nn.Module):
-    """Discriminants beside beliefs: what `hierderm.training.methods.tree_lda` finds, as a layer.
+    """`Discriminants` as a layer: unit-length discriminants z, and node probabilities p of some levels beside them.
 
-    The embedding is sqrt(1 - s) * z beside sqrt(s / n_levels) * sqrt(p) for each believed level: z the unit-length
-    discriminants, p the probabilities of the level's nodes. The cosine of two pictures is thus (1 - s) times that of
-    their discriminants and s times the mean Bhattacharyya coefficient of their beliefs, which lies in [0, 1].
+    The embedding is sqrt(1 - s) * z, then sqrt(s / n_levels) * sqrt(p) for each level. The cosine of two images is
+    thus (1 - s) times that of their discriminants plus s times the mean Bhattacharyya coefficient of their node
+    probabilities, which lies in [0, 1]. Without levels the embedding is z.
     """
 
-    def __init__(self, dim: int, config: ModelConfig, taxonomy: Taxonomy) -> None:
+    membership: Tensor
+    probability_share: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int, shape: NetworkShape, taxonomy: Taxonomy) -> None:
         super().__init__()
-        levels = [taxonomy.level_number(name) for name in config.belief_levels] or list(range(taxonomy.n_levels))
-        self.share, self.scale, self.n_levels = config.belief_share, config.classifier_scale, len(levels)
-        self.discriminants = nn.Linear(dim, config.embedding_dim)
-        self.conditions = nn.Linear(dim, taxonomy.size(-1))
-        parents = torch.from_numpy(taxonomy.ancestors)
-        nodes = [one_hot(parents[:, level], taxonomy.size(level)) for level in levels]
-        self.membership: Tensor  # of conditions in nodes, shape (n_fine, n_nodes), 0 or 1
-        self.register_buffer("membership", torch.cat(nodes, dim=1).float())
+        n_fine, self.n_levels = taxonomy.size(-1), len(shape.probability_levels)
+        self.discriminants = nn.Linear(dim, shape.embedding_dim)
+        self.conditions = nn.Linear(dim, n_fine)
+        n_nodes = sum(taxonomy.size(level) for level in shape.probability_levels)
+        self.register_buffer("membership", torch.zeros(n_fine, n_nodes))
+        self.register_buffer("probability_share", torch.tensor(0.0))
+        self.register_buffer("scale", torch.tensor(1.0))
 
     @property
     def out_features(self) -> int:
         return self.discriminants.out_features + self.membership.shape[1]
 
+    def set_to(self, found: Discriminants) -> None:
+        """Take the values of an analysis. If it uses only the first features, the others get weight 0."""
+        unused = ((0, 0), (0, self.discriminants.in_features - found.n_features))
+        values = {
+            "discriminants.weight": np.pad(found.weight, unused),
+            "discriminants.bias": found.bias,
+            "conditions.weight": np.pad(found.condition_weight, unused),
+            "conditions.bias": found.condition_bias,
+            "membership": found.membership,
+            "probability_share": np.array(found.probability_share),
+            "scale": np.array(found.scale),
+        }
+        self.load_state_dict({name: torch.from_numpy(value).float() for name, value in values.items()})
+
     def logits(self, features: Tensor) -> Tensor:
-        """Of the conditions, shape (n, n_fine), with the scale that makes probabilities as sure as they may be."""
+        """Calibrated logits of the conditions, shape (n, n_fine)."""
         scaled: Tensor = self.scale * self.conditions(features)
         return scaled
 
     def forward(self, features: Tensor) -> Tensor:
         discriminants = normalize(self.discriminants(features), dim=1)
-        beliefs = (softmax(self.conditions(features), dim=1) @ self.membership).sqrt()
-        share = self.share
-        return torch.cat([math.sqrt(1 - share) * discriminants, math.sqrt(share / self.n_levels) * beliefs], dim=1)
+        if not self.n_levels:
+            return discriminants
+        roots = (softmax(self.conditions(features), dim=1) @ self.membership).sqrt()
+        share = self.probability_share
+        return torch.cat([(1 - share).sqrt() * discriminants, (share / self.n_levels).sqrt() * roots], dim=1)
 
 
 class ProjectionHead(nn.Module):
@@ -78,7 +158,7 @@ class ProjectionHead(nn.Module):
 class CosineClassifier(nn.Module):
     """Logits = scale * cosine between embedding and class weight; the scale is learnt in log space."""
 
-    def __init__(self, dim: int, n_classes: int, scale: float) -> None:
+    def __init__(self, dim: int, n_classes: int, scale: float = 16.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_classes, dim) / math.sqrt(dim))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
@@ -87,23 +167,23 @@ class CosineClassifier(nn.Module):
         return self.log_scale.exp() * linear(embeddings, normalize(self.weight, dim=1))
 
 
-def make_neck(config: ModelConfig, dim: int, taxonomy: Taxonomy) -> tuple[nn.Module, int]:
+def make_neck(shape: NetworkShape, dim: int, taxonomy: Taxonomy | None) -> tuple[nn.Module, int]:
     """The neck on features of length `dim`, and the length of the embedding."""
-    if config.neck == "discriminants":
-        neck = DiscriminantNeck(dim, config, taxonomy)
+    if shape.neck == "discriminants":
+        if taxonomy is None:
+            raise CheckpointError("a 'discriminants' neck must have a taxonomy, got none.")
+        neck = DiscriminantNeck(dim, shape, taxonomy)
         return neck, neck.out_features
-    if config.neck == "linear":
-        return nn.Linear(dim, config.embedding_dim or dim), config.embedding_dim or dim
-    if config.neck == "standardised":
-        linear = nn.Linear(dim, config.embedding_dim or dim)
-        return nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Dropout(config.dropout), linear), linear.out_features
-    return (ResidualNeck(dim) if config.neck == "residual" else nn.Identity()), dim
+    if shape.neck == "linear":
+        return nn.Linear(dim, shape.embedding_dim or dim), shape.embedding_dim or dim
+    if shape.neck == "standardised":
+        linear = nn.Linear(dim, shape.embedding_dim or dim)
+        return nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Dropout(shape.dropout), linear), linear.out_features
+    return (ResidualNeck(dim) if shape.neck == "residual" else nn.Identity()), dim
 
 
-def make_classifier(config: ModelConfig, dim: int, n_classes: int) -> nn.Module | None:
-    """The classifier on embeddings of length `dim`, or None where the model has none."""
-    if config.classifier == "none":
+def make_classifier(shape: NetworkShape, dim: int, n_classes: int) -> nn.Module | None:
+    """The classifier on embeddings of length `dim`, or None where the network has none."""
+    if shape.classifier == "none":
         return None
-    if config.classifier == "cosine":
-        return CosineClassifier(dim, n_classes, config.classifier_scale)
-    return nn.Linear(dim, n_classes)
+    return CosineClassifier(dim, n_classes) if shape.classifier == "cosine" else nn.Linear(dim, n_classes)

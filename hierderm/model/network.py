@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor, nn, softmax, tensor
+import torch
+from torch import Tensor, nn, softmax
 from torch.nn.functional import normalize
 
-from hierderm.config.settings import ModelConfig
 from hierderm.model.backbone import Backbone
-from hierderm.model.heads import DiscriminantNeck, ProjectionHead, make_classifier, make_neck
+from hierderm.model.heads import (
+    DiscriminantNeck,
+    Discriminants,
+    NetworkShape,
+    ProjectionHead,
+    make_classifier,
+    make_neck,
+)
 from hierderm.taxonomy.tree import Taxonomy
 
 
@@ -22,15 +29,42 @@ class Outputs(NamedTuple):
 
 
 class Network(nn.Module):
-    """Backbone, neck and heads. `classified_level` is the level of the tree that the classifier tells apart."""
+    """Backbone, neck and heads.
 
-    def __init__(self, backbone: Backbone, config: ModelConfig, taxonomy: Taxonomy, classified_level: int) -> None:
+    `classified_level`: the level of `taxonomy` whose nodes are the classes. Both are None for a network without
+    labels: a backbone as it is has the default shape, an identity neck and no heads.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        shape: NetworkShape | None = None,
+        taxonomy: Taxonomy | None = None,
+        classified_level: int | None = None,
+    ) -> None:
         super().__init__()
-        self.backbone, self.config, self.taxonomy = backbone, config, taxonomy
+        self.backbone, self.shape, self.taxonomy = backbone, shape or NetworkShape(), taxonomy
         self.classified_level = classified_level
-        self.neck, self.dim = make_neck(config, backbone.dim, taxonomy)
-        self.projection = ProjectionHead(self.dim, config.projection_dim) if config.projection_dim else nn.Identity()
-        self.classifier = make_classifier(config, self.dim, taxonomy.size(classified_level))
+        self.neck, self.dim = make_neck(self.shape, backbone.dim, taxonomy)
+        size = self.shape.projection_dim
+        self.projection = ProjectionHead(self.dim, size) if size else nn.Identity()
+        n_classes = 0 if taxonomy is None or classified_level is None else taxonomy.size(classified_level)
+        self.classifier = make_classifier(self.shape, self.dim, n_classes)
+
+    @classmethod
+    def from_discriminants(cls, backbone: Backbone, found: Discriminants, taxonomy: Taxonomy) -> Network:
+        """The network that embeds and classifies as `found` does, on all features of the backbone or the first."""
+        shape = NetworkShape("discriminants", embedding_dim=len(found.weight), probability_levels=found.levels)
+        network = cls(backbone, shape, taxonomy, taxonomy.fine_level)
+        assert isinstance(network.neck, DiscriminantNeck)
+        network.neck.set_to(found)
+        return network
+
+    @property
+    def probability_level(self) -> int | None:
+        """The finest level that has probabilities, and so have all coarser ones; None where there are no logits."""
+        has_logits = self.classifier is not None or isinstance(self.neck, DiscriminantNeck)
+        return self.classified_level if has_logits else None
 
     def embed(self, features: Tensor) -> Tensor:
         """Features of the backbone to embeddings, shape (n, dim), unit length."""
@@ -51,16 +85,16 @@ class Network(nn.Module):
         return self.heads(self.backbone(images))
 
     def probabilities(self, logits: Tensor, level: int) -> Tensor:
-        """Probabilities of a level, shape (n, n_level): those of the classified level summed up the tree.
+        """Node probabilities of a level, shape (n, n_level): those of the classified level summed up the tree.
 
         So the levels can't contradict each other. `level` must not be finer than the classified one.
         """
+        if self.taxonomy is None or self.classified_level is None:
+            raise ValueError("a network without a taxonomy has no classes.")
         if level > self.classified_level:
             raise ValueError(f"level {level} is finer than the classified level {self.classified_level}.")
         probabilities = softmax(logits, dim=1)
         if level == self.classified_level:
             return probabilities
-        pairs = {(int(row[self.classified_level]), int(row[level])) for row in self.taxonomy.ancestors}
-        parent = tensor([parent for _, parent in sorted(pairs)], device=logits.device)
-        summed = probabilities.new_zeros(len(logits), self.taxonomy.size(level))
-        return summed.index_add_(1, parent, probabilities)
+        membership = torch.from_numpy(self.taxonomy.membership(level, below=self.classified_level))
+        return probabilities @ membership.to(probabilities)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hierderm.model.backbone import TINY, quiet
+from hierderm.model.backbone import TINY
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
+from hierderm.model.transformers import quiet
 
 SIGLIP_TYPES = ("siglip", "siglip2")
 _TOKENIZING = Lock()  # a call sets padding and length of a tokenizer, which fails while another call uses it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import numpy as np
 from hierderm import __version__
 from hierderm import columns as c
 from hierderm.artifacts import write_atomically, write_json
-from hierderm.config.settings import Config
+from hierderm.config.loading import to_dict
+from hierderm.config.settings import Comparison
 from hierderm.data.splits import SplitReport
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.catalogue import HEADLINES
@@ -25,7 +25,7 @@ from hierderm.report.words import collapse_sentences, summarise
 
 
 def write_report(
-    config: Config,
+    config: Comparison,
     table: CaseTable,
     split_report: SplitReport | None,
     rows: Sequence[Row],
@@ -51,7 +51,7 @@ def write_report(
         "models": [_model_content(row) for row in rows],
         "differences": [difference.to_dict() for difference in (*main, *others)],
         "environment": dict(environment),
-        "config": asdict(config),
+        "config": to_dict(config),
     }
     write_json(folder / "report.json", content)
     sections = page_sections(config, table, rows, focus, main, summary)
@@ -76,7 +76,7 @@ def focus_differences(
 
 
 def data_facts(
-    config: Config, table: CaseTable, split_report: SplitReport | None, rows: Sequence[Row]
+    config: Comparison, table: CaseTable, split_report: SplitReport | None, rows: Sequence[Row]
 ) -> list[tuple[str, str]]:
     """Name and value of what a reader must know of the data and the split."""
     evaluation, protocol = rows[0].evaluation, config.protocol
@@ -104,4 +104,9 @@ def data_facts(
 
 
 def _model_content(row: Row) -> dict[str, Any]:
-    return {**row.evaluation.to_dict(), "method": row.entry.method, "seconds": row.seconds, "n_runs": row.n_runs}
+    return {
+        **row.evaluation.to_dict(),
+        "method": row.config.training.method,
+        "seconds": row.seconds,
+        "n_runs": row.n_runs,
+    }

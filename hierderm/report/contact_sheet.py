@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from hierderm.artifacts import write_atomically
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.report.page import render
 from hierderm.report.thumbnails import thumbnail_uri
 
@@ -24,7 +24,7 @@ def write_contact_sheet(
     *,
     replace: bool = False,
 ) -> None:
-    """Write a page of searches: for each query its title, its images and what `CaseFinder.describe` gives.
+    """Write a page of searches: for each query its title, its images and what `FinderResult.to_dict` gives.
 
     `index`: the folder of the index, as the page shows it.
     """
@@ -38,7 +38,7 @@ def _query(title: str, images: Sequence[Image.Image], found: dict[str, Any]) -> 
     return {
         "title": title,
         "images": [thumbnail_uri(image, SIDE) for image in images],
-        "hits": [{**hit, "image": thumbnail_uri(open_picture(Path(hit["file"])), SIDE)} for hit in found["hits"]],
+        "hits": [{**hit, "image": thumbnail_uri(open_image(Path(hit["image_path"])), SIDE)} for hit in found["hits"]],
         "answer": answer,
         "differential": [(level, nodes[:MAX_CANDIDATES]) for level, nodes in levels],
     }

@@ -1,84 +1,90 @@
-"""The methods section of a report, in sentences made from the configuration."""
+"""The methods section of a report, in sentences made from the settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from hierderm.config.loading import with_overrides
-from hierderm.config.settings import Config, LossConfig, ModelEntry, TreeLdaConfig
+from hierderm.config.methods import Gradient, Lda, LinearProbe, Loss, Method, TreeLda, Vanilla
+from hierderm.config.settings import Comparison, EvaluationConfig
 from hierderm.report.rows import Row
 
-FROZEN = {
-    "vanilla": "the backbone's own output, nothing learnt",
-    "linear_probe": "multinomial logistic regression on standardised frozen features; the embedding is the logits",
-    "lda": "linear discriminants of the conditions with shrinkage on frozen features; the embedding is the projection",
-}
 
-
-def methods(config: Config, rows: Sequence[Row]) -> list[tuple[str, str]]:
+def methods(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[str, str]]:
     """(title, paragraph) pairs: data, models, training, evaluation, statistics."""
     return [
-        ("Data and split", _split(config)),
-        ("Models", " ".join(_model(config, row.entry) for row in rows)),
-        ("Training", _training(config)),
-        ("Evaluation", _evaluation(config)),
-        ("Statistics", _statistics(config)),
+        ("Data and split", _split(comparison)),
+        ("Models", " ".join(f"{row.entry.name}: {describe_method(row.config.training)}." for row in rows)),
+        ("Training", _training(comparison, [row.config.training for row in rows])),
+        ("Evaluation", _evaluation(comparison.evaluation)),
+        ("Statistics", _statistics(comparison.evaluation)),
     ]
 
 
-def _split(config: Config) -> str:
-    split, kept = config.split, config.split.validation_fraction
-    if config.protocol.every_fold:
-        n = config.protocol.repeats
+def _split(comparison: Comparison) -> str:
+    split, kept = comparison.split, comparison.split.validation_fraction
+    if comparison.protocol.every_fold:
+        n = comparison.protocol.repeats
         again = f", {n} times with the cases divided anew" if n > 1 else ""
         how = f"{split.folds}-fold cross-validation{again}, each fold the test once; {kept:.0%} for validation"
     elif split.folds:
         how = f"fold {split.fold} of a {split.folds}-fold split is the test; {kept:.0%} for validation"
     else:
         how = f"{split.test_fraction:.0%} of the cases for the test and {kept:.0%} for validation"
-    if split.reuse and not config.protocol.every_fold:
+    if split.reuse and not comparison.protocol.every_fold:
         how = f"the table's own split where it has one, else {how}"
     together = (
-        f"Pictures whose perceptual hashes differ in at most {split.near_duplicates} of 256 bits stay in one part."
+        f"Images whose perceptual hashes differ in at most {split.near_duplicates} of 256 bits stay in one part."
         if split.near_duplicates >= 0
-        else "Near-duplicate pictures were not looked for."
+        else "Near-duplicate images were not searched for."
     )
-    return f"Cases of {config.data.cases} were divided, never the pictures of one case: {how}. {together}"
+    return f"Cases of {comparison.data.cases} were divided, never the images of one case: {how}. {together}"
 
 
-def _model(config: Config, entry: ModelEntry) -> str:
-    own = with_overrides(config, {**entry.set, "models": []})
-    views = _views(own)
-    if entry.method == "vanilla":
-        return f"{entry.name}: {FROZEN['vanilla']}."
-    if entry.method in FROZEN:
-        return f"{entry.name}: {FROZEN[entry.method]}{views}."
-    if own.training.method == "tree_lda":
-        return f"{entry.name}: {_tree_lda(own.tree_lda)}{views}."
-    return f"{entry.name}: {_losses(own.loss)}; of the backbone, {_freezing(own)}."
+def describe_method(settings: Method) -> str:
+    """How a method with these settings makes its embedding, without a full stop."""
+    match settings:
+        case Vanilla():
+            return "the backbone's own output, nothing learnt"
+        case Gradient():
+            return f"{_losses(settings.loss)}; of the backbone, {_freezing(settings)}"
+        case LinearProbe():
+            tried = _values("an inverse penalty", settings.penalties)
+            what = f"multinomial logistic regression on frozen features, the embedding its centred logits, {tried}"
+        case Lda():
+            tried = _values("a shrinkage", settings.shrinkages)
+            what = f"linear discriminants of the conditions on frozen features, the embedding the projection, {tried}"
+        case TreeLda():
+            what = _tree_lda(settings)
+    return f"{what}, with features {' or '.join(settings.features)}{_views(settings.views)}"
 
 
-def _tree_lda(grid: TreeLdaConfig) -> str:
-    believed = f"belief in the {' and '.join(grid.belief_levels)} level" if grid.belief_levels else "belief"
+def _tree_lda(settings: TreeLda) -> str:
+    levels = f" of the {' and '.join(settings.probability_levels)} level" if settings.probability_levels else ""
     tried = (
-        ("shrinkage", grid.shrinkages),
-        ("decay", grid.decays),
-        ("strength", grid.strengths),
-        (believed, grid.beliefs),
+        ("a shrinkage", settings.shrinkages),
+        ("a decay", settings.decays),
+        ("a strength", settings.strengths),
+        (f"a share of the node probabilities{levels}", settings.probability_shares),
     )
-    text = ", ".join(f"{name} of {', '.join(f'{value:g}' for value in values)}" for name, values in tried)
-    held_out = f"validation and {grid.folds} parts of training left out in turn," if grid.folds else "validation"
-    control = "; conditions have changed places in the tree by chance, as a control" if grid.shuffle else ""
+    text = ", ".join(_values(name, values) for name, values in tried)
+    folds = settings.folds
+    held_out = f"validation and {folds} parts of training left out in turn," if folds else "validation"
+    control = "; as a control the conditions are assigned to categories at random" if settings.shuffle else ""
     return (
-        "discriminants of the tree, beside beliefs in its nodes, in closed form on frozen features, the best on "
-        f"{held_out} with features {' or '.join(grid.features)}, {text}{control}"
+        "discriminants of the tree beside node probabilities, in closed form on frozen features, the best on "
+        f"{held_out} with {text}{control}"
     )
 
 
-def _losses(loss: LossConfig) -> str:
+def _values(name: str, values: Iterable[float]) -> str:
+    return f"{name} of {', '.join(f'{value:g}' for value in values)}"
+
+
+def _losses(loss: Loss) -> str:
     parts = []
-    if levels := contrastive_levels(loss):
-        parts.append(f"{loss.contrastive} on {levels}")
+    if levels := [(level, weight) for level, weight in loss.contrastive_levels.items() if weight and loss.contrastive]:
+        named = " and ".join(f"the {level} level (weight {weight:g})" for level, weight in levels)
+        parts.append(f"{loss.contrastive} on {named}")
     if loss.classification and loss.classification_weight:
         weight = f"weight {loss.classification_weight:g}"
         parts.append(f"{loss.classification} on the {loss.classification_level} level ({weight})")
@@ -88,72 +94,58 @@ def _losses(loss: LossConfig) -> str:
     return text
 
 
-def contrastive_levels(loss: LossConfig) -> str:
-    """The levels of the contrastive loss with their weights, '' where there is none."""
-    if not loss.contrastive:
-        return ""
-    return " and ".join(f"the {level} level (weight {w:g})" for level, w in loss.contrastive_levels.items() if w > 0)
-
-
-def _freezing(config: Config) -> str:
-    training = config.training
+def _freezing(settings: Gradient) -> str:
     what = {
-        "frozen": "nothing learns",
-        "last_blocks": f"the last {training.last_blocks} blocks learn",
-        "lora": f"LoRA adapters of rank {training.lora_rank} learn",
+        "frozen": f"nothing learns{_views(settings.views)}",
+        "last_blocks": f"the last {settings.last_blocks} blocks learn",
+        "lora": f"LoRA adapters of rank {settings.lora_rank} learn",
         "full": "all learns",
-    }[training.freeze]
-    return what + (_views(config) if training.freeze == "frozen" else "")
+    }[settings.freeze]
+    return f"{what}; features: {settings.features}"
 
 
-def _views(config: Config) -> str:
-    views = config.training.views
-    return f", with {views} augmented views of each training picture" if views else ""
+def _views(views: int) -> str:
+    return f", with {views} augmented views of each training image" if views else ""
 
 
-def _training(config: Config) -> str:
-    training, seeds, backbone = config.training, config.protocol.seeds, config.backbone
-    monitor = training.monitor.replace("_map_at_r", " MAP@R")
-    where = " on each division" if config.protocol.every_fold else ""
-    again = (
-        f"Each was trained {seeds} times{where} with other seeds." if seeds > 1 else f"Each was trained once{where}."
-    )
-    of_layers = "its output and mean and deviation of every block's tokens"
-    vector = of_layers if backbone.features == "layers" else "its output"
-    trained = [with_overrides(config, {**m.set, "models": []}) for m in config.models if m.method == "train"]
-    by_losses = (
-        f"By losses: AdamW, {training.epochs} epochs at most in batches of {training.batch_size}; learning rate "
-        f"{training.learning_rate:g} for heads, {training.backbone_learning_rate:g} for the backbone, weight decay "
-        f"{training.weight_decay:g}. "
-        if any(own.training.method == "gradient" for own in trained)
-        else ""
-    )
+def _training(comparison: Comparison, settings: Sequence[Method]) -> str:
+    backbone, seeds = comparison.backbone, comparison.protocol.seeds
+    sentences = [
+        f"Backbone {backbone.name} ({backbone.weights}); an image's vector is its output, or with features 'layers' "
+        "that and the mean and deviation of every block's tokens.",
+        *dict.fromkeys(_optimiser(own) for own in settings if isinstance(own, Gradient)),
+    ]
+    if monitors := dict.fromkeys(own.monitor for own in settings if not isinstance(own, Vanilla)):
+        named = " or ".join(monitor.replace("_map_at_r", " MAP@R") for monitor in monitors)
+        sentences.append(f"Setting or epoch was chosen by {named} on validation (a mean of levels is geometric).")
+    where = " on each division" if comparison.protocol.every_fold else ""
+    again = f"{seeds} times{where} with other seeds" if seeds > 1 else f"once{where}"
+    return " ".join([*sentences, f"Each was trained {again}."])
+
+
+def _optimiser(settings: Gradient) -> str:
+    backbone = "" if settings.freeze == "frozen" else f", {settings.backbone_learning_rate:g} for the backbone"
+    batches = f"batches of {settings.batch_size}" if settings.batch_size else "one batch"
     return (
-        f"Backbone {backbone.name} ({backbone.weights}); a picture's vector is {vector}. {by_losses}Setting or epoch "
-        f"was chosen by {monitor} on validation (a mean of levels is geometric). {again}"
+        f"By losses: AdamW, {settings.epochs} epochs at most in {batches}; learning rate {settings.learning_rate:g} "
+        f"for heads{backbone}, weight decay {settings.weight_decay:g}."
     )
 
 
-def _evaluation(config: Config) -> str:
-    chosen = config.evaluation
+def _evaluation(chosen: EvaluationConfig) -> str:
     return (
-        "Test pictures are queries and gallery at once, each query's own case left out. k-means has as many "
-        "clusters as "
+        "Test images are queries and gallery at once, each query's own case left out. k-means has as many clusters as "
         f"labels occur and is averaged over {chosen.kmeans_seeds} seeds; agglomerative clustering is Ward's on at most "
-        f"{chosen.agglomerative_images} pictures, cut at each level. Temperature, answers at an error rate of "
+        f"{chosen.agglomerative_images} images, cut at each level. Temperature, answers at an error rate of "
         f"{chosen.answer_error:.0%} and conformal sets of coverage {1 - chosen.conformal_error:.0%} are learnt on one "
-        "validation picture a case."
+        "validation image per case."
     )
 
 
-def _statistics(config: Config) -> str:
-    chosen = config.evaluation
+def _statistics(chosen: EvaluationConfig) -> str:
     return (
         f"{chosen.confidence:.0%} intervals come from {chosen.bootstrap_rounds} resamplings of whole cases, the "
-        "same for all "
-        "models; those of retrieval allow for the gallery being a sample, too. Differences are paired. Their "
-        "p-values are "
-        "of a sign-flip permutation test over cases where the figure is a mean over pictures, else of the "
-        "bootstrap, and "
-        "are adjusted by Holm's method for all headline comparisons of the report together."
+        "same for all models; those of retrieval allow for the gallery being a sample, too. Differences are paired. "
+        "Their p-values are of a sign-flip permutation test over cases where the metric is a mean over images, else of "
+        "the bootstrap, and are adjusted by Holm's method for all headline comparisons of the report together."
     )

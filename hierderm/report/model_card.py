@@ -5,10 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.config.methods import Gradient, Lda, LinearProbe, TreeLda, Vanilla
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
-from hierderm.report.methods import contrastive_levels
+from hierderm.report.methods import describe_method
 from hierderm.report.page import DISCLAIMER
+from hierderm.report.rows import chosen_setting
 
 
 def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: int) -> str:
@@ -18,39 +20,29 @@ def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: 
     """
     best = history.iloc[chosen]
     images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
-    tree, loss = table.taxonomy, config.loss
-    by_losses = config.training.method == "gradient"
-    levels = contrastive_levels(loss)
-    contrastive = f"{loss.contrastive} on {levels}" if levels else "none"
-    fine = f"{loss.classification} on {loss.classification_level}" if loss.classification else "none"
-    learnt = (
-        f"""| backbone | `{config.backbone.name}`, learning: {config.training.freeze} |
-| contrastive loss | {contrastive} |
-| classification loss | {fine}, weight {loss.classification_weight:g} |"""
-        if by_losses
-        else f"""| backbone | `{config.backbone.name}`, frozen |
-| embedding | discriminants of the tree: shrinkage {best["shrinkage"]:g}, decay {best["decay"]:g}, strength \
-{best["strength"]:g}; share of the beliefs in its nodes: {best["belief"]:g}; features: {best["features"]}; \
-augmented views of the training pictures: {config.training.views} |"""
-    )
-    choice = "epoch" if by_losses else "setting"
-    folds = 0 if by_losses else config.tree_lda.folds
-    beside = f" and, in turn, {folds} parts of the training cases" if folds else ""
+    choice = "" if isinstance(config.training, Vanilla) else _choice(config.training, history, chosen)
     return f"""# {config.name}
 
 {DISCLAIMER}
 
 | | |
 |---|---|
-{learnt}
-| taxonomy | {tree.summary()} |
+| backbone | `{config.backbone.name}` ({config.backbone.weights}) |
+| method | `{config.training.method}`: {describe_method(config.training)} |
+| taxonomy | {table.taxonomy.summary()} |
 | data | `{config.data.cases}` |
 | images | {images["train"]} training, {images["validation"]} validation, {images["test"]} test (not seen) |
 | split | {table.split_hash} |
-| chosen {choice} | {int(best["epoch"]) + 1} of {len(history)}, by validation {config.training.monitor}{beside} |
-| validation MAP@R | coarse {best["coarse_map_at_r"]:.3f}, fine {best["fine_map_at_r"]:.3f} |
+{choice}| validation MAP@R | coarse {best["coarse_map_at_r"]:.3f}, fine {best["fine_map_at_r"]:.3f} |
 
-Test figures, with intervals, are in the report of the comparison. How well the model does on other cameras, clinics
+Test metrics, with intervals, are in the report of the comparison. How well the model does on other cameras, clinics
 or skin tones than those of its data is not known. Load it with `hierderm embed` or
 `hierderm.model.checkpoint.load_model`; the weights are safetensors.
 """
+
+
+def _choice(settings: LinearProbe | Lda | TreeLda | Gradient, history: pd.DataFrame, chosen: int) -> str:
+    folds = settings.folds if isinstance(settings, TreeLda) else 0
+    beside = f" and, in turn, {folds} parts of the training cases" if folds else ""
+    setting = f"{chosen_setting(history, chosen)} ({chosen + 1} of {len(history)})"
+    return f"| chosen | {setting}, by {settings.monitor} on validation{beside} |\n"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.metrics.ranking import nearest_others
 from hierderm.report.rows import Row
@@ -70,7 +70,7 @@ def _tile(table: CaseTable, row: Row, neighbours: Neighbours, image: int, query:
     fine, coarse, frame = neighbours.fine, neighbours.coarse, row.test.frame
     kind = "same" if fine[image] == fine[query] else "category" if coarse[image] == coarse[query] else "other"
     return {
-        "image": thumbnail_uri(open_picture(table.root / frame[c.IMAGE_PATH].iloc[image]), SIDE),
+        "image": thumbnail_uri(open_image(table.root / frame[c.IMAGE_PATH].iloc[image]), SIDE),
         "condition": str(frame[c.CONDITION].iloc[image]),
         "category": table.taxonomy.names(0)[coarse[image]],
         "kind": "query" if image == query else kind,

@@ -6,23 +6,39 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hierderm.config.settings import ModelEntry
+from hierderm.config.settings import Config, ModelEntry
 from hierderm.embeddings import EmbeddingTable
 from hierderm.evaluation.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model: its entry, its evaluation, its test embeddings and, where it was trained, its history.
+    """One model: its entry and settings, its evaluation, its test embeddings, and its history.
 
-    `test`, `history`: of the first fold and seed. `seconds`: wall time of one training run; `n_runs`: the number of
-    training runs that the metrics average over; `setting`: the setting chosen on validation, in words.
+    `test`, `history`, `chosen`: of the first fold and seed; `chosen` is the row of `history` that the model is of.
+    `seconds`: mean wall time of one training; `n_runs`: how many trainings went into the values.
     """
 
     entry: ModelEntry
+    config: Config
     evaluation: Evaluation
     test: EmbeddingTable
-    history: pd.DataFrame | None
+    history: pd.DataFrame
+    chosen: int
     seconds: float
-    setting: str = ""
     n_runs: int = 1
+
+    @property
+    def setting(self) -> str:
+        """What was chosen on validation, in words; '' where there was no choice."""
+        return chosen_setting(self.history, self.chosen)
+
+
+def chosen_setting(history: pd.DataFrame, chosen: int) -> str:
+    """The values of a row of a history that are settings and not scores, in words."""
+    row = history.iloc[chosen]
+    names = [
+        name for name in map(str, history.columns) if name != "held_out" and not name.endswith(("_map_at_r", "_loss"))
+    ]
+    texts = {name: row[name] if isinstance(row[name], str) else f"{row[name] + (name == 'epoch'):g}" for name in names}
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())

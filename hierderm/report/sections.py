@@ -9,8 +9,8 @@ import numpy as np
 
 from hierderm import columns as c
 from hierderm.config.loading import dump_config
-from hierderm.config.settings import Config, EvaluationConfig
-from hierderm.data.image_io import open_picture
+from hierderm.config.settings import Comparison, EvaluationConfig
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference
@@ -27,7 +27,7 @@ MAX_MAP_POINTS = 3000  # points of each map that shows points only
 
 
 def page_sections(
-    config: Config,
+    config: Comparison,
     table: CaseTable,
     rows: Sequence[Row],
     focus: Row,
@@ -66,7 +66,7 @@ def page_sections(
 
 def models_section(rows: Sequence[Row]) -> dict[str, Any]:
     """What each model is, and the training curves of those trained by epochs."""
-    trained = {r.entry.name: r.history for r in rows if r.history is not None and "train_loss" in r.history}
+    trained = {r.entry.name: r.history for r in rows if "train_loss" in r.history}
     return {"rows": rows, "curves": data_uri(plots.history_figure(trained)) if trained else ""}
 
 
@@ -79,7 +79,7 @@ def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -
     coarse = tree.to_level(fine, 0)
     points = {row.entry.name: plots.project(row.test.embeddings[chosen], seed) for row in rows}
     names = [tree.names()[condition] for condition in fine[with_image]]
-    images = [open_picture(table.root / path) for path in frame[c.IMAGE_PATH].iloc[with_image]]
+    images = [open_image(table.root / path) for path in frame[c.IMAGE_PATH].iloc[with_image]]
     return {
         **plots.map_points(points[focus.entry.name][: len(images)], coarse[with_image], names, tree.names(0)),
         "images": [as_base64(thumbnail(image, THUMBNAIL)) for image in images],

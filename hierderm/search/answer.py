@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.embeddings import Aggregation, SearchHits
+from hierderm.embeddings import Aggregation
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.calibration import best_temperature
 from hierderm.evaluation.metrics.selective import AnswerRule
+from hierderm.search.result import SearchResult
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, IntArray
 
@@ -67,7 +68,7 @@ class Answer:
     reason: str
 
 
-def vote(hits: SearchHits, fine: IntArray, n_fine: int, temperature: float) -> FloatArray:
+def vote(hits: SearchResult, fine: IntArray, n_fine: int, temperature: float) -> FloatArray:
     """Each query's share of votes for every condition, shape (n_queries, n_fine), rows summing to 1 (0 without hits).
 
     A hit votes with exp((similarity - the best similarity) / temperature) for its condition; `fine`: the gallery's
@@ -86,7 +87,7 @@ def vote(hits: SearchHits, fine: IntArray, n_fine: int, temperature: float) -> F
 
 
 def calibrate(
-    hits: SearchHits, gallery_fine: IntArray, query_fine: IntArray, taxonomy: Taxonomy, *, wanted: float = 0.8
+    hits: SearchResult, gallery_fine: IntArray, query_fine: IntArray, taxonomy: Taxonomy, *, wanted: float = 0.8
 ) -> Calibration:
     """Learn from validation queries, whose conditions `query_fine` are known, how to read votes.
 
@@ -109,12 +110,11 @@ def calibrate(
 
 
 def answer(
-    hits: SearchHits,
+    hits: SearchResult,
     gallery_fine: IntArray,
     taxonomy: Taxonomy,
     calibration: Calibration | None,
     *,
-    query: int = 0,
     calibrated_for: bool = True,
 ) -> Answer:
     """What the hits of one query say, at the finest level whose threshold they pass.
@@ -122,10 +122,9 @@ def answer(
     `calibrated_for`: False where the search differs from the one that was calibrated (filters, a cap, another k);
     then shares are given without a confidence, as without a calibration.
     """
-    one = SearchHits(hits.rows[query : query + 1], hits.similarity[query : query + 1])
     temperature = calibration.temperature if calibration else DEFAULT_TEMPERATURE
-    votes = vote(one, gallery_fine, taxonomy.size(-1), temperature)
-    differential = tuple(_candidates(votes, taxonomy, level) for level in range(taxonomy.n_levels))
+    votes = vote(hits, gallery_fine, taxonomy.size(-1), temperature)[0]
+    differential = tuple(ranked_nodes(votes, taxonomy, level) for level in range(taxonomy.n_levels))
     if not differential[0]:
         return Answer(None, "", None, differential, "No case was found.")
     if calibration is None or not calibrated_for:
@@ -137,32 +136,33 @@ def answer(
 def _answer_by(
     rule: AnswerRule, votes: FloatArray, differential: tuple[tuple[Candidate, ...], ...], taxonomy: Taxonomy
 ) -> Answer:
-    found = rule.apply(votes, taxonomy)
+    found = rule.apply(votes[None], taxonomy)
     level, confidence = int(found.level[0]), float(found.confidence[0])
-    leading = differential[max(level, 0)][0]
+    leading, names = differential[max(level, 0)][0], taxonomy.level_names
     if level < 0:
         return Answer(
             None, "", confidence, differential,
-            f"The neighbours disagree too much to answer: at this share of votes ({leading.share:.0%} for "
-            f"{leading.name}) an answer would be wrong more often than the {1 - rule.wanted:.0%} allowed.",
+            f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
+            f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed.",
         )  # fmt: skip
     learnt = rule.levels[level]
     reason = (
-        f"The neighbours agree on the {taxonomy.level_names[level]}: {leading.share:.0%} of the votes. "
+        f"The nearest cases agree on the {names[level]}: {leading.share:.0%} of the votes. "
         f"Of the {learnt.answered} validation cases answered at this level, {learnt.right} were right."
     )
-    if level < taxonomy.fine_level:
-        reason = f"The neighbours disagree on the {taxonomy.level_names[-1]}. {reason}"
+    if level < taxonomy.fine_level and rule.levels[-1].threshold is None:
+        reason = f"No share of votes for a {names[-1]} was reliable on validation cases. {reason}"
+    elif level < taxonomy.fine_level:
+        reason = f"The nearest cases disagree on the {names[-1]}. {reason}"
     return Answer(level, leading.name, confidence, differential, reason)
 
 
-def _candidates(votes: FloatArray, taxonomy: Taxonomy, level: int) -> tuple[Candidate, ...]:
-    shares = taxonomy.sum_up(votes, level)[0]
-    order = np.argsort(-shares, kind="stable")
-    parents = [node.parent for node in taxonomy.levels[level]]
-    above = taxonomy.names(level - 1) if level else ()
+def ranked_nodes(shares: FloatArray, taxonomy: Taxonomy, level: int) -> tuple[Candidate, ...]:
+    """The nodes of a level by falling share, those without any left out. `shares`: of conditions, shape (n_fine,)."""
+    level_shares = taxonomy.sum_up(shares[None], level)[0]
+    nodes, above = taxonomy.levels[level], taxonomy.names(level - 1) if level else ()
     return tuple(
-        Candidate(taxonomy.names(level)[number], float(shares[number]), above[parents[number]] if level else "")
-        for number in order
-        if shares[number] > 0
+        Candidate(nodes[number].name, float(level_shares[number]), above[nodes[number].parent] if level else "")
+        for number in np.argsort(-level_shares, kind="stable")
+        if level_shares[number] > 0
     )

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.embeddings import UNIT_TOLERANCE, Aggregation, EmbeddingTable, Hit, Provenance, SearchHits
-from hierderm.errors import SearchError, suggest
+from hierderm.embeddings import Aggregation, EmbeddingTable, Provenance
+from hierderm.errors import SearchError
 from hierderm.search.answer import Calibration
-from hierderm.search.candidates import Candidates, RecallSample, every_row, spans
 from hierderm.search.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
-from hierderm.search.filters import Filter, allowed_rows
-from hierderm.search.nearest import Gallery, nearest_cases
+from hierderm.search.filters import Where, Within, allowed_rows
+from hierderm.search.gallery import Gallery
+from hierderm.search.nearest import Candidates, RecallSample, count_cases, every_row, nearest_cases, spans
+from hierderm.search.query import check_options, mean_vector, query_groups
+from hierderm.search.result import SearchResult
 from hierderm.search.shared_lock import SharedLock
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Floats, IntArray, Mask, Vectors
 
-MAX_PICTURES = 3  # of one query case
+if TYPE_CHECKING:
+    from hierderm.data.table import CaseTable
+    from hierderm.search.building import Model
+
 EXACT_BELOW = 20_000  # rows that a filter leaves are compared one by one, whatever the kind of index
 WANTED_RECALL = 0.95
 
 
 @dataclass(frozen=True)
 class About:
-    """What an index says of itself: kind, effort of its search and the recall measured with it, and where things are.
+    """What an index records of itself: kind, effort of its search, the recall measured with it, and where things are.
 
     `model`: folder of a trained model or name of a backbone that embeds queries, '' where unknown; `image_root`: where
-    relative picture paths start; `removed`: removed nodes that a graph still holds.
+    relative image paths start; `not_calibrated`: why it has no calibration, '' where it has one or nobody tried.
     """
 
     kind: Kind
@@ -41,16 +47,22 @@ class About:
     recall_at_10: float = 1.0
     model: str = ""
     image_root: str = ""
-    removed: int = 0
+    not_calibrated: str = ""
 
 
 @dataclass
 class CaseIndex:
-    """A gallery of embedded pictures of cases that can be searched: made by `build`, or read by `open_index`.
+    """A searchable gallery of embedded images of cases. Make one with `build` or `from_embeddings`, or `open` a folder.
 
-    `vectors`: unit length, shape (n_images, dim), float32; `frame`: the case table's rows, a row a picture. Threads may
-    share an index: they search together, and a change waits for them. Whoever reads twice and needs one state for both
-    does so within `lock.reading()`.
+    Threads may share an index: they search together, and a change waits for the searches that run.
+
+    Attributes:
+        vectors: Unit length, shape (n_images, dim), float32.
+        frame: The rows of the case table, a row an image.
+        taxonomy: The tree of the conditions.
+        provenance: The model, preprocessing, tree and split that the vectors come from.
+        about: Kind, measured recall, model and image folder.
+        calibration: How to read an answer from the nearest cases; None where it was not learnt.
     """
 
     vectors: Vectors
@@ -59,18 +71,69 @@ class CaseIndex:
     provenance: Provenance
     about: About
     calibration: Calibration | None = None
-    ids: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64), repr=False)
     engine: Engine | None = field(default=None, repr=False)
-    gallery: Gallery = field(init=False, repr=False)  # the rows as numbers: what decides a search
+    gallery: Gallery = field(init=False, repr=False)  # the rows as a search reads them; a change replaces it
     lock: SharedLock = field(default_factory=SharedLock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._number_rows()
+        self._replace_rows(self.vectors, self.frame)
 
-    # --- making and changing -------------------------------------------------------------------------------------
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.frame)
+
+    @property
+    def n_cases(self) -> int:
+        return self.gallery.n_cases
+
+    @property
+    def labels(self) -> IntArray:
+        """Numbers of each image's nodes on all levels, coarse first, shape (n_levels, n_images)."""
+        return self.taxonomy.ancestors[self.gallery.fine].T
+
+    # --- making, keeping and changing ----------------------------------------------------------------------------
 
     @classmethod
     def build(
+        cls,
+        cases: CaseTable,
+        model: Model,
+        *,
+        embeddings: EmbeddingTable | Floats | Path | None = None,
+        kind: Kind | Literal["auto"] = "auto",
+        splits: Sequence[str] = (),
+        accuracy: float = 0.8,
+        k: int = 10,
+        workers: int = 0,
+    ) -> CaseIndex:
+        """Embed the images of a table and index them; calibrate answers where the table has validation cases.
+
+        Args:
+            cases: The checked table, a row an image.
+            model: What embeds the images, and later the queries: a model folder, the name of a backbone, or any object
+                with `encode(images) -> (n, dim)`. None where `embeddings` are given and queries will be vectors.
+            embeddings: The vectors of the table's rows, where they are known: an EmbeddingTable or its folder, an
+                array of shape (n_images, dim), or an .npy file.
+            kind: 'flat' is exact; 'hnsw', 'ivf' and 'ivfpq' need FAISS; 'auto' chooses by size.
+            splits: Splits to index, such as ('train', 'validation'); empty for all rows.
+            accuracy: The accuracy that answers must keep to on validation cases, in (0, 1).
+            k: Nearest cases that an answer is read from, >= 1.
+            workers: Processes that load images, >= 0.
+
+        Returns:
+            The index, in memory; `save` writes it.
+
+        Raises:
+            SearchError: The embeddings do not belong to the table or to the model.
+        """
+        from hierderm.search.building import build_index
+
+        return build_index(
+            cases, model, embeddings=embeddings, kind=kind, splits=splits, accuracy=accuracy, k=k, workers=workers
+        )
+
+    @classmethod
+    def from_embeddings(
         cls,
         table: EmbeddingTable,
         taxonomy: Taxonomy,
@@ -79,12 +142,25 @@ class CaseIndex:
         model: str = "",
         image_root: Path | str = "",
     ) -> CaseIndex:
-        """Index embeddings. The effort of an approximate kind is raised until recall@10 reaches 0.95, or its limit.
+        """Index embeddings, without calibration.
 
-        `kind`: 'flat' is exact; 'hnsw', 'ivf' and 'ivfpq' need FAISS; 'auto' chooses by size.
+        The effort of an approximate kind is raised until recall@10 reaches 0.95, or its limit.
+
+        Args:
+            table: Unit-length vectors and the rows of their images.
+            taxonomy: The tree of the table's conditions.
+            kind: 'flat' is exact; 'hnsw', 'ivf' and 'ivfpq' need FAISS; 'auto' chooses by size.
+            model: Folder or name of the model that embeds queries; '' where it is unknown.
+            image_root: Folder that relative image paths start at.
+
+        Returns:
+            The index, in memory.
+
+        Raises:
+            SearchError: The table is empty, repeats an image, or does not fit the tree.
         """
         if not len(table):
-            raise SearchError("an index must have at least one picture, got none.")
+            raise SearchError("an index must have at least one image, got none.")
         if kind != "auto" and kind not in KINDS:
             raise SearchError(f"kind must be 'auto' or one of {list(KINDS)}, got '{kind}'.")
         if table.provenance.taxonomy_hash and table.provenance.taxonomy_hash != taxonomy.content_hash:
@@ -93,232 +169,95 @@ class CaseIndex:
         _check_conditions(table.frame, taxonomy)
         chosen: Kind = automatic_kind(len(table)) if kind == "auto" else kind
         about = About(chosen, model=model, image_root=str(image_root))
-        index = cls(
-            table.embeddings, table.frame.reset_index(drop=True), taxonomy, table.provenance, about,
-            ids=np.arange(len(table)),
-        )  # fmt: skip
+        index = cls(table.embeddings, table.frame.reset_index(drop=True), taxonomy, table.provenance, about)
         index._build_engine()
         return index
 
+    @classmethod
+    def open(cls, folder: Path | str) -> CaseIndex:
+        """Open the folder of an index; its vectors stay on disk, memory-mapped.
+
+        Args:
+            folder: What `save` wrote.
+
+        Returns:
+            The index. Change it within `updating`, so that the folder changes, too.
+
+        Raises:
+            IndexFolderError: A file is damaged, missing or foreign; the message names it.
+        """
+        from hierderm.search.persistence import open_index
+
+        return open_index(Path(folder))
+
+    def save(self, folder: Path | str, *, replace: bool = False) -> None:
+        """Write the index as a folder, whole or not at all.
+
+        Args:
+            folder: A new or empty folder.
+            replace: Replace an index that is there.
+
+        Raises:
+            IndexFolderError: The folder holds an index and `replace` is false, or files that are not of an index.
+        """
+        from hierderm.search.persistence import save_index
+
+        save_index(self, Path(folder), replace=replace)
+
+    @staticmethod
+    def updating(folder: Path | str) -> AbstractContextManager[CaseIndex]:
+        """Change the index of a folder: `with CaseIndex.updating(folder) as index: index.add(...)`.
+
+        The folder is written when the block ends well, and stays as it was when it does not; other writers wait.
+        """
+        from hierderm.search.persistence import updating
+
+        return updating(Path(folder))
+
     def add(self, table: EmbeddingTable) -> None:
-        """Add the pictures of cases, without building anew. They must come from the index's own model."""
+        """Add the images of cases, without building anew.
+
+        Args:
+            table: Embeddings by the index's own model, and the rows of their images; see `embed_for`.
+
+        Raises:
+            SearchError: Another model made them, an image is in the index already, or a condition is not in the tree.
+        """
         self.require_same_model(table.provenance)
         if table.embeddings.shape[1] != self.vectors.shape[1]:
             raise SearchError(f"embeddings must have length {self.vectors.shape[1]}, got {table.embeddings.shape[1]}.")
         _check_conditions(table.frame, self.taxonomy)
         with self.lock.writing():
             _refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
-            new = self._next_id + np.arange(len(table))
             if self.engine is not None:
-                self.engine.add(new, table.embeddings)
+                self.engine.add(table.embeddings)
             self._replace_rows(
                 np.concatenate([self.vectors, table.embeddings]),
                 pd.concat([self.frame, table.frame], ignore_index=True),
-                np.concatenate([self.ids, new]),
             )
 
     def remove(self, case_ids: Sequence[str]) -> None:
-        """Take cases out, pictures and all. A graph is built anew once a fifth of its nodes have gone."""
+        """Take cases out with all their images. A graph is built anew once a fifth of its nodes have gone.
+
+        Args:
+            case_ids: The ids of the cases.
+
+        Raises:
+            SearchError: A case is not in the index, or none would be left.
+        """
         with self.lock.writing():
-            self._remove(case_ids)
-
-    def _remove(self, case_ids: Sequence[str]) -> None:
-        leaving = self.frame[c.CASE_ID].astype(str).isin(list(case_ids)).to_numpy()
-        unknown = sorted(set(map(str, case_ids)) - set(self.frame[c.CASE_ID].astype(str)))
-        if unknown:
-            raise SearchError(f"{len(unknown)} case(s) to remove are not in the index: {unknown[:5]}.")
-        if leaving.all():
-            raise SearchError("an index must keep at least one case; delete its folder to be rid of all.")
-        kept = ~leaving
-        if self.engine is not None:
-            self.engine.remove(self.ids[leaving])
-        self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True), self.ids[kept])
-        if self.about.kind == "hnsw":
-            self.about = replace(self.about, removed=self.about.removed + int(leaving.sum()))
-            if self.about.removed > TOO_MANY_REMOVED * (self.about.removed + len(self)):
-                self._build_engine()
-
-    def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame, ids: IntArray) -> None:
-        self.vectors, self.frame, self.ids = vectors, frame, ids
-        self._number_rows()
-
-    def _number_rows(self) -> None:
-        """Everything that follows from the rows, made with them rather than on first use: searches share it."""
-        case_ids = self.frame[c.CASE_ID].astype(str)
-        cases = pd.factorize(case_ids)[0].astype(np.int64)
-        self.gallery = Gallery(self.vectors, cases, self.taxonomy.encode(self.frame[c.CONDITION]))
-        self._rows_by_case: dict[str, list[int]] = {}
-        for row, case_id in enumerate(case_ids):
-            self._rows_by_case.setdefault(case_id, []).append(row)
-        self._row_by_image = {image_id: row for row, image_id in enumerate(self.frame[c.IMAGE_ID].astype(str))}
-        self._number_ids()
-
-    def _number_ids(self) -> None:
-        self._places = np.full(self._next_id, -1, dtype=np.int64)  # the row of each id, -1 where it was removed
-        self._places[self.ids] = np.arange(len(self))
-
-    def _build_engine(self) -> None:
-        if self.about.kind == "flat":
-            return
-        self.ids = np.arange(len(self))
-        self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
-        self._number_ids()
-        sample = RecallSample(self.vectors)
-        recall = sample.recall(self._propose)
-        while recall < WANTED_RECALL and self.engine.effort < self.engine.max_effort:
-            self.engine.effort = min(2 * self.engine.effort, self.engine.max_effort)
-            recall = sample.recall(self._propose)
-        self.about = replace(self.about, effort=self.engine.effort, recall_at_10=recall, removed=0)
-
-    def measure_recall(self) -> float:
-        """Share of the exact 10 nearest other pictures that a search of some pictures of the index finds, in [0, 1]."""
-        with self.lock.reading():
-            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self._propose)
-
-    # --- searching -----------------------------------------------------------------------------------------------
-
-    def search(
-        self,
-        pictures: Floats,
-        *,
-        k: int = 10,
-        aggregation: Aggregation = "best",
-        only: Filter | None = None,
-        leave_out: Sequence[str] = (),
-        per_condition: int = 0,
-    ) -> SearchHits:
-        """The `k` nearest cases to one query case of one to three pictures: hits of one query.
-
-        `pictures`: their embeddings, unit length, shape (n_pictures, dim); `leave_out`: case ids that may not come,
-        such as the query's own; for the rest see `search_cases`.
-        """
-        numbers = np.zeros(len(pictures), dtype=np.int64)
-        return self.search_cases(
-            pictures,
-            numbers,
-            k=k,
-            aggregation=aggregation,
-            only=only,
-            leave_out=[leave_out],
-            per_condition=per_condition,
-        )
-
-    def search_cases(
-        self,
-        pictures: Floats,
-        queries: IntArray,
-        *,
-        k: int = 10,
-        aggregation: Aggregation = "best",
-        only: Filter | None = None,
-        leave_out: Sequence[Sequence[str]] | None = None,
-        per_condition: int = 0,
-    ) -> SearchHits:
-        """The `k` nearest cases to each of many query cases.
-
-        `pictures`: shape (n_pictures, dim); `queries`: which query each picture is of, 0 to n_queries - 1. Cases are
-        as similar as their best pair of pictures ('best') or as the means of their embeddings ('mean'). `only`: a
-        filter; nothing it excludes comes back, and `k` cases come wherever `k` exist. `per_condition`: at most so
-        many cases of one condition, so that one does not crowd out the rest; 0 for any number.
-        """
-        vectors = self._checked(pictures, k, aggregation, per_condition)
-        with self.lock.reading():
-            return self._search(vectors, queries, k, aggregation, only, leave_out, per_condition)
-
-    def _search(
-        self,
-        vectors: Vectors,
-        queries: IntArray,
-        k: int,
-        aggregation: Aggregation,
-        only: Filter | None,
-        leave_out: Sequence[Sequence[str]] | None,
-        per_condition: int,
-    ) -> SearchHits:
-        n_queries = int(queries.max()) + 1 if len(queries) else 0
-        groups = [vectors[queries == number] for number in range(n_queries)]
-        if not groups or not all(1 <= len(group) <= MAX_PICTURES for group in groups):
-            raise SearchError(f"a query must have 1 to {MAX_PICTURES} pictures, got {[len(g) for g in groups][:5]}.")
-        if aggregation == "mean":
-            groups = [_mean(group) for group in groups]
-        allowed = allowed_rows(only, self.frame, self.taxonomy) if only else np.ones(len(self), dtype=bool)
-        outs = [self._case_numbers(out) for out in leave_out] if leave_out is not None else [[]] * n_queries
-        rows, similarity = np.full((n_queries, k), -1), np.full((n_queries, k), np.nan, dtype=np.float32)
-        exact = self.engine is None or (not allowed.all() and allowed.sum() <= EXACT_BELOW)
-        if exact:
-            candidates = every_row(self.vectors, groups, allowed)
-        else:
-            candidates = self._proposed(groups, allowed, k, outs, per_condition)
-        for query, (of_query, of_rows) in enumerate(candidates):
-            if outs[query]:
-                kept = ~np.isin(self.gallery.cases[of_query], outs[query])
-                of_query, of_rows = of_query[kept], of_rows[kept]
-            score = None if aggregation == "best" else partial(self._score_means, groups[query])
-            found, scores = nearest_cases(
-                of_rows, of_query, self.gallery, k, score_cases=score, per_condition=per_condition
-            )
-            rows[query, : len(found)], similarity[query, : len(found)] = found, scores
-        return SearchHits(rows, similarity)
-
-    def _score_means(self, query: Vectors, cases: IntArray) -> Floats:
-        return np.asarray(self.gallery.case_means[cases] @ query[0])
-
-    def _proposed(
-        self,
-        groups: list[Vectors],
-        allowed: Mask,
-        k: int,
-        outs: list[list[int]],
-        per_condition: int,
-    ) -> Iterator[Candidates]:
-        """The rows that the engine proposes; all allowed rows where those do not make up `k` cases."""
-        proposals = self._propose(np.concatenate(groups), k, allowed)
-        for group, (begin, end), out in zip(groups, spans(groups), outs, strict=True):
-            rows = np.unique(np.concatenate(proposals[begin:end]))
-            rows = rows[allowed[rows]]
-            kept = rows[~np.isin(self.gallery.cases[rows], out)]
-            if self._distinct(kept, per_condition) < k:
-                yield next(every_row(self.vectors, [group], allowed))
-            else:
-                yield rows, (self.vectors[rows] @ group.T).max(axis=1)
-
-    def _distinct(self, rows: IntArray, per_condition: int) -> int:
-        """Cases among rows, no more than `per_condition` of each condition counted."""
-        _, first = np.unique(self.gallery.cases[rows], return_index=True)
-        if not per_condition:
-            return len(first)
-        return int(np.minimum(np.bincount(self.gallery.fine[rows[first]]), per_condition).sum())
-
-    def _propose(self, queries: Vectors, k: int, allowed: Mask | None = None) -> list[IntArray]:
-        """For each query the rows its engine finds near: several times `k`, as pictures of a case come together."""
-        assert self.engine is not None
-        by_id = None
-        if allowed is not None and not allowed.all():
-            by_id = np.zeros(self._next_id, dtype=bool)
-            by_id[self.ids[allowed]] = True
-        elif self.about.removed:
-            by_id = self._places >= 0
-        n = min(len(self), max(64, 8 * k))
-        found = self.engine.propose(queries, n, by_id)
-        places = [self._places[ids[ids >= 0]] for ids in found]
-        return [rows[rows >= 0] for rows in places]
-
-    def _checked(self, pictures: Floats, k: int, aggregation: str, per_condition: int) -> Vectors:
-        vectors = np.asarray(pictures, dtype=np.float32)
-        if vectors.ndim != 2 or vectors.shape[1] != self.vectors.shape[1]:
-            raise SearchError(
-                f"query embeddings must have shape (n_pictures, {self.vectors.shape[1]}), got {vectors.shape}. "
-                "For one picture use embeddings[None]."
-            )
-        if not np.isfinite(vectors).all() or (
-            len(vectors) and np.abs(np.linalg.norm(vectors, axis=1) - 1).max() > UNIT_TOLERANCE
-        ):
-            raise SearchError("query embeddings must be finite and have unit length. Normalise them.")
-        if k < 1 or per_condition < 0:
-            raise SearchError(f"k must be 1 or more and per_condition 0 or more, got {k} and {per_condition}.")
-        if aggregation not in ("best", "mean"):
-            raise SearchError(f"aggregation must be 'best' or 'mean', got '{aggregation}'.")
-        return vectors
+            known = self.frame[c.CASE_ID].astype(str)
+            unknown = sorted(set(map(str, case_ids)) - set(known))
+            if unknown:
+                raise SearchError(f"{len(unknown)} case(s) to remove are not in the index: {unknown[:5]}.")
+            kept = ~known.isin(list(case_ids)).to_numpy()
+            if not kept.any():
+                raise SearchError("an index must keep at least one case; delete its folder to be rid of all.")
+            self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True))
+            if self.engine is not None:
+                self.engine.keep(kept)
+                if self.engine.removed > TOO_MANY_REMOVED * (self.engine.removed + len(self)):
+                    self._build_engine()
 
     def require_same_model(self, made_by: Provenance) -> None:
         """SearchError where embeddings do not come from the weights and the preprocessing of the index."""
@@ -332,53 +271,110 @@ class CaseIndex:
                     f"{ours or 'unknown'}, theirs {theirs or 'unknown'}. Embed with that model, or build another index."
                 )
 
-    # --- looking -------------------------------------------------------------------------------------------------
+    def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame) -> None:
+        self.vectors, self.frame = vectors, frame
+        self.gallery = Gallery(vectors, frame, self.taxonomy, self.about.image_root)
 
-    def __len__(self) -> int:
-        return len(self.frame)
+    # --- searching -----------------------------------------------------------------------------------------------
 
-    @property
-    def n_cases(self) -> int:
-        return self.gallery.n_cases
+    def search(
+        self,
+        vectors: Floats,
+        *,
+        k: int = 10,
+        within: Within | None = None,
+        where: Where | None = None,
+        aggregation: Aggregation = "best",
+        per_condition: int = 0,
+        leave_out: Sequence[str | Iterable[str]] | None = None,
+        cases: IntArray | Sequence[int] | None = None,
+    ) -> SearchResult:
+        """Find the `k` nearest cases to each query. What a filter excludes never comes; `k` come wherever `k` exist.
 
-    @property
-    def labels(self) -> IntArray:
-        """Numbers of each picture's nodes on all levels, coarse first, shape (n_levels, n_images)."""
-        return self.taxonomy.ancestors[self.gallery.fine].T
+        Args:
+            vectors: Embedded images, unit length, shape (n, dim): each is a query, unless `cases` groups them. Shape
+                (dim,) is one query.
+            k: Cases to find for each query, >= 1.
+            within: Only cases under these nodes: one or several names of any level.
+            where: Only images whose column has the value or one of the values, such as {'fitzpatrick': [5, 6]}.
+            aggregation: A case is as similar as its best pair of images ('best'), or as the means of the embeddings
+                ('mean').
+            per_condition: At most so many cases of one condition, so that one does not crowd out the rest; 0 for any
+                number.
+            leave_out: For each query the id or the ids of cases that may not come, such as its own.
+            cases: The query that each row of `vectors` belongs to, numbered from 0, shape (n,); one to three rows each.
 
-    def rows_of_case(self, case_id: str) -> list[int]:
-        """Positions of a case's pictures; empty where the index has no such case."""
-        return self._rows_by_case.get(case_id, [])
+        Returns:
+            The hits of each query, nearest first; see `SearchResult.to_pandas`.
 
-    def row_of_image(self, image_id: str) -> int:
-        """Position of a picture; SearchError where the index has none of that id."""
-        if image_id not in self._row_by_image:
-            raise SearchError(f"the index has no picture '{image_id}'.{suggest(image_id, self._row_by_image)}")
-        return self._row_by_image[image_id]
-
-    def hits(self, found: SearchHits, query: int = 0) -> list[Hit]:
-        """What was found for one query, as records."""
-        return [
-            self.hit(int(row), float(similarity))
-            for row, similarity in zip(found.rows[query], found.similarity[query], strict=True)
-            if row >= 0
-        ]
-
-    def hit(self, row: int, similarity: float) -> Hit:
+        Raises:
+            SearchError: A vector, a filter or an option does not fit the index.
+        """
+        groups = query_groups(vectors, cases, self.vectors.shape[1])
+        check_options(k, aggregation, per_condition)
+        if leave_out is not None and len(leave_out) != len(groups):
+            raise SearchError(f"leave_out must have an entry a query ({len(groups)}), got {len(leave_out)}.")
+        if aggregation == "mean":
+            groups = [mean_vector(group) for group in groups]
+        rows = np.full((len(groups), k), -1)
+        similarity = np.full((len(groups), k), np.nan, dtype=np.float32)
         with self.lock.reading():
-            of_row, fine = self.frame.iloc[row], self.gallery.fine[row]
-        path = tuple(self.taxonomy.names(level)[number] for level, number in enumerate(self.taxonomy.ancestors[fine]))
-        file = Path(self.about.image_root) / str(of_row.get(c.IMAGE_PATH, ""))
-        return Hit(str(of_row[c.CASE_ID]), str(of_row[c.IMAGE_ID]), path[-1], path, similarity, file)
+            gallery = self.gallery
+            allowed = allowed_rows(gallery.frame, self.taxonomy, within, where)
+            outs = [gallery.case_numbers(out) for out in ([()] * len(groups) if leave_out is None else leave_out)]
+            candidates = self._candidates(groups, allowed, k, outs, per_condition)
+            for query, (near, nearness) in enumerate(candidates):
+                if outs[query]:
+                    kept = ~np.isin(gallery.cases[near], outs[query])
+                    near, nearness = near[kept], nearness[kept]
+                score = partial(_mean_similarity, gallery, groups[query][0]) if aggregation == "mean" else None
+                found, scores = nearest_cases(
+                    near, nearness, gallery, k, score_cases=score, per_condition=per_condition
+                )
+                rows[query, : len(found)], similarity[query, : len(found)] = found, scores
+        return SearchResult(rows, similarity, gallery)
 
-    @property
-    def _next_id(self) -> int:
-        in_graph = self.engine.index.ntotal if self.engine is not None and self.about.kind == "hnsw" else 0
-        return max(int(self.ids.max()) + 1, in_graph)
+    def measure_recall(self) -> float:
+        """Share of the exact 10 nearest other images that a search of some images of the index finds, in [0, 1]."""
+        with self.lock.reading():
+            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(partial(_propose, self.engine))
 
-    def _case_numbers(self, case_ids: Sequence[str]) -> list[int]:
-        rows = [rows[0] for case_id in set(case_ids) if (rows := self.rows_of_case(case_id))]
-        return [int(self.gallery.cases[row]) for row in rows]
+    def _candidates(
+        self, groups: list[Vectors], allowed: Mask, k: int, outs: list[list[int]], per_condition: int
+    ) -> Iterator[Candidates]:
+        """The rows to compare for each query: those the engine proposes, or all that are allowed."""
+        if self.engine is None or not groups or (not allowed.all() and allowed.sum() <= EXACT_BELOW):
+            yield from every_row(self.vectors, groups, allowed)
+            return
+        proposals = _propose(self.engine, np.concatenate(groups), k, allowed)
+        for group, (begin, end), out in zip(groups, spans(groups), outs, strict=True):
+            rows = np.unique(np.concatenate(proposals[begin:end]))
+            rows = rows[allowed[rows]]
+            kept = rows[~np.isin(self.gallery.cases[rows], out)]
+            if count_cases(kept, self.gallery, per_condition) < k:
+                yield next(every_row(self.vectors, [group], allowed))
+            else:
+                yield rows, (self.vectors[rows] @ group.T).max(axis=1)
+
+    def _build_engine(self) -> None:
+        if self.about.kind == "flat":
+            return
+        engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+        sample = RecallSample(self.vectors)
+        recall = sample.recall(partial(_propose, engine))
+        while recall < WANTED_RECALL and engine.effort < engine.max_effort:
+            engine.effort = min(2 * engine.effort, engine.max_effort)
+            recall = sample.recall(partial(_propose, engine))
+        self.engine, self.about = engine, replace(self.about, effort=engine.effort, recall_at_10=recall)
+
+
+def _propose(engine: Engine, queries: Vectors, k: int, allowed: Mask | None = None) -> list[IntArray]:
+    """For each query the rows its engine finds near: several times `k`, as images of a case come together."""
+    return engine.propose(queries, min(len(engine.ids), max(64, 8 * k)), allowed)
+
+
+def _mean_similarity(gallery: Gallery, query: Vectors, cases: IntArray) -> Floats:
+    return np.asarray(gallery.case_means[cases] @ query)
 
 
 def _check_conditions(frame: pd.DataFrame, taxonomy: Taxonomy) -> None:
@@ -391,9 +387,4 @@ def _refuse_repeated(new: pd.DataFrame, known: pd.Index[Any]) -> None:
     ids = new[c.IMAGE_ID].astype(str)
     repeated = sorted(set(ids[ids.duplicated()]) | set(ids[ids.isin(known.astype(str))]))
     if repeated:
-        raise SearchError(f"{len(repeated)} picture(s) would be in the index twice: {repeated[:5]}.")
-
-
-def _mean(group: Vectors) -> Vectors:
-    mean = group.mean(axis=0, keepdims=True)
-    return np.asarray(mean / np.linalg.norm(mean), dtype=np.float32)
+        raise SearchError(f"{len(repeated)} image(s) would be in the index twice: {repeated[:5]}.")

@@ -30,7 +30,7 @@ def automatic_kind(n_images: int) -> Kind:
 
 
 def import_faiss() -> Any:
-    """FAISS, told to use no more threads than the process may; MissingExtraError where it is not installed."""
+    """FAISS, limited to the threads the process may use; MissingExtraError where it is not installed."""
     try:
         import faiss
     except ImportError:
@@ -40,24 +40,26 @@ def import_faiss() -> Any:
 
 
 class Engine:
-    """A FAISS structure over vectors that are named by id: non-negative integers that are never used twice.
+    """A FAISS structure over the rows of a gallery, each named by an id: a non-negative integer.
 
     `effort`: how far a search looks (efSearch of a graph, lists of an inverted file); more finds more and takes longer.
+    `ids`: of the rows, shape (n_rows,), int64.
     """
 
-    def __init__(self, kind: Kind, index: Any, effort: int) -> None:
+    def __init__(self, kind: Kind, index: Any, effort: int, ids: IntArray) -> None:
         self.kind, self.index, self.effort = kind, index, effort
+        self._name(ids)
 
     @classmethod
     def build(cls, kind: Kind, vectors: Vectors, seed: int = 0) -> Engine:
-        """The structure over `vectors`, shape (n, dim), unit length; their ids are 0 to n - 1."""
+        """The structure over `vectors`, shape (n_rows, dim), unit length."""
         faiss = import_faiss()
         n, dim = vectors.shape
         if kind == "hnsw":
             index = faiss.index_factory(dim, f"HNSW{LINKS},SQfp16", faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = BUILD_EFFORT
             index.add(vectors)
-            return cls(kind, index, 64)
+            return cls(kind, index, 64, np.arange(n))
         lists = max(1, min(round(4 * n**0.5), n // 39))
         index = faiss.index_factory(dim, f"IVF{lists},{_coding(kind, n, dim)}", faiss.METRIC_INNER_PRODUCT)
         index.cp.min_points_per_centroid = 1  # FAISS warns on the terminal below 39
@@ -67,14 +69,14 @@ class Engine:
         chosen = np.sort(np.random.default_rng(seed).permutation(n)[:TRAINING_VECTORS])
         index.train(np.ascontiguousarray(vectors[chosen]))
         index.add_with_ids(vectors, np.arange(n))
-        return cls(kind, index, 1)
+        return cls(kind, index, 1, np.arange(n))
 
     @classmethod
-    def load(cls, path: Path, kind: Kind, effort: int, *, mapped: bool) -> Engine:
+    def load(cls, path: Path, kind: Kind, effort: int, ids: IntArray, *, mapped: bool) -> Engine:
         """Read what `save` wrote; `mapped` leaves it on disk, for search only."""
         faiss = import_faiss()
         try:
-            return cls(kind, faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0), effort)
+            return cls(kind, faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0), effort, ids)
         except RuntimeError as error:
             raise IndexFolderError(f"{path} could not be read by FAISS ({str(error)[:200]}). Build again.") from None
 
@@ -85,33 +87,54 @@ class Engine:
     def max_effort(self) -> int:
         return 2048 if self.kind == "hnsw" else int(self.index.nlist)
 
-    def add(self, ids: IntArray, vectors: Vectors) -> None:
+    @property
+    def removed(self) -> int:
+        """Number of removed rows that the structure still holds."""
+        return int(self.index.ntotal) - len(self.ids)
+
+    def add(self, vectors: Vectors) -> None:
+        """Rows after those there are."""
+        ids = self._next_id + np.arange(len(vectors))
         if self.kind == "hnsw":
-            assert self.index.ntotal == ids[0], "a graph numbers its nodes in the order they come"
             self.index.add(vectors)
         else:
             self.index.add_with_ids(vectors, ids)
+        self._name(np.concatenate([self.ids, ids]))
 
-    def remove(self, ids: IntArray) -> None:
-        """Take ids out. A graph can't: its nodes stay, and no search lets them through."""
+    def keep(self, kept: Mask) -> None:
+        """Remove the other rows, shape (n_rows,). A graph can't: their nodes stay, and no search returns them."""
         if self.kind != "hnsw":
-            self.index.remove_ids(import_faiss().IDSelectorBatch(ids))
+            self.index.remove_ids(import_faiss().IDSelectorBatch(self.ids[~kept]))
+        self._name(self.ids[kept])
 
-    def propose(self, queries: Vectors, n: int, allowed: Mask | None) -> IntArray:
-        """Ids of about the nearest `n`, shape (n_queries, n), -1 where fewer were found.
+    def propose(self, queries: Vectors, n: int, allowed: Mask | None = None) -> list[IntArray]:
+        """For each query about the nearest `n` rows, in no order; fewer where fewer were found.
 
-        `allowed`: for each id whether it may come, shape (n_ids,), or None for all.
+        `allowed`: for each row whether it may come, shape (n_rows,), or None for all.
         """
         faiss = import_faiss()
         options: dict[str, Any] = {}
-        if allowed is not None:
-            bitmap = np.packbits(allowed, bitorder="little")
+        if self.removed or (allowed is not None and not allowed.all()):
+            by_id = np.zeros(self._next_id, dtype=bool)
+            by_id[self.ids if allowed is None else self.ids[allowed]] = True
+            bitmap = np.packbits(by_id, bitorder="little")
             options["sel"] = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
         if self.kind == "hnsw":
             parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, n), **options)
         else:
             parameters = faiss.SearchParametersIVF(nprobe=self.effort, **options)
-        return np.asarray(self.index.search(np.ascontiguousarray(queries), n, params=parameters)[1], dtype=np.int64)
+        found = np.asarray(self.index.search(np.ascontiguousarray(queries), n, params=parameters)[1], dtype=np.int64)
+        places = [self._places[ids[ids >= 0]] for ids in found]
+        return [rows[rows >= 0] for rows in places]
+
+    @property
+    def _next_id(self) -> int:
+        return max(int(self.ids.max()) + 1, self.index.ntotal if self.kind == "hnsw" else 0)  # a graph counts its nodes
+
+    def _name(self, ids: IntArray) -> None:
+        self.ids = ids
+        self._places = np.full(self._next_id, -1, dtype=np.int64)  # the row of each id, -1 where it was removed
+        self._places[ids] = np.arange(len(ids))
 
 
 def _coding(kind: Kind, n: int, dim: int) -> str:

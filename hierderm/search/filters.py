@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,43 +13,35 @@ from hierderm.errors import SearchError, suggest
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Mask
 
+Within = str | Iterable[str]  # names of nodes of any level, one of which a row must be under
+Where = Mapping[str, Any]  # column -> allowed value or values
 
-@dataclass(frozen=True)
-class Filter:
-    """`within`: names of nodes of any level, one of which a row must be under; `where`: column -> allowed values.
 
-    Values are compared as text; 3 and '3.0' are the same number. An empty filter lets everything through.
+def allowed_rows(
+    frame: pd.DataFrame, taxonomy: Taxonomy, within: Within | None = None, where: Where | None = None
+) -> Mask:
+    """Which rows pass, shape (n_images,). Unknown nodes, columns and values are SearchErrors with the closest.
+
+    Values are compared as text; 3 and '3.0' are the same number.
     """
-
-    within: Sequence[str] = ()
-    where: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.within or self.where)
-
-
-def allowed_rows(wanted: Filter, frame: pd.DataFrame, taxonomy: Taxonomy) -> Mask:
-    """Which rows pass, shape (n_images,). Unknown nodes, columns and values are SearchErrors with the closest."""
     allowed = np.ones(len(frame), dtype=bool)
-    if wanted.within:
+    if names := _several(within):  # none named: all
         under = np.zeros(taxonomy.size(-1), dtype=bool)
-        for name in wanted.within:
-            under |= _under(name, taxonomy)
+        for name in names:
+            under |= _under(str(name), taxonomy)
         allowed &= under[taxonomy.encode(frame[c.CONDITION])]
-    for column, values in wanted.where.items():
+    for column, values in (where or {}).items():
         if column not in frame:
             raise SearchError(
                 f"the index has no column '{column}'.{suggest(column, frame.columns)} It has {list(frame)}."
             )
-        present = frame[column].map(as_text)
+        present, wanted = frame[column].map(as_text), [as_text(value) for value in _several(values)]
         known = set(present)
-        for value in values:
-            if as_text(value) not in known:
+        for value in wanted:
+            if value not in known:
                 some = sorted(known - {""})[:12]
-                raise SearchError(
-                    f"column '{column}' has no value '{value}'.{suggest(str(value), known)} It has {some}."
-                )
-        allowed &= present.isin([as_text(value) for value in values]).to_numpy()
+                raise SearchError(f"column '{column}' has no value '{value}'.{suggest(value, known)} It has {some}.")
+        allowed &= present.isin(wanted).to_numpy()
     return allowed
 
 
@@ -62,6 +54,13 @@ def as_text(value: object) -> str:
     except ValueError:
         return str(value).strip()
     return str(int(number)) if number.is_integer() else str(number)
+
+
+def _several(value: Any) -> list[Any]:
+    """One value, or several, or none, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
 
 
 def _under(name: str, taxonomy: Taxonomy) -> Mask:

@@ -1,279 +1,211 @@
-"""CaseFinder: an index with the model that embeds its queries. Pictures go in, cases and an answer come out."""
+"""CaseFinder: an index with the model that embeds its queries. Images go in, cases and an answer come out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from hierderm import columns as c
-from hierderm.data.image_io import open_picture
-from hierderm.data.table import CaseTable
-from hierderm.embeddings import Aggregation, EmbeddingTable, Hit, SearchHits
+from hierderm.data.image_io import ImageLike
+from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
-from hierderm.search.answer import Answer, Calibration, Candidate, answer, calibrate
-from hierderm.search.case_index import MAX_PICTURES, CaseIndex
-from hierderm.search.engines import Kind
-from hierderm.search.filters import Filter, as_text
-from hierderm.search.persistence import open_index
-from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Floats, IntArray, Vectors
+from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
+from hierderm.search.case_index import CaseIndex
+from hierderm.search.filters import as_text
+from hierderm.search.gallery import Hit
+from hierderm.search.query import MAX_IMAGES
+from hierderm.search.result import SearchResult
+from hierderm.types import Vectors
 
 if TYPE_CHECKING:
     from hierderm.model.encoder import Encoder
 
-Picture = Path | Image.Image | npt.NDArray[np.uint8]
 SHOWN_COLUMNS = (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
-K = 10
-NO_FILTER = Filter()
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a search is asked for; see `CaseIndex.search_cases`."""
+class SearchOptions:
+    """How to search; `CaseIndex.search` describes each option."""
 
-    k: int = K
+    k: int = 10
+    within: Sequence[str] = ()
+    where: Mapping[str, Sequence[str]] = field(default_factory=dict)
     aggregation: Aggregation = "best"
-    only: Filter = NO_FILTER
     per_condition: int = 0
 
 
-DEFAULTS = Wanted()
+DEFAULTS = SearchOptions()
 
 
 @dataclass(frozen=True)
-class Found:
-    """The cases that were found, what they say, and what the model's own classifier says (None where it has none).
+class FinderResult:
+    """What was found for one query.
 
-    `embeddings`: of the query, shape (n_pictures, dim); `rows`: positions of the hits in the gallery; `classified`:
-    for each level, coarse first, its nodes by falling probability.
+    Attributes:
+        vectors: Embeddings of the query, unit length, shape (n_images, dim), float32.
+        found: The nearest cases.
+        answer: What the cases vote for at each level of the tree; None of a text query.
+        classified: For each level, coarse first, its nodes by falling probability of the model's own classifier; None
+            where the model has none.
     """
 
-    embeddings: Vectors
-    hits: tuple[Hit, ...]
-    rows: tuple[int, ...]
+    vectors: Vectors
+    found: SearchResult
     answer: Answer | None
     classified: tuple[tuple[Candidate, ...], ...] | None = None
 
+    @property
+    def hits(self) -> list[Hit]:
+        """The nearest cases as records, nearest first."""
+        return self.found.to_list()[0]
+
+    def to_dict(self, *, paths: bool) -> dict[str, Any]:
+        """The result as plain JSON. `paths`: with those of the images, which a server must not give away."""
+        hits, gallery = [], self.found.gallery
+        columns = [name for name in SHOWN_COLUMNS if name in gallery.frame]
+        for hit in self.hits:
+            cells = gallery.frame.iloc[hit.row]
+            content = {
+                "case_id": hit.case_id,
+                "image_id": hit.image_id,
+                "condition": hit.condition,
+                "path": list(hit.path),
+                "similarity": round(hit.similarity, 4),
+                **{name: as_text(cells[name]) for name in columns},
+            }
+            hits.append({**content, "image_path": str(hit.image_path)} if paths else content)
+        names = gallery.taxonomy.level_names
+        return {
+            "levels": list(names),
+            "answer": None if self.answer is None else _answer_content(self.answer, names),
+            "classifier": None if self.classified is None else [_candidates(level) for level in self.classified],
+            "hits": hits,
+        }
+
 
 class CaseFinder:
-    """An open index and its encoder; threads may share one."""
+    """Search an index with images, text or vectors. Threads may share a finder.
 
-    def __init__(self, index: CaseIndex, load: Callable[[], Encoder]) -> None:
-        self.index, self._load = index, load
-        self._encoder: Encoder | None = None
+    Args:
+        index: The cases to search.
+        model: Where the model of the index is now, or the model itself, any object with `encode`; None: where it was
+            when the index was built.
+    """
+
+    def __init__(self, index: CaseIndex, model: str | Path | Encodes | None = None) -> None:
+        self.index, self._model = index, model
+        self._encoder: Encoder | Encodes | None = None
         self._loading = Lock()
 
     @classmethod
-    def open(cls, folder: Path, *, model: str = "") -> CaseFinder:
-        """Open an index folder. `model`: where its model is now, by default where it was when the index was built."""
-        index = open_index(folder)
-
-        def load() -> Encoder:
-            from hierderm.model.encoder import load_encoder
-
-            name = model or index.about.model
-            if not name:
-                raise SearchError("the index does not say which model embeds queries: name it (--model).")
-            encoder = load_encoder(name)
-            index.require_same_model(encoder.provenance)
-            return encoder
-
-        return cls(index, load)
+    def open(cls, folder: Path | str, *, model: str | Path | Encodes | None = None) -> CaseFinder:
+        """A finder on the folder of an index."""
+        return cls(CaseIndex.open(folder), model)
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder | Encodes:
         """The model of the index, loaded on first use; SearchError where another one is found in its place."""
         with self._loading:
             if self._encoder is None:
                 self._encoder = self._load()
             return self._encoder
 
-    def by_pictures(self, pictures: Sequence[Picture], wanted: Wanted = DEFAULTS) -> Found:
-        """The cases nearest to one case of one to three pictures: files, images, or uint8 arrays (height, width, 3)."""
-        if not 1 <= len(pictures) <= MAX_PICTURES:
-            raise SearchError(f"a query must have 1 to {MAX_PICTURES} pictures, got {len(pictures)}.")
-        encoded = self.encoder.pictures([as_image(picture) for picture in pictures])
-        tree, probabilities = self.encoder.taxonomy, encoded.probabilities
-        classified = None
-        if tree is not None and probabilities is not None:
-            classified = tuple(_ranked(probabilities.mean(axis=0), tree, level) for level in range(tree.n_levels))
-        return replace(self.by_embeddings(encoded.embeddings, wanted), classified=classified)
+    def _load(self) -> Encoder | Encodes:
+        from hierderm.model.encoder import load
 
-    def by_image(self, image_id: str, wanted: Wanted = DEFAULTS) -> Found:
-        """The cases nearest to a picture of the index, its own case left out."""
-        with self.index.lock.reading():
-            row = self.index.row_of_image(image_id)
-            own = str(self.index.frame[c.CASE_ID].iloc[row])
-            return self.by_embeddings(np.asarray(self.index.vectors[[row]]), wanted, leave_out=[own])
+        model = self._model or self.index.about.model
+        if not model:
+            raise SearchError("the index does not record which model embeds queries: name it (--model).")
+        encoder = load(model) if isinstance(model, str | Path) else model
+        self.index.require_same_model(provenance_of(encoder))
+        return encoder
 
-    def by_text(self, text: str, wanted: Wanted = DEFAULTS) -> Found:
-        """The cases whose pictures are nearest to a text. Similarities of text are not those of pictures: no answer."""
+    @property
+    def takes_text(self) -> bool:
+        """Whether the model embeds text, too."""
+        return getattr(self.encoder, "text_tower", None) is not None
+
+    def search(self, images: Sequence[ImageLike], options: SearchOptions = DEFAULTS) -> FinderResult:
+        """Find the cases nearest to one case.
+
+        Args:
+            images: Its one to three images, as `Encoder.encode` takes them.
+            options: How to search.
+
+        Raises:
+            ImageError: A file is missing or no image.
+            SearchError: There are no images or too many, or an option does not fit the index.
+        """
+        if not 1 <= len(images) <= MAX_IMAGES:
+            raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
+        encoder: Any = self.encoder
+        if not hasattr(encoder, "encode_all"):  # a model of the user's; ours embeds and classifies in one pass
+            return self.search_vectors(unit_length(np.asarray(encoder.encode(list(images)))), options)
+        encoded, tree = encoder.encode_all(images), encoder.taxonomy
+        found = self.search_vectors(encoded.embeddings, options)
+        if encoded.probabilities is None:
+            return found
+        mean = encoded.probabilities.mean(axis=0, dtype=np.float64)
+        return replace(found, classified=tuple(ranked_nodes(mean, tree, level) for level in range(tree.n_levels)))
+
+    def search_image_id(self, image_id: str, options: SearchOptions = DEFAULTS) -> FinderResult:
+        """Find the cases nearest to an image of the index, its own case left out."""
+        gallery = self.index.gallery
+        row = gallery.image_row(image_id)
+        own = str(gallery.frame[c.CASE_ID].iloc[row])
+        return self.search_vectors(np.asarray(gallery.vectors[[row]]), options, leave_out=[own])
+
+    def search_text(self, text: str, options: SearchOptions = DEFAULTS) -> FinderResult:
+        """Find the cases nearest to a text. Similarities of text are not those of images: there is no answer.
+
+        Raises:
+            SearchError: There are no words, or the model can't embed text.
+        """
         if not text.strip():
             raise SearchError("a text query must have words, got none.")
-        return replace(self.by_embeddings(self.encoder.words([text]), wanted), answer=None)
+        encoder: Any = self.encoder
+        if not hasattr(encoder, "encode_text"):
+            raise SearchError("the model of the index has no encode_text, so it can't be searched by words.")
+        return replace(self.search_vectors(encoder.encode_text(text), options), answer=None)
 
-    def by_embeddings(self, embeddings: Vectors, wanted: Wanted = DEFAULTS, leave_out: Sequence[str] = ()) -> Found:
-        """The cases nearest to embedded pictures of one case, shape (n_pictures, dim).
+    def search_vectors(
+        self, vectors: Vectors, options: SearchOptions = DEFAULTS, leave_out: Sequence[str] = ()
+    ) -> FinderResult:
+        """Find the cases nearest to one case of embedded images.
 
         The answer is read from as many nearest cases as were calibrated, however many are shown; where a filter
         narrows the search it has no confidence.
+
+        Args:
+            vectors: Of the case's one to three images, unit length, shape (n_images, dim).
+            options: How to search.
+            leave_out: Ids of cases that may not come.
         """
         index, calibration = self.index, self.index.calibration
-        with index.lock.reading():
-            shown = index.search(
-                embeddings,
-                k=wanted.k,
-                aggregation=wanted.aggregation,
-                only=wanted.only,
-                leave_out=leave_out,
-                per_condition=wanted.per_condition,
-            )
-            voters = shown
-            if calibration is not None and not wanted.only:
-                voters = index.search(
-                    embeddings, k=calibration.k, aggregation=calibration.aggregation, leave_out=leave_out
-                )
-            said = answer(voters, index.gallery.fine, index.taxonomy, calibration, calibrated_for=not wanted.only)
-            rows = tuple(int(row) for row in shown.rows[0] if row >= 0)
-            return Found(embeddings, tuple(index.hits(shown)), rows, said)
-
-    def describe(self, found: Found, *, files: bool) -> dict[str, Any]:
-        """An answer as plain JSON. `files`: with the paths of the pictures, which a server must not give away."""
-        hits = []
-        for hit, row in zip(found.hits, found.rows, strict=True):
-            of_row = self.index.frame.iloc[row]
-            extra = {name: as_text(of_row[name]) for name in SHOWN_COLUMNS if name in of_row}
-            content = {**asdict(hit), "path": list(hit.path), "similarity": round(hit.similarity, 4), **extra}
-            del content["file"]
-            hits.append({**content, "file": str(hit.file)} if files else content)
-        said = found.answer
-        return {
-            "levels": list(self.index.taxonomy.level_names),
-            "answer": None if said is None else _answer_content(said, self.index.taxonomy),
-            "classifier": None if found.classified is None else [_candidates(level) for level in found.classified],
-            "hits": hits,
-        }
+        query: dict[str, Any] = {"cases": np.zeros(len(vectors), dtype=np.int64), "leave_out": [leave_out]}
+        narrowed = bool(options.within or options.where)
+        with index.lock.reading():  # both searches see the same cases
+            shown = voters = index.search(vectors, **query, **asdict(options))
+            if calibration is not None and not narrowed:
+                voters = index.search(vectors, **query, k=calibration.k, aggregation=calibration.aggregation)
+        read = answer(voters, voters.gallery.fine, index.taxonomy, calibration, calibrated_for=not narrowed)
+        return FinderResult(vectors, shown, read)
 
 
-def as_image(picture: Picture) -> Image.Image:
-    """A picture of any accepted kind as RGB. ImageError or SearchError where it is none."""
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    if isinstance(picture, Path):
-        return open_picture(picture)
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise SearchError(
-            f"a picture as an array must be uint8 of shape (height, width, 3), got {picture.dtype} {picture.shape}."
-        )
-    return Image.fromarray(picture)
-
-
-def _answer_content(said: Answer, taxonomy: Taxonomy) -> dict[str, Any]:
+def _answer_content(read: Answer, level_names: Sequence[str]) -> dict[str, Any]:
     return {
-        "level": None if said.level is None else taxonomy.level_names[said.level],
-        "node": said.node,
-        "confidence": None if said.confidence is None else round(said.confidence, 3),
-        "reason": said.reason,
-        "differential": [_candidates(level) for level in said.differential],
+        "level": None if read.level is None else level_names[read.level],
+        "node": read.node,
+        "confidence": None if read.confidence is None else round(read.confidence, 3),
+        "reason": read.reason,
+        "differential": [_candidates(level) for level in read.differential],
     }
 
 
 def _candidates(level: Sequence[Candidate]) -> list[dict[str, Any]]:
     return [{**asdict(candidate), "share": round(candidate.share, 4)} for candidate in level]
-
-
-def _ranked(probabilities: Floats, tree: Taxonomy, level: int) -> tuple[Candidate, ...]:
-    of_level = tree.sum_up(probabilities[None].astype(np.float64), level)[0]
-    above = tree.names(level - 1) if level else ()
-    nodes = tree.levels[level]
-    return tuple(
-        Candidate(nodes[number].name, float(of_level[number]), above[nodes[number].parent] if level else "")
-        for number in np.argsort(-of_level, kind="stable")
-    )
-
-
-# --- building ----------------------------------------------------------------------------------------------------
-
-
-def make_index(
-    table: CaseTable,
-    embedded: EmbeddingTable,
-    *,
-    model: str,
-    kind: Kind | Literal["auto"] = "auto",
-    splits: Sequence[str] = (),
-    wanted_accuracy: float = 0.8,
-    k: int = K,
-) -> tuple[CaseIndex, str]:
-    """An index of the embedded pictures of a table, or of some of its splits, and '' or why it is not calibrated.
-
-    It is calibrated on the table's validation cases, unless the model was trained on another split: then they may
-    have been training cases, and a confidence learnt from them would be too high.
-    """
-    split_hash = table.split_hash if _is_split(table) else ""
-    trained_on = embedded.provenance.split_hash
-    if splits:
-        embedded = embedded.select(np.isin(table.splits, splits))
-    provenance = replace(
-        embedded.provenance, taxonomy_hash=table.taxonomy.content_hash, split_hash=trained_on or split_hash
-    )
-    whole = EmbeddingTable(embedded.embeddings, embedded.frame, provenance)
-    name = str(Path(model).absolute()) if model and Path(model).is_dir() else model
-    index = CaseIndex.build(whole, table.taxonomy, kind=kind, model=name, image_root=table.root.absolute())
-    if trained_on and trained_on != split_hash:
-        return index, "the model was trained on another split than the table's"
-    index.calibration = calibrate_on_validation(index, wanted_accuracy=wanted_accuracy, k=k)
-    return index, "" if index.calibration else "there are no validation cases in the index"
-
-
-def calibrate_on_validation(
-    index: CaseIndex, *, wanted_accuracy: float = 0.8, k: int = K, aggregation: Aggregation = "best"
-) -> Calibration | None:
-    """What validation cases in the index teach about its answers, each query's own case left out; None without any."""
-    searched = _search_validation(index, k, aggregation)
-    if searched is None:
-        return None
-    hits, truth = searched
-    learnt = calibrate(hits, index.gallery.fine, truth, index.taxonomy, wanted=wanted_accuracy)
-    return replace(learnt, aggregation=aggregation)
-
-
-def validation_scores(index: CaseIndex, *, k: int = K) -> list[dict[str, float]]:
-    """How the index does on its validation cases: mean figures, one table a level, coarse first; [] without any."""
-    from hierderm.evaluation.metrics.retrieval import hit_scores
-
-    searched = _search_validation(index, k, "best")
-    if searched is None:
-        return []
-    hits, truth = searched
-    tables = hit_scores(hits.rows, index.taxonomy.ancestors[truth].T, index.labels)
-    return [{name: float(np.nanmean(values)) for name, values in table.items()} for table in tables]
-
-
-def _search_validation(index: CaseIndex, k: int, aggregation: Aggregation) -> tuple[SearchHits, IntArray] | None:
-    """Hits of the validation cases of an index, up to three pictures a case, and the conditions of the queries."""
-    frame = index.frame
-    if c.SPLIT not in frame or not (frame[c.SPLIT] == c.VALIDATION).any():
-        return None
-    part = frame[frame[c.SPLIT] == c.VALIDATION].groupby(c.CASE_ID).head(MAX_PICTURES)
-    cases, first, numbers = np.unique(part[c.CASE_ID].to_numpy(dtype=str), return_index=True, return_inverse=True)
-    rows = part.index.to_numpy()
-    hits = index.search_cases(
-        np.asarray(index.vectors[rows]),
-        numbers.astype(np.int64),
-        k=k,
-        aggregation=aggregation,
-        leave_out=[[str(case)] for case in cases],
-    )
-    return hits, index.gallery.fine[rows[first]]
-
-
-def _is_split(table: CaseTable) -> bool:
-    return c.SPLIT in table.frame and bool((table.frame[c.SPLIT] != "").all())

@@ -1,47 +1,43 @@
-"""From similarities of pictures to the nearest cases: one picture speaks for a case, a condition may be capped."""
+"""From similarities of images to the nearest cases: one image stands for a case, and a condition may be capped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from hierderm.types import Floats, IntArray
+from hierderm.search.gallery import Gallery
+from hierderm.types import Floats, IntArray, Mask, Vectors
+
+Candidates = tuple[IntArray, Vectors]  # rows, and the best similarity of each to an image of the query
+BLOCK = 2**26  # similarities at a time
+RECALL_QUERIES, RECALL_K = 200, 10
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """`vectors`: unit length, shape (n_images, dim); `cases`, `fine`: numbers of case and condition, (n_images,)."""
+def every_row(vectors: Vectors, groups: list[Vectors], allowed: Mask) -> Iterator[Candidates]:
+    """All allowed rows, a query at a time; the products are made for many queries at once.
 
-    vectors: Floats
-    cases: IntArray
-    fine: IntArray
+    `vectors`: the gallery's, shape (n_images, dim); `groups`: the vectors of each query, shape (n_images, dim).
+    """
+    rows = np.flatnonzero(allowed)
+    gallery = vectors if len(rows) == len(vectors) else np.asarray(vectors[rows])
+    together = max(1, BLOCK // max(1, len(rows) * max(map(len, groups), default=1)))
+    for start in range(0, len(groups), together):
+        some = groups[start : start + together]
+        similarity = np.concatenate(some) @ gallery.T  # (images of some queries, n_rows)
+        for begin, end in spans(some):
+            yield rows, similarity[begin:end].max(axis=0)
 
-    @cached_property
-    def n_cases(self) -> int:
-        return int(self.cases.max()) + 1
 
-    @cached_property
-    def most_pictures(self) -> int:
-        """Pictures of the case that has most."""
-        return int(np.bincount(self.cases).max())
-
-    @cached_property
-    def case_means(self) -> Floats:
-        """The mean of each case's pictures at unit length, shape (n_cases, dim)."""
-        if self.n_cases == len(self.cases):
-            return self.vectors
-        order = np.argsort(self.cases, kind="stable")
-        starts = np.searchsorted(self.cases[order], np.arange(self.n_cases))
-        sums = np.add.reduceat(self.vectors[order], starts, axis=0)
-        return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True))
+def spans(groups: list[Vectors]) -> Iterator[tuple[int, int]]:
+    """Where each group lies when all are joined."""
+    ends = np.cumsum([len(group) for group in groups]).tolist()
+    return zip([0, *ends[:-1]], ends, strict=True)
 
 
 def nearest_cases(
-    of_rows: Floats,
     rows: IntArray,
+    similarity: Floats,
     gallery: Gallery,
     k: int,
     *,
@@ -50,23 +46,31 @@ def nearest_cases(
 ) -> tuple[IntArray, Floats]:
     """Rows and similarities of the `k` nearest cases among `rows`, nearest first; fewer where fewer exist.
 
-    `of_rows`: similarity of each of the rows to the query, shape (n_rows,). A case is as similar as its best row, or
-    as `score_cases` says of case numbers; it comes with its best row. `per_condition`: at most so many cases whose
+    `similarity`: of each of the rows to the query, shape (n_rows,). A case is as similar as its best row, or as
+    `score_cases` says of case numbers; it comes with its best row. `per_condition`: at most so many cases whose
     best row is of one condition, 0 for any number. Of equals the first in the gallery comes first.
     """
-    enough = k * gallery.most_pictures  # the best of so many rows are of k cases or more
+    enough = k * gallery.most_images  # the best of so many rows are of k cases or more
     if score_cases is None and not per_condition and len(rows) > 2 * enough:
-        kept = of_rows >= -np.partition(-of_rows, enough)[enough]
-        of_rows, rows = of_rows[kept], rows[kept]
-    order = np.lexsort((rows, -of_rows))
+        kept = similarity >= -np.partition(-similarity, enough)[enough]
+        rows, similarity = rows[kept], similarity[kept]
+    order = np.lexsort((rows, -similarity))
     cases, first = np.unique(gallery.cases[rows[order]], return_index=True)
     best = order[first]
-    scores = of_rows[best] if score_cases is None else score_cases(cases)
+    scores = similarity[best] if score_cases is None else score_cases(cases)
     ranked = np.lexsort((rows[best], -scores))
     if per_condition:
         ranked = ranked[_earlier(gallery.fine[rows[best[ranked]]]) < per_condition]
     chosen = ranked[:k]
     return rows[best[chosen]], scores[chosen]
+
+
+def count_cases(rows: IntArray, gallery: Gallery, per_condition: int) -> int:
+    """Number of cases among rows, no more than `per_condition` of each condition counted."""
+    _, first = np.unique(gallery.cases[rows], return_index=True)
+    if not per_condition:
+        return len(first)
+    return int(np.minimum(np.bincount(gallery.fine[rows[first]]), per_condition).sum())
 
 
 def _earlier(labels: IntArray) -> IntArray:
@@ -77,3 +81,30 @@ def _earlier(labels: IntArray) -> IntArray:
     result = np.empty(len(labels), dtype=np.int64)
     result[order] = np.arange(len(labels)) - np.repeat(starts, np.diff(np.append(starts, len(labels))))
     return result
+
+
+class RecallSample:
+    """Some images of a gallery and the rows that are exactly nearest to each, itself left out."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.vectors = vectors
+        self.rows = np.sort(np.random.default_rng(0).permutation(len(vectors))[:RECALL_QUERIES])
+        self.queries = np.asarray(vectors[self.rows])
+        every = every_row(vectors, [query[None] for query in self.queries], np.ones(len(vectors), dtype=bool))
+        self.exact = [_first(*candidates, but=row) for row, candidates in zip(self.rows, every, strict=True)]
+
+    def recall(self, propose: Callable[[Vectors, int], list[IntArray]]) -> float:
+        """Share of the exact 10 nearest that are among the rows proposed for each query, in [0, 1]."""
+        shares = []
+        proposed = propose(self.queries, RECALL_K + 1)
+        for row, query, exact, near in zip(self.rows, self.queries, self.exact, proposed, strict=True):
+            found = _first(near, self.vectors[near] @ query, but=row)
+            shares.append(len(np.intersect1d(found, exact)) / max(1, len(exact)))
+        return float(np.mean(shares))
+
+
+def _first(rows: IntArray, similarity: Vectors, *, but: int) -> IntArray:
+    """The 10 rows of highest similarity, `but` one."""
+    others = rows != but
+    rows, similarity = rows[others], similarity[others]
+    return rows[np.argpartition(-similarity, min(RECALL_K, len(rows) - 1))[:RECALL_K]] if len(rows) else rows

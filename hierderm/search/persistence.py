@@ -113,7 +113,8 @@ def _write(index: CaseIndex, folder: Path) -> None:
         for name in ("vectors-{}.npy", "cases-{}.parquet", "taxonomy-{}.csv", "neighbours-{}.faiss")
     )
     np.save(vectors, index.vectors)
-    index.frame.assign(**{ID: index.ids}).to_parquet(cases, index=False)
+    frame = index.frame if index.engine is None else index.frame.assign(**{ID: index.engine.ids})
+    frame.to_parquet(cases, index=False)
     write_taxonomy(index.taxonomy, tree)
     if index.engine is not None:
         index.engine.save(neighbours)
@@ -140,8 +141,8 @@ def _read(folder: Path, header: Header, writable: bool) -> CaseIndex:
     about = About(**content["about"])
     frame, engine = pd.read_parquet(paths["cases"]), None
     if about.kind != "flat":
-        engine = Engine.load(paths["neighbours"], about.kind, about.effort, mapped=not writable)
-    ids = frame.pop(ID).to_numpy(dtype=np.int64)
+        ids = frame.pop(ID).to_numpy(dtype=np.int64)
+        engine = Engine.load(paths["neighbours"], about.kind, about.effort, ids, mapped=not writable)
     return CaseIndex(
         np.load(paths["vectors"], mmap_mode=None if writable else "r", allow_pickle=False),
         frame,
@@ -149,6 +150,5 @@ def _read(folder: Path, header: Header, writable: bool) -> CaseIndex:
         Provenance(**content["provenance"]),
         about,
         Calibration.from_dict(content["calibration"]) if content["calibration"] else None,
-        ids,
         engine,
     )

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hierderm.errors import TaxonomyError, suggest
-from hierderm.types import Floats, IntArray
+from hierderm.types import FloatArray, Floats, IntArray
 
 KINDS = ("diagnosis", "group", "finding")
 
@@ -154,9 +154,13 @@ class Taxonomy:
             )
         return fine_probabilities @ self.membership(level).astype(fine_probabilities.dtype)
 
-    def membership(self, level: int = 0) -> Floats:
-        """The matrix of 'is under', shape (n_fine, n_level), float64, entries 0 or 1."""
-        return np.asarray(np.eye(self.size(level))[self.ancestors[:, level]])
+    def membership(self, level: int = 0, *, below: int = -1) -> FloatArray:
+        """The matrix of 'is under', shape (n_below, n_level), float64, entries 0 or 1: by default of the conditions."""
+        level, below = (range(self.n_levels)[number] for number in (level, below))
+        numbers = np.arange(self.size(below), dtype=np.int64)
+        for lower in range(below, level, -1):
+            numbers = np.array([node.parent for node in self.levels[lower]], dtype=np.int64)[numbers]
+        return np.eye(self.size(level))[numbers]
 
     # --- new trees from this one ---------------------------------------------------------------------------------
 
@@ -235,7 +239,20 @@ class Taxonomy:
 def taxonomy_from_paths(
     paths: Sequence[Sequence[str]], level_names: Sequence[str], *, id: str, version: str = "1"
 ) -> Taxonomy:
-    """A tree from one path a row, coarse to fine; repeated rows are one. A condition with two parents is an error."""
+    """Make a tree from the paths of its conditions.
+
+    Args:
+        paths: Names from the coarsest level to the finest; repeated paths are one.
+        level_names: The names of the levels, coarsest first.
+        id: Name of the tree.
+        version: Its version.
+
+    Returns:
+        The tree; nodes are numbered as they first occur.
+
+    Raises:
+        TaxonomyError: A node has two parents.
+    """
     numbers: list[dict[str, int]] = [{} for _ in level_names]
     levels: list[list[Node]] = [[] for _ in level_names]
     conflicts: set[str] = set()

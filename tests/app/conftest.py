@@ -7,18 +7,16 @@ from pathlib import Path
 import pytest
 
 from hierderm.data.table import CaseTable
-from hierderm.model.embed import embed_by_name
-from hierderm.search.finder import CaseFinder, make_index
-from hierderm.search.persistence import save_index
+from hierderm.search.case_index import CaseIndex
+from hierderm.search.finder import CaseFinder
 
 
 @pytest.fixture(scope="session")
 def toy_index(toy: CaseTable, small_siglip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of training and validation pictures, with skin tones made up for the filters."""
-    model, folder = f"hf:{small_siglip}", tmp_path_factory.mktemp("app") / "index"
+    """An index of training and validation images, with skin tones made up for the filters."""
+    folder = tmp_path_factory.mktemp("app") / "index"
     toned = CaseTable(toy.frame.assign(fitzpatrick=[1 + k % 6 for k in range(len(toy))]), toy.taxonomy, toy.root)
-    index, _ = make_index(toned, embed_by_name(model, toned), model=model, splits=("train", "validation"), k=5)
-    save_index(index, folder)
+    CaseIndex.build(toned, f"hf:{small_siglip}", splits=("train", "validation"), k=5).save(folder)
     return folder
 
 

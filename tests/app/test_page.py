@@ -62,9 +62,9 @@ def settled(page: Page) -> None:
 
 
 def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> None:
-    picture = toy.part(c.TEST).paths[0]
+    image = toy.part(c.TEST).paths[0]
     expect(page.locator("#disclaimer")).to_contain_text("not a medical device")
-    page.set_input_files("#files", picture)
+    page.set_input_files("#files", image)
     hits = page.locator("#hits button")
     expect(hits).to_have_count(10)
     expect(page.locator("#chosen img")).to_have_count(1)
@@ -97,7 +97,7 @@ def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> 
     expect(dialog).not_to_be_visible()
 
 
-def test_a_picture_chosen_before_the_server_has_answered_is_not_lost(page: Page, toy: CaseTable) -> None:
+def test_an_image_chosen_before_the_server_has_answered_is_not_lost(page: Page, toy: CaseTable) -> None:
     held: list[Route] = []
     page.route("**/api/info", lambda route: held.append(route))
     page.reload()
@@ -109,22 +109,22 @@ def test_a_picture_chosen_before_the_server_has_answered_is_not_lost(page: Page,
     expect(page.locator("#hits button")).to_have_count(10)
 
 
-def test_words_and_pictures_of_the_gallery(page: Page) -> None:
+def test_words_and_images_of_the_gallery(page: Page) -> None:
     page.fill("#text", "red papule")
     page.keyboard.press("Enter")
-    expect(page.locator("#answer")).to_contain_text("Words find pictures")
+    expect(page.locator("#answer")).to_contain_text("A search by words finds cases")
     page.locator("#hits button").first.click()
     page.click("#use")
     expect(page.locator("#chosen img")).to_have_count(1)
-    expect(page.locator("#answer")).not_to_contain_text("Words find pictures")
+    expect(page.locator("#answer")).not_to_contain_text("A search by words finds cases")
     page.click("#clear")
     expect(page.locator("#results")).to_be_hidden()
 
 
-def test_what_is_no_picture_is_told(page: Page, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_refused(page: Page, tmp_path: Path) -> None:
     note = tmp_path / "note.txt"
-    note.write_text("no picture")
+    note.write_text("no image")
     page.set_input_files("#files", note)
-    expect(page.locator("#status.error")).to_contain_text("Only pictures")
+    expect(page.locator("#status.error")).to_contain_text("Choose an image file")
     page.click("#go")
-    expect(page.locator("#status.error")).to_contain_text("Choose a picture or type words first")
+    expect(page.locator("#status.error")).to_contain_text("Choose an image or type words first")

@@ -22,21 +22,22 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import hierderm.app.routes as routes
 import hierderm.app.server as server
 from hierderm import columns as c
 from hierderm.app.gallery_map import make_map
 from hierderm.app.server import create_app
 from hierderm.app.uploads import Limits, RefusedError, decode
-from hierderm.config.settings import BackboneConfig, ModelConfig
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import save_model
-from hierderm.model.embed import embed_by_name
+from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
-from hierderm.search.finder import CaseFinder, make_index
-from hierderm.search.persistence import save_index
+from hierderm.search.case_index import CaseIndex
+from hierderm.search.finder import CaseFinder
 
-SMALL = Limits(picture_bytes=200_000, picture_pixels=1_000_000)
+SMALL = Limits(image_bytes=200_000, image_pixels=1_000_000)
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,12 @@ def header_of_a_huge_png(side: int = 50_000) -> bytes:
     )
 
 
-def post(client: TestClient, *pictures: bytes, **fields: Any) -> httpx2.Response:
-    files = [("picture", ("x.png", content, "image/png")) for content in pictures]
+def post(client: TestClient, *images: bytes, **fields: Any) -> httpx2.Response:
+    files = [("image", ("x.png", content, "image/png")) for content in images]
     return client.post("/api/search", files=files or {"none": (None, "")}, data=fields)
 
 
-def test_a_picture_is_answered(client: TestClient, toy: CaseTable) -> None:
+def test_an_image_is_answered(client: TestClient, toy: CaseTable) -> None:
     test = toy.part(c.TEST)
     answer = post(client, test.paths[0].read_bytes(), k=4).json()
     assert len(answer["hits"]) == 4 and answer["levels"] == ["category", "condition"]
@@ -80,7 +81,7 @@ def test_a_picture_is_answered(client: TestClient, toy: CaseTable) -> None:
     assert set(hit) == {"case_id", "image_id", "condition", "path", "similarity", *columns}
     assert answer["answer"]["differential"][0][0]["share"] > 0
     assert "not a medical device" in answer["disclaimer"]
-    shown = client.get("/api/picture", params={"image_id": hit["image_id"]})
+    shown = client.get("/api/image", params={"image_id": hit["image_id"]})
     assert shown.headers["content-type"] == "image/jpeg"
     assert max(Image.open(io.BytesIO(shown.content)).size) <= 192
     case = client.get("/api/case", params={"image_id": hit["image_id"]}).json()
@@ -88,10 +89,10 @@ def test_a_picture_is_answered(client: TestClient, toy: CaseTable) -> None:
 
 
 def test_the_answer_is_that_of_the_library(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
-    from hierderm.data.image_io import open_picture
+    from hierderm.data.image_io import open_image
 
     paths = toy.part(c.TEST).paths[:2]
-    expected = finder.describe(finder.by_pictures([open_picture(path) for path in paths]), files=False)
+    expected = finder.search([open_image(path) for path in paths]).to_dict(paths=False)
     answer = post(client, *(path.read_bytes() for path in paths)).json()
     assert answer["hits"] == expected["hits"] and answer["answer"] == expected["answer"]
 
@@ -104,7 +105,7 @@ def test_filters_of_the_form(client: TestClient, finder: CaseFinder) -> None:
     assert len({hit["condition"] for hit in found["hits"]}) == len(found["hits"])
 
 
-def test_pictures_of_the_index_and_words(client: TestClient, finder: CaseFinder) -> None:
+def test_images_of_the_index_and_words(client: TestClient, finder: CaseFinder) -> None:
     image_id = str(finder.index.frame[c.IMAGE_ID].iloc[0])
     hits = post(client, image_id=image_id, k=3).json()["hits"]
     assert len(hits) == 3 and image_id not in {hit["image_id"] for hit in hits}
@@ -117,12 +118,12 @@ def test_a_model_without_words(finder: CaseFinder, monkeypatch: pytest.MonkeyPat
     with TestClient(create_app(finder)) as client:
         assert client.get("/api/info").json()["text"] is False
         answer = post(client, text="red papule")
-    assert answer.status_code == 422 and "its model has no text side" in answer.json()["error"]
+    assert answer.status_code == 422 and "its model has no text tower" in answer.json()["error"]
 
 
 def test_info_and_map(client: TestClient, finder: CaseFinder) -> None:
     info = client.get("/api/info").json()
-    assert (info["pictures"], info["cases"], info["text"]) == (len(finder.index), finder.index.n_cases, True)
+    assert (info["images"], info["cases"], info["text"]) == (len(finder.index), finder.index.n_cases, True)
     assert info["filters"]["fitzpatrick"] == ["1", "2", "3", "4", "5", "6"]
     assert sum(len(conditions) for conditions in info["tree"].values()) == len(set(finder.index.gallery.fine))
     drawn = client.get("/api/map").json()
@@ -157,12 +158,12 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere(client: TestClient) 
     assert client.get("/api/openapi.json").status_code == 404 and client.get("/openapi.json").status_code == 200
 
 
-def test_no_path_of_the_server_is_told(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
+def test_no_path_of_the_server_is_exposed(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
     image_id = str(finder.index.frame[c.IMAGE_ID].iloc[0])
     answers: list[Any] = [
-        post(client, toy.paths[0].read_bytes()), post(client, b"no picture"), post(client, image_id="../../etc/passwd"),
+        post(client, toy.paths[0].read_bytes()), post(client, b"no image"), post(client, image_id="../../etc/passwd"),
         client.get("/api/info"), client.get("/api/case", params={"image_id": image_id}), client.get("/api/map"),
-        client.get("/api/case", params={"image_id": "x"}), client.get("/api/picture", params={"image_id": "/etc/passwd"}),
+        client.get("/api/case", params={"image_id": "x"}), client.get("/api/image", params={"image_id": "/etc/passwd"}),
         client.get("/static/../server.py"), client.get("/static/%2e%2e/server.py"),
     ]  # fmt: skip
     for answer in answers:
@@ -170,29 +171,30 @@ def test_no_path_of_the_server_is_told(client: TestClient, finder: CaseFinder, t
     assert [answer.status_code for answer in answers[-2:]] == [404, 404]
 
 
-def test_a_picture_that_went_missing_is_named_by_its_id(
+def test_an_image_that_went_missing_is_named_by_its_id(
     finder: CaseFinder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     image_id = str(finder.index.frame[c.IMAGE_ID].iloc[0])
-    monkeypatch.setattr(finder.index, "about", replace(finder.index.about, image_root=str(tmp_path)))
-    monkeypatch.setattr(finder.index, "frame", finder.index.frame.assign(image_path="gone.png"))
+    gallery = finder.index.gallery
+    gone = replace(gallery, image_root=str(tmp_path), frame=gallery.frame.assign(image_path="gone.png"))
+    monkeypatch.setattr(finder.index, "gallery", gone)
     with TestClient(create_app(finder)) as client:
-        answer = client.get("/api/picture", params={"image_id": image_id})
+        answer = client.get("/api/image", params={"image_id": image_id})
     assert answer.status_code == 404
-    assert answer.json() == {"error": f"the picture '{image_id}' can't be read on the server."}
+    assert answer.json() == {"error": f"the image '{image_id}' can't be read on the server."}
 
 
 @pytest.mark.parametrize(
-    ("pictures", "fields", "status", "reason"),
+    ("images", "fields", "status", "reason"),
     [
-        ([b"GIF89a nonsense"], {}, 415, "must be a picture .JPEG, PNG, WEBP., it is not"),
-        ([png()[:60]], {}, 422, "the picture is damaged"),
+        ([b"GIF89a nonsense"], {}, 415, "must be an image .JPEG, PNG, WEBP., it is not"),
+        ([png()[:60]], {}, 422, "the image is damaged"),
         ([header_of_a_huge_png()], {}, 413, "at most 1 megapixels"),
         ([header_of_a_huge_png(5_000)], {}, 413, "at most 1 megapixels, got 5000 x 5000"),
         ([png() + b"\0" * 300_000], {}, 413, "at most 0.2 MB"),
         ([png() + b"\0" * 3_000_000], {}, 413, "at most 0.2 MB"),
         ([png()] * 4, {}, 400, "Maximum number of files is 3"),
-        ([], {}, 422, "send 1 to 3 pictures, or 'image_id', or 'text'"),
+        ([], {}, 422, "send 1 to 3 images, or 'image_id', or 'text'"),
         ([png()], {"text": "both"}, 422, "one of them"),
         ([png()], {"k": "1000"}, 422, "k must be a whole number from 1 to 100, got '1000'"),
         ([png()], {"k": "ten"}, 422, "got 'ten'"),
@@ -200,13 +202,13 @@ def test_a_picture_that_went_missing_is_named_by_its_id(
         ([png()], {"within": "Nowhere"}, 422, "'Nowhere' is not a node"),
         ([png()], {"where": "image_path=x"}, 422, "where must be column=value"),
         ([png()], {"where": "fitzpatrick=9"}, 422, "has no value '9'"),
-        ([], {"image_id": "x"}, 422, "has no picture 'x'"),
+        ([], {"image_id": "x"}, 422, "has no image 'x'"),
     ],
 )  # fmt: skip
-def test_refusals(client: TestClient, pictures: list[bytes], fields: dict[str, str], status: int, reason: str) -> None:
+def test_refusals(client: TestClient, images: list[bytes], fields: dict[str, str], status: int, reason: str) -> None:
     import re
 
-    answer = post(client, *pictures, **fields)
+    answer = post(client, *images, **fields)
     assert answer.status_code == status, answer.text
     assert re.search(reason, answer.json()["error"]), answer.text
 
@@ -215,20 +217,20 @@ def test_other_bodies_are_refused(client: TestClient) -> None:
     assert client.post("/api/search", content=b"x", headers={"content-type": "text/plain"}).status_code == 415
     broken = client.post("/api/search", content=b"x", headers={"content-type": "multipart/form-data; boundary=b"})
     assert broken.status_code == 400 and "could not be read" in broken.json()["error"]
-    assert client.get("/api/picture", params={"image_id": "x", "side": 31}).status_code == 422
+    assert client.get("/api/image", params={"image_id": "x", "side": 31}).status_code == 422
 
 
 def test_metadata_is_stripped_and_orientation_kept() -> None:
-    picture = Image.new("RGB", (40, 20), (10, 200, 10))
+    image = Image.new("RGB", (40, 20), (10, 200, 10))
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera with a serial number"
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", exif=exif)
+    image.save(buffer, "JPEG", exif=exif)
     clean = decode(buffer.getvalue(), SMALL)
     assert clean.size == (20, 40) and not clean.getexif() and not clean.info
 
 
-def test_a_huge_picture_takes_no_memory() -> None:
+def test_a_huge_image_takes_no_memory() -> None:
     import tracemalloc
 
     tracemalloc.start()
@@ -256,11 +258,11 @@ def test_only_named_hosts_are_answered(finder: CaseFinder) -> None:
         assert client.get("/api/info", headers={"host": "127.0.0.1:8000"}).status_code == 200
 
 
-def test_a_failure_tells_nothing(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_exposes_nothing(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(server, "_search", broken)
+    monkeypatch.setattr(routes, "find", broken)
     with TestClient(create_app(finder), raise_server_exceptions=False) as client:
         answer = post(client, png())
     assert answer.status_code == 500 and "/secret" not in answer.text
@@ -281,15 +283,13 @@ def address(finder: CaseFinder) -> Iterator[str]:
 
 
 def test_twenty_at_once_are_not_mixed(address: str, finder: CaseFinder) -> None:
-    """Each sends another picture of the gallery, and must find that very picture first."""
+    """Each sends another image of the gallery, and must find that very image first."""
     rows = list(range(20))
     expected = [str(finder.index.frame[c.IMAGE_ID].iloc[row]) for row in rows]
 
     def ask(row: int) -> str:
-        content = finder.index.hit(row, 1.0).file.read_bytes()
-        answer = httpx2.post(
-            f"{address}/api/search", files={"picture": ("x.png", content)}, data={"k": "1"}, timeout=60
-        )
+        content = finder.index.gallery.image_paths([row])[0].read_bytes()
+        answer = httpx2.post(f"{address}/api/search", files={"image": ("x.png", content)}, data={"k": "1"}, timeout=60)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["hits"][0]["image_id"])
 
@@ -303,7 +303,7 @@ def test_more_than_may_wait_are_refused_clearly(finder: CaseFinder) -> None:
     async def ask_all() -> list[httpx2.Response]:
         transport = httpx2.ASGITransport(app=app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-            files = {"picture": ("x.png", png())}
+            files = {"image": ("x.png", png())}
             return await asyncio.gather(*(client.post("/api/search", files=files) for _ in range(20)))
 
     answers = asyncio.run(ask_all())
@@ -333,10 +333,9 @@ def test_a_slow_upload_is_given_up(finder: CaseFinder) -> None:
 
 def test_searches_at_once_with_features_of_all_layers(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
     """The vectors of all layers are collected while the blocks run: each request must get its own (issue 14)."""
-    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}", features="layers"))
-    save_model(Network(backbone, ModelConfig("linear", embedding_dim=24), toy.taxonomy, 1), tmp_path / "model")
-    model = str(tmp_path / "model")
-    save_index(make_index(toy, embed_by_name(model, toy), model=model, k=5)[0], tmp_path / "index")
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
+    save_model(Network(backbone, NetworkShape("linear", 24, classifier="cosine"), toy.taxonomy, 1), tmp_path / "model")
+    CaseIndex.build(toy, tmp_path / "model", k=5).save(tmp_path / "index")
     sent = [path.read_bytes() for path in toy.part(c.TEST).paths[:8]]
 
     def ask(client: TestClient, number: int) -> Any:

@@ -29,7 +29,7 @@ FILES = {
 }
 REPLACEABLE_FOLDERS = {
     "data synthetic": ["--preset", "toy"],
-    "embed": [NOWHERE, "--backbone", "hierderm:tiny", "-t", "scin", "-o"],
+    "embed": [NOWHERE, "--model", "hierderm:tiny", "-t", "scin", "-o"],
     "index build": [NOWHERE, "-m", "hierderm:tiny", "-t", "scin", "-o"],
 }
 DATA = ["--data.cases", NOWHERE, "--data.taxonomy", "scin"]
@@ -38,7 +38,7 @@ GROWING_FOLDERS = {
     "compare": ["experiments/three_way.toml", *DATA, "-o"],
     "inflation": [*DATA, "-o"],
     "demo": ["-o"],
-    "bench run": ["-m", "colour", "-d", NOWHERE, "-t", "scin", "-o"],
+    "bench run": ["-m", "colour", *DATA, "-o"],
 }
 FOLDERS = REPLACEABLE_FOLDERS | GROWING_FOLDERS
 
@@ -122,10 +122,10 @@ def test_a_fault_of_the_images_leaves_no_output(tmp_path: Path) -> None:
 
 def test_the_process_ends_with_1_and_the_message(mine: Path) -> None:
     before = snapshot(mine)
-    said = refusal("embed", NOWHERE, "--backbone", "hierderm:tiny", "-t", "scin", "--replace", "-o", mine / "images")
+    message = refusal("embed", NOWHERE, "--model", "hierderm:tiny", "-t", "scin", "--replace", "-o", mine / "images")
     assert (
-        said.startswith("Error: ")
-        and "images holds files that hierderm did not write (a.jpg, below, cases.csv)" in said
+        message.startswith("Error: ")
+        and "images holds files that hierderm did not write (a.jpg, below, cases.csv)" in message
     )
     assert snapshot(mine) == before
 
@@ -135,10 +135,19 @@ def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, tmp_path: 
     for command in (
         ["split", table, "-t", tree, "-o", tmp_path / "split.csv"],
         ["data", "csv", table, "-t", tree, "-o", tmp_path / "cases.parquet"],
-        ["embed", table, "-t", tree, "--backbone", "hierderm:tiny", "-o", tmp_path / "embeddings"],
+        ["embed", table, "-t", tree, "--model", "hierderm:tiny", "-o", tmp_path / "embeddings"],
         ["index", "build", table, "-t", tree, "-m", "hierderm:tiny", "-o", tmp_path / "index"],
         ["search", "--image-id", "s00000-0", "-i", tmp_path / "index", "--html", tmp_path / "page.html"],
-        ["evaluate", tmp_path / "embeddings", "-t", tree, "--rounds", 10, "-o", tmp_path / "scores.json"],
+        [
+            "evaluate",
+            tmp_path / "embeddings",
+            "-t",
+            tree,
+            "--evaluation.bootstrap_rounds",
+            10,
+            "-o",
+            tmp_path / "scores.json",
+        ],
     ):
         run(*command)
         before = snapshot(tmp_path)
@@ -151,7 +160,7 @@ def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, tmp_path: 
 def test_a_users_file_among_ours_is_not_lost(kind: str, toy_folder: Path, tmp_path: Path) -> None:
     out, tree = tmp_path / "out", toy_folder / "taxonomy.csv"
     command: list[object] = {
-        "embeddings": ["embed", toy_folder / "cases.csv", "-t", tree, "--backbone", "hierderm:tiny", "-o", out],
+        "embeddings": ["embed", toy_folder / "cases.csv", "-t", tree, "--model", "hierderm:tiny", "-o", out],
         "index": ["index", "build", toy_folder / "cases.csv", "-t", tree, "-m", "hierderm:tiny", "-o", out],
     }[kind]
     run(*command)
@@ -166,6 +175,6 @@ def test_one_kind_of_folder_does_not_replace_another(toy_folder: Path, tmp_path:
     before = snapshot(tmp_path)
     for name in FOLDERS:
         if name != "data synthetic":
-            said = fails(*name.split(), *replaceable(name), *FOLDERS[name], tmp_path / "data")
-            assert "folder, it is a synthetic data folder" in said, name
+            message = fails(*name.split(), *replaceable(name), *FOLDERS[name], tmp_path / "data")
+            assert "folder, it is a synthetic data folder" in message, name
     assert snapshot(tmp_path) == before

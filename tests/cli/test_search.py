@@ -24,18 +24,18 @@ def split_table(toy: CaseTable, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def made(split_table: Path, toy_folder: Path, small_siglip: Path, tmp_path: Path) -> Path:
     """An index of the training and validation cases."""
-    said = run(
+    shown = run(
         "index", "build", split_table, "--model", f"hf:{small_siglip}", "-t", toy_folder / "taxonomy.csv",
         "-o", tmp_path / "index", "--splits", "train,validation",
     )  # fmt: skip
-    assert "kind flat: exact" in said and "condition: recall@1" in said and "category: recall@1" in said
+    assert "kind flat: exact" in shown and "condition: recall@1" in shown and "category: recall@1" in shown
     return tmp_path / "index"
 
 
 def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     test = toy.part(c.TEST)
-    said = run("search", test.paths[0], "-i", made, "-k", 3, "--html", tmp_path / "sheet.html")
-    assert "condition: " in said and "not a diagnosis" in said
+    shown = run("search", test.paths[0], "-i", made, "-k", 3, "--html", tmp_path / "sheet.html")
+    assert "condition: " in shown and "not a diagnosis" in shown
     sheet = (tmp_path / "sheet.html").read_text()
     assert sheet.count("data:image/jpeg") == 4 and "not a medical device" in sheet
     category = toy.taxonomy.names(0)[0]
@@ -60,13 +60,13 @@ def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> N
     new = tmp_path / "new.csv"
     test.write(new)
     before = json.loads(run("index", "info", made, "--json"))
-    assert before["pictures"] == len(toy) - len(test) and before["calibration"]["k"] == 10
-    assert f"{len(test)} pictures added, now {len(toy)}" in run("index", "add", made, new)
+    assert before["images"] == len(toy) - len(test) and before["calibration"]["k"] == 10
+    assert f"{len(test)} images added, now {len(toy)}" in run("index", "add", made, new)
     assert "would be in the index twice" in fails("index", "add", made, new)
     found = json.loads(run("search", test.paths[0], "-i", made, "-k", 1, "--json"))[0]["hits"][0]
-    assert found["image_id"] == test.frame[c.IMAGE_ID].iloc[0] and Path(found["file"]).is_file()
-    said = run("index", "verify", made)
-    assert "all files are whole" in said and f"all {len(toy)} can be read" in said
+    assert found["image_id"] == test.frame[c.IMAGE_ID].iloc[0] and Path(found["image_path"]).is_file()
+    shown = run("index", "verify", made)
+    assert "all files are whole" in shown and f"all {len(toy)} can be read" in shown
     case = found["case_id"]
     assert "removed, now" in run("index", "remove", made, case)
     assert case not in {
@@ -75,12 +75,12 @@ def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> N
     assert "not in the index: ['nobody']" in fails("index", "remove", made, "nobody")
 
 
-def test_moved_pictures_are_named_by_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:
+def test_moved_images_are_named_by_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     frame = pd.read_parquet(next(made.glob("cases-*")))
     assert not Path(frame[c.IMAGE_PATH][0]).is_absolute() or Path(frame[c.IMAGE_PATH][0]).is_file()
-    from hierderm.search.persistence import updating
+    from hierderm.search.case_index import CaseIndex
 
-    with updating(made) as index:
+    with CaseIndex.updating(made) as index:
         index.frame.loc[0, c.IMAGE_PATH] = "moved.png"
     assert "1 of" in fails("index", "verify", made) and "moved.png" in fails("index", "verify", made)
 
@@ -94,13 +94,14 @@ def test_refusals(made: Path, split_table: Path, small_siglip: Path, toy_folder:
     assert "must be of ['train', 'validation', 'test'], got ['tset']" in fails(
         *build, "-o", tmp_path / "x", "--splits", "tset"
     )
+    assert "give --model, or --embeddings, or both" in fails("index", "build", split_table, "-o", tmp_path / "x")
     assert "needs --taxonomy" in fails("index", "build", split_table, "--model", model, "-o", tmp_path / "x")
-    assert "give pictures, or --image-id, or --text" in fails("search", "-i", made)
+    assert "give images, or --image-id, or --text" in fails("search", "-i", made)
     assert "--where must look like" in fails("search", "x.png", "-i", made, "--where", "tone")
     assert "the file does not exist" in fails("search", "x.png", "-i", made)
     assert "must be a hierderm case index folder" in fails("search", "x.png", "-i", tmp_path)
     (tmp_path / "empty").mkdir()
-    assert "must hold pictures" in fails("search", tmp_path / "empty", "-i", made)
+    assert "must hold images" in fails("search", tmp_path / "empty", "-i", made)
 
 
 def test_serve_without_its_extra(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

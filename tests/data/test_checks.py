@@ -10,7 +10,7 @@ from PIL import Image
 
 from hierderm import columns as c
 from hierderm.data.checks import check_cases, parse_weights, read_cases
-from hierderm.data.image_io import ImageError, open_picture
+from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import CaseTableError
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
@@ -87,23 +87,23 @@ def test_all_faults_in_one_report(folder: Path) -> None:
     assert "--unreadable exclude" in told
 
 
-def test_a_truncated_picture_is_named_or_left_out_but_never_replaced(folder: Path) -> None:
+def test_a_truncated_image_is_named_or_left_out_but_never_replaced(folder: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "cut.jpg")
     whole = (folder / "cut.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     broken = frame(**{c.IMAGE_PATH: ["a.png", "cut.jpg", "c.png"]})
-    assert "row 3: image 'cut.jpg': the picture is damaged (image file is truncated" in faults(broken, folder)
-    with pytest.raises(ImageError, match=r"cut\.jpg: the picture is damaged"):
-        open_picture(folder / "cut.jpg")
+    assert "row 3: image 'cut.jpg': the image is damaged (image file is truncated" in faults(broken, folder)
+    with pytest.raises(ImageError, match=r"cut\.jpg: the image is damaged"):
+        open_image(folder / "cut.jpg")
     table = check_cases(broken, TREE, folder, unreadable="exclude")
     assert table.frame[c.IMAGE_ID].tolist() == ["a", "c"]
     assert [str(fault).startswith("cases row 3: image 'cut.jpg'") for fault in table.excluded] == [True]
 
 
-def test_a_text_file_is_no_picture(folder: Path) -> None:
+def test_a_text_file_is_no_image(folder: Path) -> None:
     (folder / "a.png").write_text("hello")
-    assert "row 2: image 'a.png': not a picture that can be read (5 bytes)." in faults(frame(), folder)
+    assert "row 2: image 'a.png': not an image that can be read (5 bytes)." in faults(frame(), folder)
 
 
 def test_unknown_conditions_are_left_out_by_choice_only(folder: Path) -> None:

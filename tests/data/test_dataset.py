@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hierderm.config.settings import AugmentationConfig
-from hierderm.data.dataset import PictureDataset
-from hierderm.data.image_io import ImageError, open_picture
+from hierderm.config.methods import Augmentation
+from hierderm.data.dataset import ImageDataset
+from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError
@@ -17,15 +17,15 @@ PLAIN = Preprocessing(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_without_augmentation_pixels_are_the_backbones(toy: CaseTable) -> None:
-    images, position = PictureDataset(toy.paths, PLAIN)[3]
+    images, position = ImageDataset(toy.paths, PLAIN)[3]
     assert position == 3
     assert images.shape == (3, 16, 16)
-    assert torch.equal(images, PLAIN(open_picture(toy.paths[3])))
+    assert torch.equal(images, PLAIN(open_image(toy.paths[3])))
 
 
 def test_augmentation_follows_seed_epoch_and_position_alone(toy: CaseTable) -> None:
     def drawn(seed: int, epoch: int, cache: bool = False) -> torch.Tensor:
-        data = PictureDataset(toy.paths, PLAIN, AugmentationConfig(), seed=seed, cache=cache)
+        data = ImageDataset(toy.paths, PLAIN, Augmentation(), seed=seed, cache=cache)
         data.epoch = epoch
         torch.manual_seed(torch.initial_seed() + 1)  # the surrounding randomness must not matter
         data[0]
@@ -36,10 +36,10 @@ def test_augmentation_follows_seed_epoch_and_position_alone(toy: CaseTable) -> N
     assert not torch.equal(drawn(0, 1), drawn(1, 1))
 
 
-def test_a_damaged_picture_stops_with_its_name(tmp_path: Path) -> None:
+def test_a_damaged_image_stops_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(ImageError, match=r"bad\.jpg"):
-        PictureDataset([tmp_path / "bad.jpg"], PLAIN)[0]
+        ImageDataset([tmp_path / "bad.jpg"], PLAIN)[0]
 
 
 def test_crop_and_squash() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hierderm.config.settings import SamplerConfig
+from hierderm.config.methods import BatchSampling
 from hierderm.data.sampler import ShuffledBatchSampler, TreeBatchSampler, make_sampler
 from hierderm.errors import ConfigError
 
@@ -67,7 +67,7 @@ def test_shuffle_sees_everything() -> None:
 
 def test_by_name() -> None:
     kinds = {
-        kind: make_sampler(SamplerConfig(kind=kind), COARSE, FINE, 16, seed=0)
+        kind: make_sampler(BatchSampling(kind=kind), COARSE, FINE, 16, seed=0)
         for kind in ("shuffle", "class_balanced", "hierarchical")
     }
     assert isinstance(kinds["shuffle"], ShuffledBatchSampler)

@@ -17,7 +17,7 @@ from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.errors import BenchmarkError, HierdermError
 from hierderm.experiment.leaderboard import as_markdown, columns_of, compare_models, leaderboard, results_of
-from hierderm.experiment.run import prepare_cases, train_run
+from hierderm.experiment.run import prepare, train
 
 
 def run(*arguments: object) -> str:
@@ -42,7 +42,18 @@ def data(tmp_path_factory: pytest.TempPathFactory, toy: CaseTable) -> Path:
 
 def arguments(data: Path, out: Path, *models: str) -> list[object]:
     named = [part for model in models for part in ("-m", model.replace("@", f"{data}/"))]
-    return ["run", *named, "-d", data / "cases.csv", "-t", data / "taxonomy.csv", "-o", out, "--rounds", 60]
+    return [
+        "run",
+        *named,
+        "--data.cases",
+        data / "cases.csv",
+        "--data.taxonomy",
+        data / "taxonomy.csv",
+        "-o",
+        out,
+        "--evaluation.bootstrap_rounds",
+        60,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +103,10 @@ def test_tables_in_every_format(done: Path, tmp_path: Path) -> None:
 
 
 def test_paired_differences(done: Path) -> None:
-    said = run("compare", "good", "senseless", "-i", done)
+    said = run("difference", "good", "senseless", "-i", done)
     assert "good minus senseless: difference, 95 % interval, p adjusted for" in said
     assert "better" in said
-    found = json.loads(run("compare", "good", "senseless", "-i", done, "--json"))
+    found = json.loads(run("difference", "good", "senseless", "-i", done, "--json"))
     (of_map,) = [d for d in found if (d["level"], d["name"]) == ("fine", "map_at_r")]
     assert of_map["low"] > 0 and of_map["p_adjusted"] >= of_map["p_value"]
     results = results_of(done)
@@ -110,7 +121,11 @@ def test_paired_differences(done: Path) -> None:
 
 def test_seeds_and_folds(data: Path, tmp_path: Path) -> None:
     run(
-        *arguments(data, tmp_path, "two=@noisy.npy+@noisy2.npy", "one=@noisy.npy"), "--suite", "retrieval", "--folds", 3
+        *arguments(data, tmp_path, "two=@noisy.npy+@noisy2.npy", "one=@noisy.npy"),
+        "--suite",
+        "retrieval",
+        "--split.folds",
+        3,
     )
     results = results_of(tmp_path)
     toy = pd.read_csv(data / "cases.csv")
@@ -125,8 +140,8 @@ def test_seeds_and_folds(data: Path, tmp_path: Path) -> None:
 
 def test_a_model_trained_on_another_split_is_refused(toy_config: Config, data: Path, tmp_path: Path) -> None:
     other = with_overrides(toy_config, {"split.seed": 9, "training.epochs": 1})
-    table, _ = prepare_cases(other, tmp_path / "run")
-    train_run(other, table, tmp_path / "run")
+    table, _ = prepare(other.data, other.split, tmp_path / "run")
+    train(other, table, tmp_path / "run")
     with pytest.raises(
         HierdermError, match="leak: the model was trained on split .*, the table has .*: test cases may"
     ):
@@ -139,7 +154,7 @@ def test_what_is_refused(data: Path, done: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="has no results. Make some with: hierderm bench run"):
         run("table", tmp_path)
     with pytest.raises(HierdermError, match="holds results on other data"):
-        run(*arguments(data, done, "colour"), "--folds", 0, "--suite", "quick", "-d", "synthetic:toy")
+        run(*arguments(data, done, "colour"), "--split.folds", 0, "--suite", "quick", "--data.cases", "synthetic:toy")
 
 
 def test_tasks_are_listed() -> None:

@@ -1,4 +1,4 @@
-"""Folds and seeds of a comparison, and what a split by image would have claimed."""
+"""Comparisons: report and resumption, folds, repeats and seeds, and what a split by image would have claimed."""
 
 from __future__ import annotations
 
@@ -9,106 +9,129 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hierderm.config.loading import with_overrides
-from hierderm.config.settings import Config
+from hierderm.artifacts import holds
+from hierderm.config.loading import to_dict, with_overrides
+from hierderm.config.settings import Comparison
+from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError
 from hierderm.experiment.compare import compare, inflation
-from hierderm.training.methods.probes import fit_probe
+from hierderm.experiment.run import Run
 
-MODELS = [{"name": "vanilla", "method": "vanilla"}, {"name": "tree"}]
+FLAT = {"training.loss.classification_level": "coarse", "training.loss.schedule": "joint"}
+MODELS: list[dict[str, Any]] = [
+    {"name": "vanilla", "method": "vanilla"},
+    {"name": "linear-probe", "method": "linear_probe", "set": {"training.views": 1}},
+    {"name": "lda", "method": "lda", "set": {"training.views": 1}},
+    {"name": "flat-coarse", "set": FLAT},
+    {"name": "tree-lda", "method": "tree_lda", "set": {"training.views": 1}},
+    {"name": "hierarchical"},
+]
+ONE_EPOCH = {"training.epochs": 1}
 
 
-def test_every_fold_and_several_seeds(toy_config: Config, tmp_path: Path) -> None:
-    settings = {
-        "models": MODELS,
-        "split.folds": 3,
-        "protocol.every_fold": True,
-        "protocol.seeds": 2,
-        "training.epochs": 1,
-    }
-    config = with_overrides(toy_config, settings)
-    page = compare(config, tmp_path)
+@pytest.fixture
+def every_method(toy_comparison: Comparison) -> Comparison:
+    return with_overrides(toy_comparison, {"models": MODELS})
+
+
+def test_a_comparison_writes_its_report_and_resumes(
+    every_method: Comparison, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = compare(every_method, tmp_path)
+    html, report = page.read_text(), json.loads((tmp_path / "report.json").read_text())
+    assert [model["model"] for model in report["models"]] == [model["name"] for model in MODELS]
+    assert [model["method"] for model in report["models"]] == [model.get("method", "gradient") for model in MODELS]
+    assert report["config"] == json.loads(json.dumps(to_dict(every_method)))
+    for model in report["models"]:
+        names = {(metric["level"], metric["name"]) for metric in model["metrics"]}
+        assert {("coarse", "ami"), ("fine", "map_at_r"), ("fine", "purity_unweighted")} <= names
+        assert (("fine", "top1_accuracy") in names) == (model["model"] not in ("vanilla", "flat-coarse"))
+    assert any(sentence.startswith("hierarchical against vanilla") for sentence in report["summary"])
+    assert "not a medical device" in html
+    assert "http://" not in html and "https://" not in html  # readable without internet
+    assert html.count("data:image/jpeg") > 20
+    assert "; chosen on validation)" in html
+
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    caplog.set_level("INFO")
+    compare(every_method, tmp_path)
+    assert sum(message.endswith(": already trained.") for message in caplog.messages) == len(MODELS)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == times
+    assert json.loads((tmp_path / "report.json").read_text())["models"] == report["models"]
+
+    # Every model is a run on the same split, with a model folder and embeddings of the same images.
+    runs = [Run.open(tmp_path / "models" / model["name"]) for model in MODELS]
+    assert len({run.table.split_hash for run in runs}) == 1
+    tables = [EmbeddingTable.load(run.folder / "embeddings") for run in runs]
+    assert len({tuple(table.frame["image_id"]) for table in tables}) == 1
+    assert all(holds(run.folder / "model", "model") for run in runs)
+
+
+def test_a_comparison_must_be_complete(toy_comparison: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must list its models"):
+        compare(with_overrides(toy_comparison, {"models": []}), tmp_path)
+    with pytest.raises(ConfigError, match="needs 'retrieval' among evaluation.tasks"):
+        compare(with_overrides(toy_comparison, {"evaluation.tasks": ["clustering"]}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
+    protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.seeds": 2}
+    page = compare(with_overrides(toy_comparison, {**protocol, **ONE_EPOCH}), tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     vanilla, tree = report["models"]
     assert vanilla["n_cases"] == tree["n_cases"] == 48  # every case is tested once
-    assert (vanilla["n_runs"], tree["n_runs"]) == (3, 6)
+    assert (vanilla["n_runs"], tree["n_runs"]) == (3, 6)  # vanilla reads no seed
     for fold in range(3):
         for name in ("vanilla", "tree", "tree@1"):
             assert (tmp_path / f"fold-{fold}" / "models" / name / "evaluation.json").is_file()
     assert "3-fold cross-validation" in page.read_text() and "trained 2 times" in page.read_text()
     of_folds = [json.loads((tmp_path / f"fold-{k}/models/vanilla/evaluation.json").read_text()) for k in range(3)]
 
-    def figure(content: dict) -> dict:  # type: ignore[type-arg]
+    def metric(content: dict) -> dict:  # type: ignore[type-arg]
         return next(m for m in content["metrics"] if (m["level"], m["name"]) == ("coarse", "map_at_r"))
 
-    expected = sum(figure(c)["value"] * figure(c)["count"] for c in of_folds) / sum(
-        figure(c)["count"] for c in of_folds
-    )
-    assert figure(vanilla)["value"] == pytest.approx(expected)
+    counts = [metric(content)["count"] for content in of_folds]
+    expected = sum(metric(content)["value"] * n for content, n in zip(of_folds, counts, strict=True)) / sum(counts)
+    assert metric(vanilla)["value"] == pytest.approx(expected)
+    seeds = [Run.open(tmp_path / "fold-0" / "models" / name).config.training for name in ("tree", "tree@1")]
+    assert [training.seed for training in seeds] == [0, 1]  # type: ignore[union-attr]
 
 
-def test_folds_must_be_named(toy_config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"protocol.every_fold needs split.folds of at least 2"):
-        with_overrides(toy_config, {"protocol.every_fold": True})
-
-
-def test_repeats_divide_anew(toy_config: Config, tmp_path: Path) -> None:
-    settings = {"models": MODELS[:1], "split.folds": 3, "protocol.every_fold": True, "protocol.repeats": 2}
-    page = compare(with_overrides(toy_config, settings), tmp_path).read_text()
-    (vanilla,) = json.loads((tmp_path / "report.json").read_text())["models"]
-    assert (vanilla["n_cases"], vanilla["n_runs"]) == (48, 6)
+def test_repeats_divide_anew(toy_comparison: Comparison, tmp_path: Path) -> None:
+    protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.repeats": 2}
+    models = [{"name": "lda", "method": "lda", "set": {"training.views": 0}}]
+    page = compare(with_overrides(toy_comparison, {**protocol, "models": models, "training": {}}), tmp_path).read_text()
+    (lda,) = json.loads((tmp_path / "report.json").read_text())["models"]
+    assert (lda["n_cases"], lda["n_runs"]) == (48, 6)
     assert "3-fold cross-validation, 2 times with the cases divided anew" in page
-    first, second = (read_split(tmp_path / name / "cases.csv") for name in ("fold-0", "fold-0@1"))
-    assert first != second
-    assert len(list((tmp_path / "features").iterdir())) == 1  # one picture, one pass of the backbone
-    with pytest.raises(
-        ConfigError, match=r"protocol.repeats divides the cases anew for every fold: set protocol.every"
-    ):
-        with_overrides(toy_config, {"protocol.repeats": 2})
+    first, second = (Run.open(tmp_path / name / "models" / "lda") for name in ("fold-0", "fold-0@1"))
+    assert first.table.split_hash != second.table.split_hash
+    assert [run.config.training.seed for run in (first, second)] == [0, 1]  # type: ignore[union-attr]
+    assert len(list((tmp_path / "features").iterdir())) == 1  # every image goes through the backbone once
 
 
-def read_split(path: Path) -> dict[str, str]:
-    frame = pd.read_csv(path, dtype=str)
-    return dict(zip(frame["image_id"], frame["split"], strict=True))
-
-
-def test_a_report_needs_retrieval(toy_config: Config, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs 'retrieval' among evaluation.tasks"):
-        compare(with_overrides(toy_config, {"models": MODELS, "evaluation.tasks": ["clustering"]}), tmp_path)
-
-
-def test_more_seeds_keep_what_is_trained(toy_config: Config, tmp_path: Path) -> None:
-    config = with_overrides(toy_config, {"models": MODELS[1:], "training.epochs": 1})
-    compare(config, tmp_path)
-    said: list[str] = []
-    compare(with_overrides(config, {"protocol.seeds": 2, "evaluation.bootstrap_rounds": 30}), tmp_path, said.append)
-    assert said.count("Already trained.") == 1 and "tree@1: training ..." in said
-
-
-def test_baselines_learn_from_views_as_all_methods_do(
-    toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_more_seeds_keep_what_is_trained(
+    toy_comparison: Comparison, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seen = {}
-
-    def counted(method: str, features: Any, fine: Any, *others: Any) -> Any:
-        seen[method] = len(features), len(fine)
-        return fit_probe(method, features, fine, *others)
-
-    monkeypatch.setattr("hierderm.training.methods.probes.fit_probe", counted)
-    entries = [
-        {"name": "lda", "method": "lda"},
-        {"name": "probe", "method": "linear_probe", "set": {"training.views": 0}},
-    ]
-    compare(with_overrides(toy_config, {"models": entries, "training.views": 2}), tmp_path)
-    n_training = int((pd.read_csv(tmp_path / "cases.csv")["split"] == "train").sum())
-    assert seen == {"lda": (3 * n_training, 3 * n_training), "linear_probe": (n_training, n_training)}
+    comparison = with_overrides(toy_comparison, {"models": [{"name": "tree"}], **ONE_EPOCH})
+    compare(comparison, tmp_path)
+    caplog.set_level("INFO")
+    compare(with_overrides(comparison, {"protocol.seeds": 2, "evaluation.bootstrap_rounds": 30}), tmp_path)
+    assert sum(message.endswith(": already trained.") for message in caplog.messages) == 1
+    assert "tree: training by method 'gradient' ..." in caplog.messages
+    assert (tmp_path / "models" / "tree@1" / "finished.json").is_file()
 
 
-def test_a_split_by_image_flatters(toy_config: Config, tmp_path: Path) -> None:
-    """Pictures of one case are alike, so that a query that may find its own case scores higher."""
-    rows = inflation(with_overrides(toy_config, {"models": MODELS[:1]}), tmp_path)
+def test_a_split_by_image_flatters(toy_comparison: Comparison, tmp_path: Path) -> None:
+    """Images of one case are alike, so that a query that may find its own case scores higher."""
+    rows = inflation(
+        with_overrides(toy_comparison, {"models": [{"name": "v", "method": "vanilla"}], "training": {}}), tmp_path
+    )
     found = {(row["level"], row["name"]): row for row in rows}
     recall = found["fine", "recall_at_1"]
     assert recall["own_case_allowed"]["value"] > recall["by_case"]["value"]
     assert json.loads((tmp_path / "inflation.json").read_text()) == rows
     assert recall["by_image"]["count"] > 0
+    split = pd.read_csv(tmp_path / "by-image" / "cases.csv")
+    assert split["case_id"].nunique() == len(split)

@@ -8,7 +8,6 @@ import pytest
 from hierderm.data.table import CaseTable
 from hierderm.errors import BenchmarkError, EmbeddingError
 from hierderm.experiment.sources import Model, embeddings_of, parse_model
-from hierderm.model.colour import colour_features
 
 
 def test_how_models_are_named() -> None:
@@ -18,13 +17,6 @@ def test_how_models_are_named() -> None:
     for wrong in ("a b=colour", "=colour", "a="):
         with pytest.raises(BenchmarkError, match="must be NAME=SOURCE"):
             parse_model(wrong)
-
-
-def test_colours_are_those_of_the_picture(toy: CaseTable) -> None:
-    found = colour_features(toy.paths[:5])
-    assert found.shape == (5, 128)
-    np.testing.assert_allclose((found**2).sum(axis=1), 1)
-    np.testing.assert_allclose(found, colour_features(toy.paths[:5]))
 
 
 def test_embeddings_are_made_once(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +13,26 @@ from safetensors.torch import load_file, save_file
 
 from hierderm.config.settings import BackboneConfig
 from hierderm.errors import CheckpointError
-from hierderm.model.backbone import _load_timm, build_backbone, load_backbone, load_vanilla, siglip_to_timm
+from hierderm.model import timm
+from hierderm.model.backbone import Backbone, Features, build_backbone, load_backbone
+from hierderm.model.timm import siglip_to_timm
 from hierderm.model.tiny import FOLDER
+from hierderm.model.weights import weights_hash
 
 SHAPE: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 32, "patch_size": 8}
 SIGLIP = "vit_base_patch16_siglip_224"
+
+
+def named(name: str, weights: str = "pretrained", features: Features = "output") -> Backbone:
+    return load_backbone(BackboneConfig(name, weights), features)
+
+
+def timm_siglip(weights: str, features: Features = "output", **options: Any) -> Backbone:
+    """timm's SigLIP in a small shape."""
+    encoder, preprocessing, architecture = timm.load("timm:siglip", SIGLIP, weights, **SHAPE | options)
+    return Backbone(
+        encoder, preprocessing, {"name": "timm:siglip", "library": "timm", "features": features, **architecture}
+    )
 
 
 @pytest.fixture
@@ -29,7 +44,7 @@ def test_a_saved_siglip_gives_the_embedding_of_the_model_it_came_from(small_sigl
     from transformers import SiglipModel
 
     whole = SiglipModel.from_pretrained(small_siglip).eval()
-    backbone = load_vanilla(f"hf:{small_siglip}")
+    backbone = named(f"hf:{small_siglip}")
     with torch.no_grad():
         expected = whole.vision_model(pixel_values=images).pooler_output
         torch.testing.assert_close(backbone(images), expected, rtol=0, atol=1e-6)
@@ -37,8 +52,8 @@ def test_a_saved_siglip_gives_the_embedding_of_the_model_it_came_from(small_sigl
 
 
 def test_timm_and_transformers_agree_on_the_same_weights(small_siglip: Path, images: torch.Tensor) -> None:
-    ours = load_vanilla(f"hf:{small_siglip}")
-    theirs = _load_timm(SIGLIP, str(small_siglip / "model.safetensors"), **SHAPE)
+    ours = named(f"hf:{small_siglip}")
+    theirs = timm_siglip(str(small_siglip / "model.safetensors"))
     with torch.no_grad():
         torch.testing.assert_close(theirs(images), ours(images), rtol=0, atol=1e-4)
 
@@ -48,8 +63,8 @@ def test_timm_from_its_own_file(small_siglip: Path, images: torch.Tensor, tmp_pa
         key: value.contiguous() for key, value in siglip_to_timm(load_file(small_siglip / "model.safetensors")).items()
     }
     save_file(mapped, tmp_path / "timm.safetensors")
-    first = _load_timm(SIGLIP, str(tmp_path / "timm.safetensors"), act_layer="gelu_tanh", **SHAPE)
-    second = _load_timm(SIGLIP, str(small_siglip / "model.safetensors"), **SHAPE)
+    first = timm_siglip(str(tmp_path / "timm.safetensors"), act_layer="gelu_tanh")
+    second = timm_siglip(str(small_siglip / "model.safetensors"))
     with torch.no_grad():
         torch.testing.assert_close(first(images), second(images))
 
@@ -57,12 +72,10 @@ def test_timm_from_its_own_file(small_siglip: Path, images: torch.Tensor, tmp_pa
 @pytest.mark.parametrize("features", ["output", "layers"])
 @pytest.mark.parametrize("library", ["hf", "timm"])
 def test_the_architecture_rebuilds_the_encoder(
-    small_siglip: Path, images: torch.Tensor, library: str, features: Literal["output", "layers"]
+    small_siglip: Path, images: torch.Tensor, library: str, features: Features
 ) -> None:
-    if library == "hf":
-        backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}", features=features))
-    else:
-        backbone = _load_timm(SIGLIP, "random", features, **SHAPE)
+    hf = library == "hf"
+    backbone = named(f"hf:{small_siglip}", features=features) if hf else timm_siglip("random", features)
     again = build_backbone(json.loads(json.dumps(backbone.architecture)), backbone.preprocessing)
     again.load_state_dict(backbone.state_dict())
     with torch.no_grad():
@@ -71,15 +84,15 @@ def test_the_architecture_rebuilds_the_encoder(
 
 def test_the_packaged_siglip_fits_its_promise() -> None:
     assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
-    backbone = load_vanilla("hierderm:tiny")
+    backbone = named("hierderm:tiny")
     assert (backbone.dim, backbone.preprocessing.size) == (128, 96)
     assert next(backbone.parameters()).dtype == torch.float32
-    random = load_vanilla("hierderm:tiny", "random")
+    random = named("hierderm:tiny", "random")
     assert not torch.equal(next(random.parameters()), next(backbone.parameters()))
 
 
 def test_a_convolutional_network_works_too() -> None:
-    backbone = load_vanilla("timm:resnet10t", "random")
+    backbone = named("timm:resnet10t", "random")
     assert backbone(torch.zeros(1, 3, backbone.preprocessing.size, backbone.preprocessing.size)).shape == (
         1,
         backbone.dim,
@@ -88,7 +101,7 @@ def test_a_convolutional_network_works_too() -> None:
 
 def test_features_of_all_layers_by_hand(small_siglip: Path, images: torch.Tensor) -> None:
     """Two blocks of width 32: the output, then mean and deviation of three sets of tokens."""
-    output, layers = load_vanilla(f"hf:{small_siglip}"), load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    output, layers = named(f"hf:{small_siglip}"), named(f"hf:{small_siglip}", features="layers")
     with torch.no_grad():
         hidden = output.encoder(pixel_values=images, output_hidden_states=True).hidden_states
         found = layers(images)
@@ -108,22 +121,22 @@ def test_features_of_all_layers_by_hand(small_siglip: Path, images: torch.Tensor
 )
 def test_features_of_all_layers_of_maps(model: str, n_features: int) -> None:
     """Maps of channels first and of channels last."""
-    backbone = load_backbone(BackboneConfig(f"timm:{model}", weights="random"))
+    backbone = named(f"timm:{model}", "random", "layers")
     side = backbone.preprocessing.size
-    picture = torch.randn(1, 3, side, side)
+    image = torch.randn(1, 3, side, side)
     with torch.no_grad():
-        found = backbone(picture)
+        found = backbone(image)
     assert found.shape == (1, backbone.dim) and torch.isfinite(found).all()
     assert backbone.dim == n_features
 
 
 def test_without_repeated_blocks_there_are_no_layers() -> None:
-    with pytest.raises(CheckpointError, match="no repeated blocks; use backbone.features = 'output' and"):
-        load_backbone(BackboneConfig("timm:resnet10t", weights="random"))
+    with pytest.raises(CheckpointError, match="no repeated blocks; use training.features = 'output' and"):
+        named("timm:resnet10t", "random", "layers")
 
 
 def test_features_of_all_layers_have_gradients_where_tokens_are_alike(small_siglip: Path) -> None:
-    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    backbone = named(f"hf:{small_siglip}", features="layers")
     backbone(torch.zeros(2, 3, 32, 32)).sum().backward()  # a deviation of 0 has no finite slope without a floor
     assert all(torch.isfinite(p.grad).all() for p in backbone.parameters() if p.grad is not None)
 
@@ -145,33 +158,47 @@ def test_features_of_all_layers_have_gradients_where_tokens_are_alike(small_sigl
 )
 def test_names_that_are_none(name: str, weights: str, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        load_backbone(BackboneConfig(name, weights))
+        named(name, weights)
 
 
 def test_without_internet_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="could not be loaded .* Without internet give local weights"):
-        load_backbone(BackboneConfig("hf:google/siglip2-base-patch16-224"))
+        named("hf:google/siglip2-base-patch16-224")
 
 
 def test_files_that_do_not_fit(small_siglip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(small_siglip, folder)
-    name = BackboneConfig(f"hf:{folder}")
+    name = f"hf:{folder}"
     weights = load_file(folder / "model.safetensors")
     weights.pop("vision_model.post_layernorm.weight")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"does not hold these weights .*post_layernorm\.weight"):
-        load_backbone(name)
+        named(name)
     (folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="could not be loaded"):
-        load_backbone(name)
+        named(name)
     with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
-        _load_timm(SIGLIP, str(folder / "model.safetensors"), **SHAPE)
+        timm_siglip(str(folder / "model.safetensors"))
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(CheckpointError, match=r"must hold preprocessor_config\.json"):
-        load_backbone(name)
+        named(name)
 
 
 def test_weights_of_another_model_are_refused(small_siglip: Path) -> None:
     with pytest.raises(CheckpointError, match="does not hold these weights of the vision tower, or in another shape"):
-        _load_timm(SIGLIP, str(small_siglip / "model.safetensors"), **{**SHAPE, "depth": 3})
+        timm_siglip(str(small_siglip / "model.safetensors"), depth=3)
+
+
+def test_weights_have_a_name_of_their_own(small_siglip: Path) -> None:
+    one, same = named(f"hf:{small_siglip}"), named(f"hf:{small_siglip}")
+    assert weights_hash(one) == weights_hash(same)
+    with torch.no_grad():
+        next(same.parameters()).view(-1)[0] += 1e-3
+    assert weights_hash(one) != weights_hash(same)
+
+
+def test_an_architecture_of_another_library_is_refused(small_siglip: Path) -> None:
+    backbone = named(f"hf:{small_siglip}")
+    with pytest.raises(CheckpointError, match="the saved architecture .* is not one of hierderm's"):
+        build_backbone({**backbone.architecture, "library": "open_clip"}, backbone.preprocessing)

@@ -8,18 +8,23 @@ import pytest
 import torch
 
 from hierderm.artifacts import HEADER
-from hierderm.config.settings import ModelConfig
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, OutputError
-from hierderm.model.backbone import load_vanilla
+from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import load_model, save_model, tree_of_model
+from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 
 
 @pytest.fixture
 def saved(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> Path:
-    backbone = load_vanilla(f"hf:{small_siglip}")
-    save_model(Network(backbone, ModelConfig(neck="residual"), toy.taxonomy, 1), tmp_path / "m", split_hash="abc")
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    save_model(
+        Network(backbone, NetworkShape("residual", projection_dim=8, classifier="cosine"), toy.taxonomy, 1),
+        tmp_path / "m",
+        split_hash="abc",
+    )
     return tmp_path / "m"
 
 

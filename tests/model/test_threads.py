@@ -7,17 +7,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from hierderm.config.settings import BackboneConfig, TrainingConfig
+from hierderm.config.methods import Gradient
+from hierderm.config.settings import BackboneConfig
 from hierderm.embeddings import Provenance
-from hierderm.model.backbone import Backbone, load_backbone
-from hierderm.model.encoder import Encoder, load_encoder
+from hierderm.model.backbone import Backbone, Features, load_backbone
+from hierderm.model.encoder import Encoder, load
+from hierderm.model.network import Network
 from hierderm.model.text import TextTower, load_text_tower
 from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
 
@@ -50,13 +52,13 @@ def assert_own(found: Sequence[Any], alone: Sequence[Any]) -> None:
 
 @pytest.mark.parametrize("features", ["output", "layers"])
 @pytest.mark.parametrize("name", ["hierderm:tiny", "timm:vit_tiny_patch16_224", "timm:resnet18"])
-def test_each_thread_gets_its_own_vectors(name: str, features: Literal["output", "layers"]) -> None:
+def test_each_thread_gets_its_own_vectors(name: str, features: Features) -> None:
     torch.manual_seed(0)
     weights = "pretrained" if name == "hierderm:tiny" else "random"
-    encoder = Encoder(name, load_backbone(BackboneConfig(name, weights, features)), Provenance(name))
-    alone = [encoder.pictures([noise(number)]).embeddings for number in range(THREADS)]
+    encoder = Encoder(Network(load_backbone(BackboneConfig(name, weights), features)), Provenance(name))
+    alone = [encoder.encode(noise(number)) for number in range(THREADS)]
     for _ in range(2):
-        assert_own(at_once(lambda number: encoder.pictures([noise(number)]).embeddings), alone)
+        assert_own(at_once(lambda number: encoder.encode(noise(number))), alone)
 
 
 def test_the_text_tower_is_loaded_once_and_shared(small_siglip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,23 +70,23 @@ def test_the_text_tower_is_loaded_once_and_shared(small_siglip: Path, monkeypatc
 
     monkeypatch.setattr("hierderm.model.encoder.load_text_tower", counted)
     texts = [["red papule"] * (number + 1) for number in range(THREADS)]
-    alone = [load_encoder(f"hf:{small_siglip}").words(text) for text in texts]
+    alone = [load(f"hf:{small_siglip}").encode_text(text) for text in texts]
     loaded.clear()
-    encoder = load_encoder(f"hf:{small_siglip}")
-    for found, expected in zip(at_once(lambda number: encoder.words(texts[number])), alone, strict=True):
+    encoder = load(f"hf:{small_siglip}")
+    for found, expected in zip(at_once(lambda number: encoder.encode_text(texts[number])), alone, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert len(loaded) == 1
 
 
 def test_models_load_at_once(small_siglip: Path) -> None:
-    expected = load_encoder(f"hf:{small_siglip}").pictures([noise(0)]).embeddings
-    found = at_once(lambda _: load_encoder(f"hf:{small_siglip}").pictures([noise(0)]).embeddings)
+    expected = load(f"hf:{small_siglip}").encode(noise(0))
+    found = at_once(lambda _: load(f"hf:{small_siglip}").encode(noise(0)))
     assert all(np.allclose(one, expected, atol=1e-5) for one in found)
 
 
 @pytest.fixture
 def layered(small_siglip: Path) -> Backbone:
-    return load_backbone(BackboneConfig(f"hf:{small_siglip}", features="layers"))
+    return load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
 
 
 def test_layers_are_collected_through_adapters(layered: Backbone) -> None:
@@ -92,7 +94,7 @@ def test_layers_are_collected_through_adapters(layered: Backbone) -> None:
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = layered(images)
-        apply_freezing(layered, TrainingConfig(freeze="lora"))
+        apply_freezing(layered, Gradient(freeze="lora"))
         torch.testing.assert_close(layered.eval()(images), expected)
         merge_adapters(layered)
         torch.testing.assert_close(layered(images), expected, atol=1e-5, rtol=1e-4)

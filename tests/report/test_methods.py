@@ -1,30 +1,76 @@
 from __future__ import annotations
 
-from hierderm.config.loading import with_overrides
-from hierderm.config.settings import Config, ModelEntry
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hierderm.config.loading import build_comparison, entries_of, model_config
+from hierderm.config.methods import METHODS, Gradient, Lda, LinearProbe, Loss, Method, TreeLda, Vanilla
 from hierderm.evaluation.evaluation import Evaluation
-from hierderm.report.methods import methods
-from hierderm.report.rows import Row
+from hierderm.report.methods import describe_method, methods
+from hierderm.report.rows import Row, chosen_setting
 
 
-def models_paragraph(config: Config, *entries: ModelEntry) -> str:
-    nothing = Evaluation("m", (), (), 0, 0, {})
-    rows = [Row(entry, nothing, None, None, 0.0) for entry in entries]  # type: ignore[arg-type]  # no pictures are read
-    return dict(methods(config, rows))["Models"]
+def paragraphs(content: dict[str, Any]) -> dict[str, str]:
+    comparison = build_comparison(content)
+    nothing, history = Evaluation("m", (), (), 0, 0, {}), pd.DataFrame()
+    rows = [
+        Row(entry, model_config(comparison, entry), nothing, None, history, 0, 0.0)  # type: ignore[arg-type]  # no images are read
+        for entry in entries_of(comparison)
+    ]
+    return dict(methods(comparison, rows))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_described(method: str) -> None:
+    assert len(describe_method(METHODS[method]())) > 30
 
 
 def test_views_are_named_where_they_are_learnt_from() -> None:
-    config = with_overrides(Config(), {"training.views": 3})
-    said = ", with 3 augmented views of each training picture."
-    assert models_paragraph(config, ModelEntry(name="tree")).endswith(said)
-    assert models_paragraph(config, ModelEntry(name="lda", method="lda")).endswith(said)
-    assert "views" not in models_paragraph(config, ModelEntry(name="vanilla", method="vanilla"))
-    own = ModelEntry(name="lda", method="lda", set={"training.views": 0})
-    assert "views" not in models_paragraph(config, own)
+    views = ", with 3 augmented views of each training image"
+    assert all(describe_method(kind(views=3)).endswith(views) for kind in (TreeLda, Lda, LinearProbe))
+    assert views in describe_method(Gradient(freeze="frozen", views=3))
+    without: list[Method] = [Vanilla(), Lda(views=0), Gradient()]
+    assert not any("views" in describe_method(settings) for settings in without)
 
 
 def test_the_control_and_a_single_level_are_named() -> None:
-    control = ModelEntry(name="random", set={"tree_lda.shuffle": True})
-    assert "conditions have changed places in the tree by chance, as a control" in models_paragraph(Config(), control)
-    flat = ModelEntry(name="flat", set={"tree_lda.belief_levels": ["fine"]})
-    assert "belief in the fine level of" in models_paragraph(Config(), flat)
+    assert "as a control the conditions are assigned to categories at random" in describe_method(TreeLda(shuffle=True))
+    flat = TreeLda(probability_levels=("fine",))
+    assert "a share of the node probabilities of the fine level of 0.1, " in describe_method(flat)
+
+
+def test_losses_are_named_with_their_levels_and_weights() -> None:
+    loss = Loss(contrastive_levels={"coarse": 2.0, "fine": 0.0}, schedule="coarse_then_fine")
+    assert describe_method(Gradient(loss=loss, freeze="lora")) == (
+        "SupCon on the coarse level (weight 2) and CrossEntropy on the fine level (weight 1), the second faded in over "
+        "the first 30% of the epochs; of the backbone, LoRA adapters of rank 8 learn; features: layers"
+    )
+
+
+def test_training_says_what_was_chosen_how_and_how_often() -> None:
+    several = {
+        "models": [
+            {"name": "v", "method": "vanilla"},
+            {"name": "t", "set": {"training.monitor": "coarse_map_at_r"}},
+            {"name": "g", "method": "gradient", "set": {"training.freeze": "frozen", "training.batch_size": 0}},
+        ],
+        "protocol": {"seeds": 3},
+    }
+    training = paragraphs(several)["Training"]
+    assert "chosen by coarse MAP@R or mean MAP@R on validation" in training
+    assert "AdamW, 12 epochs at most in one batch; learning rate 0.001 for heads, weight decay 0.05." in training
+    assert training.endswith("Each was trained 3 times with other seeds.")
+    alone = paragraphs({"models": several["models"][:1]})  # type: ignore[index]
+    assert "AdamW" not in alone["Training"] and "chosen" not in alone["Training"]
+    assert alone["Models"] == "v: the backbone's own output, nothing learnt."
+
+
+def test_the_chosen_setting_in_words() -> None:
+    history = pd.DataFrame(
+        {"features": ["layers"], "probability_share": [0.1], "held_out": [0.5], "fine_map_at_r": [1]}
+    )
+    assert chosen_setting(history, 0) == "features layers, probability share 0.1"
+    assert chosen_setting(pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0]}), 1) == "epoch 2"
+    assert chosen_setting(pd.DataFrame({"mean_map_at_r": [0.1]}), 0) == ""

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from hierderm.config.loading import with_overrides
-from hierderm.config.settings import Config
+from hierderm.config.settings import Comparison
 from hierderm.experiment.compare import compare
 from tests.app.test_page import CHROMIUM, FLAGS
 
@@ -23,9 +23,12 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
         "data.taxonomy": str(toy_folder / "taxonomy.csv"),
         "backbone.name": f"hf:{small_siglip}",
         "evaluation.bootstrap_rounds": 20,
-        "models": [{"name": "vanilla", "method": "vanilla"}, {"name": "lda", "method": "lda"}],
+        "models": [
+            {"name": "vanilla", "method": "vanilla"},
+            {"name": "lda", "method": "lda", "set": {"training.views": 0}},
+        ],
     }
-    return compare(with_overrides(Config(), settings), tmp_path_factory.mktemp("report"))
+    return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])

@@ -7,17 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hierderm.embeddings import SearchHits
-from hierderm.errors import EmbeddingError, SearchError
+from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule
 from hierderm.search.answer import Calibration, answer, calibrate, vote
-from tests.search.toy import TREE
+from hierderm.search.gallery import Gallery
+from hierderm.search.result import SearchResult
+from tests.search.toy import TREE, table
 
 GALLERY = np.arange(9)  # one case a condition
+IMAGES = table(np.eye(9), list("abcdefghi"), GALLERY)
 
 
-def hits(rows: list[list[int]], similarity: list[list[float]]) -> SearchHits:
-    return SearchHits(np.array(rows), np.array(similarity, dtype=np.float32))
+def hits(rows: object, similarity: object) -> SearchResult:
+    gallery = Gallery(IMAGES.embeddings, IMAGES.frame, TREE)
+    return SearchResult(np.array(rows), np.array(similarity, dtype=np.float32), gallery)
 
 
 def test_votes_by_hand() -> None:
@@ -37,13 +40,13 @@ def test_votes_are_shares_and_grow_with_similarity(similarity: list[float], temp
     assert votes[int(np.array(similarity, dtype=np.float32).argmax())] == votes.max()
 
 
-def queries(n: int, right: float, seed: int = 0) -> tuple[SearchHits, np.ndarray]:
+def queries(n: int, right: float, seed: int = 0) -> tuple[SearchResult, np.ndarray]:
     """n queries of known condition. A share `right` of them finds five cases of its own, the others five of all."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 9, n)
     sure = rng.random(n) < right
     rows = np.where(sure[:, None], truth[:, None].repeat(5, 1), rng.integers(0, 9, (n, 5)))
-    return SearchHits(rows, np.sort(rng.uniform(0.5, 0.9, (n, 5)))[:, ::-1].astype(np.float32)), truth
+    return hits(rows, np.sort(rng.uniform(0.5, 0.9, (n, 5)))[:, ::-1]), truth
 
 
 def test_thresholds_keep_to_the_wanted_accuracy_on_new_queries() -> None:
@@ -61,7 +64,7 @@ def test_thresholds_keep_to_the_wanted_accuracy_on_new_queries() -> None:
     assert np.mean(answered) > 0.4  # and not by answering nothing
 
 
-def _of(made: tuple[SearchHits, np.ndarray]) -> tuple[SearchHits, np.ndarray, np.ndarray]:
+def _of(made: tuple[SearchResult, np.ndarray]) -> tuple[SearchResult, np.ndarray, np.ndarray]:
     return made[0], GALLERY, made[1]
 
 
@@ -92,7 +95,7 @@ def test_the_counts_of_a_level_are_of_its_own_answers() -> None:
     agree = np.arange(200) % 2 == 0
     siblings = truth[:, None] // 3 * 3 + rng.permuted(np.tile(np.arange(3), (200, 1)), axis=1)
     rows = np.where(agree[:, None], truth[:, None], siblings)
-    calibration = calibrate(SearchHits(rows, np.full((200, 3), 0.9, np.float32)), GALLERY, truth, TREE)
+    calibration = calibrate(hits(rows, np.full((200, 3), 0.9)), GALLERY, truth, TREE)
     coarse, fine = calibration.rule.levels
     assert (fine.n_queries, fine.answered, fine.right) == (200, 100, 100)
     assert (coarse.n_queries, coarse.answered, coarse.right) == (100, 100, 100)
@@ -107,11 +110,13 @@ def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:
     assert "Of the 40 validation cases answered at this level, 36 were right" in first.reason
     second = answer(siblings, GALLERY, TREE, made(0.6, 0.6))
     assert (second.level, second.node) == (0, "C0")
-    assert second.reason.startswith("The neighbours disagree on the condition. The neighbours agree on the category")
+    assert second.reason.startswith("The nearest cases disagree on the condition. The nearest cases agree on the categ")
     third = answer(strangers, GALLERY, TREE, made(0.6, 0.6))
     assert (third.level, third.node) == (None, "")
-    assert "disagree too much to answer" in third.reason and "20% allowed" in third.reason
-    assert answer(agree, GALLERY, TREE, made(0.6, None)).level == 0
+    assert "disagree too much for an answer" in third.reason and "20% allowed" in third.reason
+    never_fine = answer(agree, GALLERY, TREE, made(0.6, None))
+    assert never_fine.level == 0
+    assert never_fine.reason.startswith("No share of votes for a condition was reliable on validation cases. The near")
 
 
 def test_the_differential_is_summed_up_the_tree() -> None:
@@ -138,5 +143,3 @@ def test_refusals() -> None:
         calibrate(found, GALLERY, truth, TREE, wanted=1.5)
     with pytest.raises(SearchError, match="got 30 for 29"):
         calibrate(found, GALLERY, truth[1:], TREE)
-    with pytest.raises(EmbeddingError, match=r"must both have shape \(n_queries, k\), got \(1, 2\) and \(1, 1\)"):
-        hits([[1, 2]], [[0.1]])

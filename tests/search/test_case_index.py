@@ -12,7 +12,6 @@ from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
 from hierderm.errors import MissingExtraError, SearchError
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.engines import KINDS, automatic_kind
-from hierderm.search.filters import Filter
 from tests.search.toy import DIM, MADE_BY, TREE, circle, random_table, table
 
 
@@ -46,25 +45,27 @@ def slow_search(
 
 def test_by_hand() -> None:
     # Case a at 0 and 80 degrees, b at 79, c at 42. A query at 1 degree; best pair: a; a query at 41: c.
-    index = CaseIndex.build(table(circle(0, 80, 79, 42), ["a", "a", "b", "c"], [0, 0, 1, 5]), TREE, image_root="/pics")
-    hits = index.hits(index.search(unit_length(circle(1)), k=3))
+    index = CaseIndex.from_embeddings(
+        table(circle(0, 80, 79, 42), ["a", "a", "b", "c"], [0, 0, 1, 5]), TREE, image_root="/pics"
+    )
+    hits = index.search(unit_length(circle(1)), k=3).to_list()[0]
     assert [hit.case_id for hit in hits] == ["a", "c", "b"]
     assert hits[0].similarity == pytest.approx(np.cos(np.radians(1)), abs=1e-6)
-    assert (hits[0].image_id, hits[1].path, str(hits[1].file)) == ("i0", ("C1", "F5"), "/pics/3.png")
+    assert (hits[0].image_id, hits[1].path, str(hits[1].image_path)) == ("i0", ("C1", "F5"), "/pics/3.png")
     # By mean, case a stands at 40 degrees: nearer to 41.5 than c at 42 is by the best pair of neither.
     found = index.search(unit_length(circle(39)), k=1, aggregation="mean")
-    assert index.hits(found)[0].case_id == "a"
-    assert index.hits(index.search(unit_length(circle(39)), k=1))[0].case_id == "c"
+    assert found.to_list()[0][0].case_id == "a"
+    assert index.search(unit_length(circle(39)), k=1).to_list()[0][0].case_id == "c"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_finds_what_a_slow_search_finds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EXACT_BELOW", 0)
-    index = CaseIndex.build(random_table(600), TREE, kind=kind)  # type: ignore[arg-type]
+    index = CaseIndex.from_embeddings(random_table(600), TREE, kind=kind)  # type: ignore[arg-type]
     assert index.about.kind == kind and index.about.recall_at_10 >= 0.9
     everything, found_of = np.ones(600, dtype=bool), []
     for query in random_table(40, seed=1).embeddings:
-        hits = index.hits(index.search(query[None], k=10))
+        hits = index.search(query[None], k=10).to_list()[0]
         expected = slow_search(index, query[None], 10, everything, (), "best", 0)
         found_of.append(len({hit.case_id for hit in hits} & {case for case, _ in expected}) / 10)
         by_case = dict(expected)
@@ -76,16 +77,16 @@ def test_every_kind_finds_what_a_slow_search_finds(kind: str, monkeypatch: pytes
 @given(
     seed=st.integers(0, 10_000), kind=st.sampled_from(KINDS), k=st.integers(1, 30), cap=st.sampled_from([0, 1, 3]),
     within=st.sampled_from([(), ("C1",), ("F4",), ("C0", "F8")]), tone=st.sampled_from([(), ("3",), ("1", "6.0")]),
-    how=st.sampled_from(["best", "mean"]), n_pictures=st.integers(1, 3),
+    how=st.sampled_from(["best", "mean"]), n_images=st.integers(1, 3),
 )  # fmt: skip
 def test_filters_are_exact_and_k_come_whenever_k_exist(
-    seed: int, kind: str, k: int, cap: int, within: tuple[str, ...], tone: tuple[str, ...], how: str, n_pictures: int
+    seed: int, kind: str, k: int, cap: int, within: tuple[str, ...], tone: tuple[str, ...], how: str, n_images: int
 ) -> None:
     index = INDEXES[kind]
     rng = np.random.default_rng(seed)
-    queries = unit_length(rng.normal(size=(n_pictures, DIM)))
+    queries = unit_length(rng.normal(size=(n_images, DIM)))
     out = [str(index.frame["case_id"][rng.integers(len(index))])]
-    only = Filter(within, {"fitzpatrick": tone} if tone else {})
+    where = {"fitzpatrick": tone} if tone else None
     allowed = np.array(
         [
             (not within or row.condition in within or TREE.names(0)[TREE.index(str(row.condition)) // 3] in within)
@@ -96,7 +97,8 @@ def test_filters_are_exact_and_k_come_whenever_k_exist(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "EXACT_BELOW", 0)
         found = index.search(
-            queries, k=k, aggregation=how, only=only, leave_out=out, per_condition=cap  # type: ignore[arg-type]
+            queries, k=k, aggregation=how, within=within, where=where, leave_out=[out], per_condition=cap,  # type: ignore[arg-type]
+            cases=np.zeros(n_images, dtype=np.int64),
         )  # fmt: skip
     rows = found.rows[0][found.rows[0] >= 0]
     expected = slow_search(index, queries, k, allowed, out, how, cap)
@@ -109,40 +111,40 @@ def test_filters_are_exact_and_k_come_whenever_k_exist(
         assert index.frame["condition"][rows].value_counts().max() <= cap
 
 
-INDEXES: dict[str, CaseIndex] = {kind: CaseIndex.build(random_table(300), TREE, kind=kind) for kind in KINDS}
+INDEXES: dict[str, CaseIndex] = {kind: CaseIndex.from_embeddings(random_table(300), TREE, kind=kind) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_add_and_remove(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EXACT_BELOW", 0)
-    index = CaseIndex.build(random_table(300), TREE, kind=kind)  # type: ignore[arg-type]
+    index = CaseIndex.from_embeddings(random_table(300), TREE, kind=kind)  # type: ignore[arg-type]
     new = random_table(40, seed=5, start=1000)
     index.add(new)
     assert (len(index), index.n_cases) == (340, 170)
-    assert index.hits(index.search(new.embeddings[:1], k=1))[0].image_id == "i1000"
+    assert index.search(new.embeddings[:1], k=1).to_list()[0][0].image_id == "i1000"
     index.remove(["s1000c0", "s0c7"])
     assert (len(index), index.n_cases) == (336, 168)
     every = index.search(new.embeddings[:1], k=400)
-    cases = {hit.case_id for hit in index.hits(every)}
+    cases = {hit.case_id for hit in every.to_list()[0]}
     assert len(cases) == 168 and not cases & {"s1000c0", "s0c7"}
     index.add(random_table(2, seed=6, start=5000))
-    assert index.hits(index.search(random_table(2, seed=6, start=5000).embeddings[:1], k=1))[0].case_id == "s5000c0"
+    assert index.search(random_table(2, seed=6, start=5000).embeddings[:1], k=1).to_list()[0][0].case_id == "s5000c0"
     index.remove([f"s0c{k}" for k in range(50) if k != 7])  # a fifth of the graph: it is built anew
-    assert index.about.removed == 0 or kind != "hnsw"
-    assert len({hit.case_id for hit in index.hits(index.search(new.embeddings[:1], k=400))}) == index.n_cases == 120
+    assert index.engine is None or index.engine.removed == 0
+    assert len({hit.case_id for hit in index.search(new.embeddings[:1], k=400).to_list()[0]}) == index.n_cases == 120
 
 
 def test_many_queries_are_as_one_by_one() -> None:
     queries = random_table(12, seed=3)
     numbers = np.arange(12) // 2
-    together = INDEXES["flat"].search_cases(queries.embeddings, numbers, k=4, leave_out=[["s0c1"]] * 6)
+    together = INDEXES["flat"].search(queries.embeddings, cases=numbers, k=4, leave_out=["s0c1"] * 6)
     for query in range(6):
-        alone = INDEXES["flat"].search(queries.embeddings[numbers == query], k=4, leave_out=["s0c1"])
+        alone = INDEXES["flat"].search(queries.embeddings[numbers == query], cases=[0, 0], k=4, leave_out=[["s0c1"]])
         np.testing.assert_array_equal(together.rows[query], alone.rows[0])
 
 
 def test_fewer_than_k() -> None:
-    index = CaseIndex.build(table(circle(0, 80), ["a", "b"], [0, 1]), TREE)
+    index = CaseIndex.from_embeddings(table(circle(0, 80), ["a", "b"], [0, 1]), TREE)
     found = index.search(unit_length(circle(1)), k=5)
     assert found.rows.tolist() == [[0, 1, -1, -1, -1]] and np.isnan(found.similarity[0, 2:]).all()
 
@@ -155,13 +157,16 @@ def test_flat_needs_no_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "faiss", None)
-    assert CaseIndex.build(random_table(20), TREE).search(random_table(2).embeddings[:1], k=3).rows.shape == (1, 3)
+    assert CaseIndex.from_embeddings(random_table(20), TREE).search(random_table(2).embeddings[:1], k=3).rows.shape == (
+        1,
+        3,
+    )
     with pytest.raises(MissingExtraError, match="'flat' needs an optional package. Install it with: pip install faiss"):
-        CaseIndex.build(random_table(20), TREE, kind="hnsw")
+        CaseIndex.from_embeddings(random_table(20), TREE, kind="hnsw")
 
 
 def test_refusals() -> None:
-    index, new = CaseIndex.build(random_table(20), TREE), random_table(4, start=500)
+    index, new = CaseIndex.from_embeddings(random_table(20), TREE), random_table(4, start=500)
     for change, message in (
         ({"weights_hash": "x"}, "must come from the model of the index .m.: its weights is wwwwwwwwwwww, theirs x"),
         ({"preprocessing_hash": ""}, "its preprocessing is pppppppppppp, theirs unknown"),
@@ -169,33 +174,27 @@ def test_refusals() -> None:
         other = EmbeddingTable(new.embeddings, new.frame, Provenance(**{**MADE_BY.__dict__, **change}))
         with pytest.raises(SearchError, match=message):
             index.add(other)
-    with pytest.raises(SearchError, match=r"2 picture\(s\) would be in the index twice: \['i0', 'i1'\]"):
+    with pytest.raises(SearchError, match=r"2 image\(s\) would be in the index twice: \['i0', 'i1'\]"):
         index.add(random_table(2))
     with pytest.raises(SearchError, match=r"1 case\(s\) to remove are not in the index: \['nobody'\]"):
         index.remove(["nobody", "s0c1"])
     assert len(index) == 20
     with pytest.raises(SearchError, match="must keep at least one case"):
         index.remove([f"s0c{k}" for k in range(10)])
-    with pytest.raises(SearchError, match=r"must have shape \(n_pictures, 8\), got \(8,\)"):
-        index.search(new.embeddings[0])
-    with pytest.raises(SearchError, match="must be finite and have unit length"):
-        index.search(2 * new.embeddings)
-    with pytest.raises(SearchError, match=r"a query must have 1 to 3 pictures, got \[4\]"):
-        index.search(new.embeddings)
-    with pytest.raises(SearchError, match=r"a query must have 1 to 3 pictures, got \[\]"):
-        index.search(new.embeddings[:0])
+    with pytest.raises(SearchError, match=r"leave_out must have an entry a query \(4\), got 1"):
+        index.search(new.embeddings, leave_out=["s0c1"])
     with pytest.raises(SearchError, match="k must be 1 or more"):
         index.search(new.embeddings[:1], k=0)
     with pytest.raises(SearchError, match="aggregation must be 'best' or 'mean', got 'sum'"):
         index.search(new.embeddings[:1], aggregation="sum")  # type: ignore[arg-type]
-    with pytest.raises(SearchError, match="has no picture 'i99'"):
-        index.row_of_image("i99")
+    with pytest.raises(SearchError, match="has no image 'i99'"):
+        index.gallery.image_row("i99")
     with pytest.raises(SearchError, match="kind must be 'auto' or one of"):
-        CaseIndex.build(new, TREE, kind="tree")  # type: ignore[arg-type]
+        CaseIndex.from_embeddings(new, TREE, kind="tree")  # type: ignore[arg-type]
     with pytest.raises(SearchError, match="made with another taxonomy"):
-        CaseIndex.build(EmbeddingTable(new.embeddings, new.frame, Provenance(taxonomy_hash="other")), TREE)
-    with pytest.raises(SearchError, match="at least one picture"):
-        CaseIndex.build(new.select(np.zeros(4, dtype=bool)), TREE)
+        CaseIndex.from_embeddings(EmbeddingTable(new.embeddings, new.frame, Provenance(taxonomy_hash="other")), TREE)
+    with pytest.raises(SearchError, match="at least one image"):
+        CaseIndex.from_embeddings(new.select(np.zeros(4, dtype=bool)), TREE)
     strange = new.frame.assign(condition="F99")
     with pytest.raises(SearchError, match=r"1 condition\(s\) are not in the taxonomy of the index: \['F99'\]"):
         index.add(EmbeddingTable(new.embeddings, strange, MADE_BY))

@@ -28,7 +28,7 @@ def work():
         engine = Engine.build(kind, vectors)
         for _ in range(5):
             layer(torch.from_numpy(vectors)).square().mean().backward()
-            assert engine.propose(vectors[:50], 10, None).shape == (50, 10)
+            assert [len(rows) for rows in engine.propose(vectors[:50], 10)] == [10] * 50
 threads = [threading.Thread(target=work) for _ in range(3)]
 for thread in threads: thread.start()
 for thread in threads: thread.join(timeout=100)
@@ -57,11 +57,11 @@ def test_faiss_and_torch_in_one_process(first: str) -> None:
 
 def test_exact_search_is_that_of_faiss() -> None:
     gallery, queries = random_table(500), random_table(30, seed=4).embeddings
-    frame = gallery.frame.assign(case_id=gallery.frame["image_id"])  # a case a picture, as FAISS knows no cases
-    index = CaseIndex.build(type(gallery)(gallery.embeddings, frame, gallery.provenance), TREE)
+    frame = gallery.frame.assign(case_id=gallery.frame["image_id"])  # a case an image, as FAISS knows no cases
+    index = CaseIndex.from_embeddings(type(gallery)(gallery.embeddings, frame, gallery.provenance), TREE)
     exact = import_faiss().IndexFlatIP(DIM)
     exact.add(gallery.embeddings)
     similarity, rows = exact.search(queries, 10)
-    found = index.search_cases(queries, np.arange(30), k=10)
+    found = index.search(queries, k=10)
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)

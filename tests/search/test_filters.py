@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import pandas as pd
 import pytest
 
 from hierderm.errors import SearchError
-from hierderm.search.filters import Filter, allowed_rows, as_text
+from hierderm.search.filters import Where, Within, allowed_rows, as_text
 from tests.search.toy import TREE
 
 FRAME = pd.DataFrame(
@@ -14,15 +12,16 @@ FRAME = pd.DataFrame(
 )
 
 
-def rows(within: Sequence[str] = (), where: Mapping[str, Sequence[str]] | None = None) -> list[bool]:
-    return [bool(allowed) for allowed in allowed_rows(Filter(within, where or {}), FRAME, TREE)]
+def rows(within: Within | None = None, where: Where | None = None) -> list[bool]:
+    return [bool(allowed) for allowed in allowed_rows(FRAME, TREE, within, where)]
 
 
 def test_by_node_and_by_column() -> None:
-    assert rows() == [True, True, True] and not Filter()
-    assert rows(within=["C1"]) == [False, True, False]
+    assert rows() == rows(within=[], where={}) == [True, True, True]
+    assert rows(within="C1") == rows(within=["C1"]) == [False, True, False]
     assert rows(within=["c0", "F8"]) == [True, False, True]  # names fold case, levels mix
     assert rows(where={"fitzpatrick": ["1", "5.0"]}) == [True, False, True]
+    assert rows(where={"fitzpatrick": 5}) == rows(where={"fitzpatrick": "5"}) == [False, False, True]
     assert rows(where={"fitzpatrick": [""]}) == [False, True, False]  # unknown tone, asked for by name
     assert rows(within=["C0"], where={"body_site": ["leg"]}) == [False, False, False]
 

@@ -1,4 +1,4 @@
-"""From pictures to cases and an answer, on the toy with an untrained SigLIP."""
+"""From images to cases and an answer, on the toy with an untrained SigLIP."""
 
 from __future__ import annotations
 
@@ -11,121 +11,104 @@ import pytest
 
 from hierderm import columns as c
 from hierderm.config.settings import Config
-from hierderm.data.image_io import open_picture
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import SearchError
-from hierderm.experiment.run import train_run
-from hierderm.model.embed import embed_by_name
-from hierderm.search.filters import Filter
-from hierderm.search.finder import CaseFinder, Wanted, make_index, validation_scores
-from hierderm.search.persistence import open_index, save_index
+from hierderm.experiment.run import train
+from hierderm.search.case_index import CaseIndex
+from hierderm.search.finder import CaseFinder, SearchOptions
+from tests.search.test_building import MeanColour
 
 
 @pytest.fixture(scope="module")
 def finder(toy: CaseTable, small_siglip: Path, tmp_path_factory: pytest.TempPathFactory) -> CaseFinder:
-    model, folder = f"hf:{small_siglip}", tmp_path_factory.mktemp("finder") / "index"
-    index, why_not = make_index(toy, embed_by_name(model, toy), model=model, splits=("train", "validation"), k=5)
-    assert why_not == ""
-    save_index(index, folder)
+    folder = tmp_path_factory.mktemp("finder") / "index"
+    CaseIndex.build(toy, f"hf:{small_siglip}", splits=("train", "validation"), k=5).save(folder)
     return CaseFinder.open(folder)
 
 
-def test_pictures_words_and_pictures_of_the_index(finder: CaseFinder, toy: CaseTable) -> None:
+def test_images_text_and_images_of_the_index(finder: CaseFinder, toy: CaseTable) -> None:
     test = toy.part(c.TEST)
-    found = finder.by_pictures([open_picture(path) for path in test.paths[:2]], Wanted(k=4))
-    assert len(found.hits) == 4 and found.embeddings.shape == (2, 32)
+    found = finder.search([open_image(path) for path in test.paths[:2]], SearchOptions(k=4))
+    assert len(found.hits) == 4 and found.vectors.shape == (2, 32)
     assert found.classified is None and found.answer is not None
     assert not {hit.case_id for hit in found.hits} & set(test.case_ids)
-    assert all(hit.file.is_file() for hit in found.hits)
-    of_index = finder.by_image(found.hits[0].image_id, Wanted(k=3))
-    assert found.hits[0].case_id not in {hit.case_id for hit in of_index.hits}
-    words = finder.by_text("red papule", Wanted(k=2))
-    assert len(words.hits) == 2 and words.answer is None
+    assert all(hit.image_path.is_file() for hit in found.hits)
+    by_id = finder.search_image_id(found.hits[0].image_id, SearchOptions(k=3))
+    assert found.hits[0].case_id not in {hit.case_id for hit in by_id.hits}
+    by_text = finder.search_text("red papule", SearchOptions(k=2))
+    assert len(by_text.hits) == 2 and by_text.answer is None
 
 
-def test_a_picture_of_the_gallery_finds_itself(finder: CaseFinder) -> None:
-    hit = finder.by_image(str(finder.index.frame[c.IMAGE_ID].iloc[0]), Wanted(k=1)).hits[0]
-    again = finder.by_pictures([open_picture(hit.file)], Wanted(k=1)).hits[0]
+def test_an_image_of_the_gallery_finds_itself(finder: CaseFinder) -> None:
+    hit = finder.search_image_id(str(finder.index.frame[c.IMAGE_ID].iloc[0]), SearchOptions(k=1)).hits[0]
+    again = finder.search([open_image(hit.image_path)], SearchOptions(k=1)).hits[0]
     assert (again.image_id, round(again.similarity, 4)) == (hit.image_id, 1.0)
 
 
 def test_files_images_and_arrays_are_the_same(finder: CaseFinder, toy: CaseTable) -> None:
     path = toy.part(c.TEST).paths[0]
-    image = open_picture(path)
-    answers = [finder.by_pictures([picture]).hits for picture in (path, image, np.asarray(image))]
+    image = open_image(path)
+    answers = [finder.search([given]).hits for given in (path, image, np.asarray(image))]
     assert answers[0] == answers[1] == answers[2]
-    with pytest.raises(SearchError, match=r"uint8 of shape \(height, width, 3\), got float64 \(4, 4\)"):
-        finder.by_pictures([np.zeros((4, 4))])  # type: ignore[list-item]
 
 
 def test_a_filter_takes_the_confidence_away(finder: CaseFinder) -> None:
     name = finder.index.taxonomy.names(0)[0]
     image = str(finder.index.frame[c.IMAGE_ID].iloc[0])
-    narrowed = finder.by_image(image, Wanted(only=Filter([name])))
+    narrowed = finder.search_image_id(image, SearchOptions(within=[name]))
     assert {hit.path[0] for hit in narrowed.hits} == {name}
     assert narrowed.answer is not None and narrowed.answer.confidence is None
-    capped = finder.by_image(image, Wanted(per_condition=1))
+    capped = finder.search_image_id(image, SearchOptions(per_condition=1))
     assert len({hit.condition for hit in capped.hits}) == len(capped.hits)
-    shown = finder.by_image(image, Wanted(k=1)).answer
+    shown = finder.search_image_id(image, SearchOptions(k=1)).answer
     assert shown == capped.answer  # the answer is read from what was calibrated, however few are shown
 
 
-def test_described_as_json(finder: CaseFinder) -> None:
-    found = finder.by_image(str(finder.index.frame[c.IMAGE_ID].iloc[0]), Wanted(k=2))
-    content = json.loads(json.dumps(finder.describe(found, files=True)))
+def test_as_plain_json(finder: CaseFinder) -> None:
+    found = finder.search_image_id(str(finder.index.frame[c.IMAGE_ID].iloc[0]), SearchOptions(k=2))
+    content = json.loads(json.dumps(found.to_dict(paths=True)))
     assert content["levels"] == list(finder.index.taxonomy.level_names)
-    assert Path(content["hits"][0]["file"]).is_file()
+    assert Path(content["hits"][0]["image_path"]).is_file()
     for level in content["answer"]["differential"]:
         assert sum(node["share"] for node in level) == pytest.approx(1, abs=1e-3)
-    public = json.dumps(finder.describe(found, files=False))
-    assert str(finder.index.about.image_root) not in public and "file" not in json.loads(public)["hits"][0]
-
-
-def test_validation_cases_are_queried_without_themselves(finder: CaseFinder) -> None:
-    """The planted leak: with its own case in the gallery every validation picture would find itself."""
-    scores = validation_scores(finder.index)
-    assert len(scores) == 2 and scores[-1]["recall_at_1"] < 1
-    calibration = finder.index.calibration
-    assert calibration is not None
-    n_validation = finder.index.frame.loc[finder.index.frame[c.SPLIT] == c.VALIDATION, c.CASE_ID].nunique()
-    assert calibration.rule.levels[-1].n_queries == n_validation and calibration.k == 5
+    public = json.dumps(found.to_dict(paths=False))
+    assert str(finder.index.about.image_root) not in public
+    assert "image_path" not in json.loads(public)["hits"][0]
 
 
 def test_a_model_in_action(toy: CaseTable, toy_config: Config, tmp_path: Path) -> None:
-    train_run(toy_config, toy, tmp_path / "run")
-    model = str(tmp_path / "run" / "model")
-    embedded = embed_by_name(model, toy)
-    index, _ = make_index(toy, embedded, model=model)
-    save_index(index, tmp_path / "index")
-    found = CaseFinder.open(tmp_path / "index").by_pictures([open_picture(toy.paths[0])])
+    train(toy_config, toy, tmp_path / "run")
+    CaseIndex.build(toy, tmp_path / "run" / "model").save(tmp_path / "index")
+    found = CaseFinder.open(tmp_path / "index").search([open_image(toy.paths[0])])
     assert found.classified is not None
     assert [sum(node.share for node in level) for level in found.classified] == pytest.approx([1, 1], abs=1e-4)
     # Another split: its validation cases may have been trained on, so nothing may be learnt from them.
     other = replace(toy, frame=toy.frame.assign(**{c.SPLIT: np.roll(toy.splits, 7)}))
-    uncalibrated, why_not = make_index(other, embedded, model=model)
-    assert uncalibrated.calibration is None and "trained on another split" in why_not
+    uncalibrated = CaseIndex.build(other, tmp_path / "run" / "model")
+    assert uncalibrated.calibration is None and "trained on another split" in uncalibrated.about.not_calibrated
 
 
-def test_without_validation_cases(toy: CaseTable, small_siglip: Path) -> None:
-    model = f"hf:{small_siglip}"
-    index, why_not = make_index(toy, embed_by_name(model, toy), model=model, splits=("train",))
-    assert index.calibration is None and why_not == "there are no validation cases in the index"
-    assert validation_scores(index) == []
+def test_a_model_of_ones_own(toy: CaseTable) -> None:
+    finder = CaseFinder(CaseIndex.build(toy, MeanColour()), MeanColour())
+    found = finder.search([toy.paths[3]], SearchOptions(k=1))
+    assert found.hits[0].image_id == toy.frame[c.IMAGE_ID][3] and found.classified is None and not finder.takes_text
+    with pytest.raises(SearchError, match="has no encode_text, so it can't be searched by words"):
+        finder.search_text("red")
 
 
 def test_refusals(finder: CaseFinder, toy: CaseTable, tmp_path: Path) -> None:
-    picture = open_picture(toy.paths[0])
-    with pytest.raises(SearchError, match="1 to 3 pictures, got 4"):
-        finder.by_pictures([picture] * 4)
+    image = open_image(toy.paths[0])
+    with pytest.raises(SearchError, match="1 to 3 images, got 4"):
+        finder.search([image] * 4)
     with pytest.raises(SearchError, match="must have words"):
-        finder.by_text("  ")
-    with pytest.raises(SearchError, match="has no picture 'x'"):
-        finder.by_image("x")
-    save_index(finder.index, tmp_path / "i")
+        finder.search_text("  ")
+    with pytest.raises(SearchError, match="has no image 'x'"):
+        finder.search_image_id("x")
     with pytest.raises(SearchError, match="must come from the model of the index"):
-        CaseFinder.open(tmp_path / "i", model="hierderm:tiny").by_pictures([picture])
-    nameless = open_index(tmp_path / "i")
+        CaseFinder(finder.index, model="hierderm:tiny").search([image])
+    finder.index.save(tmp_path / "i")
+    nameless = CaseIndex.open(tmp_path / "i")
     nameless.about = replace(nameless.about, model="")
-    save_index(nameless, tmp_path / "j")
-    with pytest.raises(SearchError, match="does not say which model embeds queries"):
-        CaseFinder.open(tmp_path / "j").by_pictures([picture])
+    with pytest.raises(SearchError, match="does not record which model embeds queries"):
+        CaseFinder(nameless).search([image])

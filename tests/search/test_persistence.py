@@ -14,7 +14,7 @@ from hierderm.artifacts import HEADER
 from hierderm.errors import IndexFolderError, OutputError, SearchError
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.engines import KINDS
-from hierderm.search.persistence import open_index, save_index, updating, writing
+from hierderm.search.persistence import writing
 from tests.killing import kill_at_every_change
 from tests.search.toy import TREE, random_table
 
@@ -22,7 +22,7 @@ PARTS = ("vectors", "cases", "taxonomy", "neighbours")
 
 
 def ask(index: CaseIndex, k: int = 5) -> object:
-    return index.search_cases(random_table(10, seed=8).embeddings, np.arange(10), k=k).rows.tolist()
+    return index.search(random_table(10, seed=8).embeddings, k=k).rows.tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,16 +30,16 @@ def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch
     import hierderm.search.case_index as module
 
     monkeypatch.setattr(module, "EXACT_BELOW", 0)
-    index = CaseIndex.build(random_table(200), TREE, kind=kind, model="m", image_root="/pics")  # type: ignore[arg-type]
-    save_index(index, tmp_path / "index")
-    read = open_index(tmp_path / "index")
+    index = CaseIndex.from_embeddings(random_table(200), TREE, kind=kind, model="m", image_root="/pics")  # type: ignore[arg-type]
+    index.save(tmp_path / "index")
+    read = CaseIndex.open(tmp_path / "index")
     assert isinstance(read.vectors, np.memmap)
     assert (read.about, read.provenance, read.taxonomy) == (index.about, index.provenance, index.taxonomy)
     assert ask(read) == ask(index)
-    with updating(tmp_path / "index") as changed:
+    with CaseIndex.updating(tmp_path / "index") as changed:
         changed.add(random_table(20, seed=3, start=900))
         changed.remove(["s0c0", "s900c1"])
-    again = open_index(tmp_path / "index")
+    again = CaseIndex.open(tmp_path / "index")
     assert len(again) == 200 + 20 - 4
     assert ask(again) == ask(changed)
     assert ask(read) == ask(index)  # opened before the change: still whole, still the old one
@@ -48,28 +48,28 @@ def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch
 
 
 def test_an_existing_index_is_kept_unless_asked(tmp_path: Path) -> None:
-    small, large = (CaseIndex.build(random_table(n), TREE) for n in (10, 20))
-    save_index(small, tmp_path / "i")
+    small, large = (CaseIndex.from_embeddings(random_table(n), TREE) for n in (10, 20))
+    small.save(tmp_path / "i")
     with pytest.raises(OutputError, match="holds a hierderm case index folder.*--replace"):
-        save_index(large, tmp_path / "i")
-    save_index(large, tmp_path / "i", replace=True)
-    assert len(open_index(tmp_path / "i")) == 20
+        large.save(tmp_path / "i")
+    large.save(tmp_path / "i", replace=True)
+    assert len(CaseIndex.open(tmp_path / "i")) == 20
 
 
 def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
-    save_index(CaseIndex.build(random_table(10), TREE), tmp_path / "i")
+    CaseIndex.from_embeddings(random_table(10), TREE).save(tmp_path / "i")
     before = sorted(path.name for path in (tmp_path / "i").iterdir())
-    with pytest.raises(SearchError, match="not in the index"), updating(tmp_path / "i") as index:
+    with pytest.raises(SearchError, match="not in the index"), CaseIndex.updating(tmp_path / "i") as index:
         index.add(random_table(4, start=50))
         index.remove(["nobody"])
-    assert len(open_index(tmp_path / "i")) == 10
+    assert len(CaseIndex.open(tmp_path / "i")) == 10
     assert sorted(path.name for path in (tmp_path / "i").iterdir()) == before
 
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("fault", ["truncated", "bit", "missing"])
 def test_damage_is_named(part: str, fault: str, tmp_path: Path) -> None:
-    save_index(CaseIndex.build(random_table(100), TREE, kind="hnsw"), tmp_path / "i")
+    CaseIndex.from_embeddings(random_table(100), TREE, kind="hnsw").save(tmp_path / "i")
     (path,) = (tmp_path / "i").glob(f"{part}-*")
     content = bytearray(path.read_bytes())
     if fault == "truncated":
@@ -80,25 +80,25 @@ def test_damage_is_named(part: str, fault: str, tmp_path: Path) -> None:
     else:
         path.unlink()
     with pytest.raises(IndexFolderError, match=f"{path.name} is {'missing' if fault == 'missing' else 'damaged'}"):
-        open_index(tmp_path / "i")
+        CaseIndex.open(tmp_path / "i")
 
 
 def test_foreign_folders_are_refused_by_reason(tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match="must be a hierderm case index folder, it does not exist"):
-        open_index(tmp_path / "nothing")
+        CaseIndex.open(tmp_path / "nothing")
     with pytest.raises(IndexFolderError, match="must be a hierderm case index folder, it has no hierderm.json"):
-        open_index(tmp_path)
+        CaseIndex.open(tmp_path)
     header = tmp_path / HEADER
     header.write_text("{")
     with pytest.raises(IndexFolderError, match="hierderm.json is damaged"):
-        open_index(tmp_path)
+        CaseIndex.open(tmp_path)
     header.write_text("[]")
     with pytest.raises(IndexFolderError, match="must be the header of a folder that hierderm wrote"):
-        open_index(tmp_path)
+        CaseIndex.open(tmp_path)
     header.write_text(json.dumps({"format": "hierderm case index", "version": 99, "files": {}, "content": {}}))
     with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads version 2"):
-        open_index(tmp_path)
-    with pytest.raises(IndexFolderError, match="it does not exist"), updating(tmp_path / "nothing"):
+        CaseIndex.open(tmp_path)
+    with pytest.raises(IndexFolderError, match="it does not exist"), CaseIndex.updating(tmp_path / "nothing"):
         pass
     assert not (tmp_path / "nothing").exists()
 
@@ -106,46 +106,46 @@ def test_foreign_folders_are_refused_by_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["thesis.doc", "cases-2024.csv", "vectors-1.npy", "taxonomy-mine.csv"])
 @pytest.mark.parametrize("replace", [False, True])
 def test_what_is_not_of_an_index_is_refused_and_stays(name: str, replace: bool, tmp_path: Path) -> None:
-    index = CaseIndex.build(random_table(4), TREE)
+    index = CaseIndex.from_embeddings(random_table(4), TREE)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text("mine")
     with pytest.raises(OutputError, match=rf"files that hierderm did not write \({name}\). Choose another path"):
-        save_index(index, tmp_path / "mine", replace=replace)
+        index.save(tmp_path / "mine", replace=replace)
     with pytest.raises(OutputError, match="must be a folder to write, it is a file"):
-        save_index(index, tmp_path / "mine" / name, replace=replace)
-    save_index(index, tmp_path / "i")
+        index.save(tmp_path / "mine" / name, replace=replace)
+    index.save(tmp_path / "i")
     (tmp_path / "i" / name).write_text("mine")
     with pytest.raises(OutputError, match=rf"besides those of its case index \({name}\)"):
-        save_index(index, tmp_path / "i", replace=replace)
-    with updating(tmp_path / "i") as changed:  # beside it, an index can still grow
+        index.save(tmp_path / "i", replace=replace)
+    with CaseIndex.updating(tmp_path / "i") as changed:  # beside it, an index can still grow
         changed.add(random_table(4, start=50))
     assert (tmp_path / "mine" / name).read_text() == (tmp_path / "i" / name).read_text() == "mine"
 
 
 def save_small(folder: Path) -> None:
-    save_index(CaseIndex.build(random_table(20), TREE), folder)
+    CaseIndex.from_embeddings(random_table(20), TREE).save(folder)
 
 
 def save_large(folder: Path) -> None:
-    save_index(CaseIndex.build(random_table(40), TREE), folder, replace=True)
+    CaseIndex.from_embeddings(random_table(40), TREE).save(folder, replace=True)
 
 
 def add_four(folder: Path) -> None:
-    with updating(folder) as index:
+    with CaseIndex.updating(folder) as index:
         index.add(random_table(4, start=50))
 
 
 @pytest.mark.parametrize(("act", "size"), [("save_large", 40), ("add_four", 24)])
 def test_whatever_the_moment_of_a_kill_the_index_is_the_old_or_the_new(act: str, size: int, tmp_path: Path) -> None:
     paths = kill_at_every_change(tmp_path, __name__, "save_small", act)
-    sizes = [len(open_index(path)) for path in paths]
+    sizes = [len(CaseIndex.open(path)) for path in paths]
     assert sizes == sorted(sizes) and sizes.count(20) > 3 and sizes.count(size) > 2
     assert {20, size} == set(sizes)
     for path in paths:
         save_large(path)
-        assert len(open_index(path)) == 40
+        assert len(CaseIndex.open(path)) == 40
         assert len([name for name in path.iterdir() if not name.name.startswith(".")]) == 4  # with the header
-        assert len(open_index(path)) == 40
+        assert len(CaseIndex.open(path)) == 40
 
 
 def test_a_killed_build_is_named_and_can_be_done_again(tmp_path: Path) -> None:
@@ -153,14 +153,14 @@ def test_a_killed_build_is_named_and_can_be_done_again(tmp_path: Path) -> None:
     for path in paths:
         if not (path / HEADER).exists() and list(path.glob("vectors-*")):
             with pytest.raises(IndexFolderError, match="its build was killed. Build the index again"):
-                open_index(path)
+                CaseIndex.open(path)
             break
     else:
         raise AssertionError("no kill came between the first file and the header")
     for path in paths[:-1]:
         if not (path / HEADER).exists():
             save_small(path)
-        assert len(open_index(path)) == 20
+        assert len(CaseIndex.open(path)) == 20
         save_large(path)
 
 
@@ -168,7 +168,7 @@ def read_for_a_while(folder: Path, seconds: float, results: mp.Queue[object]) ->
     end, sizes = time.monotonic() + seconds, []
     try:
         while time.monotonic() < end:
-            index = open_index(folder)
+            index = CaseIndex.open(folder)
             ask(index, k=3)
             sizes.append(len(index))
         results.put(sizes)
@@ -178,13 +178,13 @@ def read_for_a_while(folder: Path, seconds: float, results: mp.Queue[object]) ->
 
 def add_one_by_one(folder: Path, start: int, n: int) -> None:
     for number in range(n):
-        with updating(folder) as index:
+        with CaseIndex.updating(folder) as index:
             index.add(random_table(2, seed=number, start=start + 2 * number))
 
 
 def test_two_read_while_two_others_add(tmp_path: Path) -> None:
     folder, context = tmp_path / "i", mp.get_context("spawn")
-    save_index(CaseIndex.build(random_table(50), TREE), folder)
+    CaseIndex.from_embeddings(random_table(50), TREE).save(folder)
     results: mp.Queue[object] = context.Queue()
     readers = [context.Process(target=read_for_a_while, args=(folder, 4.0, results)) for _ in range(2)]
     writers = [context.Process(target=add_one_by_one, args=(folder, start, 8)) for start in (1000, 2000)]
@@ -197,7 +197,7 @@ def test_two_read_while_two_others_add(tmp_path: Path) -> None:
     for sizes in seen:
         assert isinstance(sizes, list), sizes
         assert sizes == sorted(sizes) and all((size - 50) % 2 == 0 for size in sizes)
-    assert len(open_index(folder)) == 50 + 2 * 2 * 8  # nothing is lost
+    assert len(CaseIndex.open(folder)) == 50 + 2 * 2 * 8  # nothing is lost
 
 
 def test_a_second_writer_waits_and_then_says_so(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def table(
 
 
 def random_table(n: int, seed: int = 0, start: int = 0) -> EmbeddingTable:
-    """Two pictures a case, clustered by condition."""
+    """Two images a case, clustered by condition."""
     rng = np.random.default_rng(seed)
     fine = rng.integers(0, 9, n // 2).repeat(2)[:n]
     centres = np.random.default_rng(99).normal(size=(9, DIM))

@@ -1,4 +1,4 @@
-// The page: choose pictures, send them, show the answer. Nothing is loaded from elsewhere and nothing is stored.
+// The page: choose images, send them, show the answer. Nothing is loaded from other servers and nothing is stored.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
@@ -9,11 +9,11 @@ const SHOWN_SHARE = 0.02;
 
 let info = null;
 let nowReady = null;
-const ready = new Promise((resolve) => { nowReady = resolve; }); // what is chosen before the server has answered waits
+const ready = new Promise((resolve) => { nowReady = resolve; }); // images chosen before the server has answered wait
 let chosen = []; // { file, url }
-let imageId = ""; // a picture of the index as the query
+let imageId = ""; // an image of the index as the query
 let hits = [];
-let opened = -1; // which hit the dialog shows, -1 for a picture of the map
+let opened = -1; // which hit the dialog shows, -1 for an image of the map
 let openedImage = "";
 let searching = 0; // number of the last search: answers to earlier ones are dropped
 
@@ -28,7 +28,7 @@ function say(text, isError = false) {
   byId("status").classList.toggle("error", isError);
 }
 
-const pictureUrl = (id, side) => `/api/picture?image_id=${encodeURIComponent(id)}&side=${side}`;
+const imageUrl = (id, side) => `/api/image?image_id=${encodeURIComponent(id)}&side=${side}`;
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 async function getJson(url, options) {
@@ -41,31 +41,31 @@ async function getJson(url, options) {
 // --- choosing -----------------------------------------------------------------------------------------------------
 
 async function addFiles(files) {
-  const pictures = [...files].filter((file) => file.type.startsWith("image/"));
+  const images = [...files].filter((file) => file.type.startsWith("image/"));
   await ready;
-  if (!pictures.length) return say("Only pictures (JPEG, PNG, WebP) can be searched with.", true);
-  const tooLarge = pictures.find((file) => file.size > info.picture_bytes);
-  if (tooLarge) return say(`A picture must have at most ${info.picture_bytes / 1e6} MB.`, true);
-  if (chosen.length + pictures.length > info.max_pictures) return say(`At most ${info.max_pictures} pictures of one case.`, true);
+  if (!images.length) return say("Choose an image file (JPEG, PNG or WebP).", true);
+  const tooLarge = images.find((file) => file.size > info.image_bytes);
+  if (tooLarge) return say(`An image must have at most ${info.image_bytes / 1e6} MB.`, true);
+  if (chosen.length + images.length > info.max_images) return say(`At most ${info.max_images} images of one case.`, true);
   imageId = "";
   byId("text").value = "";
-  chosen.push(...pictures.map((file) => ({ file, url: URL.createObjectURL(file) })));
+  chosen.push(...images.map((file) => ({ file, url: URL.createObjectURL(file) })));
   showChosen();
   search();
 }
 
 function showChosen() {
-  const pictures = imageId ? [{ url: pictureUrl(imageId, 192) }] : chosen;
+  const images = imageId ? [{ url: imageUrl(imageId, 192) }] : chosen;
   byId("chosen").replaceChildren(
-    ...pictures.map(({ url }, place) => {
+    ...images.map(({ url }, place) => {
       const remove = element("button", { type: "button", textContent: "×" });
-      remove.setAttribute("aria-label", `Remove picture ${place + 1}`);
+      remove.setAttribute("aria-label", `Remove image ${place + 1}`);
       remove.onclick = () => {
         if (imageId) imageId = "";
         else URL.revokeObjectURL(chosen.splice(place, 1)[0].url);
         showChosen();
       };
-      return element("li", {}, element("img", { src: url, alt: `query picture ${place + 1}` }), remove);
+      return element("li", {}, element("img", { src: url, alt: `query image ${place + 1}` }), remove);
     }),
   );
 }
@@ -87,7 +87,7 @@ function queryForm() {
   const form = new FormData();
   const text = byId("text").value.trim();
   if (imageId) form.append("image_id", imageId);
-  else if (chosen.length) chosen.forEach(({ file }) => form.append("picture", file, "picture"));
+  else if (chosen.length) chosen.forEach(({ file }) => form.append("image", file, "image"));
   else if (text) form.append("text", text);
   else return null;
   for (const name of ["k", "per_condition", "aggregation", "within"]) form.append(name, byId(name).value);
@@ -100,7 +100,7 @@ function queryForm() {
 async function search() {
   await ready;
   const form = queryForm();
-  if (!form) return say(info.text ? "Choose a picture or type words first." : "Choose a picture first.", true);
+  if (!form) return say(info.text ? "Choose an image or type words first." : "Choose an image first.", true);
   const number = ++searching;
   say("Searching …");
   byId("go").disabled = true;
@@ -108,9 +108,9 @@ async function search() {
     const found = await getJson("/api/search", { method: "POST", body: form });
     if (number !== searching) return;
     show(found);
-    say(found.hits.length ? `${found.hits.length} cases found.` : "No case fits these filters.");
+    say(found.hits.length ? `${found.hits.length} cases found.` : "No case matches these filters.");
   } catch (error) {
-    if (number === searching) say(`Not searched: ${error.message}`, true);
+    if (number === searching) say(`The search failed: ${error.message}`, true);
   } finally {
     if (number === searching) byId("go").disabled = false;
   }
@@ -127,13 +127,13 @@ function show(found) {
 
 function showAnswer(answer, levels) {
   const shown = byId("answer");
-  if (!answer) shown.textContent = "Words find pictures, but give no answer to rely on.";
+  if (!answer) shown.textContent = "A search by words finds cases, but gives no answer: its confidence is not calibrated.";
   else if (answer.node) {
     shown.replaceChildren(
       element("strong", { textContent: answer.node }),
-      ` (${answer.level}). On validation cases, answers with such a share of votes were right in about ${percent(answer.confidence)}.`,
+      ` (${answer.level}). On validation cases, answers with this share of votes were right in about ${percent(answer.confidence)}.`,
     );
-  } else shown.textContent = answer.confidence === null ? "No answer, only the cases." : "No answer: too uncertain at every level.";
+  } else shown.textContent = answer.confidence === null ? "No answer, only cases." : "No answer: too uncertain at every level.";
   byId("reason").textContent = answer ? answer.reason : "";
 }
 
@@ -177,17 +177,17 @@ const facts = (of) => Object.entries(COLUMN_NAMES).filter(([name]) => of[name] &
 
 function showHit(hit, place) {
   const button = element("button", { type: "button" },
-    element("img", { src: pictureUrl(hit.image_id, 192), alt: "", loading: "lazy" }),
+    element("img", { src: imageUrl(hit.image_id, 192), alt: "", loading: "lazy" }),
     element("strong", { textContent: hit.condition }),
     element("span", { textContent: hit.path.slice(0, -1).join(" › ") }),
     element("span", { className: "soft", textContent: `similarity ${hit.similarity.toFixed(3)}` }),
     element("span", { className: "soft", textContent: facts(hit) }));
-  button.setAttribute("aria-label", `Case ${place + 1}: ${hit.condition}, similarity ${hit.similarity.toFixed(3)}. Open beside the query.`);
+  button.setAttribute("aria-label", `Case ${place + 1}: ${hit.condition}, similarity ${hit.similarity.toFixed(3)}. Open next to the query.`);
   button.onclick = () => openHit(place);
   return element("li", {}, button);
 }
 
-// --- a case beside the query --------------------------------------------------------------------------------------
+// --- a case next to the query -------------------------------------------------------------------------------------
 
 function openHit(place) {
   opened = place;
@@ -201,10 +201,10 @@ async function openCase(id, extra = "") {
     byId("case-title").textContent = found.condition;
     byId("case-facts").textContent = [found.path.join(" › "), `case ${found.case_id}`, facts(found), extra].filter(Boolean).join(" · ");
     const large = (src, alt) => element("img", { src, alt });
-    const query = imageId ? [large(pictureUrl(imageId, 1024), "query picture")] : chosen.map(({ url }) => large(url, "query picture"));
+    const query = imageId ? [large(imageUrl(imageId, 1024), "query image")] : chosen.map(({ url }) => large(url, "query image"));
     byId("case-query").replaceChildren(...(query.length ? query : [element("p", { className: "soft", textContent: byId("text").value || "No query yet." })]));
     const images = [id, ...found.images.filter((other) => other !== id)];
-    byId("case-pictures").replaceChildren(...images.map((image) => large(pictureUrl(image, 1024), `picture of case ${found.case_id}`)));
+    byId("case-images").replaceChildren(...images.map((image) => large(imageUrl(image, 1024), `image of case ${found.case_id}`)));
     byId("previous").disabled = opened <= 0;
     byId("next").disabled = opened < 0 || opened >= hits.length - 1;
     if (!byId("case").open) byId("case").showModal();
@@ -231,7 +231,7 @@ function searchWith(id) {
 
 const SVG = "http://www.w3.org/2000/svg";
 let circles = new Map();
-let place = null; // of the query on the map; the server knows it once the map is drawn
+let place = null; // of the query on the map; known once the server has computed the map
 
 function svg(name, attributes) {
   const made = document.createElementNS(SVG, name);
@@ -262,7 +262,7 @@ async function drawMap() {
     if (place) markMap(place);
     else again(); // a search was answered before there was a map to place it on
   } catch (error) {
-    byId("map").textContent = `The map could not be drawn: ${error.message}`;
+    byId("map").textContent = `The map could not be computed: ${error.message}`;
   }
 }
 
@@ -283,7 +283,7 @@ function markMap(placed) {
 // --- starting -----------------------------------------------------------------------------------------------------
 
 function offer() {
-  byId("holdings").textContent = `${info.pictures.toLocaleString("en")} pictures of ${info.cases.toLocaleString("en")} cases`;
+  byId("holdings").textContent = `${info.images.toLocaleString("en")} images of ${info.cases.toLocaleString("en")} cases`;
   byId("disclaimer").textContent = info.disclaimer;
   byId("words").hidden = !info.text;
   for (const [category, conditions] of Object.entries(info.tree)) {

@@ -6,23 +6,23 @@ import warnings
 
 from torch import nn
 
-from hierderm.config.settings import TrainingConfig
+from hierderm.config.methods import Gradient
 from hierderm.errors import MissingExtraError
 from hierderm.model.backbone import Backbone
 
 
-def apply_freezing(backbone: Backbone, config: TrainingConfig) -> None:
-    """Set `requires_grad` by `config.freeze`; with "lora" put adapters into the attention of every block."""
-    backbone.requires_grad_(config.freeze == "full")
-    if config.freeze == "last_blocks":
+def apply_freezing(backbone: Backbone, settings: Gradient) -> None:
+    """Set `requires_grad` by `settings.freeze`; with "lora" put adapters into the attention of every block."""
+    backbone.requires_grad_(settings.freeze == "full")
+    if settings.freeze == "last_blocks":
         # Everything from the first of the last blocks on: what follows the blocks (norm, pooling) learns too.
         parameters = list(backbone.named_parameters())
-        first = id(next(backbone.blocks[-min(config.last_blocks, len(backbone.blocks))].parameters()))
+        first = id(next(backbone.blocks[-min(settings.last_blocks, len(backbone.blocks))].parameters()))
         start = next(i for i, (_, parameter) in enumerate(parameters) if id(parameter) == first)
         for _, parameter in parameters[start:]:
             parameter.requires_grad_(True)
-    elif config.freeze == "lora":
-        _add_adapters(backbone, config.lora_rank)
+    elif settings.freeze == "lora":
+        _add_adapters(backbone, settings.lora_rank)
 
 
 def _add_adapters(backbone: Backbone, rank: int) -> None:

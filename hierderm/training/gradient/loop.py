@@ -28,8 +28,8 @@ class History(lightning.Callback):
         self.path, self.rows = path, list[dict[str, float]]()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "monitor"}
-        self.rows.append({"epoch": trainer.current_epoch, **figures})
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "monitor"}
+        self.rows.append({"epoch": trainer.current_epoch, **values})
         if trainer.is_global_zero:
             write_atomically(self.path, pd.DataFrame(self.rows).to_csv(index=False))
 
@@ -46,7 +46,7 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
     Returns the history and the row of it whose epoch was best. The module then holds the weights of that epoch. The
     same seed gives the same history, broken or not.
     """
-    training = module.settings.training
+    settings = module.settings
     history = History(folder / "history.csv")
     best = ModelCheckpoint(
         folder / "checkpoints",
@@ -57,18 +57,18 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    stopping = EarlyStopping("monitor", mode="max", patience=training.patience, check_on_train_epoch_end=True)
+    stopping = EarlyStopping("monitor", mode="max", patience=settings.patience, check_on_train_epoch_end=True)
     last = folder / "checkpoints" / "last.ckpt"
     with _calm(), warnings.catch_warnings():
         _ignore_known_warnings()
         trainer = lightning.Trainer(
             default_root_dir=folder,
-            max_epochs=training.epochs,
-            precision=training.precision,
-            accelerator=training.accelerator,
-            devices=training.devices,
+            max_epochs=settings.epochs,
+            precision=settings.precision,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
             callbacks=[history, stopping, best],
-            logger=_logger(folder) if training.tensorboard else False,
+            logger=_logger(folder) if settings.tensorboard else False,
             enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -112,7 +112,7 @@ def _calm() -> Iterator[None]:
 def _ignore_known_warnings() -> None:
     """What Lightning warns of and we chose on purpose; any other warning is shown."""
     for message in (
-        r".*does not have many workers.*",  # small pictures from memory: processes would cost more than they bring
+        r".*does not have many workers.*",  # small images from memory: processes would cost more than they bring
         r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # between Lightning and torch
         r".*Checkpoint directory .* exists and is not empty.*",  # we resume
         r".*The number of training batches .* is smaller than the logging interval.*",

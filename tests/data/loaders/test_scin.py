@@ -116,15 +116,15 @@ def test_the_table_passes_the_check_under_the_shipped_tree(tmp_path: Path) -> No
 def test_scin_goes_through_the_pipeline_with_its_differentials(tmp_path: Path) -> None:
     """Names that are never the top label leave the tree; the differentials must follow."""
     from hierderm.config.loading import load_config
-    from hierderm.experiment.run import prepare_cases
+    from hierderm.experiment.run import prepare
 
     scin = read_scin(write(tmp_path))
     check_cases(scin.frame, load_taxonomy("scin"), tmp_path / "images").write(tmp_path / "scin.csv")
     config = load_config(None, {"data.cases": str(tmp_path / "scin.csv"), "data.taxonomy": "scin"})
-    table, _ = prepare_cases(config, tmp_path / "run")
+    table, _ = prepare(config.data, config.split, tmp_path / "run")
     assert table.taxonomy.names() == ("Eczema", "Impetigo", "Kaposi's sarcoma of skin")
     assert json.loads(table.frame[c.WEIGHTS].iloc[0]) == {"Eczema": 1.0}
-    assert len(prepare_cases(config, tmp_path / "run")[0]) == 4
+    assert len(prepare(config.data, config.split, tmp_path / "run")[0]) == 4
 
 
 def test_the_documented_name_of_the_label_column(tmp_path: Path) -> None:

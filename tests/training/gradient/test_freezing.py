@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from hierderm.config.settings import TrainingConfig
+from hierderm.config.methods import Gradient
+from hierderm.config.settings import BackboneConfig
 from hierderm.errors import MissingExtraError
-from hierderm.model.backbone import load_vanilla
+from hierderm.model.backbone import load_backbone
 from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
 
 IMAGES = torch.randn(2, 3, 32, 32)
 
 
 def learning(siglip: Path, **training: object) -> set[str]:
-    backbone = load_vanilla(f"hf:{siglip}")
-    apply_freezing(backbone, TrainingConfig(**training))  # type: ignore[arg-type]
+    backbone = load_backbone(BackboneConfig(f"hf:{siglip}"))
+    apply_freezing(backbone, Gradient(**training))  # type: ignore[arg-type]
     return {name.removeprefix("encoder.") for name, weight in backbone.named_parameters() if weight.requires_grad}
 
 
@@ -32,9 +33,9 @@ def test_policies(small_siglip: Path) -> None:
 
 
 def test_adapters_learn_and_merge_into_plain_weights(small_siglip: Path) -> None:
-    backbone = load_vanilla(f"hf:{small_siglip}")
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
     names = set(backbone.state_dict())
-    apply_freezing(backbone, TrainingConfig(freeze="lora", lora_rank=2))
+    apply_freezing(backbone, Gradient(freeze="lora", lora_rank=2))
     adapters = [(name, weight) for name, weight in backbone.named_parameters() if weight.requires_grad]
     assert adapters and all("lora_" in name for name, _ in adapters)
     for _, weight in adapters:
@@ -46,7 +47,7 @@ def test_adapters_learn_and_merge_into_plain_weights(small_siglip: Path) -> None
     assert set(backbone.state_dict()) == names
 
 
-def test_without_peft_the_install_command_is_told(small_siglip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_peft_the_install_command_is_reported(small_siglip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hierderm\[lora\]'"):
         learning(small_siglip, freeze="lora")

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from hierderm.config.loading import with_overrides
-from hierderm.config.settings import Config
-from hierderm.experiment.run import prepare_cases, train_run
+from hierderm.config.methods import Gradient, Loss
+from hierderm.config.settings import BackboneConfig, Config
+from hierderm.data.table import CaseTable
+from hierderm.experiment.run import prepare, train
+from hierderm.model.backbone import load_backbone
+from hierderm.model.network import Network
+from hierderm.training.gradient.module import TrainingModule
+from hierderm.training.methods.gradient import shape_of
 
 
 def chosen(config: Config, folder: Path) -> tuple[int, pd.DataFrame]:
-    table, _ = prepare_cases(config, folder)
-    history = train_run(config, table, folder).history
-    number = json.loads((folder / "finished.json").read_text())["chosen_epoch"]
+    run = train(config, prepare(config.data, config.split, folder)[0], folder)
+    number, history = run.chosen + 1, run.history
     assert (
-        f"| chosen epoch | {number} of {len(history)}, by validation mean_map_at_r |"
+        f"| chosen | epoch {number} ({number} of {len(history)}), by mean_map_at_r on validation |"
         in (folder / "model" / "README.md").read_text()
     )
     return number, history
@@ -25,20 +30,31 @@ def chosen(config: Config, folder: Path) -> tuple[int, pd.DataFrame]:
 @pytest.mark.parametrize("schedule", ["joint", "coarse_then_fine"])
 def test_only_epochs_with_all_losses_in_force_are_chosen(toy_config: Config, tmp_path: Path, schedule: str) -> None:
     # 6 epochs, half of them coarse: shares 0, 0, 1/3, 1, 1, 1. So the first three can't be chosen.
-    config = with_overrides(
-        toy_config,
-        {"training.epochs": 6, "loss.schedule": schedule, "loss.coarse_fraction": 0.5, "training.patience": 6},
-    )
+    settings = {"training.epochs": 6, "training.loss.schedule": schedule, "training.patience": 6}
+    if schedule == "coarse_then_fine":
+        settings["training.loss.coarse_fraction"] = 0.5
+    config = with_overrides(toy_config, settings)
     number, history = chosen(config, tmp_path)
-    figures = history["mean_map_at_r"].to_numpy()
+    scores = history["mean_map_at_r"].to_numpy()
     first = 0 if schedule == "joint" else 3
-    assert number == first + 1 + int(figures[first:].argmax())
+    assert number == first + 1 + int(scores[first:].argmax())
     assert history["classification_loss"].isna().sum() == (0 if schedule == "joint" else 2)
 
 
 def test_early_stopping_counts_from_the_best_epoch(toy_config: Config, tmp_path: Path) -> None:
     settings = {"training.epochs": 30, "training.patience": 2, "training.backbone_learning_rate": 1e-12,
-                "training.learning_rate": 1e-12, "loss.schedule": "joint"}  # fmt: skip
+                "training.learning_rate": 1e-12, "training.loss.schedule": "joint"}  # fmt: skip
     number, history = chosen(with_overrides(toy_config, settings), tmp_path)
     assert number == 1
     assert len(history) == 3
+
+
+def test_a_loss_of_the_tree_gets_fine_labels_once_and_batches_by_category(small_siglip: Path, toy: CaseTable) -> None:
+    settings = Gradient(loss=Loss(contrastive="HiMulConE"))
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    network = Network(backbone, shape_of(settings), toy.taxonomy, toy.taxonomy.fine_level)
+    module = TrainingModule(network, settings, toy.part("train"), toy.part("validation"))
+    [(weight, labels)] = module.contrastive_labels
+    assert weight == 1.0
+    np.testing.assert_array_equal(labels, toy.part("train").fine)
+    np.testing.assert_array_equal(module.group_labels, toy.part("train").labels(0))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from hierderm.config.loading import dump_config, with_overrides
 from hierderm.config.settings import Config
-from hierderm.experiment.run import prepare_cases, train_run
+from hierderm.experiment.run import prepare, train
 
 
 def start(config: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -44,8 +44,8 @@ def test_a_killed_run_ends_as_an_unbroken_one(toy_config: Config, tmp_path: Path
     path = tmp_path / "config.toml"
     path.write_text(dump_config(config))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    table, _ = prepare_cases(config, whole)
-    unbroken = train_run(config, table, whole)
+    table, _ = prepare(config.data, config.split, whole)
+    unbroken = train(config, table, whole)
 
     process = start(path, broken)
     deadline = time.monotonic() + 200
@@ -71,9 +71,9 @@ def test_a_killed_run_ends_as_an_unbroken_one(toy_config: Config, tmp_path: Path
 def test_another_configuration_does_not_continue_the_run(toy_config: Config, tmp_path: Path) -> None:
     from hierderm.errors import CheckpointError, ConfigError
 
-    table, _ = prepare_cases(toy_config, tmp_path)
-    train_run(toy_config, table, tmp_path)
+    table, _ = prepare(toy_config.data, toy_config.split, tmp_path)
+    train(toy_config, table, tmp_path)
     with pytest.raises(CheckpointError, match="holds another run: its config differ"):
-        train_run(with_overrides(toy_config, {"training.epochs": 9}), table, tmp_path)
+        train(with_overrides(toy_config, {"training.epochs": 9}), table, tmp_path)
     with pytest.raises(ConfigError, match="holds results on other data or another split"):
-        prepare_cases(replace(toy_config, split=replace(toy_config.split, seed=9)), tmp_path)
+        prepare(toy_config.data, replace(toy_config.split, seed=9), tmp_path)

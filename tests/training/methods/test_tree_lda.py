@@ -1,299 +1,165 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.linalg import eigh
-from scipy.special import softmax
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.metrics import roc_auc_score
 
-from hierderm.config.settings import TreeLdaConfig
+from hierderm import columns as c
+from hierderm.config.loading import with_overrides
+from hierderm.config.methods import TreeLda
+from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
-from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
-from hierderm.training.methods.tree_lda import Held, TreeDiscriminants, TreeLda, best_scale, every_setting
-from hierderm.types import IntArray
+from hierderm.embeddings import EmbeddingTable
+from hierderm.evaluation.validation import validation_scores
+from hierderm.experiment.run import train
+from hierderm.training.features import FeatureStore
+from hierderm.training.methods.tree_lda import Images, best_scale, every_setting, shuffled
+from hierderm.training.tree_analysis import TreeAnalysis
 
-TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
-RNG = np.random.default_rng(0)
-CENTRES = np.repeat(RNG.normal(size=(3, 12)), 3, axis=0) + 0.5 * RNG.normal(size=(9, 12))
-
-
-def drawn(n: int, noise: float = 0.6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    fine = np.arange(n) % 9
-    return CENTRES[fine] + noise * rng.normal(size=(n, 12)), fine
+Score = Callable[[np.ndarray, CaseTable], float]
+ONE = TreeLda(shrinkages=(0.1,), decays=(1.0,), strengths=(2.0,), probability_shares=(0.2,), folds=0)
 
 
-def fit_tree_lda(features: np.ndarray, fine: IntArray, tree: Taxonomy, **setting: float) -> TreeDiscriminants:
-    return TreeLda(features, fine, tree).fit(**setting)
-
-
-def same_directions(first: np.ndarray, second: np.ndarray) -> float:
-    """Smallest cosine of the principal angles of two row spaces."""
-    return float(np.linalg.svd(np.linalg.qr(first.T)[0].T @ np.linalg.qr(second.T)[0], compute_uv=False).min())
-
-
-def test_flat_is_fishers_analysis_of_the_conditions_and_zero_that_of_the_categories() -> None:
-    features, fine = drawn(360)
-    flat = fit_tree_lda(features, fine, TREE, shrinkage=0, decay=1, strength=0)
-    expected = LinearDiscriminantAnalysis(solver="eigen").fit(features, fine).scalings_[:, :8].T
-    assert flat.weight.shape == (12, 12)  # a row for each node, of which 8 directions are independent
-    assert same_directions(flat.weight, expected) == pytest.approx(1, abs=1e-6)
-    coarse = fit_tree_lda(features, fine, TREE, shrinkage=0, decay=0, strength=0)
-    assert np.linalg.matrix_rank(coarse.weight) == 2 and not coarse.weight[3:].any()
-
-
-def test_the_embedding_does_not_depend_on_scale_and_origin_of_the_features() -> None:
-    features, fine = drawn(180)
-    setting = {"shrinkage": 0.1, "decay": 0.5, "strength": 2.0}
-    first = fit_tree_lda(features, fine, TREE, **setting).embed(features)
-    other = features * np.linspace(1, 50, 12) + 3
-    second = fit_tree_lda(other, fine, TREE, **setting).embed(other)
-    np.testing.assert_allclose(first @ first.T, second @ second.T, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1)
-
-
-def chances(found: TreeDiscriminants, pictures: np.ndarray) -> np.ndarray:
-    return np.asarray(softmax(found.logits(pictures), axis=1))
-
-
-def test_strength_draws_a_condition_towards_its_category() -> None:
-    """A condition with one picture: without strength that picture is its own, with much any of the category's."""
-    features, fine = drawn(180)
-    keep = (fine != 4) | (np.arange(180) == 4)
-    alone, drawn_in = (
-        fit_tree_lda(features[keep], fine[keep], TREE, shrinkage=0.1, decay=1, strength=s) for s in (0.0, 1e9)
-    )
-    picture = features[[4]]
-    assert chances(alone, picture)[0].argmax() == 4
-    shares = chances(drawn_in, picture)[0, 3:6]
-    np.testing.assert_allclose(shares / shares.sum(), np.array([20, 1, 20]) / 41, atol=1e-5)  # as often as they occur
-
-
-def test_an_unseen_condition_lies_with_its_category_and_an_unseen_category_nowhere() -> None:
-    features, fine = drawn(180)
-    without = fit_tree_lda(features[fine != 8], fine[fine != 8], TREE, shrinkage=0.1, decay=1, strength=1)
-    of_unseen = chances(without, features[fine == 8]).mean(axis=0)
-    assert of_unseen[6:9].sum() > 0.9 and 0 < of_unseen[8] < 0.1
-    nothing = fit_tree_lda(features[fine < 6], fine[fine < 6], TREE, shrinkage=0.1, decay=1, strength=1, belief=0.2)
-    assert np.isfinite(nothing.embed(features)).all()
-
-
-def test_less_decay_leaves_more_of_the_fine_level() -> None:
-    features, fine = drawn(360)
-    test, truth = drawn(360, seed=1)
-
-    def fine_recall(decay: float) -> float:
-        found = fit_tree_lda(features, fine, TREE, shrinkage=0.1, decay=decay, strength=0)
-        nearest = (found.embed(test) @ found.embed(features).T).argmax(axis=1)
-        return float((fine[nearest] == truth).mean())
-
-    assert fine_recall(1) > fine_recall(0.01) > fine_recall(0)
-
-
-def test_the_chances_are_those_of_normal_classes_that_share_a_covariance() -> None:
-    """The oracle: scikit-learn's discriminant analysis, which is its own posterior without shrinkage."""
-    features, fine = drawn(180)
-    keep = (fine != 2) | (np.arange(180) < 90)  # conditions occur more and less often
-    found = fit_tree_lda(features[keep], fine[keep], TREE, shrinkage=0, decay=0.4, strength=0)
-    oracle = LinearDiscriminantAnalysis(solver="eigen").fit(features[keep], fine[keep])
-    np.testing.assert_allclose(chances(found, features), oracle.predict_proba(features), atol=1e-5)
-
-
-@pytest.mark.parametrize(("levels", "used"), [((), (0, 1)), (("fine",), (1,)), (("coarse",), (0,))])
-def test_the_cosine_is_shared_by_discriminants_and_beliefs(levels: tuple[str, ...], used: tuple[int, ...]) -> None:
-    """By hand: 0.7 of the discriminants' cosine and 0.3 of the mean overlap of beliefs, sum of sqrt(p q)."""
-    features, fine = drawn(180)
-    lda = TreeLda(features, fine, TREE, belief_levels=levels)
-    setting = {"shrinkage": 0.1, "decay": 0.5, "strength": 2.0}
-    without, found = lda.fit(**setting), lda.fit(**setting, belief=0.3)
-    pair = features[[0, 10]]
-    one, other = found.embed(pair)
-    of_conditions = chances(found, pair)
-    beliefs = {0: of_conditions.reshape(2, 3, 3).sum(axis=2), 1: of_conditions}
-    overlap = np.mean([np.sqrt(beliefs[level][0] * beliefs[level][1]).sum() for level in used])
-    cosine = without.embed(pair)[0] @ without.embed(pair)[1]
-    assert one @ other == pytest.approx(0.7 * cosine + 0.3 * overlap)
-    assert one @ one == pytest.approx(1)
-
-
-def test_beliefs_in_categories_tell_categories_apart() -> None:
-    features, fine = drawn(900, noise=3)
-    test, truth = drawn(360, noise=3, seed=1)
-    lda = TreeLda(features, fine, TREE, belief_levels=("coarse",))
-    pairs = np.triu_indices(len(test), k=1)
-    same = (truth[:, None] // 3 == truth // 3)[pairs]
-
-    def apart(belief: float) -> float:
-        embedded = lda.fit(shrinkage=0.1, decay=1, strength=0, belief=belief).embed(test)
-        return float(roc_auc_score(same, (embedded @ embedded.T)[pairs]))
-
-    assert apart(0.5) > apart(0.2) > apart(0.0)
-
-
-def test_more_features_than_images_and_dependent_features() -> None:
-    rng = np.random.default_rng(0)
-    features, fine = rng.normal(size=(27, 40)), np.arange(27) % 9
-    found = fit_tree_lda(np.hstack([features, features]), fine, TREE, shrinkage=0.0, decay=0.5, strength=1)
-    assert np.isfinite(found.weight).all() and np.isfinite(found.embed(np.hstack([features, features]))).all()
-
-
-def test_the_scale_follows_how_sure_one_may_be() -> None:
-    sharp, fine = drawn(180, noise=0.1)
-    found = fit_tree_lda(sharp, fine, TREE, shrinkage=0.1, decay=1, strength=0)
-    assert best_scale(found.logits(sharp), fine) > best_scale(found.logits(drawn(180, noise=3)[0]), fine)
-
-
-def test_the_projection_is_that_of_the_generalised_eigenvalue_problem() -> None:
-    """The oracle: eigenvectors of the scatter between beside that within, both made image by image."""
-    features, fine = drawn(180)
-    decay, strength, shrinkage = 0.4, 3.0, 0.1
-    found = fit_tree_lda(features, fine, TREE, shrinkage=shrinkage, decay=decay, strength=strength)
-    standard = (features - features.mean(axis=0)) / features.std(axis=0)
-    within, between = np.zeros((12, 12)), np.zeros((12, 12))
-    for category in range(3):
-        of_category = fine // 3 == category
-        parent = standard[of_category].mean(axis=0)
-        between += of_category.sum() * np.outer(parent, parent) / 180
-        for condition in range(3 * category, 3 * category + 3):
-            own = standard[fine == condition]
-            within += (own - own.mean(axis=0)).T @ (own - own.mean(axis=0)) / 180
-            drawn_in = (own.sum(axis=0) + strength * parent) / (len(own) + strength)
-            between += decay * len(own) * np.outer(drawn_in - parent, drawn_in - parent) / 180
-    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / 12 * np.eye(12)
-    ratios, vectors = eigh(between, within)
-    kept = ratios > 1e-8 * ratios[-1]
-    embedded = standard @ vectors[:, kept] * np.sqrt(ratios[kept])
-    embedded /= np.linalg.norm(embedded, axis=1, keepdims=True)
-    ours = found.embed(features)
-    np.testing.assert_allclose(ours @ ours.T, embedded @ embedded.T, atol=1e-6)
-
-
-def test_views_that_change_nothing_change_nothing() -> None:
-    features, fine = drawn(90)
-    setting = {"shrinkage": 0.1, "decay": 0.5, "strength": 2.0}
-    once = TreeLda(features, fine, TREE).fit(**setting).embed(features)
-    thrice = TreeLda(np.tile(features, (3, 1)), fine, TREE, n_views=3).fit(**setting).embed(features)
-    np.testing.assert_allclose(once @ once.T, thrice @ thrice.T, atol=1e-6)
-
-
-def test_what_views_change_counts_for_less() -> None:
-    """A feature that augmentation scrambles is left out of the embedding, however well it tells training images apart."""
-    features, fine = drawn(360, noise=0.3)
-    rng = np.random.default_rng(1)
-    marked = np.hstack([features, 3.0 * fine[:, None]])
-    views = np.concatenate([marked, np.hstack([features, 27 * rng.random((360, 1))])])
-    alone = TreeLda(marked, fine, TREE).fit(shrinkage=0.1, decay=1, strength=0)
-    robust = TreeLda(views, fine, TREE, n_views=2).fit(shrinkage=0.1, decay=1, strength=0)
-
-    def share(found: TreeDiscriminants) -> float:
-        return float(np.linalg.norm(found.weight[:, -1] * marked[:, -1].std()) / np.linalg.norm(found.weight))
-
-    assert share(robust) < 0.5 * share(alone)
-
-
-def test_fewer_components_than_features() -> None:
-    """Features that lie in a plane of ten dimensions lose nothing by ten components."""
-    features, fine = drawn(360)
-    wide = features @ np.random.default_rng(0).normal(size=(12, 40))
-    setting = {"shrinkage": 0.0, "decay": 0.5, "strength": 1.0}
-    whole = TreeLda(wide, fine, TREE).fit(**setting).embed(wide)
-    reduced = TreeLda(wide, fine, TREE, components=12).fit(**setting).embed(wide)
-    np.testing.assert_allclose(whole @ whole.T, reduced @ reduced.T, atol=1e-2)
-
-
-def test_more_features_than_components_and_few_images() -> None:
-    features, fine = drawn(27)
-    wide = np.hstack([features, np.random.default_rng(0).normal(size=(27, 60))])
-    found = TreeLda(wide, fine, TREE, components=50).fit(shrinkage=0.1, decay=1, strength=1)
-    assert found.weight.shape[1] == 72 and np.isfinite(found.embed(wide)).all()
-
-
-@pytest.mark.parametrize(("n_views", "components"), [(1, 2048), (2, 2048), (1, 13)])
-def test_an_analysis_that_leaves_out_is_that_of_the_others(n_views: int, components: int) -> None:
-    """Without shrinkage neither standardisation nor a change of basis has a part in the result."""
-    features, fine = drawn(180)
-    if components == 13:  # all that the features have
-        features = features @ np.random.default_rng(0).normal(size=(12, 40))
-    left_out = np.arange(180) % 4 == 0
-    setting = {"shrinkage": 0.0, "decay": 0.5, "strength": 2.0, "belief": 0.2}
-    views = np.tile(features, (n_views, 1)) + 0.1 * np.random.default_rng(1).normal(size=(n_views * 180, 1))
-    whole = TreeLda(views, fine, TREE, n_views=n_views, components=components)
-    before = whole.fit(**setting).embed(features)
-    found = whole.leaving_out(left_out).fit(**setting)
-    others = TreeLda(views[np.tile(~left_out, n_views)], fine[~left_out], TREE, n_views=n_views, components=components)
-    expected = others.fit(**setting)
-    ours, theirs = found.embed(features), expected.embed(features)
-    np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-4)
-    np.testing.assert_allclose(chances(found, features), chances(expected, features), atol=1e-4)
-    np.testing.assert_array_equal(whole.fit(**setting).embed(features), before)  # the whole one has not changed
-
-
-def held(toy: CaseTable, split: str) -> Held:
+def images_of(toy: CaseTable, split: str) -> Images:
     table = toy.select(np.flatnonzero(np.arange(len(toy)) % 3 == ("train", "validation").index(split)))
     centres = np.random.default_rng(0).normal(size=(toy.taxonomy.size(-1), 12))
-    return Held(centres[table.fine] + np.random.default_rng(1).normal(size=(len(table), 12)), table)
+    return Images(centres[table.fine] + np.random.default_rng(1).normal(size=(len(table), 12)), table)
 
 
-def test_every_setting_is_judged_by_what_it_has_not_seen(toy: CaseTable) -> None:
-    grid = TreeLdaConfig(shrinkages=(0.1, 0.5), decays=(1.0,), strengths=(2.0,), beliefs=(0.0, 0.2), folds=4)
-    train, validation = held(toy, "train"), held(toy, "validation")
+@pytest.fixture
+def scored_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], None]:
+    """Puts a score of one's own in place of the validation score."""
+
+    def put(score: Score) -> None:
+        monkeypatch.setattr(
+            "hierderm.training.methods.tree_lda.validation_scores",
+            lambda embeddings, table: {"mean_map_at_r": score(embeddings, table)},
+        )
+
+    return put
+
+
+def test_every_setting_is_judged_by_what_it_has_not_seen(toy: CaseTable, scored_by: Callable[[Score], None]) -> None:
+    settings = TreeLda(shrinkages=(0.1, 0.5), decays=(1.0,), strengths=(2.0,), probability_shares=(0.0, 0.2), folds=4)
+    train, validation = images_of(toy, "train"), images_of(toy, "validation")
     asked: list[tuple[str, ...]] = []
 
-    def score(embeddings: np.ndarray, table: CaseTable) -> dict[str, float]:
+    def score(embeddings: np.ndarray, table: CaseTable) -> float:
         assert len(embeddings) == len(table)
         asked.append(tuple(table.frame["image_id"]))
-        return {"figure": float(len(asked))}
+        return float(len(asked))
 
-    whole = TreeLda(train.features, train.table.fine, toy.taxonomy)
-    settings = list(every_setting(whole, grid, train, validation, score, "figure"))
-    assert [(row["shrinkage"], row["belief"]) for row, _ in settings] == [
-        (0.1, 0.0),
-        (0.1, 0.2),
-        (0.5, 0.0),
-        (0.5, 0.2),
-    ]
-    of_one = asked[:5]  # of a setting: validation, then the four parts
-    assert asked == of_one * 4
-    assert of_one[0] == tuple(validation.table.frame["image_id"])
-    assert sorted(itertools.chain(*of_one[1:])) == sorted(train.table.frame["image_id"])
+    scored_by(score)
+    whole = TreeAnalysis(train.features, train.table.fine, toy.taxonomy)
+    tried = list(every_setting(settings, whole, train, validation))
+    found = [(row["shrinkage"], row["probability_share"]) for row, _ in tried]
+    assert found == [(0.1, 0.0), (0.1, 0.2), (0.5, 0.0), (0.5, 0.2)]
+    first = asked[:5]  # of a setting: validation, then the four parts
+    assert asked == first * 4
+    assert first[0] == tuple(validation.table.frame["image_id"])
+    assert sorted(itertools.chain(*first[1:])) == sorted(train.table.frame["image_id"])
     case_of = dict(zip(train.table.frame["image_id"], train.table.case_ids, strict=True))
-    cases = [{case_of[image] for image in part} for part in of_one[1:]]
+    cases = [{case_of[image] for image in part} for part in first[1:]]
     assert sum(map(len, cases)) == len(set.union(*cases))  # no case in two parts
-    row, found = settings[0]
-    assert row["figure"] == 1 and row["held_out"] == pytest.approx(np.average(range(1, 6), weights=[*map(len, of_one)]))
+    row, discriminants = tried[0]
+    assert row["mean_map_at_r"] == 1
+    assert row["held_out"] == pytest.approx(np.average(range(1, 6), weights=[*map(len, first)]))
     expected = whole.fit(shrinkage=0.1, decay=1.0, strength=2.0)
-    np.testing.assert_array_equal(found.embed(train.features), expected.embed(train.features))
+    np.testing.assert_array_equal(discriminants.embed(train.features), expected.embed(train.features))
 
 
-def test_a_part_is_embedded_by_the_analysis_of_the_others(toy: CaseTable) -> None:
-    grid = TreeLdaConfig(shrinkages=(0.1,), decays=(1.0,), strengths=(2.0,), beliefs=(0.2,), folds=3)
-    train, validation = held(toy, "train"), held(toy, "validation")
-    whole = TreeLda(train.features, train.table.fine, toy.taxonomy)
-    embedded: list[np.ndarray] = []
-    tables: list[CaseTable] = []
+def test_a_part_is_embedded_by_the_analysis_of_the_others(toy: CaseTable, scored_by: Callable[[Score], None]) -> None:
+    train, validation = images_of(toy, "train"), images_of(toy, "validation")
+    whole = TreeAnalysis(train.features, train.table.fine, toy.taxonomy)
+    embedded: list[tuple[np.ndarray, CaseTable]] = []
 
-    def score(embeddings: np.ndarray, table: CaseTable) -> dict[str, float]:
-        embedded.append(embeddings)
-        tables.append(table)
-        return {"figure": 0.0}
+    def score(embeddings: np.ndarray, table: CaseTable) -> float:
+        embedded.append((embeddings, table))
+        return 0.0
 
-    list(every_setting(whole, grid, train, validation, score, "figure"))
-    for embeddings, table in zip(embedded[1:], tables[1:], strict=True):
+    scored_by(score)
+    list(every_setting(replace(ONE, folds=3), whole, train, validation))
+    for embeddings, table in embedded[1:]:
         left_out = np.isin(train.table.frame["image_id"], table.frame["image_id"])
-        others = whole.leaving_out(left_out).fit(shrinkage=0.1, decay=1.0, strength=2.0, belief=0.2)
+        others = whole.leaving_out(left_out).fit(shrinkage=0.1, decay=1.0, strength=2.0, probability_share=0.2)
         np.testing.assert_allclose(embeddings, others.embed(train.features[left_out]))
 
 
-def test_without_folds_validation_alone_chooses(toy: CaseTable) -> None:
-    train, validation = held(toy, "train"), held(toy, "validation")
-    whole = TreeLda(train.features, train.table.fine, toy.taxonomy)
-    grid = TreeLdaConfig(shrinkages=(0.1,), decays=(1.0,), strengths=(2.0,), beliefs=(0.2,), folds=0)
+def test_without_folds_validation_alone_chooses(toy: CaseTable, scored_by: Callable[[Score], None]) -> None:
+    train, validation = images_of(toy, "train"), images_of(toy, "validation")
+    whole = TreeAnalysis(train.features, train.table.fine, toy.taxonomy)
+    scored_by(lambda embeddings, table: float(len(table)))
+    ((row, _),) = every_setting(ONE, whole, train, validation)
+    assert row["held_out"] == row["mean_map_at_r"] == len(validation.table)
 
-    def score(embeddings: np.ndarray, table: CaseTable) -> dict[str, float]:
-        return {"figure": float(len(table))}
 
-    ((row, _),) = every_setting(whole, grid, train, validation, score, "figure")
-    assert row["held_out"] == row["figure"] == len(validation.table)
+def test_the_scale_follows_how_well_labels_are_known() -> None:
+    """Logits twice as far apart need half the scale, and labels that contradict them a small one."""
+    fine = np.arange(90) % 9
+    logits = 4.0 * np.eye(9)[fine] + np.random.default_rng(0).normal(size=(90, 9))
+    assert best_scale(2 * logits, fine) < best_scale(logits, fine)
+    assert best_scale(logits, np.roll(fine, 1)) == 0.05
+
+
+def trained(config: Config, table: CaseTable, folder: Path, **settings: object) -> EmbeddingTable:
+    named = {f"training.{name}": value for name, value in settings.items()}
+    own = with_overrides(config, {"training.method": "tree_lda", "training.views": 0, **named})
+    return train(own, table, folder).embeddings()
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_the_network_embeds_as_the_analysis(toy_config: Config, toy: CaseTable, tmp_path: Path, shuffle: bool) -> None:
+    values = {"shrinkages": [0.3], "decays": [0.5], "strengths": [2.0], "probability_shares": [0.3]}
+    embedded = trained(toy_config, toy, tmp_path, features="output", shuffle=shuffle, **values)
+    (path,) = (tmp_path / "features").iterdir()
+    features, in_training = np.load(path), toy.splits == c.TRAIN
+    tree = shuffled(toy.taxonomy, 0) if shuffle else toy.taxonomy
+    analysis = TreeAnalysis(features[in_training], toy.fine[in_training], tree)
+    found = analysis.fit(shrinkage=0.3, decay=0.5, strength=2.0, probability_share=0.3)
+    np.testing.assert_allclose(embedded.embeddings, found.embed(features), atol=1e-5)
+    assert embedded.probabilities is not None
+    assert (embedded.probabilities.argmax(axis=1) == found.logits(features).argmax(axis=1)).mean() > 0.99
+
+
+def test_history_and_card(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
+    run = train(config, toy, tmp_path, FeatureStore(tmp_path / "shared"))
+    assert len(run.history) == 2 * 3 * 1 * 2 * 4  # of features, shrinkage, decay, strength and share
+    assert run.history["held_out"].iloc[run.chosen] == run.history["held_out"].max()
+    probabilities = run.embeddings(FeatureStore(tmp_path / "shared")).probabilities
+    assert probabilities is not None
+    right = (probabilities.argmax(axis=1) == toy.fine)[toy.splits == c.TRAIN].mean()
+    assert right > 0.2  # of nine conditions: an untrained backbone, but images it has learnt from
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "discriminants of the tree beside node probabilities, in closed form" in card
+    assert "with 2 augmented views of each training image" in card
+    assert (
+        "| chosen | features " in card
+        and ", shrinkage " in card
+        and "and, in turn, 5 parts of the training cases" in card
+    )
+    assert not (tmp_path / "features").exists()
+
+
+def test_the_shuffled_tree_is_a_control(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    """It changes what depends on the tree and nothing else: the flat analysis uses no tree and stays as it is."""
+    assert shuffled(toy.taxonomy, 0).names() == toy.taxonomy.names()
+    assert shuffled(toy.taxonomy, 0).names(0) == toy.taxonomy.names(0)
+
+    def embedded(decay: float, shuffle: bool) -> EmbeddingTable:
+        values = {"strengths": [0.0], "shrinkages": [0.0], "decays": [decay], "shuffle": shuffle}
+        return trained(toy_config, toy, tmp_path / f"{decay}-{shuffle}", **values)
+
+    flat, flat_shuffled = embedded(1.0, False), embedded(1.0, True)
+    assert flat.probabilities is not None and flat_shuffled.probabilities is not None
+    np.testing.assert_allclose(flat_shuffled.probabilities, flat.probabilities, atol=1e-4)
+    in_training = toy.splits == c.TRAIN
+    with_tree, with_control = (
+        validation_scores(embedded(0.0, shuffle).embeddings[in_training], toy.part(c.TRAIN))["coarse_map_at_r"]
+        for shuffle in (False, True)
+    )
+    assert with_tree > with_control

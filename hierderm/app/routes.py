@@ -1,0 +1,195 @@
+"""The JSON API under /api, which the page uses too. Answers never contain a path of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from hierderm import __version__
+from hierderm import columns as c
+from hierderm.app.gallery_map import GalleryMap
+from hierderm.app.request_queue import RequestQueue
+from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
+from hierderm.data.image_io import ImageError, open_image
+from hierderm.report.page import DISCLAIMER
+from hierderm.report.plots import PALETTE
+from hierderm.report.thumbnails import thumbnail
+from hierderm.search.filters import as_text
+from hierderm.search.finder import SHOWN_COLUMNS, CaseFinder, FinderResult, SearchOptions
+from hierderm.search.query import MAX_IMAGES
+
+SIDES = (192, 1024)  # pixels of the longer side of the images that are sent
+MAX_K = 100
+MOST_VALUES = 40  # of a column that is offered as a filter
+logger = logging.getLogger(__name__)
+router = APIRouter(prefix="/api")
+
+
+@dataclass
+class Service:
+    """What the routes share: the finder, the queue of its searches, and the map of its images once it is drawn."""
+
+    finder: CaseFinder
+    limits: Limits
+    queue: RequestQueue
+    map: asyncio.Task[GalleryMap] | None = None
+
+    def place(self, result: FinderResult) -> tuple[float, float] | None:
+        """Where a query is on the map; None while there is no map."""
+        drawn = self.map is not None and self.map.done() and self.map.exception() is None
+        return self.map.result().place(result.vectors) if self.map is not None and drawn else None
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(_service)]
+
+
+@router.get("/info")
+async def info(service: Shared) -> dict[str, Any]:
+    """What the index holds and how it can be searched."""
+    gallery, calibration = service.finder.index.gallery, service.finder.index.calibration
+    tree, frame, present = gallery.taxonomy, gallery.frame, set(gallery.fine.tolist())
+    conditions: dict[str, list[str]] = {}
+    for fine, path in enumerate(tree.ancestors):
+        if fine in present:
+            conditions.setdefault(tree.names(0)[path[0]], []).append(tree.names()[fine])
+    columns = {
+        name: sorted({as_text(value) for value in frame[name]} - {""}, key=_by_number)
+        for name in SHOWN_COLUMNS
+        if name in frame
+    }
+    return {
+        "version": __version__,
+        "disclaimer": DISCLAIMER,
+        "images": len(gallery),
+        "cases": gallery.n_cases,
+        "levels": list(tree.level_names),
+        "tree": conditions,
+        "filters": {name: values for name, values in columns.items() if 1 < len(values) <= MOST_VALUES},
+        "text": service.finder.takes_text,
+        "calibrated": calibration is not None,
+        "wanted_accuracy": calibration.rule.wanted if calibration else None,
+        "max_images": MAX_IMAGES,
+        "image_bytes": service.limits.image_bytes,
+    }
+
+
+@router.post("/search")
+async def search(request: Request, service: Shared) -> dict[str, Any]:
+    """The cases nearest to the form's 'image' (one to three), 'image_id' or 'text'.
+
+    Other fields: k, aggregation (best or mean), per_condition, within (repeatable), where (column=value,
+    repeatable: values of one column are alternatives).
+    """
+    limits = service.limits
+    async with service.queue.admitted():
+        try:
+            form = await asyncio.wait_for(read_form(request, limits), limits.seconds)
+        except TimeoutError:
+            raise RefusedError(408, f"the upload took more than {limits.seconds:g} s.") from None
+        result = await service.queue.run(lambda: find(service.finder, form, limits))
+    return {**result.to_dict(paths=False), "place": service.place(result), "disclaimer": DISCLAIMER}
+
+
+@router.get("/case")
+async def case(image_id: str, service: Shared) -> dict[str, Any]:
+    """A case of the index, by one of its images."""
+    gallery = service.finder.index.gallery
+    row = gallery.image_row(image_id)
+    cells, path = gallery.frame.iloc[row], gallery.path(row)
+    case_id = str(cells[c.CASE_ID])
+    return {
+        "case_id": case_id,
+        "condition": path[-1],
+        "path": list(path),
+        "images": [str(image) for image in gallery.frame[c.IMAGE_ID].iloc[gallery.case_rows(case_id)]],
+        **{name: as_text(cells[name]) for name in SHOWN_COLUMNS if name in cells},
+    }
+
+
+@router.get("/image")
+async def image(image_id: str, service: Shared, side: int = Query(SIDES[0])) -> Response:
+    """An image of the index as JPEG, scaled, without its metadata."""
+    if side not in SIDES:
+        raise RefusedError(422, f"side must be one of {list(SIDES)}, got {side}.")
+    gallery = service.finder.index.gallery
+    (path,) = gallery.image_paths([gallery.image_row(image_id)])
+    try:
+        content = await run_in_threadpool(lambda: thumbnail(open_image(path), side))
+    except ImageError as error:
+        logger.error("%s", error)
+        raise RefusedError(404, f"the image '{image_id}' can't be read on the server.") from None
+    return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+@router.get("/map")
+async def gallery_map(service: Shared) -> dict[str, Any]:
+    """The gallery in the plane: for each drawn image its id, place and category."""
+    assert service.map is not None
+    made = await asyncio.shield(service.map)
+    gallery = service.finder.index.gallery
+    return {
+        "images": [str(name) for name in gallery.frame[c.IMAGE_ID].iloc[made.rows]],
+        "points": made.points.round(4).tolist(),
+        "categories": gallery.taxonomy.to_level(gallery.fine[made.rows], 0).tolist(),
+        "names": list(gallery.taxonomy.names(0)),
+        "colours": list(PALETTE),
+    }
+
+
+def find(finder: CaseFinder, form: Form, limits: Limits) -> FinderResult:
+    """The search that a form asks for."""
+    image_id, text = form.one("image_id"), form.one("text")
+    if sum([bool(form.images), bool(image_id), bool(text)]) != 1:
+        raise RefusedError(422, f"send 1 to {MAX_IMAGES} images, or 'image_id', or 'text': one of them.")
+    options = search_options(form)
+    if image_id:
+        return finder.search_image_id(image_id, options)
+    if text:
+        if not finder.takes_text:
+            raise RefusedError(422, "this index can't be searched by words: its model has no text tower.")
+        return finder.search_text(text, options)
+    return finder.search([decode(content, limits) for content in form.images], options)
+
+
+def search_options(form: Form) -> SearchOptions:
+    """The options of a search from the fields of a form."""
+    aggregation = form.one("aggregation", "best")
+    if aggregation not in ("best", "mean"):
+        raise RefusedError(422, f"aggregation must be 'best' or 'mean', got '{aggregation[:40]}'.")
+    where: dict[str, list[str]] = {}
+    for pair in filter(None, form.fields.get("where", [])):
+        column, sign, value = pair.partition("=")
+        if not sign or column not in SHOWN_COLUMNS:
+            raise RefusedError(422, f"where must be column=value with a column of {list(SHOWN_COLUMNS)}.")
+        where.setdefault(column, []).append(value)
+    return SearchOptions(
+        k=_whole(form, "k", 10, 1, MAX_K),
+        within=[name for name in form.fields.get("within", []) if name],
+        where=where,
+        aggregation="mean" if aggregation == "mean" else "best",
+        per_condition=_whole(form, "per_condition", 0, 0, MAX_K),
+    )
+
+
+def _whole(form: Form, name: str, default: int, least: int, most: int) -> int:
+    text = form.one(name, str(default))
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise RefusedError(422, f"{name} must be a whole number from {least} to {most}, got '{text[:40]}'.")
+    return int(text)
+
+
+def _by_number(value: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(value), ""
+    except ValueError:
+        return 1, 0.0, value

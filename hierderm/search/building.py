@@ -1,0 +1,179 @@
+"""From a table to an index: embed its images, index them, calibrate answers, and describe the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hierderm import columns as c
+from hierderm.data.table import CaseTable
+from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
+from hierderm.errors import SearchError
+from hierderm.search.answer import Calibration, calibrate
+from hierderm.search.case_index import CaseIndex
+from hierderm.search.engines import Kind
+from hierderm.search.query import MAX_IMAGES
+from hierderm.search.result import SearchResult
+from hierderm.types import Floats, IntArray
+
+Model = str | Path | Encodes | None
+
+
+def build_index(
+    cases: CaseTable,
+    model: Model,
+    *,
+    embeddings: EmbeddingTable | Floats | Path | None = None,
+    kind: Kind | Literal["auto"] = "auto",
+    splits: Sequence[str] = (),
+    accuracy: float = 0.8,
+    k: int = 10,
+    workers: int = 0,
+) -> CaseIndex:
+    """What `CaseIndex.build` does. It describes the arguments."""
+    if unknown := sorted(set(splits) - set(c.SPLITS)):
+        raise SearchError(f"splits must be of {list(c.SPLITS)}, got {unknown}.")
+    table = _embed(cases, model, workers) if embeddings is None else _given(cases, embeddings)
+    split_hash = cases.split_hash if _is_split(cases) else ""
+    trained_on = table.provenance.split_hash
+    provenance = replace(
+        table.provenance, taxonomy_hash=cases.taxonomy.content_hash, split_hash=trained_on or split_hash
+    )
+    table = EmbeddingTable(table.embeddings, table.frame, provenance)
+    if splits:
+        table = table.select(np.isin(cases.splits, splits))
+    index = CaseIndex.from_embeddings(
+        table, cases.taxonomy, kind=kind, model=_name(model), image_root=cases.root.absolute()
+    )
+    if embeddings is not None and model is not None:
+        index.require_same_model(_provenance(model))  # else no query could ever be compared with it
+    if trained_on and trained_on != split_hash:
+        # Its validation cases may have been training cases: a confidence learnt from them would be too high.
+        return _not_calibrated(index, "the model was trained on another split than the table's")
+    index.calibration = calibrate_on_validation(index, accuracy=accuracy, k=k)
+    return index if index.calibration else _not_calibrated(index, "there are no validation cases in the index")
+
+
+def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None, *, workers: int = 0) -> EmbeddingTable:
+    """The images of a table as `CaseIndex.add` takes them: embedded by the index's model, paths as the index has them.
+
+    `model`: where the index's model is now; None: where it was when the index was built.
+    """
+    table = _embed(cases, model or index.about.model or None, workers)
+    root = Path(index.about.image_root)
+    paths = [path.absolute() for path in cases.paths]
+    names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
+    frame = table.frame.assign(**{c.IMAGE_PATH: names})
+    if c.SPLIT in frame:
+        frame[c.SPLIT] = ""  # another table's validation cases are not those the index was calibrated on
+    return EmbeddingTable(table.embeddings, frame, table.provenance)
+
+
+def calibrate_on_validation(
+    index: CaseIndex, *, accuracy: float = 0.8, k: int = 10, aggregation: Aggregation = "best"
+) -> Calibration | None:
+    """What validation cases in the index teach about its answers, each query's own case left out; None without any."""
+    searched = _search_validation(index, k, aggregation)
+    if searched is None:
+        return None
+    hits, truth = searched
+    learnt = calibrate(hits, index.gallery.fine, truth, index.taxonomy, wanted=accuracy)
+    return replace(learnt, aggregation=aggregation)
+
+
+def validation_means(index: CaseIndex, *, k: int = 10) -> list[dict[str, float]]:
+    """The mean of each metric on the validation cases of the index, a table a level, coarse first; [] without any."""
+    from hierderm.evaluation.metrics.retrieval import hit_scores
+
+    searched = _search_validation(index, k, "best")
+    if searched is None:
+        return []
+    hits, truth = searched
+    tables = hit_scores(hits.rows, index.taxonomy.ancestors[truth].T, index.labels)
+    return [{name: float(np.nanmean(values)) for name, values in table.items()} for table in tables]
+
+
+def describe_index(index: CaseIndex) -> list[str]:
+    """What an index is and how it does on its validation cases, in lines of text."""
+    about = index.about
+    exact = "exact" if about.kind == "flat" else f"recall@10 against exact search {about.recall_at_10:.3f}"
+    lines = [
+        f"{len(index)} images of {index.n_cases} cases, vectors of length {index.vectors.shape[1]}",
+        f"taxonomy {index.taxonomy.summary()}",
+        f"model {about.model or 'unknown'} (weights {index.provenance.weights_hash or 'unknown'})",
+        f"kind {about.kind}: {exact}",
+    ]
+    if index.calibration is None:
+        return [*lines, f"answers are not calibrated: {about.not_calibrated or 'it was built so'}"]
+    means = validation_means(index)
+    for name, learnt, scores in zip(index.taxonomy.level_names, index.calibration.rule.levels, means, strict=True):
+        if learnt.threshold is None:
+            answered = f"never answered, no share of votes was right in {index.calibration.rule.wanted:.0%}"
+        else:
+            answered = (
+                f"answered from {learnt.threshold:.0%} of the votes on: {learnt.answered} of {learnt.n_queries} "
+                f"validation cases, {learnt.right} right"
+            )
+        lines.append(
+            f"{name}: recall@1 {scores['recall_at_1']:.3f}, 5-NN accuracy {scores['knn_accuracy']:.3f}; {answered}"
+        )
+    return lines
+
+
+def _embed(cases: CaseTable, model: Model, workers: int) -> EmbeddingTable:
+    from hierderm.model.encoder import load
+
+    if model is None:
+        raise SearchError("name a model that embeds the images, or give their embeddings.")
+    if isinstance(model, str | Path):
+        return load(model).embed(cases, workers=workers)
+    made = embeddings_of(model, cases)
+    return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
+
+
+def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path) -> EmbeddingTable:
+    """Known embeddings as a table, where they are those of the images of `cases`."""
+    found = embeddings_of(embeddings, cases)
+    if list(found.frame[c.IMAGE_ID]) != list(cases.frame[c.IMAGE_ID]):
+        raise SearchError("the embeddings must be those of the table's images, in its order. Embed the table again.")
+    return found
+
+
+def _provenance(model: str | Path | Encodes) -> Provenance:
+    from hierderm.model.encoder import load
+
+    return provenance_of(load(model) if isinstance(model, str | Path) else model)
+
+
+def _name(model: Model) -> str:
+    """What an index records of its model, such that it can be loaded again; '' where it can't."""
+    name = str(model or "") if model is None or isinstance(model, str | Path) else provenance_of(model).model
+    return str(Path(name).absolute()) if name and Path(name).is_dir() else name
+
+
+def _not_calibrated(index: CaseIndex, reason: str) -> CaseIndex:
+    index.about = replace(index.about, not_calibrated=reason)
+    return index
+
+
+def _search_validation(index: CaseIndex, k: int, aggregation: Aggregation) -> tuple[SearchResult, IntArray] | None:
+    """Hits of the validation cases of an index, up to three images a case, and the conditions of the queries."""
+    frame = index.frame
+    if c.SPLIT not in frame or not (frame[c.SPLIT] == c.VALIDATION).any():
+        return None
+    part = frame[frame[c.SPLIT] == c.VALIDATION].groupby(c.CASE_ID).head(MAX_IMAGES)
+    cases, first, numbers = np.unique(part[c.CASE_ID].to_numpy(dtype=str), return_index=True, return_inverse=True)
+    rows = part.index.to_numpy()
+    found = index.search(
+        np.asarray(index.vectors[rows]), cases=numbers.astype(np.int64), k=k, aggregation=aggregation,
+        leave_out=[str(case) for case in cases],
+    )  # fmt: skip
+    return found, index.gallery.fine[rows[first]]
+
+
+def _is_split(table: CaseTable) -> bool:
+    return c.SPLIT in table.frame and bool((table.frame[c.SPLIT] != "").all())

@@ -1,0 +1,117 @@
+"""The images of an index at one moment: as numbers for a search, as records for its result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hierderm import columns as c
+from hierderm.errors import SearchError, suggest
+from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import Floats, IntArray, Vectors
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One case that was found, through its image that is nearest to the query.
+
+    `row`: position of that image in the index; `path`: the condition's nodes, coarse first; `similarity`: cosine, in
+    [-1, 1], higher is nearer.
+    """
+
+    row: int
+    case_id: str
+    image_id: str
+    condition: str
+    path: tuple[str, ...]
+    similarity: float
+    image_path: Path
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """`vectors`: unit length, shape (n_images, dim); `frame`: a row an image. A change of an index makes a new one."""
+
+    vectors: Vectors
+    frame: pd.DataFrame
+    taxonomy: Taxonomy
+    image_root: str = ""
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def cases(self) -> IntArray:
+        """Number of each image's case, shape (n_images,)."""
+        return pd.factorize(self.frame[c.CASE_ID].astype(str))[0].astype(np.int64)
+
+    @cached_property
+    def fine(self) -> IntArray:
+        """Number of each image's condition, shape (n_images,)."""
+        return self.taxonomy.encode(self.frame[c.CONDITION])
+
+    @cached_property
+    def n_cases(self) -> int:
+        return int(self.cases.max()) + 1
+
+    @cached_property
+    def most_images(self) -> int:
+        """Number of images of the case that has most."""
+        return int(np.bincount(self.cases).max())
+
+    @cached_property
+    def case_means(self) -> Floats:
+        """Mean of each case's vectors at unit length, shape (n_cases, dim)."""
+        if self.n_cases == len(self.cases):
+            return self.vectors
+        order = np.argsort(self.cases, kind="stable")
+        starts = np.searchsorted(self.cases[order], np.arange(self.n_cases))
+        sums = np.add.reduceat(self.vectors[order], starts, axis=0)
+        return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True))
+
+    @cached_property
+    def _rows_by_case(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row, case_id in enumerate(self.frame[c.CASE_ID].astype(str)):
+            rows.setdefault(case_id, []).append(row)
+        return rows
+
+    @cached_property
+    def _row_by_image(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.frame[c.IMAGE_ID].astype(str))}
+
+    def case_rows(self, case_id: str) -> list[int]:
+        """Positions of a case's images; empty where there is no such case."""
+        return self._rows_by_case.get(case_id, [])
+
+    def case_numbers(self, case_ids: str | Iterable[str]) -> list[int]:
+        """Numbers of those cases that there are."""
+        wanted = {case_ids} if isinstance(case_ids, str) else set(map(str, case_ids))
+        return [int(self.cases[rows[0]]) for case_id in wanted if (rows := self.case_rows(case_id))]
+
+    def image_row(self, image_id: str) -> int:
+        """Position of an image; SearchError where there is none of that id."""
+        if image_id not in self._row_by_image:
+            raise SearchError(f"the index has no image '{image_id}'.{suggest(image_id, self._row_by_image)}")
+        return self._row_by_image[image_id]
+
+    def image_paths(self, rows: list[int] | IntArray) -> list[Path]:
+        """Where the images of some rows are, or were when they were indexed."""
+        root = Path(self.image_root)
+        return [root / str(path) for path in self.frame[c.IMAGE_PATH].iloc[rows]]
+
+    def path(self, row: int) -> tuple[str, ...]:
+        """Names of the nodes above and of an image's condition, coarse first."""
+        nodes = self.taxonomy.ancestors[self.fine[row]]
+        return tuple(self.taxonomy.names(level)[number] for level, number in enumerate(nodes))
+
+    def hit(self, row: int, similarity: float) -> Hit:
+        """A row as the record of a case that was found."""
+        cells, path = self.frame.iloc[row], self.path(row)
+        case_id, image_id = str(cells[c.CASE_ID]), str(cells[c.IMAGE_ID])
+        return Hit(row, case_id, image_id, path[-1], path, similarity, self.image_paths([row])[0])

@@ -1,0 +1,79 @@
+"""What a search finds: positions and similarities as arrays, or the cases as records or as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from hierderm import columns as c
+from hierderm.errors import SearchError
+from hierderm.search.gallery import Gallery, Hit
+from hierderm.types import IntArray, Vectors
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The cases nearest to each query, nearest first.
+
+    Attributes:
+        rows: Position in the index of each case's image that is nearest to the query, shape (n_queries, k), int64;
+            -1 where no further case exists.
+        similarity: Cosine similarity of the case to the query, in [-1, 1], same shape, float32; nan where no further
+            case exists.
+        gallery: The images that were searched. Later changes of the index do not reach it.
+    """
+
+    rows: IntArray
+    similarity: Vectors
+    gallery: Gallery
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.rows.shape != self.similarity.shape:
+            raise SearchError(
+                f"rows and similarity must both have shape (n_queries, k), got {self.rows.shape} and "
+                f"{self.similarity.shape}."
+            )
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.rows)
+
+    def to_list(self) -> list[list[Hit]]:
+        """For each query its hits, nearest first."""
+        return [
+            [
+                self.gallery.hit(int(row), float(similarity))
+                for row, similarity in zip(rows, similarities, strict=True)
+                if row >= 0
+            ]
+            for rows, similarities in zip(self.rows, self.similarity, strict=True)
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a hit.
+
+        Returns:
+            Columns `query` (from 0), `rank` (from 1, nearest first), `case_id`, `image_id`, `condition`, one named as
+            each level of the tree with the condition's node there, `similarity` (cosine, in [-1, 1]), `image_path`.
+        """
+        tree, (query, place) = self.gallery.taxonomy, np.nonzero(self.rows >= 0)
+        rows = self.rows[query, place]
+        cells, nodes = self.gallery.frame.iloc[rows], tree.ancestors[self.gallery.fine[rows]]
+        levels = {
+            name: np.array(tree.names(level), dtype=object)[nodes[:, level]]
+            for level, name in enumerate(tree.level_names)
+        }
+        return pd.DataFrame(
+            {
+                "query": query,
+                "rank": place + 1,
+                c.CASE_ID: cells[c.CASE_ID].astype(str).to_numpy(),
+                c.IMAGE_ID: cells[c.IMAGE_ID].astype(str).to_numpy(),
+                c.CONDITION: np.array(tree.names(), dtype=object)[nodes[:, -1]],
+                **levels,
+                "similarity": self.similarity[query, place],
+                c.IMAGE_PATH: [str(path) for path in self.gallery.image_paths(rows)],
+            }
+        )

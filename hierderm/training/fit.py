@@ -1,0 +1,51 @@
+"""One model by one of the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hierderm.config.methods import Gradient, Method
+from hierderm.config.settings import BackboneConfig
+from hierderm.data.table import CaseTable
+from hierderm.training.features import FeatureStore
+from hierderm.training.fitted import Fitted
+from hierderm.training.methods import gradient, lda, linear_probe, tree_lda, vanilla
+
+# A new method is a file with `fit`, an entry here, and its settings in hierderm.config.methods.
+FITS: dict[str, Callable[[Any, BackboneConfig, CaseTable, FeatureStore, Path], Fitted]] = {
+    "vanilla": vanilla.fit,
+    "linear_probe": linear_probe.fit,
+    "lda": lda.fit,
+    "tree_lda": tree_lda.fit,
+    "gradient": gradient.fit,
+}
+
+
+def fit(settings: Method, backbone: BackboneConfig, table: CaseTable, store: FeatureStore, folder: Path) -> Fitted:
+    """Make a model by the method of `settings`.
+
+    Args:
+        settings: The settings of one of the methods.
+        backbone: The backbone by name.
+        table: Cases with a split; the method learns from 'train' and chooses by 'validation'.
+        store: Where features of frozen backbones are kept.
+        folder: The run folder, for what a method keeps to go on after a kill.
+
+    Returns:
+        The model, its history and the row of the history that was chosen.
+
+    Raises:
+        ConfigError: Settings that do not fit the data.
+        CheckpointError: A backbone that can't be loaded.
+    """
+    torch.manual_seed(getattr(settings, "seed", 0))
+    return FITS[settings.method](settings, backbone, table, store, folder)
+
+
+def is_frozen(settings: Method) -> bool:
+    """Whether a model of these settings leaves the backbone as it is, so that cached features serve it."""
+    return not isinstance(settings, Gradient) or settings.freeze == "frozen"

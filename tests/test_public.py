@@ -1,0 +1,108 @@
+"""The public names: typed for a user's type checker, documented, and light until they are used."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hierderm
+
+HEAVY = ("torch", "numpy", "pandas", "sklearn", "pydantic", "PIL")
+USER = """
+import hierderm
+import numpy as np
+
+encoder = hierderm.load("hierderm:tiny")
+reveal_type(encoder)  # is hierderm.model.encoder.Encoder
+reveal_type(encoder.encode(["a.jpg", np.zeros((4, 4, 3), np.uint8)]))  # is numpy.ndarray
+reveal_type(encoder.encode_text("red papule"))  # is numpy.ndarray
+reveal_type(encoder.predict_proba("a.jpg", level="coarse"))  # is DataFrame
+reveal_type(encoder.taxonomy)  # is hierderm.taxonomy.tree.Taxonomy | None
+table = hierderm.read_cases("cases.csv", hierderm.load_taxonomy("scin"))
+hierderm.read_cases("cases.csv", "scin")  # error arg-type
+reveal_type(table)  # is hierderm.data.table.CaseTable
+reveal_type(encoder.embed(table))  # is hierderm.embeddings.EmbeddingTable
+reveal_type(hierderm.CaseIndex.build)  # is hierderm.search.case_index.CaseIndex
+hierderm.lode("hierderm:tiny")  # error attr-defined
+encoder.encode(3)  # error arg-type
+"""
+# Libraries that none of these types are of are left out, so that the check takes seconds.
+MYPY = """
+[mypy]
+[mypy-hierderm.*]
+follow_imports = silent
+[mypy-torch.*,torchvision.*,transformers.*,timm.*,lightning.*,sklearn.*,scipy.*,pytorch_metric_learning.*]
+follow_imports = skip
+"""
+
+
+def test_a_users_script_is_checked_with_real_types(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(USER)
+    (tmp_path / "mypy.ini").write_text(MYPY)
+    options = ["--strict", "--config-file", "mypy.ini", "--cache-dir", "cache", "user.py"]
+    path = {"MYPYPATH": str(Path(hierderm.__file__).parents[1])}
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", *options], cwd=tmp_path, env=os.environ | path, capture_output=True, text=True
+    )
+    reported = {int(line.split(":")[1]): line for line in run.stdout.splitlines() if line.startswith("user.py")}
+    for number, line in enumerate(USER.splitlines(), 1):
+        code, _, expected = line.partition("  # ")
+        kind, _, what = expected.partition(" ")
+        if kind == "is":
+            assert what in reported[number], run.stdout
+        elif kind == "error":
+            assert f"[{what}]" in reported[number], run.stdout
+        else:
+            assert number not in reported, f"{code}: {reported[number]}"
+
+
+def test_type_checkers_see_the_names_that_are_imported_on_first_use() -> None:
+    tree = ast.parse(Path(hierderm.__file__).read_text())
+    typed = {
+        str(alias.asname): (node.module or "").removeprefix("hierderm.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hierderm.")
+        for alias in node.names
+    }
+    assert typed == hierderm._MODULES
+    assert sorted(hierderm.__all__) == dir(hierderm) == sorted(["__version__", *typed])
+
+
+def test_every_name_is_there() -> None:
+    for name in hierderm._MODULES:
+        assert getattr(hierderm, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'hierderm' has no attribute 'lode'"):
+        hierderm.lode  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_importing_hierderm_is_light() -> None:
+    code = f"import sys, hierderm; print([name for name in {HEAVY} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_help_tells_all() -> None:
+    """Public functions and the encoder's methods describe each argument, and what is returned and raised."""
+    values = [getattr(hierderm, name) for name in hierderm._MODULES]
+    functions = [value for value in values if inspect.isfunction(value)]
+    functions += [value for value in vars(hierderm.Encoder).values() if inspect.isfunction(value)]
+    faults = []
+    for function in functions:
+        if function.__name__.startswith("_"):
+            continue
+        text, signature = inspect.getdoc(function) or "", inspect.signature(function)
+        described = set(re.findall(r"^    (\w+): ", text.partition("Args:\n")[2], re.MULTILINE))
+        missing = sorted(signature.parameters.keys() - {"self"} - described)
+        if missing or ("Returns:" not in text and signature.return_annotation != "None"):
+            faults.append(f"{function.__qualname__}: {missing or 'Returns'}")
+    assert faults == []
+    for documented in (hierderm.load, hierderm.Encoder.encode, hierderm.Encoder.predict_proba):
+        assert "Raises:" in (documented.__doc__ or "")
+    assert all(inspect.getdoc(value) for value in values)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hierderm import columns as c
+from hierderm.config.methods import Augmentation
+from hierderm.config.settings import BackboneConfig
+from hierderm.data.table import CaseTable
+from hierderm.model.backbone import Backbone, load_backbone
+from hierderm.model.features import backbone_features
+from hierderm.training.features import FeatureStore
+
+AUGMENTATION = Augmentation()
+
+
+@pytest.fixture
+def backbone(small_siglip: Path) -> Backbone:
+    return load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path / "features")
+
+
+def files(store: FeatureStore) -> list[str]:
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+def test_views_are_made_once_and_differ(backbone: Backbone, toy: CaseTable, store: FeatureStore) -> None:
+    first = store.views(backbone, toy, 2, AUGMENTATION)
+    assert len(first) == 3
+    assert not np.allclose(first[0], first[1]) and not np.allclose(first[1], first[2])
+    np.testing.assert_allclose(first[0], backbone_features(backbone, toy.part(c.TRAIN).paths), atol=1e-5)
+    validation = store.features(backbone, toy)[toy.splits == c.VALIDATION]
+    np.testing.assert_allclose(validation, backbone_features(backbone, toy.part(c.VALIDATION).paths), atol=1e-5)
+    made = files(store)
+    assert len(made) == 3
+    np.testing.assert_array_equal(first, store.views(backbone, toy, 2, AUGMENTATION))
+    assert files(store) == made
+    other = store.views(backbone, toy, 2, AUGMENTATION, seed=1)
+    np.testing.assert_array_equal(first[0], other[0])
+    assert not np.allclose(first[1], other[1])
+    darker = store.views(backbone, toy, 1, replace(AUGMENTATION, brightness=0.9))
+    assert not np.allclose(first[1], darker[1])
+
+
+def test_divisions_of_a_table_share_their_views(
+    backbone: Backbone, toy: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each adds the images that others have not trained on; the augmentation does not depend on who asks first."""
+    other, asked = replace(toy, frame=toy.frame.replace({"split": {"train": "test", "test": "train"}})), []
+
+    def counted(*args: Any, rows: list[int], **kwargs: Any) -> Any:
+        asked.append(len(rows))
+        return backbone_features(*args, rows=rows, **kwargs)
+
+    monkeypatch.setattr("hierderm.training.features.backbone_features", counted)
+    shared, alone = FeatureStore(tmp_path / "shared"), FeatureStore(tmp_path / "alone")
+    for division in (toy, other, toy):
+        shared.views(backbone, division, 1, AUGMENTATION)
+    assert sorted(asked) == sorted([len(toy), len(toy.part(c.TRAIN)), len(other.part(c.TRAIN))])
+    expected = alone.views(backbone, other, 1, AUGMENTATION)[1]
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(shared.views(backbone, other, 1, AUGMENTATION)[1], expected, atol=1e-5)
+
+
+def test_the_output_is_taken_from_cached_layers(
+    backbone: Backbone, small_siglip: Path, toy: CaseTable, store: FeatureStore
+) -> None:
+    plain = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    alone = FeatureStore(store.folder.with_name("alone"))
+    layers = store.features(backbone, toy)
+    output = store.features(plain, toy)
+    assert output.shape == (len(toy), plain.dim) and len(files(store)) == 1
+    np.testing.assert_array_equal(output, layers[:, : plain.dim])
+    np.testing.assert_allclose(output, alone.features(plain, toy), atol=1e-5)
+
+
+def test_an_image_that_was_replaced_is_embedded_again(
+    backbone: Backbone, toy: CaseTable, toy_folder: Path, tmp_path: Path, store: FeatureStore
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(toy_folder, mine)
+    table = replace(toy, root=mine)
+    first = store.features(backbone, table)
+    shutil.copyfile(table.paths[1], table.paths[0])
+    second = store.features(backbone, table)
+    np.testing.assert_array_equal(second[0], second[1])
+    np.testing.assert_array_equal(second[1:], first[1:])
+    assert not np.allclose(second[0], first[0])
+    os.utime(table.paths[0], (1, 1))  # even the time alone: its bytes may be others
+    store.features(backbone, table)
+    assert len(files(store)) == 3
+
+
+def test_other_weights_have_other_features(small_siglip: Path, toy: CaseTable, store: FeatureStore) -> None:
+    import torch
+
+    random = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        random.append(store.features(load_backbone(BackboneConfig(f"hf:{small_siglip}", "random")), toy))
+    assert not np.allclose(random[0], random[1]) and len(files(store)) == 2
