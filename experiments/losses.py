@@ -3,7 +3,7 @@
 # as many epochs, with two values of its own setting tried on validation (mean of coarse and fine MAP@R, seed 0).
 # Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
 #          python experiments/losses.py runs/tree --out losses.json
-# 5 folds, 3 seeds; about an hour on one core; figures of the last run are in experiments/README.md, section 6.
+# 5 folds, 3 seeds; about an hour on one core; results of the last run are in experiments/README.md, section 6.
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from hierderm.training.features import FeatureStore
 from hierderm.training.frozen import FrozenData
 
 EPOCHS, LEARNING_RATE, WEIGHT_DECAY, DROPOUT, DIM = 84, 1e-3, 0.1, 0.5, 128
-FIGURES = ("coarse_ami", "coarse_map_at_r", "coarse_r1", "fine_ami", "fine_map_at_r", "fine_r1", "h_ap", "height")
+METRICS = ("coarse_ami", "coarse_map_at_r", "coarse_r1", "fine_ami", "fine_map_at_r", "fine_r1", "h_ap", "height")
 
 
 @dataclass
@@ -115,9 +115,9 @@ def himulcon(batch: Batch) -> Tensor:
         pairs = (depth == level) & ~own  # pairs whose lowest common ancestor is on this level
         if not pairs.any():
             continue
-        of_level = cost if floor is None else torch.maximum(cost, floor)
+        level_cost = cost if floor is None else torch.maximum(cost, floor)
         count = pairs.sum(dim=1)
-        mean = (of_level * pairs).sum(dim=1)[count > 0] / count[count > 0]
+        mean = (level_cost * pairs).sum(dim=1)[count > 0] / count[count > 0]
         total = total + math.exp(1 / (batch.tree.n_levels - level + 1)) * mean.mean()
         floor = cost[pairs].max().detach() if floor is None else torch.maximum(floor, cost[pairs].max().detach())
     return total
@@ -307,8 +307,8 @@ def main() -> None:
                 runs.append({"fold": number, "seed": seed, "value": value, **score(fold, neck, "test", seed)})
         done[name] = {"runs": runs, "seconds": float(np.mean(seconds))}
         options.out.write_text(json.dumps(done, indent=1))
-        figures = " ".join(f"{np.mean([run[key] for run in runs]):.4f}" for key in FIGURES)
-        print(f"{name}: {figures} ({np.mean(seconds):.1f} s)", flush=True)
+        values = " ".join(f"{np.mean([run[key] for run in runs]):.4f}" for key in METRICS)
+        print(f"{name}: {values} ({np.mean(seconds):.1f} s)", flush=True)
 
 
 if __name__ == "__main__":

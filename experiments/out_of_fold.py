@@ -27,7 +27,7 @@ from hierderm.model.heads import Discriminants
 from hierderm.training.features import FeatureStore
 from hierderm.training.tree_analysis import TreeAnalysis
 
-FIGURES = ("recall_at_1", "precision_at_10", "knn_accuracy")
+METRICS = ("recall_at_1", "precision_at_10", "knn_accuracy")
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -55,7 +55,7 @@ def scores(queries: FloatArray, asked: CaseTable, gallery: FloatArray, held: Cas
 
     found = retrieval_scores(labelled(queries, asked), labelled(gallery, held))
     ends = {"coarse": found.levels[0], "fine": found.levels[-1]}
-    return {f"{name} {key}": float(np.nanmean(ends[name].values[key])) for name in ends for key in FIGURES}
+    return {f"{name} {key}": float(np.nanmean(ends[name].values[key])) for name in ends for key in METRICS}
 
 
 def main() -> None:
@@ -73,15 +73,15 @@ def main() -> None:
         best = history.sort_values("held_out", kind="stable").to_dict("records")[-1]
         setting = {key: float(best[key]) for key in ("shrinkage", "decay", "strength", "probability_share")}
         train, test = table.part(c.TRAIN), table.part(c.TEST)
-        of_train, of_test = (features[table.splits == split] for split in (c.TRAIN, c.TEST))
-        found = fitted(of_train, train, setting)
-        whole, queries = found.embed(of_train), found.embed(of_test)
+        train_features, test_features = (features[table.splits == split] for split in (c.TRAIN, c.TEST))
+        found = fitted(train_features, train, setting)
+        whole, queries = found.embed(train_features), found.embed(test_features)
         rows["as an index has them"].append(scores(queries, test, whole, train))
-        rows["out of fold"].append(scores(queries, test, left_out(of_train, train, setting, whole), train))
+        rows["out of fold"].append(scores(queries, test, left_out(train_features, train, setting, whole), train))
         sizes.append(len(test))
     result = {
-        name: {key: float(np.average([row[key] for row in of_folds], weights=sizes)) for key in of_folds[0]}
-        for name, of_folds in rows.items()
+        name: {key: float(np.average([row[key] for row in folds], weights=sizes)) for key in folds[0]}
+        for name, folds in rows.items()
     }
     options.out.write_text(json.dumps(result, indent=1))
     print(json.dumps(result, indent=1))

@@ -1,12 +1,12 @@
-"""Pretrain `hierderm:tiny`, the small SigLIP that ships with the package, on built-in pictures and captions.
+"""Pretrain `hierderm:tiny`, the small SigLIP that ships with the package, on built-in images and captions.
 
 Promise: one command makes the weights in hierderm/weights/siglip-tiny from nothing but this repository.
 Command: python experiments/pretrain_tiny.py
-Hardware and time: 2 CPU cores; minutes and figures of the last run are in hierderm/weights/siglip-tiny/README.md.
+Hardware and time: 2 CPU cores; minutes and results of the last run are in hierderm/weights/siglip-tiny/README.md.
 
-The pictures come from a seed and from conditions that no preset of the built-in data uses, and captions name what is
+The images come from a seed and from conditions that no preset of the built-in data uses, and captions name what is
 visible (lesion, colour, arrangement, site), never a condition. So the comparison on the built-in data stays fair in
-the way it is fair for SigLIP on the web: the backbone has seen such pictures, but no label and no test picture.
+the way it is fair for SigLIP on the web: the backbone has seen such images, but no label and no test image.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ CONDITIONS = 480
 
 
 def draw(recipe: Recipe) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[str]]:
-    pictures = list(generate(recipe))
-    return np.stack([picture.pixels for picture in pictures]), [picture.caption for picture in pictures]
+    drawn = list(generate(recipe))
+    return np.stack([one.pixels for one in drawn]), [one.caption for one in drawn]
 
 
 class Pretraining(lightning.LightningModule):

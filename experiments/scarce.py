@@ -35,15 +35,15 @@ MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-
 BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}
 ROUNDS = 2000
 Mask = npt.NDArray[np.bool_]
-FIGURES = ("coarse_map_at_r", "coarse_r1", "fine_map_at_r", "fine_r1", "h_ap", "height")
+METRICS = ("coarse_map_at_r", "coarse_r1", "fine_map_at_r", "fine_r1", "h_ap", "height")
 
 
 def values(embeddings: npt.NDArray[np.floating], table: CaseTable) -> pd.DataFrame:
     """What each test image has as a query."""
     scores = retrieval_scores(Labelled(embeddings, table.taxonomy.ancestors[table.fine].T, table.case_ids))
-    of_tree = {"h_ap": scores.tree["hap"], "height": scores.tree["mistake_severity"]}
+    tree_scores = {"h_ap": scores.tree["hap"], "height": scores.tree["mistake_severity"]}
     return pd.DataFrame(
-        of_tree
+        tree_scores
         | {
             f"{name}_{short}": scores.levels[level].values[long]
             for name, level in (("coarse", 0), ("fine", -1))
@@ -61,8 +61,8 @@ def summary(frames: dict[str, pd.DataFrame], groups: npt.NDArray[Any]) -> dict[s
     )[:, case]
     result: dict[str, Any] = {"n_images": len(groups)}
     for name, frame in frames.items():
-        result[name] = {key: float(np.nanmean(frame[key])) for key in FIGURES}
-        for key in FIGURES if name != "hierarchical" else ():
+        result[name] = {key: float(np.nanmean(frame[key])) for key in METRICS}
+        for key in METRICS if name != "hierarchical" else ():
             difference = (frames["hierarchical"][key] - frame[key]).to_numpy()
             known = ~np.isnan(difference)
             means = (weights[:, known] @ difference[known]) / weights[:, known].sum(axis=1)
@@ -105,8 +105,8 @@ class Analysis:
     grids: dict[str, TreeLda]
     table: CaseTable
     views: list[Any]
-    of_validation: Any
-    of_test: Any
+    validation_features: Any
+    test_features: Any
     output_dim: int
 
     def values(self, in_training: Mask, in_validation: Mask, in_test: Mask) -> dict[str, pd.DataFrame]:
@@ -116,15 +116,15 @@ class Analysis:
             _rows(self.table.part(s), m) for s, m in zip(c.SPLITS, (in_training, in_validation, in_test), strict=True)
         )
         features = np.concatenate([view[in_training] for view in self.views])
-        result = {"vanilla": values(unit_length(self.of_test[in_test][:, : self.output_dim]), test)}
+        result = {"vanilla": values(unit_length(self.test_features[in_test][:, : self.output_dim]), test)}
         for name, grid in self.grids.items():
             own = shuffled(tree, 0) if grid.shuffle else tree
             levels, n_views = grid.probability_levels, len(self.views)
             analysis = TreeAnalysis(features, train.fine, own, n_views=n_views, probability_levels=levels)
             seen = Images(self.views[0][in_training], train)
-            held_out = Images(self.of_validation[in_validation], validation)
+            held_out = Images(self.validation_features[in_validation], validation)
             best, _, _ = best_of(every_setting(grid, analysis, seen, held_out), "held_out")
-            result[name] = values(best.embed(self.of_test[in_test]), test)
+            result[name] = values(best.embed(self.test_features[in_test]), test)
         return result
 
 
@@ -135,8 +135,10 @@ def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
         grids = {name: own.training for name, own in configs.items() if isinstance(own.training, TreeLda)}
         store = FeatureStore(folder.parent / "features")
         data = FrozenData.load(grids["hierarchical"], configs["hierarchical"].backbone, table, store)
-        of_test = store.features(data.backbone, table)[table.splits == c.TEST]
-        result.append(Analysis(grids, table, data.views, data.of_validation, of_test, data.backbone.output_dim))
+        test_features = store.features(data.backbone, table)[table.splits == c.TEST]
+        result.append(
+            Analysis(grids, table, data.views, data.validation_features, test_features, data.backbone.output_dim)
+        )
     return result
 
 
@@ -149,10 +151,10 @@ def reduced(folds: list[Analysis], kept: int) -> dict[str, Any]:
         order = np.random.default_rng(0).permutation(len(fine[0]))
         nth = np.empty(len(order), dtype=np.int64)
         nth[order] = pd.Series(fine[0][order]).groupby(fine[0][order]).cumcount()
-        of_validation, of_test = rare[fine[1]], rare[fine[2]]
-        found = fold.values(~rare[fine[0]] | (nth < kept), ~of_validation, np.ones(len(of_test), dtype=bool))
-        parts.append({name: frame[of_test] for name, frame in found.items()})
-        cases.append(fold.table.part(c.TEST).case_ids[of_test])
+        rare_validation, rare_test = rare[fine[1]], rare[fine[2]]
+        found = fold.values(~rare[fine[0]] | (nth < kept), ~rare_validation, np.ones(len(rare_test), dtype=bool))
+        parts.append({name: frame[rare_test] for name, frame in found.items()})
+        cases.append(fold.table.part(c.TEST).case_ids[rare_test])
     return summary(_pooled(parts), np.concatenate(cases))
 
 

@@ -26,15 +26,15 @@ HEADLINES = [
     ("tree", "hap"),
     ("tree", "mistake_severity"),
 ]
-FIGURES = {"coarse_map_at_r": "coarse MAP@R, validation", "fine_map_at_r": "fine MAP@R, validation"}
+METRICS = {"coarse_map_at_r": "coarse MAP@R, validation", "fine_map_at_r": "fine MAP@R, validation"}
 TITLES = "coarse AMI | coarse MAP@R | coarse R@1 | fine AMI | fine MAP@R | fine R@1 | H-AP | height ↓"
 
 
 def report(content: Any) -> list[str]:
     lines = [f"| model | {TITLES} | seconds |", "|---" * 10 + "|"]
     for model in content["models"]:
-        figures = {(metric["level"], metric["name"]): metric["value"] for metric in model["metrics"]}
-        cells = [f"{figures[key]:.4f}" if key in figures else "–" for key in HEADLINES]
+        metrics = {(metric["level"], metric["name"]): metric["value"] for metric in model["metrics"]}
+        cells = [f"{metrics[key]:.4f}" if key in metrics else "–" for key in HEADLINES]
         lines.append(f"| {model['model']} | {' | '.join(cells)} | {model['seconds']:.0f} |")
     return [*lines, "", *[f"- {sentence}" for sentence in content["summary"]]]
 
@@ -65,16 +65,16 @@ def losses(content: Any) -> list[str]:
 
 def scarce(content: Any) -> list[str]:
     groups = {**content.pop("by training images"), **content}
-    figures = {"coarse_map_at_r": "coarse MAP@R", "fine_map_at_r": "fine MAP@R", "h_ap": "H-AP", "height": "height ↓"}
-    titles = [*figures.values(), *(f"less it: {title}" for title in figures.values())]
+    metrics = {"coarse_map_at_r": "coarse MAP@R", "fine_map_at_r": "fine MAP@R", "h_ap": "H-AP", "height": "height ↓"}
+    titles = [*metrics.values(), *(f"less it: {title}" for title in metrics.values())]
     lines = [f"| training images | images | model | {' | '.join(titles)} |", "|---" * 11 + "|"]
     for label, group in groups.items():
         for name, row in group.items():
             if name == "n_images":
                 continue
-            found = [row.get(f"hierarchical - {key}") for key in figures]
+            found = [row.get(f"hierarchical - {key}") for key in metrics]
             ends = [f"{f[0]:+.4f} ({f[1]:+.4f} to {f[2]:+.4f})" if f else "" for f in found]
-            cells = [*(f"{row[key]:.4f}" for key in figures), *ends]
+            cells = [*(f"{row[key]:.4f}" for key in metrics), *ends]
             lines.append(f"| {label} | {group['n_images']} | {name} | {' | '.join(cells)} |")
     return lines
 
@@ -84,8 +84,8 @@ def costs(content: Any) -> list[str]:
     idle = content[0]["peak_gb"]
     lines = ["| way | seconds | seconds an epoch | memory above loading, GB |", "|---" * 4 + "|"]
     for row in content[1:]:
-        of_epoch = "" if row["seconds_per_epoch"] is None else f"{row['seconds_per_epoch']:.1f}"
-        lines.append(f"| {row['way']} | {row['seconds']:.1f} | {of_epoch} | {row['peak_gb'] - idle:.2f} |")
+        per_epoch = "" if row["seconds_per_epoch"] is None else f"{row['seconds_per_epoch']:.1f}"
+        lines.append(f"| {row['way']} | {row['seconds']:.1f} | {per_epoch} | {row['peak_gb'] - idle:.2f} |")
     return lines
 
 
@@ -95,11 +95,11 @@ def settings(folder: Path) -> list[str]:
     history = pd.concat([pd.read_csv(place) for place in places])
     features = history.groupby("features")["held_out"].max().idxmax()
     names = ["strength", "probability_share", "shrinkage"]
-    means = history[history["features"] == features].groupby(names)[["held_out", *FIGURES]].mean().reset_index()
+    means = history[history["features"] == features].groupby(names)[["held_out", *METRICS]].mean().reset_index()
     best = means.loc[means.groupby(names[:2])["held_out"].idxmax()]
-    lines = [f"| {' | '.join(names)} | held out | {' | '.join(FIGURES.values())} |", "|---" * 6 + "|"]
+    lines = [f"| {' | '.join(names)} | held out | {' | '.join(METRICS.values())} |", "|---" * 6 + "|"]
     for row in best.to_dict("records"):
-        cells = [f"{row[key]:g}" for key in names] + [f"{row[key]:.4f}" for key in ("held_out", *FIGURES)]
+        cells = [f"{row[key]:g}" for key in names] + [f"{row[key]:.4f}" for key in ("held_out", *METRICS)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

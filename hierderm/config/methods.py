@@ -42,6 +42,7 @@ def only_if(setting: str, *values: str) -> OnlyIf:
     return OnlyIf(lambda section: getattr(section, setting) in values, f"{{}}{setting} is {' or '.join(values)}")
 
 
+Components = Annotated[Positive, doc("more features than this are first reduced to as many principal components")]
 WITH_VIEWS = OnlyIf(lambda method: method.views > 0, "{}views is above 0")
 WITH_CONTRAST = OnlyIf(lambda loss: loss.contrastive != "", "{}contrastive names a loss")
 WITH_LEVELS = OnlyIf(
@@ -156,7 +157,6 @@ class OnFeatures:
         NotNegative, doc("augmented copies of each training image to learn from, beside the image itself")
     ] = 6
     augmentation: Annotated[Augmentation, WITH_VIEWS] = Augmentation()
-    components: Annotated[Positive, doc("more features than this are first reduced to as many components")] = 2048
     monitor: Annotated[
         Monitor,
         doc("validation metric that chooses the setting; the mean, of both levels, is geometric"),
@@ -173,7 +173,7 @@ class LinearProbe(OnFeatures):
     penalties: Annotated[
         tuple[Annotated[float, Field(gt=0)], ...],
         Field(min_length=1),
-        doc("inverse strengths of the L2 penalty that are tried"),
+        doc("inverse strengths of the L2 penalty that are tried, from the smallest until the score falls"),
     ] = (0.001, 0.01, 0.1, 1.0)
 
 
@@ -182,6 +182,7 @@ class Lda(OnFeatures):
     """Fisher's linear discriminants of the conditions, shrunk; the embedding is the projection."""
 
     method: Literal["lda"] = "lda"
+    components: Components = 2048
     shrinkages: Annotated[
         tuple[Fraction, ...],
         Field(min_length=1),
@@ -194,6 +195,7 @@ class TreeLda(OnFeatures):
     """Discriminants of the tree beside node probabilities, in closed form; the best on held-out images is kept."""
 
     method: Literal["tree_lda"] = "tree_lda"
+    components: Components = 2048
     shrinkages: Annotated[
         tuple[Fraction, ...],
         Field(min_length=1),

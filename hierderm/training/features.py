@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,16 +31,8 @@ class FeatureStore:
     folder: Path
 
     def features(self, backbone: Backbone, table: CaseTable, *, workers: int = 0) -> Vectors:
-        """The backbone's vector of each image of a table, shape (n_images, dim), not normalised.
-
-        A backbone that gives its output alone takes it from features of all layers where these are cached.
-        """
-        if backbone.architecture["features"] == "output":
-            layers = self._path(backbone, table, "layers", [])
-            if layers.is_file():
-                cached: Vectors = np.load(layers, mmap_mode="r", allow_pickle=False)
-                return cached[:, : backbone.output_dim].copy()
-        return self._rows(backbone, table, np.ones(len(table), dtype=bool), workers=workers)
+        """The backbone's vector of each image of a table, shape (n_images, dim), not normalised."""
+        return self._rows(_Source(backbone, table, workers), np.ones(len(table), dtype=bool))
 
     def views(
         self,
@@ -55,41 +49,60 @@ class FeatureStore:
         Which augmentation an image gets depends on the seed and its position in the table alone, so divisions of one
         table share files, and each division adds the images that others have not trained on.
         """
-        training = table.splits == c.TRAIN
-        augmented = [
-            self._rows(backbone, table, training, workers=workers, augmentation=augmentation, seed=seed, view=view)
-            for view in range(1, n_views + 1)
-        ]
-        return [vectors[training] for vectors in (self.features(backbone, table, workers=workers), *augmented)]
+        training, source = table.splits == c.TRAIN, _Source(backbone, table, workers)
+        augmented = [self._rows(source, training, _View(augmentation, seed, 1 + view)) for view in range(n_views)]
+        every = np.ones(len(table), dtype=bool)
+        return [vectors[training] for vectors in (self._rows(source, every), *augmented)]
 
-    def _rows(
-        self,
-        backbone: Backbone,
-        table: CaseTable,
-        wanted: Mask,
-        *,
-        workers: int,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        view: int = 0,
-    ) -> Vectors:
-        """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN."""
-        how = [asdict(augmentation), seed, view] if augmentation else []
-        path = self._path(backbone, table, backbone.architecture["features"], how)
-        features: Vectors = np.full((len(table), backbone.dim), np.nan, dtype=np.float32)
+    def _rows(self, source: _Source, wanted: Mask, view: _View | None = None) -> Vectors:
+        """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN.
+
+        A backbone that gives its output alone takes it from features of all layers where these are cached.
+        """
+        backbone, paths = source.backbone, source.table.paths
+        layers = self._path(source, "layers", view)
+        if backbone.architecture["features"] == "output" and layers.is_file():
+            cached: Vectors = np.load(layers, mmap_mode="r", allow_pickle=False)
+            if not np.isnan(cached[wanted, 0]).any():
+                return cached[:, : backbone.output_dim].copy()
+        path = self._path(source, backbone.architecture["features"], view)
+        features: Vectors = np.full((len(paths), backbone.dim), np.nan, dtype=np.float32)
         if path.is_file():
             features = np.load(path, allow_pickle=False)
         missing = np.flatnonzero(wanted & np.isnan(features[:, 0]))
         if len(missing):
-            rows = missing.tolist()
+            changes = view._asdict() if view else {}
             features[missing] = backbone_features(
-                backbone, table.paths, workers=workers, augmentation=augmentation, seed=seed, view=view, rows=rows
+                backbone, paths, workers=source.workers, rows=missing.tolist(), **changes
             )
             with replacing(path) as temporary, temporary.open("wb") as handle:
                 np.save(handle, features)
         return features
 
-    def _path(self, backbone: Backbone, table: CaseTable, features: str, how: list[object]) -> Path:
-        images = [[str(path), (found := path.stat()).st_size, found.st_mtime_ns] for path in table.paths]
-        model = [{**backbone.architecture, "features": features}, weights_hash(backbone), backbone.preprocessing.hash]
-        return self.folder / f"{text_hash(json.dumps([model, images, how]))}.npy"
+    def _path(self, source: _Source, features: str, view: _View | None = None) -> Path:
+        architecture = {**source.backbone.architecture, "features": features}
+        key = [architecture, source.identity, [asdict(view.augmentation), view.seed, view.view] if view else []]
+        return self.folder / f"{text_hash(json.dumps(key))}.npy"
+
+
+class _View(NamedTuple):
+    """One augmented copy of each image."""
+
+    augmentation: Augmentation
+    seed: int
+    view: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A backbone and the images it reads."""
+
+    backbone: Backbone
+    table: CaseTable
+    workers: int
+
+    @cached_property
+    def identity(self) -> list[object]:
+        """What the features depend on beside the architecture: weights, preprocessing and the files' state."""
+        images = [[str(path), (found := path.stat()).st_size, found.st_mtime_ns] for path in self.table.paths]
+        return [weights_hash(self.backbone), self.backbone.preprocessing.hash, images]

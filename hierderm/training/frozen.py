@@ -1,19 +1,14 @@
-"""What the methods on features of a frozen backbone share: their data, their scaling, and the choice of a setting."""
+"""What the methods on features of a frozen backbone share: their data, and the choice of a setting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from hierderm import columns as c
 from hierderm.config.methods import OnFeatures
@@ -26,7 +21,7 @@ from hierderm.model.heads import Discriminants
 from hierderm.model.network import Network
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
-from hierderm.types import FloatArray, Floats, IntArray, Vectors
+from hierderm.types import Floats, IntArray, Vectors
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class FrozenData:
     train: CaseTable
     validation: CaseTable
     views: list[Vectors]
-    of_validation: Vectors
+    validation_features: Vectors
     widths: dict[str, int]
 
     @classmethod
@@ -70,7 +65,7 @@ class FrozenData:
 
     def scores(self, found: Discriminants) -> dict[str, float]:
         """The validation scores of an embedding."""
-        return validation_scores(found.embed(self.of_validation[:, : found.n_features]), self.validation)
+        return validation_scores(found.embed(self.validation_features[:, : found.n_features]), self.validation)
 
 
 def best_of(tried: Iterable[tuple[dict[str, Any], Discriminants]], by: str) -> tuple[Discriminants, pd.DataFrame, int]:
@@ -85,47 +80,27 @@ def best_of(tried: Iterable[tuple[dict[str, Any], Discriminants]], by: str) -> t
     return best[0], pd.DataFrame(rows), best[1]
 
 
-def fitted(data: FrozenData, tried: Iterable[tuple[dict[str, Any], Discriminants]], monitor: str) -> Fitted:
-    """The model of the setting that has the highest `monitor` on validation."""
-    scored = (({**row, **data.scores(found)}, found) for row, found in tried)
-    best, history, chosen = best_of(scored, monitor)
+def choose(data: FrozenData, tried: Iterable[tuple[dict[str, Any], Discriminants]], by: str) -> Fitted:
+    """The model of the setting with the highest `by`."""
+    best, history, chosen = best_of(tried, by)
     return Fitted(Network.from_discriminants(data.backbone, best, data.train.taxonomy), history, chosen)
 
 
-def standardiser(features: Floats, components: int) -> Pipeline:
-    """Features of equal spread; of more than `components`, their principal components."""
-    steps: list[object] = [StandardScaler()]
-    if features.shape[1] > components:
-        steps.append(PCA(min(components, len(features) - 1), svd_solver="randomized", random_state=0))
-    return make_pipeline(*steps).fit(features)
+class Linear(NamedTuple):
+    """A linear function of features: `weight`, shape (n_outputs, n_features), and `bias`, (n_outputs,)."""
+
+    weight: Floats
+    bias: Floats
+
+    def on_raw_features(self, centre: Floats, spread: Floats | float) -> Linear:
+        """The same function of features before `centre` was taken from them and they were divided by `spread`."""
+        weight = self.weight.astype(np.float64) / spread
+        return Linear(weight, self.bias - weight @ centre)
 
 
-def linear_model(
-    weight: Floats, bias: Floats, model: LinearDiscriminantAnalysis | LogisticRegression, scaler: Pipeline, n_fine: int
-) -> Discriminants:
-    """An embedding `weight`, `bias` of standardised features and the classes of a scikit-learn model, on raw features.
-
-    Conditions that the model has not seen get a probability of 0.
-    """
-    condition_weight, condition_bias = _on_raw_features(*class_logits(model), scaler)
-    every_weight, every_bias = np.zeros((n_fine, condition_weight.shape[1])), np.full(n_fine, -np.inf)
-    every_weight[model.classes_], every_bias[model.classes_] = condition_weight, condition_bias
-    return Discriminants(*_on_raw_features(weight, bias, scaler), every_weight, every_bias, np.zeros((n_fine, 0)))
-
-
-def class_logits(model: LinearDiscriminantAnalysis | LogisticRegression) -> tuple[Floats, Floats]:
-    """Weight, shape (n_classes, n_features), and bias of the logits; of two classes scikit-learn keeps one row."""
-    weight, bias = model.coef_, model.intercept_
-    if len(weight) == 1:
-        weight, bias = np.concatenate([np.zeros_like(weight), weight]), np.concatenate([np.zeros_like(bias), bias])
-    return weight, bias
-
-
-def _on_raw_features(weight: Floats, bias: Floats, scaler: Pipeline) -> tuple[FloatArray, FloatArray]:
-    """A linear function of standardised features as one of the features as they are."""
-    weight, bias = weight.astype(np.float64), bias.astype(np.float64)
-    if len(scaler) > 1:
-        weight = weight @ scaler[1].components_
-        bias = bias - weight @ scaler[1].mean_
-    weight = weight / scaler[0].scale_
-    return np.asarray(weight), np.asarray(bias - weight @ scaler[0].mean_)
+def discriminants(embedding: Linear, logits: Linear, classes: IntArray, n_fine: int) -> Discriminants:
+    """An embedding without node probabilities; conditions that are not among `classes` get a probability of 0."""
+    weight, bias = np.zeros((n_fine, logits.weight.shape[1])), np.full(n_fine, -np.inf)
+    weight[classes], bias[classes] = logits
+    own_weight, own_bias = embedding.weight.astype(np.float64), embedding.bias.astype(np.float64)
+    return Discriminants(own_weight, own_bias, weight, bias, np.zeros((n_fine, 0)))

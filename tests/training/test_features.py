@@ -82,6 +82,9 @@ def test_the_output_is_taken_from_cached_layers(
     assert output.shape == (len(toy), plain.dim) and len(files(store)) == 1
     np.testing.assert_array_equal(output, layers[:, : plain.dim])
     np.testing.assert_allclose(output, alone.features(plain, toy), atol=1e-5)
+    whole = store.views(backbone, toy, 1, AUGMENTATION)[1]
+    np.testing.assert_array_equal(store.views(plain, toy, 1, AUGMENTATION)[1], whole[:, : plain.dim])
+    assert len(files(store)) == 2
 
 
 def test_an_image_that_was_replaced_is_embedded_again(

@@ -37,7 +37,7 @@ def fit(settings: TreeLda, backbone: BackboneConfig, table: CaseTable, store: Fe
         for row, found in every_setting(settings, analyse(settings, data, width), *held_out_images(data, width))
     )
     best, history, chosen = best_of(tried, "held_out")
-    scale = best_scale(best.logits(data.of_validation[:, : best.n_features]), data.validation.fine)
+    scale = best_scale(best.logits(data.validation_features[:, : best.n_features]), data.validation.fine)
     network = Network.from_discriminants(data.backbone, replace(best, scale=scale), table.taxonomy)
     return Fitted(network, history, chosen)
 
@@ -64,7 +64,7 @@ def analyse(settings: TreeLda, data: FrozenData, width: int) -> TreeAnalysis:
 
 def held_out_images(data: FrozenData, width: int) -> tuple[Images, Images]:
     """The training and the validation images without augmentation."""
-    return Images(data.views[0][:, :width], data.train), Images(data.of_validation[:, :width], data.validation)
+    return Images(data.views[0][:, :width], data.train), Images(data.validation_features[:, :width], data.validation)
 
 
 def every_setting(
