@@ -93,17 +93,14 @@ class Results:
             The evaluation that all tasks together give.
         """
         parts = [self.models[model][task.name].evaluation for task in tasks]
+        whole: dict[str, Any] = {
+            field: tuple(row for part in parts for row in getattr(part, field))
+            for field in ("metrics", "categories", "groups", "gaps", "neighbours")
+        }
+        for field in ("replicates", "per_image", "details"):
+            whole[field] = {key: value for part in parts for key, value in getattr(part, field).items()}
         return replace(
-            parts[0],
-            metrics=tuple(metric for part in parts for metric in part.metrics),
-            categories=next((part.categories for part in parts if part.categories), ()),
-            replicates={key: rounds for part in parts for key, rounds in part.replicates.items()},
-            per_image={key: values for part in parts for key, values in part.per_image.items()},
-            groups=tuple(row for part in parts for row in part.groups),
-            gaps=tuple(gap for part in parts for gap in part.gaps),
-            neighbours=next((part.neighbours for part in parts if part.neighbours), ()),
-            details={key: value for part in parts for key, value in part.details.items()},
-            warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
+            parts[0], **whole, warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings))
         )
 
 
@@ -139,20 +136,16 @@ def _evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
         keys = {name: name.split(" ", 1)[1].rsplit(" ", 1) for name in arrays if name.startswith(f"{kind} ")}
         return {(level, name): arrays[full] for full, (level, name) in keys.items()}
 
+    plain: dict[str, Any] = {field: content[field] for field in ("model", "n_images", "n_cases", "details")}
+    plain |= {field: tuple(content[field]) for field in ("categories", "neighbours", "warnings")}
     return Evaluation(
-        content["model"],
-        _rows(Metric, content["metrics"]),
-        tuple(content["categories"]),
-        content["n_images"],
-        content["n_cases"],
-        named("rounds"),
-        named("images"),
-        arrays["case_ids"],
-        _rows(GroupScore, content["groups"]),
-        _rows(Gap, content["gaps"]),
-        tuple(content["neighbours"]),
-        content["details"],
-        tuple(content["warnings"]),
+        metrics=_rows(Metric, content["metrics"]),
+        groups=_rows(GroupScore, content["groups"]),
+        gaps=_rows(Gap, content["gaps"]),
+        replicates=named("rounds"),
+        per_image=named("images"),
+        case_ids=arrays["case_ids"],
+        **plain,
     )
 
 

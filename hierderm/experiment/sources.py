@@ -44,7 +44,14 @@ def parse_model(text: str) -> tuple[str, tuple[str, ...]]:
         name, source = re.sub(r"[^\w.-]+", "-", text).strip("-."), text
     if not name or not source:
         raise BenchmarkError(f"a model must be NAME=SOURCE, got '{text}'.")
-    return name, tuple(source.split("+"))
+    return require_name(name), tuple(source.split("+"))
+
+
+def require_name(name: str) -> str:
+    """The name of a model; BenchmarkError where it can't be that of a folder."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise BenchmarkError(f"a model's name must be of letters, digits, '.', '_', '-', got '{name}'.")
+    return name
 
 
 def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
@@ -53,8 +60,7 @@ def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
     A source is a name or path of `KINDS`, '{fold}' in it standing for the number of the fold, or anything else that
     `embeddings_of` takes; such an object has no version, so it is embedded anew, and its version is its embeddings.
     """
-    if not re.fullmatch(r"\w[\w.-]*", name):
-        raise BenchmarkError(f"a model's name must be of letters, digits, '.', '_', '-', got '{name}'.")
+    require_name(name)
     seeds = given if isinstance(given, list | tuple) else [given]
     made: dict[tuple[int, str], EmbeddingTable] = {}  # of objects, by seed and table: folds share the table's images
 

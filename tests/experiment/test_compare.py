@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import hierderm
 from hierderm.artifacts import holds
 from hierderm.config.loading import to_dict, with_overrides
 from hierderm.config.settings import Comparison
@@ -17,7 +18,7 @@ from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.compare import compare
 from hierderm.experiment.results import Results
-from hierderm.experiment.run import Run
+from hierderm.experiment.run import Run, prepare
 
 FLAT = {"training.loss.classification_level": "coarse", "training.loss.schedule": "joint"}
 MODELS: list[dict[str, Any]] = [
@@ -65,10 +66,18 @@ def test_a_comparison_writes_its_report_and_resumes(
     results = Results.open(tmp_path)
     joined = results.joined("lda", tasks_named(every_method.evaluation.tasks)).to_dict()
     assert {key: value for key, value in report["models"][2].items() if key in joined} == joined
-    table = results.to_pandas().set_index("model")
+    board = results.to_pandas().set_index("model")
     for model in report["models"]:
         (metric,) = [m for m in model["metrics"] if (m["level"], m["name"]) == ("fine", "map_at_r")]
-        assert table.loc[model["model"], "fine map_at_r"] == metric["value"]
+        assert board.loc[model["model"], "fine map_at_r"] == metric["value"]
+
+    # A benchmark adds a model to it, and leaves the others alone.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/*/*")}
+    table, _ = prepare(every_method.data, every_method.split, tmp_path)
+    options: dict[str, Any] = {"tasks": every_method.evaluation.tasks, "config": every_method.evaluation}
+    more = hierderm.bench({"colour": "colour"}, table, table.taxonomy, folder=tmp_path, **options)
+    assert len(more.to_pandas()) == len(MODELS) + 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
     # Every model is a run on the same split, with a model folder and embeddings of the same images.
     runs = [Run.open(tmp_path / "models" / model["name"]) for model in MODELS]
@@ -86,6 +95,7 @@ def test_a_comparison_must_be_complete(toy_comparison: Comparison, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.seeds": 2}
     page = compare(with_overrides(toy_comparison, {**protocol, **ONE_EPOCH}), tmp_path)

@@ -129,6 +129,7 @@ def test_runs_share_a_store_of_features(toy_config: Config, toy: CaseTable, tmp_
     assert not any((tmp_path / name / "features").exists() for name in "abc")
 
 
+@pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_a_model_of_another_split_is_refused(toy_config: Config, tmp_path: Path) -> None:
     config = with_overrides(toy_config, QUICK)
     table, _ = prepare(config.data, config.split, tmp_path / "one")
