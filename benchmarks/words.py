@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hierderm.search.finder import CaseFinder
+from hierderm.model.encoder import load
+from hierderm.search.case_index import CaseIndex
 
 K = 10
 
@@ -26,10 +27,9 @@ K = 10
 def main() -> None:
     print("| index | precision@10 of category names | chance |\n|---|---|---|")
     for folder in map(Path, sys.argv[1:]):
-        finder = CaseFinder.open(folder)
-        index = finder.index
+        index = CaseIndex.open(folder)
         names = list(index.taxonomy.names(0))
-        found = index.search(finder.encoder.encode_text(names), k=K)
+        found = index.search(load(index.about.model).encode_text(names), k=K)
         precision = [(index.labels[0, rows] == number).mean() for number, rows in enumerate(found.rows)]
         chance = [(index.labels[0] == number).mean() for number in range(len(names))]
         print(f"| {folder} | {np.mean(precision):.3f} | {np.mean(chance):.3f} |")

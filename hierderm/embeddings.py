@@ -76,7 +76,7 @@ class EmbeddingTable:
             self.embeddings[rows], self.frame[rows].reset_index(drop=True), self.provenance, probabilities
         )
 
-    def save(self, folder: Path, *, replace: bool = False, key: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: Path | str, *, replace: bool = False, key: Mapping[str, Any] | None = None) -> None:
         """Write a folder, whole or not at all: embeddings.npy, cases.parquet and, where known, probabilities.npy.
 
         Args:
@@ -95,15 +95,16 @@ class EmbeddingTable:
             self.frame.to_parquet(place / "cases.parquet", index=False)
 
         content = {"provenance": asdict(self.provenance), "key": dict(key or {})}
-        write_folder(folder, KIND, content, write, replace=replace)
+        write_folder(Path(folder), KIND, content, write, replace=replace)
 
     @classmethod
-    def load(cls, folder: Path) -> EmbeddingTable:
+    def load(cls, folder: Path | str) -> EmbeddingTable:
         """Read a folder that `save` wrote.
 
         Raises:
             EmbeddingError: It is none, or names the file that is damaged or missing.
         """
+        folder = Path(folder)
 
         def read(header: Header) -> EmbeddingTable:
             probabilities = folder / "probabilities.npy"
@@ -121,6 +122,12 @@ class Encodes(Protocol):
     """Anything that turns image files into vectors, shape (n_images, dim), is a model."""
 
     def encode(self, images: list[Path], /) -> npt.ArrayLike: ...
+
+
+def provenance_of(model: object) -> Provenance:
+    """What a model records of itself; empty where it records nothing."""
+    found = getattr(model, "provenance", None)
+    return found if isinstance(found, Provenance) else Provenance()
 
 
 class ImageTable(Protocol):

@@ -75,7 +75,7 @@ async def info(service: Shared) -> dict[str, Any]:
         "levels": list(tree.level_names),
         "tree": conditions,
         "filters": {name: values for name, values in columns.items() if 1 < len(values) <= MOST_VALUES},
-        "text": service.finder.encoder.text_tower is not None,
+        "text": service.finder.takes_text,
         "calibrated": calibration is not None,
         "wanted_accuracy": calibration.rule.wanted if calibration else None,
         "max_images": MAX_IMAGES,
@@ -155,7 +155,7 @@ def find(finder: CaseFinder, form: Form, limits: Limits) -> FinderResult:
     if image_id:
         return finder.search_image_id(image_id, options)
     if text:
-        if finder.encoder.text_tower is None:
+        if not finder.takes_text:
             raise RefusedError(422, "this index can't be searched by words: its model has no text tower.")
         return finder.search_text(text, options)
     return finder.search([decode(content, limits) for content in form.images], options)

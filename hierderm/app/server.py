@@ -44,7 +44,7 @@ def create_app(finder: CaseFinder, *, limits: Limits | None = None, hosts: Seque
         SearchError: The model of the index is missing, or another one is in its place.
     """
     limits = limits or Limits()
-    _ = finder.encoder.text_tower  # load the model now: a missing or foreign one must not wait for the first request
+    _ = finder.takes_text  # load the model now: a missing or foreign one must not wait for the first request
     app = FastAPI(title="hierderm", version=__version__, docs_url=None, redoc_url=None, lifespan=_draw_map)
     app.state.service = Service(finder, limits, RequestQueue(limits))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))

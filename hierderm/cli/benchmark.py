@@ -68,7 +68,7 @@ def bench_run(
         split = replace(config.split, fold=fold, reuse=config.split.reuse and not folds)
         tables.append(prepare(config.data, split, place)[0])
     bench(
-        parsed, tasks, tables, config.evaluation, out, data=config.data.cases, environment=environment(), say=say,
+        parsed, tasks, tables, config.evaluation, out, data=config.data.cases, environment=environment(),
         workers=workers,
     )  # fmt: skip
     results = results_of(out)

@@ -50,7 +50,7 @@ def main() -> None:
         typer.secho(f"Error: {message}", fg="red" if sys.stderr.isatty() else None, err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        say("Stopped. The same command goes on from here.")
+        say("Stopped. Give the same command again to continue.")
         sys.exit(130)
 
 

@@ -17,6 +17,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the output of an earlier run.")]
 TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A model folder or a run's, or a backbone by name such as hierderm:tiny.")
+]
 Workers = Annotated[int, typer.Option(help="Processes that load images.")]
 Unreadable = Annotated[
     Literal["error", "exclude"], typer.Option(help="Images that can't be read: stop, or leave out and list.")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hierderm.artifacts import require_free
-from hierderm.cli.output import JsonFlag, Replace, Workers, say, show, show_json, show_table
+from hierderm.cli.output import JsonFlag, ModelName, Replace, Workers, say, show, show_json, show_table
+from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, SearchError
 
 if TYPE_CHECKING:
     from hierderm.search.finder import CaseFinder, FinderResult, SearchOptions
-    from hierderm.taxonomy.tree import Taxonomy
 
 index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -22,30 +22,12 @@ IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
 MovedModel = Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")]
 
 
-def tree_of(model: str, taxonomy: str) -> Taxonomy:
-    """The tree a table's conditions belong to: the one that is named, or the trained model's own."""
-    from hierderm.model.checkpoint import tree_of_model
-    from hierderm.model.encoder import model_folder
-    from hierderm.taxonomy.file import load_taxonomy
-
-    named = load_taxonomy(taxonomy) if taxonomy else None
-    folder = model_folder(model) if model else None
-    tree = (tree_of_model(folder, named) if folder else None) or named
-    if tree is None:
-        raise ConfigError("a backbone without labels needs --taxonomy: the tree that the table's conditions belong to.")
-    return tree
-
-
 @index_app.command("build")
 def index_build(
     cases: Annotated[Path, typer.Argument(help="A table of cases.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index to write.")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Model folder of a run, or a backbone by name such as hierderm:tiny.")
-    ] = "",
-    taxonomy: Annotated[
-        str, typer.Option("--taxonomy", "-t", help="The table's tree; a trained model's own by default.")
-    ] = "",
+    model: ModelName = "",
+    taxonomy: OwnTaxonomy = "",
     kind: Annotated[
         Literal["auto", "flat", "hnsw", "ivf", "ivfpq"], typer.Option(help="flat is exact; auto chooses by size.")
     ] = "auto",
@@ -72,7 +54,7 @@ def index_build(
         raise ConfigError("give --model, or --embeddings, or both.")
     require_free_index(out, replace=replace)  # before minutes of embedding
     chosen = [name.strip() for name in splits.split(",") if name.strip()]
-    table = read_cases(cases, tree_of(model, taxonomy), decode=False)
+    table = read_cases(cases, tree_for(model, taxonomy), decode=False)
     index = CaseIndex.build(
         table, model or None, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy, workers=workers
     )

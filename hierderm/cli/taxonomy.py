@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hierderm.artifacts import require_free
 from hierderm.cli.output import JsonFlag, Replace, show
+from hierderm.errors import CaseTableError, ConfigError, suggest
+
+if TYPE_CHECKING:
+    from hierderm.taxonomy.tree import Taxonomy
 
 taxonomy_app = typer.Typer(help="Look at, check and make taxonomies.", no_args_is_help=True, rich_markup_mode=None)
+OwnTaxonomy = Annotated[
+    str, typer.Option("--taxonomy", "-t", help="The table's tree; a trained model's own by default.")
+]
+
+
+def tree_for(model: str, taxonomy: str) -> Taxonomy:
+    """The tree that a table's conditions belong to: the one that is named, or the trained model's own."""
+    from hierderm.model.checkpoint import tree_of_model
+    from hierderm.model.encoder import model_folder
+    from hierderm.taxonomy.file import load_taxonomy
+
+    named = load_taxonomy(taxonomy) if taxonomy else None
+    folder = model_folder(model) if model else None
+    tree = (tree_of_model(folder, named) if folder else None) or named
+    if tree is None:
+        raise ConfigError("a backbone without labels needs --taxonomy: the tree that the table's conditions belong to.")
+    return tree
 
 
 @taxonomy_app.command("list")
@@ -74,7 +95,6 @@ def taxonomy_from_csv(
     Example: `hierderm taxonomy from-csv mine.csv --levels category,condition -o tree.csv`
     """
     from hierderm.data.table import read_frame
-    from hierderm.errors import CaseTableError, suggest
     from hierderm.taxonomy.file import write_taxonomy
     from hierderm.taxonomy.tree import taxonomy_from_paths
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Replace, Unknown, Unreadable, Workers, show_json, show_table
+from hierderm.cli.output import JsonFlag, ModelName, Replace, Unknown, Unreadable, Workers, show_json, show_table
 from hierderm.cli.settings import file_and_settings
+from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def train(
 ) -> None:
     """Train one model.
 
-    A killed run goes on when the command is given again. Every setting is a flag too
-    (list them with `hierderm config --method NAME`).
+    After an interruption give the same command again: it continues. Every setting is a flag, too
+    (`hierderm config --method NAME` lists them).
 
     Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.method gradient -o runs/first`
     """
@@ -52,19 +53,14 @@ def train(
 def embed(
     table: Annotated[Path, typer.Argument(help="A table of cases.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of embeddings to write.")],
-    model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Model folder of a run, e.g. runs/first/model.")
-    ] = None,
-    backbone: Annotated[str, typer.Option(help="Or a backbone by name, untrained: the vanilla baseline.")] = "",
-    taxonomy: Annotated[
-        str, typer.Option("--taxonomy", "-t", help="The table's tree; the model's own by default.")
-    ] = "",
+    model: ModelName,
+    taxonomy: OwnTaxonomy = "",
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
     replace: Replace = False,
     workers: Workers = 0,
 ) -> None:
-    """Embed pictures with a model or a backbone.
+    """Embed images with a model or a backbone.
 
     Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
     """
@@ -72,15 +68,11 @@ def embed(
     from hierderm.embeddings import KIND
 
     require_free_folder(out, KIND, replace=replace)  # before anything slow
-    from hierderm.cli.search import tree_of
     from hierderm.data.checks import read_cases
     from hierderm.model.encoder import load
 
-    if (model is None) == (not backbone):
-        raise ConfigError("give either --model or --backbone, and not both.")
-    name = backbone or str(model)
-    cases = read_cases(table, tree_of(name, taxonomy), unreadable=unreadable, unknown=unknown)
-    done = load(name).embed(cases, workers=workers)
+    cases = read_cases(table, tree_for(model, taxonomy), unreadable=unreadable, unknown=unknown)
+    done = load(model).embed(cases, workers=workers)
     done.save(out, replace=replace)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
@@ -111,11 +103,11 @@ def _print_table(report: dict[str, Any]) -> None:
     shown.add_column("model", no_wrap=True)
     for key in HEADLINES:
         shown.add_column(metric_name(*key), justify="right")
-    for model, figures in values.items():
+    for model, row in values.items():
         cells = []
         for key in HEADLINES:
-            best = max((of_model.get(key) or -1.0) for of_model in values.values())
-            value = figures.get(key)
+            best = max((other.get(key) or -1.0) for other in values.values())
+            value = row.get(key)
             text = "–" if value is None else f"{value:.3f}"
             cells.append(f"[bold]{text}[/bold]" if value is not None and round(value, 3) == round(best, 3) else text)
         shown.add_row(model, *cells)
@@ -129,8 +121,8 @@ def compare(
 ) -> None:
     """Train and compare models; write a report.
 
-    All on one split; the report is report.html and report.json.
-    Finished parts are not done again. Every setting is a flag too (list them with `hierderm config`).
+    All on one split; the report is report.html and report.json. After an interruption give the same command again: it
+    continues. Every setting is a flag, too (`hierderm config` lists them).
 
     Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
@@ -148,10 +140,10 @@ def inflation(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/NAME-inflation.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What a split by image would have claimed.
+    """Measure how much a split by image would inflate the metrics.
 
-    Trains the same model on a split by case and on a split by image, where pictures of one case are on both sides, and
-    shows the figures side by side. With [[models]] in the file: each of them.
+    Trains the same model on a split by case and on a split by image, where images of one case are on both sides, and
+    shows the metrics of both. With [[models]] in the file: each of them.
 
     Example: `hierderm inflation --data.cases cases.csv --data.taxonomy tree.csv -o runs/inflation`
     """
@@ -170,7 +162,7 @@ def _inflation(comparison: Comparison, folder: Path, as_json: bool) -> None:
     if as_json:
         show_json(rows)
         return
-    lines = ["| model | figure | by case | own case allowed | by image | inflation |", "|---|---|---|---|---|---|"]
+    lines = ["| model | metric | by case | own case allowed | by image | inflation |", "|---|---|---|---|---|---|"]
     for row in rows:
         values = [row[way]["value"] for way in ("by_case", "own_case_allowed", "by_image")]
         cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)

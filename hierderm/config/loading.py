@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -38,7 +39,18 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
 
 
 def load_comparison(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
-    """The settings of a comparison from a TOML file with `[[models]]`, with dotted overrides; see `load_config`."""
+    """The settings of a comparison from a TOML file, by default the defaults, with dotted overrides.
+
+    Args:
+        path: A TOML file with `[[models]]`, such as those in experiments/.
+        overrides: Dotted names and values of what the models share; they win over the file.
+
+    Returns:
+        The settings, complete and checked.
+
+    Raises:
+        ConfigError: Faults of the file or the overrides, all in one message.
+    """
     return build_comparison(_read(path, overrides), source=_source(path))
 
 
@@ -184,7 +196,9 @@ def _validated(kind: type[Settings], content: Mapping[str, Any], source: str) ->
             else:
                 value = fault.get("input")
                 got = "" if isinstance(value, Mapping) else f", got {_short(value)}"
-                faults.append(f"{key or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{got}.")
+                choices = re.findall("'([^']+)'", str(fault.get("ctx", {}).get("expected", "")))
+                closest = suggest(str(value), choices)
+                faults.append(f"{key or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{got}.{closest}")
         raise _faulty(source, faults) from None
 
 

@@ -33,7 +33,7 @@ def parse_weights(text: str) -> dict[str, float]:
 
 
 def read_cases(
-    path: Path,
+    path: Path | str,
     taxonomy: Taxonomy,
     *,
     image_root: Path | None = None,
@@ -42,7 +42,25 @@ def read_cases(
     unreadable: Choice = "error",
     unknown: Choice = "error",
 ) -> CaseTable:
-    """Read and check a table of cases. `rename` maps our column names to the file's: {'condition': 'diagnosis'}."""
+    """Read and check a table of cases.
+
+    Args:
+        path: A CSV or Parquet file with the columns image_path, image_id, case_id and condition; docs/data.md lists
+            those it may have besides.
+        taxonomy: The tree that its conditions belong to.
+        image_root: Folder that relative image paths start at; by default the table's own.
+        rename: Our column names and the file's, e.g. `{"condition": "diagnosis"}`.
+        decode: Decode every image, not only see that the file exists.
+        unreadable: Whether images that can't be read are an 'error', or rows to 'exclude' and list.
+        unknown: The same of conditions that the taxonomy lacks.
+
+    Returns:
+        The table, with names as the tree spells them.
+
+    Raises:
+        CaseTableError: All faults of the table, each with its row.
+    """
+    path = Path(path)
     frame = read_frame(path)
     wanted = dict(rename or {})
     lacking = sorted(set(wanted.values()) - set(frame.columns))

@@ -28,7 +28,15 @@ class SplitReport:
 
 
 def split_cases(table: CaseTable, config: SplitConfig) -> tuple[CaseTable, SplitReport]:
-    """The table with a `split` column by `config`, and the report. A split column that is there is replaced."""
+    """Divide a table by case into training, validation and test; cases with near-duplicate images stay together.
+
+    Args:
+        table: The cases; a split column that is there is replaced.
+        config: Shares or folds, and the seed.
+
+    Returns:
+        The table with its column `split`, and how many images and cases each part has.
+    """
     _, cases = np.unique(table.case_ids, return_inverse=True)
     groups = cases
     if config.near_duplicates >= 0:

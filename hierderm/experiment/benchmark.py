@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from hierderm.evaluation.subject import Subject, subject_of
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.sources import Model, embeddings_of
 
-Say = Callable[[str], None]
 KIND = "benchmark"  # of a folder
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,33 @@ def bench(
     *,
     data: str,
     environment: dict[str, str],
-    say: Say,
     workers: int = 0,
 ) -> None:
-    """Every task of every model into `folder/results/MODEL/TASK.json` and `.npz`; what is there already is kept.
+    """Evaluate models by the tasks of a benchmark; what is in the folder already is kept.
 
-    `folds`: the table with its split, or one table for each fold, whose figures are combined.
+    Args:
+        models: Names and sources, as `parse_model` gives them.
+        tasks: What to evaluate.
+        folds: The table with its split, or one table for each fold, whose results are combined.
+        config: Settings of the evaluation.
+        folder: Results go to `results/MODEL/TASK.json` and `.npz`, embeddings to `embeddings`.
+        data: Name of the data, for the results.
+        environment: Versions and machine, for the results.
+        say: Is told what is being done.
+        workers: Processes that load images.
     """
     claim_folder(folder, KIND)
     for model in models:
         missing = [task for task in tasks if not _is_done(model, task, folds, config, folder)]
         if not missing:
-            say(f"{model.name}: all tasks done.")
+            logger.info("%s: all tasks done.", model.name)
             continue
         start = time.monotonic()
-        say(f"{model.name}: embedding ...")
+        logger.info("%s: embedding ...", model.name)
         subjects = _subjects(model, folds, config, folder, workers)
         seconds = time.monotonic() - start
         for task in missing:
-            say(f"{model.name}: {task.name} ...")
+            logger.info("%s: %s ...", model.name, task.name)
             start = time.monotonic()
             evaluation = _evaluate(task, subjects, config)
             content = {

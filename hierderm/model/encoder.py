@@ -263,6 +263,9 @@ class Encoder:
 
         Args:
             features: Not normalised, shape (n_images, n_features), float32.
+
+        Returns:
+            Vectors and probabilities.
         """
         return self._pass(iter(torch.from_numpy(features).split(ROWS)), self._fine_level)
 

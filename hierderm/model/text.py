@@ -1,4 +1,4 @@
-"""The text side of a SigLIP: captions to vectors of the space its pictures lie in."""
+"""The text side of a SigLIP: captions to vectors of the space its images lie in."""
 
 from __future__ import annotations
 

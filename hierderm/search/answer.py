@@ -136,7 +136,7 @@ def answer(
 def _answer_by(
     rule: AnswerRule, votes: FloatArray, differential: tuple[tuple[Candidate, ...], ...], taxonomy: Taxonomy
 ) -> Answer:
-    found = rule.apply(votes, taxonomy)
+    found = rule.apply(votes[None], taxonomy)
     level, confidence = int(found.level[0]), float(found.confidence[0])
     leading, names = differential[max(level, 0)][0], taxonomy.level_names
     if level < 0:

@@ -1,17 +1,17 @@
-"""From a table to an index: embed its images, index them, calibrate answers, and say what came of it."""
+"""From a table to an index: embed its images, index them, calibrate answers, and describe the result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from hierderm import columns as c
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable, Encodes, Provenance, embeddings_of
+from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
 from hierderm.errors import SearchError
 from hierderm.search.answer import Calibration, calibrate
 from hierderm.search.case_index import CaseIndex
@@ -19,10 +19,6 @@ from hierderm.search.engines import Kind
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
 from hierderm.types import Floats, IntArray
-
-if TYPE_CHECKING:
-    from hierderm.embeddings import Aggregation
-
 
 Model = str | Path | Encodes | None
 
@@ -148,17 +144,14 @@ def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path) -> Embe
 
 
 def _provenance(model: str | Path | Encodes) -> Provenance:
-    if isinstance(model, str | Path):
-        from hierderm.model.encoder import load
+    from hierderm.model.encoder import load
 
-        return load(model).provenance
-    found = getattr(model, "provenance", None)
-    return found if isinstance(found, Provenance) else Provenance()
+    return provenance_of(load(model) if isinstance(model, str | Path) else model)
 
 
 def _name(model: Model) -> str:
     """What an index records of its model, such that it can be loaded again; '' where it can't."""
-    name = _provenance(model).model if model is not None and not isinstance(model, str | Path) else str(model or "")
+    name = str(model or "") if model is None or isinstance(model, str | Path) else provenance_of(model).model
     return str(Path(name).absolute()) if name and Path(name).is_dir() else name
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from hierderm import columns as c
 from hierderm.data.image_io import ImageLike
-from hierderm.embeddings import Aggregation
+from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
 from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
 from hierderm.search.case_index import CaseIndex
@@ -93,36 +93,42 @@ class CaseFinder:
 
     Args:
         index: The cases to search.
-        model: Where the model of the index is now; '' where it was when the index was built.
+        model: Where the model of the index is now, or the model itself, any object with `encode`; None: where it was
+            when the index was built.
     """
 
-    def __init__(self, index: CaseIndex, model: str = "") -> None:
+    def __init__(self, index: CaseIndex, model: str | Path | Encodes | None = None) -> None:
         self.index, self._model = index, model
-        self._encoder: Encoder | None = None
+        self._encoder: Encoder | Encodes | None = None
         self._loading = Lock()
 
     @classmethod
-    def open(cls, folder: Path | str, *, model: str = "") -> CaseFinder:
+    def open(cls, folder: Path | str, *, model: str | Path | Encodes | None = None) -> CaseFinder:
         """A finder on the folder of an index."""
         return cls(CaseIndex.open(folder), model)
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder | Encodes:
         """The model of the index, loaded on first use; SearchError where another one is found in its place."""
         with self._loading:
             if self._encoder is None:
                 self._encoder = self._load()
             return self._encoder
 
-    def _load(self) -> Encoder:
+    def _load(self) -> Encoder | Encodes:
         from hierderm.model.encoder import load
 
-        name = self._model or self.index.about.model
-        if not name:
+        model = self._model or self.index.about.model
+        if not model:
             raise SearchError("the index does not record which model embeds queries: name it (--model).")
-        encoder = load(name)
-        self.index.require_same_model(encoder.provenance)
+        encoder = load(model) if isinstance(model, str | Path) else model
+        self.index.require_same_model(provenance_of(encoder))
         return encoder
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the model embeds text, too."""
+        return getattr(self.encoder, "text_tower", None) is not None
 
     def search(self, images: Sequence[ImageLike], options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to one case.
@@ -137,13 +143,15 @@ class CaseFinder:
         """
         if not 1 <= len(images) <= MAX_IMAGES:
             raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
-        encoded = self.encoder.encode_all(images)
-        tree, probabilities = self.encoder.taxonomy, encoded.probabilities
-        classified = None
-        if tree is not None and probabilities is not None:
-            mean = probabilities.mean(axis=0, dtype=np.float64)
-            classified = tuple(ranked_nodes(mean, tree, level) for level in range(tree.n_levels))
-        return replace(self.search_vectors(encoded.embeddings, options), classified=classified)
+        encoder: Any = self.encoder
+        if not hasattr(encoder, "encode_all"):  # a model of the user's; ours embeds and classifies in one pass
+            return self.search_vectors(unit_length(np.asarray(encoder.encode(list(images)))), options)
+        encoded, tree = encoder.encode_all(images), encoder.taxonomy
+        found = self.search_vectors(encoded.embeddings, options)
+        if encoded.probabilities is None:
+            return found
+        mean = encoded.probabilities.mean(axis=0, dtype=np.float64)
+        return replace(found, classified=tuple(ranked_nodes(mean, tree, level) for level in range(tree.n_levels)))
 
     def search_image_id(self, image_id: str, options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to an image of the index, its own case left out."""
@@ -153,10 +161,17 @@ class CaseFinder:
         return self.search_vectors(np.asarray(gallery.vectors[[row]]), options, leave_out=[own])
 
     def search_text(self, text: str, options: SearchOptions = DEFAULTS) -> FinderResult:
-        """Find the cases nearest to a text. Similarities of text are not those of images: there is no answer."""
+        """Find the cases nearest to a text. Similarities of text are not those of images: there is no answer.
+
+        Raises:
+            SearchError: There are no words, or the model can't embed text.
+        """
         if not text.strip():
             raise SearchError("a text query must have words, got none.")
-        return replace(self.search_vectors(self.encoder.encode_text(text), options), answer=None)
+        encoder: Any = self.encoder
+        if not hasattr(encoder, "encode_text"):
+            raise SearchError("the model of the index has no encode_text, so it can't be searched by words.")
+        return replace(self.search_vectors(encoder.encode_text(text), options), answer=None)
 
     def search_vectors(
         self, vectors: Vectors, options: SearchOptions = DEFAULTS, leave_out: Sequence[str] = ()

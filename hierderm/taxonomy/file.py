@@ -41,7 +41,17 @@ def shipped_taxonomies() -> dict[str, Path]:
 
 
 def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
-    """A shipped tree by its id ('scin'), or a file by its path."""
+    """Read a taxonomy that ships with the package, or one of your own.
+
+    Args:
+        name_or_path: The id of a shipped one ('scin', 'fitzpatrick17k', 'ham10000'), or a CSV file.
+
+    Returns:
+        The tree.
+
+    Raises:
+        TaxonomyError: It is neither, or all faults of the file, each with its line.
+    """
     shipped = shipped_taxonomies()
     if str(name_or_path) in shipped:
         return read_taxonomy(shipped[str(name_or_path)])
@@ -55,8 +65,19 @@ def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     return read_taxonomy(path)
 
 
-def read_taxonomy(path: Path) -> Taxonomy:
-    """Read and check a taxonomy file. All faults are raised in one TaxonomyError, each with its line."""
+def read_taxonomy(path: Path | str) -> Taxonomy:
+    """Read and check a taxonomy file.
+
+    Args:
+        path: A CSV file as docs/taxonomy.md describes it.
+
+    Returns:
+        The tree.
+
+    Raises:
+        TaxonomyError: All faults of the file, each with its line.
+    """
+    path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

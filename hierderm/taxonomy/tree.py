@@ -239,7 +239,20 @@ class Taxonomy:
 def taxonomy_from_paths(
     paths: Sequence[Sequence[str]], level_names: Sequence[str], *, id: str, version: str = "1"
 ) -> Taxonomy:
-    """A tree from one path a row, coarse to fine; repeated rows are one. A condition with two parents is an error."""
+    """Make a tree from the paths of its conditions.
+
+    Args:
+        paths: Names from the coarsest level to the finest; repeated paths are one.
+        level_names: The names of the levels, coarsest first.
+        id: Name of the tree.
+        version: Its version.
+
+    Returns:
+        The tree; nodes are numbered as they first occur.
+
+    Raises:
+        TaxonomyError: A node has two parents.
+    """
     numbers: list[dict[str, int]] = [{} for _ in level_names]
     levels: list[list[Node]] = [[] for _ in level_names]
     conflicts: set[str] = set()

@@ -11,7 +11,7 @@ import typer
 
 from hierderm.cli.main import app
 from hierderm.errors import OutputError
-from tests.cli.test_main import fails, refusal, run
+from tests.cli.commands import fails, refusal, run
 from tests.test_artifacts import snapshot
 
 NOWHERE = "nowhere.csv"  # an input that does not exist: the refusal of the output must come first
@@ -29,7 +29,7 @@ FILES = {
 }
 REPLACEABLE_FOLDERS = {
     "data synthetic": ["--preset", "toy"],
-    "embed": [NOWHERE, "--backbone", "hierderm:tiny", "-t", "scin", "-o"],
+    "embed": [NOWHERE, "--model", "hierderm:tiny", "-t", "scin", "-o"],
     "index build": [NOWHERE, "-m", "hierderm:tiny", "-t", "scin", "-o"],
 }
 DATA = ["--data.cases", NOWHERE, "--data.taxonomy", "scin"]
@@ -122,7 +122,7 @@ def test_a_fault_of_the_images_leaves_no_output(tmp_path: Path) -> None:
 
 def test_the_process_ends_with_1_and_the_message(mine: Path) -> None:
     before = snapshot(mine)
-    message = refusal("embed", NOWHERE, "--backbone", "hierderm:tiny", "-t", "scin", "--replace", "-o", mine / "images")
+    message = refusal("embed", NOWHERE, "--model", "hierderm:tiny", "-t", "scin", "--replace", "-o", mine / "images")
     assert (
         message.startswith("Error: ")
         and "images holds files that hierderm did not write (a.jpg, below, cases.csv)" in message
@@ -135,7 +135,7 @@ def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, tmp_path: 
     for command in (
         ["split", table, "-t", tree, "-o", tmp_path / "split.csv"],
         ["data", "csv", table, "-t", tree, "-o", tmp_path / "cases.parquet"],
-        ["embed", table, "-t", tree, "--backbone", "hierderm:tiny", "-o", tmp_path / "embeddings"],
+        ["embed", table, "-t", tree, "--model", "hierderm:tiny", "-o", tmp_path / "embeddings"],
         ["index", "build", table, "-t", tree, "-m", "hierderm:tiny", "-o", tmp_path / "index"],
         ["search", "--image-id", "s00000-0", "-i", tmp_path / "index", "--html", tmp_path / "page.html"],
         [
@@ -160,7 +160,7 @@ def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, tmp_path: 
 def test_a_users_file_among_ours_is_not_lost(kind: str, toy_folder: Path, tmp_path: Path) -> None:
     out, tree = tmp_path / "out", toy_folder / "taxonomy.csv"
     command: list[object] = {
-        "embeddings": ["embed", toy_folder / "cases.csv", "-t", tree, "--backbone", "hierderm:tiny", "-o", out],
+        "embeddings": ["embed", toy_folder / "cases.csv", "-t", tree, "--model", "hierderm:tiny", "-o", out],
         "index": ["index", "build", toy_folder / "cases.csv", "-t", tree, "-m", "hierderm:tiny", "-o", out],
     }[kind]
     run(*command)

@@ -114,9 +114,9 @@ def test_a_pil_image_is_turned_as_its_file_is(encoder: Encoder, tmp_path: Path) 
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held on its side
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    of_file = encoder.encode(tmp_path / "turned.png")
-    np.testing.assert_array_equal(encoder.encode(Image.open(tmp_path / "turned.png")), of_file)
-    assert np.abs(encoder.encode(pixels) - of_file).max() > 1e-4
+    vectors = encoder.encode(tmp_path / "turned.png")
+    np.testing.assert_array_equal(encoder.encode(Image.open(tmp_path / "turned.png")), vectors)
+    assert np.abs(encoder.encode(pixels) - vectors).max() > 1e-4
 
 
 def test_one_pil_image_may_occur_many_times(encoder: Encoder, toy: CaseTable) -> None:

@@ -51,7 +51,7 @@ def assert_own(found: Sequence[Any], alone: Sequence[Any]) -> None:
 
 
 @pytest.mark.parametrize("features", ["output", "layers"])
-@pytest.mark.parametrize("name", ["hierderm:tiny", "timm:vit_tiny_patch16_224", "timm:resnet18"])
+@pytest.mark.parametrize("name", ["hierderm:tiny", "timm:test_vit", "timm:test_convnext"])
 def test_each_thread_gets_its_own_vectors(name: str, features: Features) -> None:
     torch.manual_seed(0)
     weights = "pretrained" if name == "hierderm:tiny" else "random"

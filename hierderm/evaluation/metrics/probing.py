@@ -98,8 +98,9 @@ def fit_linear_probe(
         raise EmbeddingError(f"a linear probe needs images of at least two classes, got {len(classes)}.")
     if score is None and validation is not None:
         score = partial(_accuracy, validation, validation_labels)
-    centre, spread = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
-    spread[spread < 1e-10 * np.maximum(np.abs(centre), 1e-10)] = 1
+    mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+    constant = deviation < 1e-10 * np.maximum(np.abs(mean), 1e-10)
+    centre, spread = mean.astype(np.float32), np.where(constant, 1, deviation).astype(np.float32)
     standard = _standardised(train, centre, spread)
     axes, variance = _principal_axes(standard)
     problem = _Problem(standard @ axes, variance, classed, len(classes))
@@ -107,9 +108,8 @@ def fit_linear_probe(
     for penalty in sorted(penalties) if score is not None else (1.0,):
         solution = problem.solve(penalty, solution)
         centred = solution - solution.mean(axis=1, keepdims=True)
-        weight, bias = (axes @ centred[:-1]).T, centred[-1]
-        arrays = (np.asarray(array, dtype=np.float32) for array in (weight, bias, centre, spread))
-        probe = LinearProbe(next(arrays), next(arrays), classes, float(penalty), *arrays)
+        weight, bias = (axes @ centred[:-1]).T.astype(np.float32), centred[-1].astype(np.float32)
+        probe = LinearProbe(weight, bias, classes, float(penalty), centre, spread)
         value = 0.0 if score is None else score(probe)
         if value < best_score:
             break

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import get_args, get_type_hints
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -105,9 +106,9 @@ register(
 """
 
 
-def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hierderm.evaluation.tasks.registry.TASKS", TASKS.copy())
-    monkeypatch.delitem(METRICS, "first", raising=False)  # takes it away again at the end
+@patch.dict(TASKS)
+@patch.dict(METRICS)
+def test_a_task_of_ones_own(tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     own.write_text(OWN)
     assert read_task_file(own) == ["coordinate"]
@@ -115,7 +116,6 @@ def test_a_task_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     frame = pd.DataFrame({"case_id": ["a", "b"], "condition": ["F0", "F1"]})
     evaluation = evaluate(np.array([[3.0, 4.0], [0.0, 1.0]]), frame, TREE, tasks=["coordinate"])
     assert evaluation["tree", "first"].value == pytest.approx(0.3)
-    METRICS.pop("first")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(BenchmarkError, match=r"empty.py must register a task"):
         read_task_file(tmp_path / "empty.py")
