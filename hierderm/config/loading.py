@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -195,7 +196,9 @@ def _validated(kind: type[Settings], content: Mapping[str, Any], source: str) ->
             else:
                 value = fault.get("input")
                 got = "" if isinstance(value, Mapping) else f", got {_short(value)}"
-                faults.append(f"{key or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{got}.")
+                choices = re.findall("'([^']+)'", str(fault.get("ctx", {}).get("expected", "")))
+                closest = suggest(str(value), choices)
+                faults.append(f"{key or 'settings'}: {fault['msg'].removeprefix('Value error, ')}{got}.{closest}")
         raise _faulty(source, faults) from None
 
 

@@ -11,7 +11,7 @@ import typer
 
 from hierderm.cli.main import app
 from hierderm.errors import OutputError
-from tests.cli.test_main import fails, refusal, run
+from tests.cli.commands import fails, refusal, run
 from tests.test_artifacts import snapshot
 
 NOWHERE = "nowhere.csv"  # an input that does not exist: the refusal of the output must come first

@@ -11,7 +11,7 @@ import pytest
 from hierderm import columns as c
 from hierderm.data.table import CaseTable
 from hierderm.errors import HierdermError, MissingExtraError
-from tests.cli.test_main import fails, refusal, run
+from tests.cli.commands import fails, refusal, run
 
 
 @pytest.fixture(scope="module")

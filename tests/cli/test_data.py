@@ -1,0 +1,91 @@
+"""The data commands and split as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+from typer.testing import CliRunner
+
+from hierderm.cli.main import app
+from tests.cli.commands import changed, fails, refusal, run
+
+
+def test_data_csv_and_split(toy_folder: Path, toy_csv: Path, tmp_path: Path) -> None:
+    tree = toy_folder / "taxonomy.csv"
+    made = json.loads(run("data", "csv", toy_csv, "-t", tree, "-o", tmp_path / "cases.parquet", "--json"))
+    assert (made["cases"], made["conditions"], made["excluded"]) == (48, 9, [])
+    report = json.loads(run("split", tmp_path / "cases.parquet", "-t", tree, "-o", tmp_path / "split.csv", "--json"))
+    assert sum(report["cases"].values()) == 48
+    folds = run(
+        "split",
+        tmp_path / "cases.parquet",
+        "-t",
+        tree,
+        "-o",
+        tmp_path / "fold.csv",
+        "--split.folds",
+        4,
+        "--split.fold",
+        1,
+    )
+    assert "hash: " in folds
+    assert set(pd.read_csv(tmp_path / "split.csv")["split"]) == {"train", "validation", "test"}
+
+
+def test_data_folder(tmp_path: Path) -> None:
+    for where in ("A/x", "B/y"):
+        (tmp_path / "photos" / where).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / where / "p1_a.jpg")
+    shown = run("data", "folder", tmp_path / "photos", "-o", tmp_path / "cases.csv")
+    assert "2 images of 2 cases, 2 conditions" in shown
+    assert run("taxonomy", "find", tmp_path / "cases-taxonomy.csv", "y") == "B > y\n"
+
+
+def test_data_synthetic(tmp_path: Path) -> None:
+    assert run("data", "synthetic", tmp_path / "s", "--preset", "toy", "--seed", 4).strip().endswith("cases.csv")
+
+
+def test_scin_and_fitzpatrick17k_commands(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "5.png")
+    (tmp_path / "scin_cases.csv").write_text(
+        "case_id,image_1_path,image_2_path,image_3_path\n-7,dataset/images/5.png,dataset/images/6.png,\n"
+    )
+    (tmp_path / "scin_labels.csv").write_text(
+        "case_id,weighted_skin_condition_label,dermatologist_skin_condition_on_label_name\n-7,{'Eczema': 1.0},['Eczema']\n"
+    )
+    out = tmp_path / "scin.csv"
+    assert "SCIN row 3: image '6.png': the file does not exist." in fails("data", "scin", tmp_path, "-o", out)
+    shown = CliRunner().invoke(app, ["data", "scin", str(tmp_path), "-o", str(out), "--unreadable", "exclude"])
+    assert "1 images of 1 cases" in shown.stdout
+    assert "left out: SCIN row 3: image '6.png'" in shown.stderr
+    (tmp_path / "fitz.csv").write_text("md5hash,fitzpatrick_scale,label,qc\naa,3,acne,\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "aa.jpg")
+    assert "1 images" in run(
+        "data", "fitzpatrick17k", tmp_path / "fitz.csv", "--images", tmp_path, "-o", tmp_path / "f.csv"
+    )
+
+
+def test_a_misspelt_condition(toy_folder: Path, toy_csv: Path, tmp_path: Path) -> None:
+    wrong = changed(toy_csv, "misspelt.csv", condition="confluent pach type 1")
+    message = refusal("data", "csv", wrong, "-t", toy_folder / "taxonomy.csv", "-o", tmp_path / "o.csv")
+    assert (
+        "misspelt.csv row 2: condition 'confluent pach type 1' is not in taxonomy 'synthetic'. Closest: 'confluent patch type 1'"
+        in message
+    )
+    assert not (tmp_path / "o.csv").exists()
+
+
+def test_an_empty_table_and_a_taxonomy_with_two_parents(toy_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    message = refusal("data", "csv", tmp_path / "empty.csv", "-t", "scin", "-o", tmp_path / "o.csv")
+    assert "empty.csv: the file is empty; it must have a header row and a row an image." in message
+    tree = (toy_folder / "taxonomy.csv").read_text() + "condition,confluent patch type 1,scattered wheal,,,,,\n"
+    (tmp_path / "tree.csv").write_text(tree)
+    message = refusal("taxonomy", "show", tmp_path / "tree.csv")
+    assert (
+        "line 17: 'confluent patch type 1' has two parents: 'confluent patch' (line 8), 'scattered wheal'." in message
+    )

@@ -1,0 +1,137 @@
+"""train, embed, compare and inflation as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from hierderm.config.loading import dump_config
+from hierderm.config.settings import Config
+from tests.cli.commands import TOY_FLAGS, changed, fails, refusal, run
+
+
+def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(dump_config(toy_config))
+    out = tmp_path / "run"
+    shown = run("train", tmp_path / "config.toml", "-o", out, *TOY_FLAGS)
+    assert "model: gradient, epoch 1 (1 of 1); validation MAP@R: coarse 0." in shown
+    shown = run("embed", out / "cases.csv", "--model", out / "model", "-o", tmp_path / "e")
+    assert "embeddings of length 32" in shown
+    evaluated = json.loads(
+        run("evaluate", tmp_path / "e", "-t", out / "taxonomy.csv", "--evaluation.bootstrap_rounds", 10, "--json")
+    )
+    assert evaluated["n_images"] == (pd.read_csv(out / "cases.csv")["split"] == "test").sum()
+    shown = run(
+        "evaluate",
+        tmp_path / "e",
+        "-t",
+        out / "taxonomy.csv",
+        "--cases",
+        out / "cases.csv",
+        "--evaluation.bootstrap_rounds",
+        10,
+    )
+    assert "fine MAP@R" in shown
+    vanilla = run(
+        "embed",
+        out / "cases.csv",
+        "--model",
+        toy_config.backbone.name,
+        "-t",
+        out / "taxonomy.csv",
+        "-o",
+        tmp_path / "v",
+    )
+    assert "embeddings of length 32" in vanilla
+    other = run("split", out / "cases.csv", "-t", out / "taxonomy.csv", "-o", tmp_path / "other.csv", "--split.seed", 8)
+    assert "train" in other
+    assert "the model was trained on split" in fails(
+        "evaluate", tmp_path / "e", "-t", out / "taxonomy.csv", "--cases", tmp_path / "other.csv"
+    )
+    assert "the data have ham10000" in fails(
+        "embed", out / "cases.csv", "--model", out / "model", "-t", "ham10000", "-o", tmp_path / "w"
+    )
+    assert "a backbone without labels needs --taxonomy" in fails(
+        "embed", out / "cases.csv", "--model", "timm:x", "-o", tmp_path / "w"
+    )
+
+
+def test_inflation(toy_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(dump_config(toy_config))
+    shown = run("inflation", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
+    assert shown.startswith("| model | metric | by case | own case allowed | by image | inflation |")
+    assert "| toy | fine MAP@R |" in shown
+
+
+def test_compare(toy_config: Config, tmp_path: Path) -> None:
+    text = dump_config(toy_config) + '\n[[models]]\nname = "vanilla"\nmethod = "vanilla"\n[[models]]\nname = "tree"\n'
+    (tmp_path / "c.toml").write_text(text)
+    shown = run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
+    assert "Report: " in shown and "tree against vanilla" in shown
+    assert (
+        json.loads(run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS, "--json"))["name"] == "toy"
+    )
+
+
+def test_a_setting_that_the_method_does_not_read() -> None:
+    reason = "'loss.contrastive' is read as 'training.loss.contrastive' by method 'gradient' only, training.method is"
+    setting = ("--loss.contrastive", "TripletMarginLoss")
+    assert f"{reason} 'tree_lda'." in refusal("train", *setting)
+    others = "'lda' or 'linear_probe' or 'tree_lda' or 'vanilla'"
+    assert f"{reason} {others}." in fails("compare", "experiments/three_way.toml", *setting)
+
+
+def test_an_unknown_config_key(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[training]\nepoch = 3\n")
+    assert "unknown key 'training.epoch'. Closest: 'training.epochs'" in refusal("train", tmp_path / "c.toml")
+    assert "unknown key 'training.epoch'. Closest: 'training.epochs'" in fails("train", "--training.epoch", 3)
+    assert "unknown argument '-x'" in fails("train", "-x", 3)
+    assert "must be followed by a value" in fails("train", "--training.epochs")
+
+
+def test_a_missing_and_a_truncated_image(toy_folder: Path, toy_csv: Path, tmp_path: Path) -> None:
+    wrong = changed(toy_csv, "missing.csv", image_path="images/none.jpg")
+    message = refusal("data", "csv", wrong, "-t", toy_folder / "taxonomy.csv", "-o", tmp_path / "o.csv")
+    assert "missing.csv row 2: image 'images/none.jpg': the file does not exist." in message
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(toy_folder / "images" / "cut.jpg")
+    content = (toy_folder / "images" / "cut.jpg").read_bytes()
+    (toy_folder / "images" / "cut.jpg").write_bytes(content[:700])
+    wrong = changed(toy_csv, "cut.csv", image_path="images/cut.jpg")
+    message = refusal(
+        "compare",
+        "experiments/three_way.toml",
+        "--data.cases",
+        wrong,
+        "--data.taxonomy",
+        toy_folder / "taxonomy.csv",
+        "-o",
+        tmp_path / "c",
+    )
+    assert "cut.csv row 2: image 'images/cut.jpg': the image is damaged" in message
+    assert "--unreadable exclude" in message
+
+
+def test_a_case_in_two_splits(toy_folder: Path, toy_csv: Path) -> None:
+    frame = pd.read_csv(toy_csv, dtype=str)
+    several = frame["case_id"].duplicated(keep=False).to_numpy().nonzero()[0]
+    splits = ["train"] * len(frame)
+    splits[several[1]] = "test"
+    wrong = changed(toy_csv, "twice.csv", split=splits)
+    message = refusal(
+        "train", "--data.cases", wrong, "--data.taxonomy", toy_folder / "taxonomy.csv", "-o", toy_csv.with_name("t")
+    )
+    assert "is in two splits, 'train' (row " in message
+
+
+def test_a_checkpoint_of_another_taxonomy(toy_config: Config, toy_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(dump_config(toy_config))
+    run("train", tmp_path / "config.toml", "-o", tmp_path / "run", *TOY_FLAGS)
+    message = refusal(
+        "embed", toy_folder / "cases.csv", "--model", tmp_path / "run" / "model", "-t", "scin", "-o", tmp_path / "e"
+    )
+    assert "was trained on taxonomy synthetic" in message and "train again on this tree" in message
