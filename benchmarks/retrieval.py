@@ -109,8 +109,8 @@ def main() -> None:
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     lines = ["| embeddings | library | seconds | peak GB |", "|---|---|---|---|"]
     for row in rows:
-        figures = f"{row['seconds']:.1f} | {row['peak_gb']:.1f}" if "seconds" in row else f"{row['failed']} | "
-        lines.append(f"| {row['n']:,} | {row['library']} | {figures} |")
+        cost = f"{row['seconds']:.1f} | {row['peak_gb']:.1f}" if "seconds" in row else f"{row['failed']} | "
+        lines.append(f"| {row['n']:,} | {row['library']} | {cost} |")
     return "\n".join(lines)
 
 

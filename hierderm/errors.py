@@ -57,7 +57,7 @@ class OutputError(HierdermError):
 
 
 class EvaluationWarning(UserWarning):
-    """Figures that are right and yet mislead: of a collapsed embedding, or with test pictures that occur twice."""
+    """Values that are correct but misleading: of a collapsed embedding, or with test images that occur twice."""
 
 
 class MissingExtraError(HierdermError):

@@ -139,6 +139,8 @@ def gaps(
     A case counts for the group of its first image. Metrics of which neither way is better have no gap.
     """
     keys = [key for key in scores.per_image if direction(key[1]) != "none"]
+    if not keys:
+        return []
     table = np.stack([scores.per_image[key] for key in keys], axis=1)
     _, first, case = np.unique(case_ids, return_index=True, return_inverse=True)
     known = ~np.isnan(table)
