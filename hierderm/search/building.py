@@ -81,7 +81,7 @@ def calibrate_on_validation(
     if searched is None:
         return None
     hits, truth = searched
-    learnt = calibrate(hits, index.gallery.fine, truth, index.taxonomy, wanted=accuracy)
+    learnt = calibrate(hits, truth, wanted=accuracy)
     return replace(learnt, aggregation=aggregation)
 
 
