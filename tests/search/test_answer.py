@@ -104,14 +104,14 @@ def test_the_counts_of_a_level_are_of_its_own_answers() -> None:
 def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:
     agree = hits([[0, 0, 0]], [[0.9, 0.8, 0.7]])
     siblings = hits([[0, 1, 2]], [[0.9, 0.9, 0.9]])
-    strangers = hits([[0, 3, 6]], [[0.9, 0.9, 0.9]])
+    unrelated = hits([[0, 3, 6]], [[0.9, 0.9, 0.9]])
     first = answer(agree, GALLERY, TREE, made(0.6, 0.6))
     assert (first.level, first.node) == (1, "F0") and first.confidence == pytest.approx(1.0)
     assert "Of the 40 validation cases answered at this level, 36 were right" in first.reason
     second = answer(siblings, GALLERY, TREE, made(0.6, 0.6))
     assert (second.level, second.node) == (0, "C0")
     assert second.reason.startswith("The nearest cases disagree on the condition. The nearest cases agree on the categ")
-    third = answer(strangers, GALLERY, TREE, made(0.6, 0.6))
+    third = answer(unrelated, GALLERY, TREE, made(0.6, 0.6))
     assert (third.level, third.node) == (None, "")
     assert "disagree too much for an answer" in third.reason and "20% allowed" in third.reason
     never_fine = answer(agree, GALLERY, TREE, made(0.6, None))
