@@ -5,7 +5,7 @@ many test sets are drawn from one made-up population (a tree of 8 categories and
 three similar images a case), each is evaluated, and the truth is the mean of the metric over all test sets, for
 retrieval and clustering depend on the size of the test set. Non-goals: the variance between seeds; populations
 unlike this one. The same population with a classifier that is too sure of itself: do conformal sets hold the truth as
-often as they state, at each level and in each category, and how often is the error of answers above the wanted one?
+often as they state, at each level and in each category, and how often is the error of answers above the target?
 
     python benchmarks/coverage.py --tests 200 --out benchmarks/coverage.json
 """
@@ -192,7 +192,7 @@ def as_markdown(content: dict[str, Any]) -> str:
         lines.append(f"| {row['metric']} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| level | stated coverage | coverage | worst and best category | wanted error | mean error | above it |",
+        "| level | nominal coverage | coverage | worst and best category | target error | mean error | above it |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in content["calibration"]:

@@ -1,4 +1,4 @@
-"""What hierderm raises, and how faults of the user's input are told.
+"""What hierderm raises, and how faults of the user's input are reported.
 
 Every message says what must hold, what came (file, row, value) and what to do. Faults of one file are collected
 and raised together, so that a table is mended in one pass.

@@ -1,4 +1,4 @@
-"""The Encoder beside the same steps done by hand: preprocessing, backbone, heads, unit length."""
+"""The Encoder compared with the same steps done by hand: preprocessing, backbone, heads, unit length."""
 
 from __future__ import annotations
 

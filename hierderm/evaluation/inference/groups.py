@@ -191,7 +191,7 @@ def _spread(means: FloatArray) -> FloatArray:
 
 
 def neighbour_shares(groups: dict[str, TextArray], nearest: IntArray) -> list[dict[str, Any]]:
-    """For each group of skin tone, which tones its nearest neighbours have, beside the share of each tone in the test.
+    """For each group of skin tone, which tones its nearest neighbours have, and the share of each tone in the test.
 
     `nearest`: positions of each image's neighbours, shape (n_images, k), -1 for none. Images and neighbours of unknown
     tone do not count.
