@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hierderm.artifacts import write_json
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.evaluation.catalogue import metric_name
@@ -35,6 +34,7 @@ from hierderm.evaluation.metrics.calibration import (
     temperature,
 )
 from hierderm.evaluation.metrics.selective import AnswerRule
+from hierderm.files import write_json
 from hierderm.taxonomy.tree import taxonomy_from_paths
 from hierderm.types import IntArray
 

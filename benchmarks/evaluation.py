@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierderm.artifacts import write_json
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import embeddings_of
 from hierderm.evaluation.evaluation import evaluate_subject
 from hierderm.evaluation.subject import case_table, subject_of
 from hierderm.evaluation.tasks.registry import tasks_named
+from hierderm.files import write_json
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 N_FINE, N_COARSE, DIM = 211, 16, 512

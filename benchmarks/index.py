@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hierderm.artifacts import write_json
 from hierderm.embeddings import EmbeddingTable
+from hierderm.files import write_json
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.engines import BUILD_EFFORT, KINDS, LINKS
 from hierderm.taxonomy.tree import taxonomy_from_paths

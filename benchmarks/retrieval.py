@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hierderm.artifacts import write_json
+from hierderm.files import write_json
 
 COMMON = """
 import sys, time, resource, json

@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hierderm.artifacts import write_json
 from hierderm.config.loading import load_config
 from hierderm.config.methods import Gradient, TreeLda
 from hierderm.experiment.run import prepare, train
+from hierderm.files import write_json
 from hierderm.model.backbone import load_backbone
 from hierderm.training.features import FeatureStore
 

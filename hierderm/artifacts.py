@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader, or a killed run, never meets half of one, and nobody else's is lost.
+"""Writing folders so that a reader, or a killed run, never meets half of one, and nobody else's is lost.
 
 Every folder that hierderm writes carries `hierderm.json`, its header: what kind of folder it is, the hash of each
 file, and what its reader must know. A folder without such a header is not ours: it is neither written to nor deleted.
@@ -12,101 +12,34 @@ such as runs, are claimed (`claim_folder`), and their files appear one by one (`
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
-from hierderm.errors import HierdermError, OutputError, describe_os_error
+from hierderm.errors import HierdermError, OutputError
+from hierderm.files import (
+    beside,
+    faults_named,
+    file_hash,
+    is_temporary,
+    locked,
+    place_of,
+    require_parent,
+    siblings,
+    sync,
+    write_json,
+)
 
 HEADER, README = "hierderm.json", "README.md"  # a readme is for people, who may edit it
-PATIENCE = 120.0  # seconds to wait for another process that writes the same path
 ATTEMPTS = 20  # of a reader whose folder is replaced while it reads
-STALE = 3600.0  # seconds since a temporary file last grew, after which its writer is taken for dead
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(?P<kind>tmp|old)")
 _HASH = re.compile(r"[0-9a-f]{12}")
 
 Result = TypeVar("Result")
-
-
-# --- files -------------------------------------------------------------------------------------------------------
-
-
-def require_free(path: Path, *, replace: bool = False) -> None:
-    """OutputError where an output file can't be written to `path`, or would overwrite one without `replace`."""
-    _require_parent(path)
-    if path.is_symlink():
-        raise OutputError(f"{path} must be a file to write, it is a symbolic link. Give the file it points to.")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} must be a file to write, it is a folder. Choose another path.")
-    if path.exists() and not replace:
-        raise OutputError(f"{path} exists and would be overwritten. Choose another path, or replace it (--replace).")
-
-
-@contextmanager
-def replacing(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
-
-    Without `replace` a file that lies there, or has come meanwhile, is an OutputError.
-    """
-    if not replace:
-        require_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in _siblings(path, "tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - stale.stat().st_mtime > STALE:
-                stale.unlink()
-    temporary = _beside(path, "tmp")
-    try:
-        yield temporary
-        sync(temporary)
-        if not replace:
-            require_free(path)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: str | bytes, *, replace: bool = True) -> None:
-    """Write text (UTF-8) or bytes to `path`, whole or not at all; folders are made."""
-    with replacing(path, replace=replace) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def write_json(path: Path, content: Any, *, replace: bool = True) -> None:
-    """Write `content` as indented JSON, atomically. NaN is refused: readers in other languages can't parse it."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, text, replace=replace)
-
-
-def is_temporary(name: str) -> bool:
-    """Whether hierderm uses this name while it writes: something unfinished, something aside, or a lock."""
-    return _TEMPORARY.fullmatch(name) is not None or (name.startswith(".") and name.endswith(".lock"))
-
-
-@contextmanager
-def locked(path: Path, *, timeout: float = PATIENCE, error: type[HierdermError] = OutputError) -> Iterator[None]:
-    """Only one process at a time is in the block of this path; others wait up to `timeout` seconds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise error(f"{path} has been written by another process for {timeout:g} s. Try again later.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 # --- folders -----------------------------------------------------------------------------------------------------
@@ -153,14 +86,14 @@ def write_folder(
     `kind`: what it holds, e.g. 'embeddings'. `content`: JSON that the header keeps for the reader. Where `path` holds
     anything that would be lost, it is an OutputError; with `replace` a folder of the same kind is replaced.
     """
-    path = _place(path)
+    path = place_of(path)
     if path == Path.cwd():
         raise OutputError(f"{path} must be a folder to make, it is the one you are in. Name a folder inside it.")
     _refuse(path, kind, replace)
     with faults_named(path), locked(path):
         _recover(path)
         _refuse(path, kind, replace)  # another process may have been quicker
-        temporary = _beside(path, "tmp")
+        temporary = beside(path, "tmp")
         temporary.mkdir()
         try:
             write(temporary)
@@ -249,46 +182,7 @@ def read_folder(
     raise error(f"{path} is being rewritten all the time. Try again later.")
 
 
-# --- hashes and places -------------------------------------------------------------------------------------------
-
-
-def file_hash(path: Path) -> str:
-    """Twelve hex digits of a file's SHA-256."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:12]
-
-
-def text_hash(text: str) -> str:
-    """Twelve hex digits of a text's SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def shipped(folder: str) -> Path:
-    """A folder of data that lies at the top of the repository and inside the package of a wheel."""
-    inside = Path(__file__).parent / "shipped" / folder
-    return inside if inside.is_dir() else Path(__file__).parents[1] / folder
-
-
 # --- the steps of a replacement ----------------------------------------------------------------------------------
-
-
-def _place(path: Path) -> Path:
-    """The absolute path of a folder that is moved or replaced; if it is a link, of the link."""
-    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
-
-
-def _beside(path: Path, kind: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.{kind}")
-
-
-def _siblings(path: Path, kind: str) -> list[Path]:
-    """What lies beside `path` under its temporary names of a kind, 'tmp' or 'old'."""
-    try:
-        names = [_TEMPORARY.fullmatch(entry.name) for entry in path.parent.iterdir()]
-    except OSError:
-        return []
-    own = [match for match in names if match and (match["name"], match["kind"]) == (path.name, kind)]
-    return [path.with_name(match[0]) for match in own]
 
 
 def _seal(folder: Path, kind: str, version: int, content: dict[str, Any]) -> None:
@@ -305,7 +199,7 @@ def _seal(folder: Path, kind: str, version: int, content: dict[str, Any]) -> Non
 
 def _exchange(new: Path, path: Path) -> None:
     """Old aside, new in, old away."""
-    aside = _beside(path, "old")
+    aside = beside(path, "old")
     if (path / HEADER).is_file():
         path.rename(aside)
     elif path.exists():
@@ -317,7 +211,7 @@ def _exchange(new: Path, path: Path) -> None:
 
 def _recover(path: Path) -> None:
     """Under the lock: undo or finish what killed writers of `path` began, and remove what they left."""
-    for aside in _siblings(path, "old"):
+    for aside in siblings(path, "old"):
         absent = not path.exists() or (path.is_dir() and not any(path.iterdir()))
         if absent and _is_whole(aside):
             if path.exists():
@@ -325,13 +219,13 @@ def _recover(path: Path) -> None:
             aside.rename(path)
         elif absent or (path / HEADER).is_file():
             _remove_listed(aside)  # a newer one has moved in since
-    for temporary in _siblings(path, "tmp"):
+    for temporary in siblings(path, "tmp"):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _recover_for_reader(path: Path, error: type[HierdermError]) -> None:
-    path = _place(path)
-    if not _siblings(path, "old"):
+    path = place_of(path)
+    if not siblings(path, "old"):
         return
     try:
         with locked(path, error=error):
@@ -361,28 +255,7 @@ def _remove_listed(folder: Path) -> None:
         folder.rmdir()
 
 
-def sync(path: Path) -> None:
-    """Have the disk keep a file, or the names in a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        if not path.is_dir():  # not every file system can do it for folders
-            raise
-    finally:
-        os.close(handle)
-
-
 # --- checks ------------------------------------------------------------------------------------------------------
-
-
-def _require_parent(path: Path) -> None:
-    """OutputError where nothing can be made at `path`, before any work is done for it."""
-    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    if not parent.is_dir():
-        raise OutputError(f"{path} can't be written: {parent} is not a folder. Choose another path.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{path} can't be written: {parent} is write-protected. Choose another path.")
 
 
 def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] | None = None) -> None:
@@ -390,7 +263,7 @@ def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] | N
         raise OutputError(f"{path} must be a folder to write, it is a symbolic link. Give the folder it points to.")
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} must be a folder to write, it is a file. Choose another path.")
-    _require_parent(path / HEADER if own and path.exists() else path)
+    require_parent(path / HEADER if own and path.exists() else path)
     if not path.exists():
         return
     if not (path / HEADER).exists():
@@ -407,15 +280,6 @@ def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] | N
         )
     if not replace:
         raise OutputError(f"{path} holds a hierderm {kind} folder. Choose another path, or replace it (--replace).")
-
-
-@contextmanager
-def faults_named(path: Path) -> Iterator[None]:
-    """Faults of the disk, such as a full one, as an OutputError that names the output."""
-    try:
-        yield
-    except OSError as fault:
-        raise OutputError(f"{path} could not be written: {describe_os_error(fault)}") from fault
 
 
 def _entries(folder: Path) -> list[str]:

@@ -13,23 +13,9 @@ from pathlib import Path
 import pytest
 
 from hierderm import artifacts
-from hierderm.artifacts import (
-    HEADER,
-    claim_folder,
-    file_hash,
-    holds,
-    is_temporary,
-    locked,
-    read_folder,
-    read_header,
-    replacing,
-    require_free,
-    require_free_folder,
-    write_atomically,
-    write_folder,
-    write_json,
-)
+from hierderm.artifacts import HEADER, claim_folder, holds, read_folder, read_header, require_free_folder, write_folder
 from hierderm.errors import EmbeddingError, OutputError
+from hierderm.files import file_hash, is_temporary, locked, replacing, require_free, write_atomically, write_json
 from tests.killing import REPOSITORY, environment, kill_at_every_change
 
 NAMES = ["a.txt", "below/b.txt"]

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "hierderm"
 LADDER = (
     ("errors", "types", "columns"),
+    ("files",),
     ("artifacts",),
     ("config", "taxonomy"),
     ("embeddings",),

@@ -85,9 +85,9 @@ def bench_table(
 
     Example: `hierderm bench table bench --format markdown`
     """
-    from hierderm.artifacts import require_free, write_atomically
     from hierderm.experiment.leaderboard import as_html, as_markdown, warnings_of
     from hierderm.experiment.results import Results
+    from hierderm.files import require_free, write_atomically
 
     if out is not None:
         require_free(out, replace=replace)

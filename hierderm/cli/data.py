@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from hierderm.artifacts import require_free
 from hierderm.cli.output import JsonFlag, OutFile, Replace, TaxonomyName, Unknown, Unreadable, say, show
 from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.data.loaders.published import Published
 from hierderm.data.loaders.registry import LOADERS
 from hierderm.errors import ConfigError
+from hierderm.files import require_free
 
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable

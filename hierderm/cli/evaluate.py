@@ -46,12 +46,12 @@ def evaluate(
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
-    from hierderm.artifacts import require_free, write_json
     from hierderm.config.loading import load_config
     from hierderm.embeddings import EmbeddingTable
     from hierderm.errors import EvaluationWarning
     from hierderm.evaluation.catalogue import metric_name
     from hierderm.evaluation.evaluation import evaluate as evaluate_any
+    from hierderm.files import require_free, write_json
 
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:

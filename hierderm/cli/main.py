@@ -78,9 +78,10 @@ def demo(
 
     Offline, in a few minutes: what hierderm does, in one command.
     """
-    from hierderm.artifacts import holds, shipped
+    from hierderm.artifacts import holds
     from hierderm.config.loading import load_comparison
     from hierderm.data.checks import read_cases
+    from hierderm.files import shipped
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.persistence import KIND
     from hierderm.taxonomy.file import read_taxonomy

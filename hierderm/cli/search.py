@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hierderm.artifacts import require_free
 from hierderm.cli.output import JsonFlag, ModelName, Replace, Workers, say, show, show_json, show_table
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, SearchError
+from hierderm.files import require_free
 
 if TYPE_CHECKING:
     from hierderm.search.finder import CaseFinder, FinderResult, SearchOptions

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hierderm.artifacts import require_free
 from hierderm.cli.output import JsonFlag, Replace, show
 from hierderm.errors import CaseTableError, ConfigError, suggest
+from hierderm.files import require_free
 
 if TYPE_CHECKING:
     from hierderm.taxonomy.tree import Taxonomy

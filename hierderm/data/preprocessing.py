@@ -15,8 +15,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from hierderm.artifacts import text_hash
 from hierderm.errors import CheckpointError
+from hierderm.files import text_hash
 
 
 @dataclass(frozen=True)

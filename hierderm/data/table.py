@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.artifacts import replacing, text_hash
 from hierderm.errors import CaseTableError, Fault
+from hierderm.files import replacing, text_hash
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hierderm import columns as c
-from hierderm.artifacts import claim_folder, write_json
+from hierderm.artifacts import claim_folder
 from hierderm.config.settings import Comparison, ProtocolConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Provenance
@@ -18,6 +18,7 @@ from hierderm.experiment.protocol import Division, divide
 from hierderm.experiment.run import RUN
 from hierderm.experiment.runner import run
 from hierderm.experiment.sources import as_model
+from hierderm.files import write_json
 from hierderm.report.rows import Row
 from hierderm.taxonomy.file import write_taxonomy
 

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from hierderm.artifacts import read_header, replacing, write_json
+from hierderm.artifacts import read_header
 from hierderm.errors import BenchmarkError
 from hierderm.evaluation.catalogue import Key
 from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.groups import Gap, GroupScore
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.run import RUN
+from hierderm.files import replacing, write_json
 
 Row = TypeVar("Row", Metric, GroupScore, Gap)
 

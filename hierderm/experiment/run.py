@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.artifacts import claim_folder, file_hash, holds, write_atomically, write_json
+from hierderm.artifacts import claim_folder, holds
 from hierderm.config.loading import dump_config, load_config, to_dict
 from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.checks import read_cases
@@ -25,6 +25,7 @@ from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
+from hierderm.files import file_hash, write_atomically, write_json
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hierderm.artifacts import claim_folder, text_hash
+from hierderm.artifacts import claim_folder
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
@@ -23,6 +23,7 @@ from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.protocol import Division, Divisions
 from hierderm.experiment.results import Results, is_stored, store
 from hierderm.experiment.run import RUN, environment
+from hierderm.files import text_hash
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from hierderm import columns as c
-from hierderm.artifacts import HEADER, file_hash, holds, read_header, text_hash
+from hierderm.artifacts import HEADER, holds, read_header
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable, embeddings_of
 from hierderm.errors import BenchmarkError, EmbeddingError
 from hierderm.experiment.protocol import Division
 from hierderm.experiment.runner import Model, Source
+from hierderm.files import file_hash, text_hash
 from hierderm.model.colour import ColourHistograms
 
 RANDOM = "random:"

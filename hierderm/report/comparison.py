@@ -10,7 +10,6 @@ import numpy as np
 
 from hierderm import __version__
 from hierderm import columns as c
-from hierderm.artifacts import write_atomically, write_json
 from hierderm.config.loading import to_dict
 from hierderm.config.settings import Comparison
 from hierderm.data.splits import SplitReport
@@ -18,6 +17,7 @@ from hierderm.data.table import CaseTable
 from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference, adjusted, paired_difference
+from hierderm.files import write_atomically, write_json
 from hierderm.report.page import render
 from hierderm.report.rows import Row
 from hierderm.report.sections import page_sections

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from hierderm.artifacts import write_atomically
 from hierderm.data.image_io import open_image
+from hierderm.files import write_atomically
 from hierderm.report.page import render
 from hierderm.report.thumbnails import thumbnail_uri
 

@@ -16,21 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hierderm.artifacts import (
-    HEADER,
-    PATIENCE,
-    Header,
-    faults_named,
-    file_hash,
-    is_temporary,
-    locked,
-    read_folder,
-    read_header,
-    require_free_folder,
-    sync,
-)
+from hierderm.artifacts import HEADER, Header, read_folder, read_header, require_free_folder
 from hierderm.embeddings import Provenance
 from hierderm.errors import IndexFolderError
+from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, sync
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
 from hierderm.search.engines import Engine

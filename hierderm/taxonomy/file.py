@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hierderm.artifacts import shipped, write_atomically
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
+from hierderm.files import shipped, write_atomically
 from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.artifacts import replacing, text_hash
 from hierderm.config.methods import Augmentation
 from hierderm.data.table import CaseTable
+from hierderm.files import replacing, text_hash
 from hierderm.model.backbone import Backbone
 from hierderm.model.features import backbone_features
 from hierderm.model.weights import weights_hash

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hierderm.artifacts import HEADER, is_temporary
+from hierderm.artifacts import HEADER
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config, DataConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, OutputError
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.experiment.run import Run, load_cases, prepare, train
+from hierderm.files import is_temporary
 from hierderm.training.features import FeatureStore
 
 QUICK = {"training.method": "tree_lda", "training.views": 1, "training.folds": 0}

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import hierderm
-from hierderm.artifacts import write_json
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, unit_length
@@ -20,6 +19,7 @@ from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.tasks.registry import TASKS, tasks_named
 from hierderm.experiment import results as store
 from hierderm.experiment.results import Results
+from hierderm.files import write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 QUICK = EvaluationConfig(bootstrap_rounds=20, kmeans_seeds=1, permutations=10)

@@ -16,8 +16,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from hierderm.artifacts import write_atomically
 from hierderm.errors import ConfigError, MissingExtraError
+from hierderm.files import write_atomically
 from hierderm.training.gradient.module import TrainingModule
 
 
