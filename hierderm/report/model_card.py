@@ -36,8 +36,8 @@ def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: 
 {choice}| validation MAP@R | coarse {best["coarse_map_at_r"]:.3f}, fine {best["fine_map_at_r"]:.3f} |
 
 Test metrics, with intervals, are in the report of the comparison. How well the model does on other cameras, clinics
-or skin tones than those of its data is not known. Load it with `hierderm.load` or embed with `hierderm embed`; the weights
-are safetensors.
+or skin tones than those of its data is not known. Load it with `hierderm.load`, or embed with `hierderm embed`; the
+weights are safetensors.
 """
 
 
