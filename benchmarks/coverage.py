@@ -1,11 +1,11 @@
 """Do the 95 % intervals of an evaluation cover the truth in 95 % of test sets?
 
-Goals: coverage of the intervals over cases, for figures of one model and for paired differences of two, by simulation:
+Goals: coverage of the intervals over cases, for metrics of one model and for paired differences of two, by simulation:
 many test sets are drawn from one made-up population (a tree of 8 categories and 32 conditions with a long tail, one to
-three alike pictures a case), each is evaluated, and the truth is the mean of the figure over all test sets, for
-retrieval and clustering figures depend on the size of the test set. Non-goals: the luck of training; populations
+three similar images a case), each is evaluated, and the truth is the mean of the metric over all test sets, for
+retrieval and clustering depend on the size of the test set. Non-goals: the variance between seeds; populations
 unlike this one. The same population with a classifier that is too sure of itself: do conformal sets hold the truth as
-often as they state, at each level and in each category, and how often is the error of answers above the wanted one?
+often as they state, at each level and in each category, and how often is the error of answers above the target?
 
     python benchmarks/coverage.py --tests 200 --out benchmarks/coverage.json
 """
@@ -64,8 +64,8 @@ def draw_test(rng: np.random.Generator, n_cases: int, noise: float) -> tuple[Emb
     fine = rng.choice(32, n_cases, p=share)
     case = np.arange(n_cases).repeat(rng.integers(1, 4, n_cases))
     of_case = centres[fine] + noise * rng.normal(size=(n_cases, DIM))
-    pictures = of_case[case] + 0.4 * rng.normal(size=(len(case), DIM))
-    worse = pictures + 0.5 * rng.normal(size=(n_cases, DIM))[case]
+    images = of_case[case] + 0.4 * rng.normal(size=(len(case), DIM))
+    worse = images + 0.5 * rng.normal(size=(n_cases, DIM))[case]
     frame = pd.DataFrame(
         {
             "image_id": np.arange(len(case)).astype(str),
@@ -73,7 +73,7 @@ def draw_test(rng: np.random.Generator, n_cases: int, noise: float) -> tuple[Emb
             "condition": np.array(TREE.names())[fine[case]],
         }
     )
-    return EmbeddingTable(unit_length(pictures), frame), EmbeddingTable(unit_length(worse), frame)
+    return EmbeddingTable(unit_length(images), frame), EmbeddingTable(unit_length(worse), frame)
 
 
 def main() -> None:
@@ -100,10 +100,10 @@ def main() -> None:
             single[key].append((metric.value, metric.low, metric.high))
             paired[key].append((difference.value, difference.low, difference.high))
     rows = [
-        {"figure": metric_name(*key), "one_model": covered(single[key]), "difference": covered(paired[key])}
+        {"metric": metric_name(*key), "one_model": covered(single[key]), "difference": covered(paired[key])}
         for key in SHOWN
     ]
-    trust = trust_rows(options.repetitions, options.cases, config)
+    calibration = calibration_rows(options.repetitions, options.cases, config)
     write_json(
         options.out,
         {
@@ -113,13 +113,13 @@ def main() -> None:
             "noise": options.noise,
             "rows": rows,
             "repetitions": options.repetitions,
-            "trust": trust,
+            "calibration": calibration,
         },
     )
     print(as_markdown(json.loads(options.out.read_text())))
 
 
-def trust_rows(repetitions: int, n_cases: int, config: EvaluationConfig) -> list[dict[str, Any]]:
+def calibration_rows(repetitions: int, n_cases: int, config: EvaluationConfig) -> list[dict[str, Any]]:
     """Conformal sets and answers learnt on as many validation cases as the test has, and checked on a large test."""
     rng = np.random.default_rng(0)
     coverage: dict[str, list[float]] = defaultdict(list)
@@ -181,7 +181,7 @@ def covered(intervals: list[tuple[float, float, float]]) -> dict[str, float]:
 
 def as_markdown(content: dict[str, Any]) -> str:
     lines = [
-        "| figure | mean | coverage | mean width | mean difference | coverage | mean width |",
+        "| metric | mean | coverage | mean width | mean difference | coverage | mean width |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in content["rows"]:
@@ -189,13 +189,13 @@ def as_markdown(content: dict[str, Any]) -> str:
             f"{row[part]['truth']:.3f} | {row[part]['coverage']:.1%} | {row[part]['width']:.3f}"
             for part in ("one_model", "difference")
         ]
-        lines.append(f"| {row['figure']} | {' | '.join(cells)} |")
+        lines.append(f"| {row['metric']} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| level | stated coverage | coverage | worst and best category | wanted error | mean error | above it |",
+        "| level | nominal coverage | coverage | worst and best category | target error | mean error | above it |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in content["trust"]:
+    for row in content["calibration"]:
         ends = f"{min(row['category_coverage']):.1%}, {max(row['category_coverage']):.1%}"
         said = "– | –" if row["mean_error"] is None else f"{row['mean_error']:.1%} | {row['error_above_wanted']:.1%}"
         lines.append(

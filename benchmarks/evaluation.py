@@ -63,7 +63,7 @@ def measure(n: int, rounds: int) -> dict[str, Any]:
     return {
         "n": n,
         "rounds": rounds,
-        "figures": len(evaluation.metrics),
+        "metrics": len(evaluation.metrics),
         "seconds": round(time.perf_counter() - start, 1),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
     }
@@ -90,8 +90,8 @@ def main() -> None:
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    lines = ["| embeddings | figures | seconds in all | peak GB |", "|---|---|---|---|"]
-    lines += [f"| {row['n']:,} | {row['figures']} | {row['seconds']:.0f} | {row['peak_gb']:.1f} |" for row in rows]
+    lines = ["| embeddings | metrics | seconds in all | peak GB |", "|---|---|---|---|"]
+    lines += [f"| {row['n']:,} | {row['metrics']} | {row['seconds']:.0f} | {row['peak_gb']:.1f} |" for row in rows]
     return "\n".join(lines)
 
 

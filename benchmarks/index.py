@@ -1,4 +1,4 @@
-"""How fast, large and right each kind of index is, beside usearch on the same vectors.
+"""How fast, large and right each kind of index is, compared with usearch on the same vectors.
 
 Goals: build seconds, bytes on disk, queries per second and recall@10 of CaseIndex as its users meet it: save and open,
 then one query after another, and many at once. Non-goals: the fastest possible settings of either library; other

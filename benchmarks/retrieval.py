@@ -1,4 +1,4 @@
-"""Seconds and peak memory of the retrieval metrics, beside pytorch-metric-learning and open-metric-learning.
+"""Seconds and peak memory of the retrieval metrics, compared with pytorch-metric-learning and open-metric-learning.
 
 Goals: what scoring a whole data set costs at both levels of a tree (16 categories, 211 conditions, 512 dimensions),
 each library in a process of its own, whose peak memory is taken. Non-goals: the same metrics: hierderm's
@@ -7,7 +7,7 @@ R-precision and reciprocal rank (pytorch-metric-learning) or CMC, precision and 
 
     python benchmarks/retrieval.py --sizes 2000 6500 20000 50000 --oml-python /path/to/its/environment/bin/python
 
-A process that wants more than 18 GB fails. open-metric-learning wants numpy < 2, so it needs an environment of its own;
+A process that needs more than 18 GB fails. open-metric-learning wants numpy < 2, so it needs an environment of its own;
 without --oml-python its rows are left out.
 """
 
@@ -109,8 +109,8 @@ def main() -> None:
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     lines = ["| embeddings | library | seconds | peak GB |", "|---|---|---|---|"]
     for row in rows:
-        figures = f"{row['seconds']:.1f} | {row['peak_gb']:.1f}" if "seconds" in row else f"{row['failed']} | "
-        lines.append(f"| {row['n']:,} | {row['library']} | {figures} |")
+        cost = f"{row['seconds']:.1f} | {row['peak_gb']:.1f}" if "seconds" in row else f"{row['failed']} | "
+        lines.append(f"| {row['n']:,} | {row['library']} | {cost} |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Time and memory of the contrastive losses, ours beside pytorch-metric-learning's SupCon.
+"""Time and memory of the contrastive losses, compared with pytorch-metric-learning's SupCon.
 
 Goals: the cost of one forward and backward pass as the batch grows, each in a fresh process, alternating. On one
 thread, whose processor time hardly depends on what else the machine does.
@@ -36,7 +36,7 @@ def make_loss(name: str) -> Any:
 
 
 def measure(name: str, n: int) -> dict[str, float]:
-    """Wall and processor seconds of a pass (medians) and the megabytes by which the process grew at its peak."""
+    """Wall and CPU seconds of a pass (medians) and the megabytes by which the process grew at its peak."""
     import torch
 
     torch.set_num_threads(1)
@@ -64,7 +64,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]))))
         return
-    print("| batch | loss | seconds | processor seconds | peak MB |\n|---|---|---|---|---|")
+    print("| batch | loss | seconds | CPU seconds | peak MB |\n|---|---|---|---|---|")
     rows = []
     for n in SIZES:
         for name in LOSSES:

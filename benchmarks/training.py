@@ -1,7 +1,7 @@
 """Seconds, seconds per epoch and peak memory of each way to train.
 
 Goals: what a model costs with the images of the built-in demo (786 to learn from) and `hierderm:tiny`; each way in a
-process of its own, whose memory is given beside that of a process that only loads the table and the backbone. Frozen
+process of its own, whose memory is given above that of a process that only loads the table and the backbone. Frozen
 features are made once, in a row of their own, and shared. Non-goals: how good the models are (experiments/README.md).
 
     python benchmarks/training.py

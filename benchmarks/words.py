@@ -1,6 +1,6 @@
-"""How well words find pictures: the name of each category as a query, precision among the ten nearest cases.
+"""How well text finds images: each category name is a query; precision among the ten nearest cases.
 
-Goals: whether a model's pictures still lie where its backbone's text tower puts their names; chance is the share of the
+Goals: whether a model's image embeddings still match the text embeddings of its backbone; chance is the share of the
 category in the index. Non-goals: the quality of captions.
 
     hierderm compare experiments/fine_tuning.toml -o runs/tuned

@@ -50,7 +50,7 @@ class Pretraining(lightning.LightningModule):
 
     def training_step(self, batch: list[torch.Tensor], step: int) -> torch.Tensor:
         pixels, tokens = batch
-        for dims in ([2], [3]):  # flips; captions do not speak of left and right
+        for dims in ([2], [3]):  # flips; captions do not mention left and right
             flip = torch.rand(len(pixels)) < 0.5
             pixels[flip] = pixels[flip].flip(*(dim for dim in dims))
         logits = self.logits(pixels, tokens)
@@ -115,9 +115,9 @@ def main() -> None:
     recall = float(trainer.callback_metrics["caption_recall_at_1"])
     model.half().save_pretrained(arguments.out)
     facts = {
-        "pictures": len(train),
+        "images": len(train),
         "epochs": arguments.epochs,
-        "held_out_pictures": held_out,
+        "held_out_images": held_out,
         "caption_recall_at_1_of_256": round(recall, 4),
         "minutes": round((time.monotonic() - start) / 60, 1),
         "weights": sum(weight.numel() for weight in model.parameters()),

@@ -1,10 +1,10 @@
 # Markdown tables of the record, from the saved JSON.
 # Command: python experiments/tables.py report runs/tree/report.json
-#          python experiments/tables.py against runs/tree/report.json   (the focus less each rival)
+#          python experiments/tables.py against runs/tree/report.json   (the focus model minus each other model)
 #          python experiments/tables.py losses losses.json
 #          python experiments/tables.py scarce scarce.json
 #          python experiments/tables.py costs benchmarks/training.json
-#          python experiments/tables.py settings runs/tree   (what each setting had on images not learnt from)
+#          python experiments/tables.py settings runs/tree   (the scores of each setting on held-out images)
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def report(content: Any) -> list[str]:
 
 
 def against(content: Any) -> list[str]:
-    """The focus less each rival with its interval; bold where the interval excludes 0."""
+    """The focus model minus each other model, with 95 % intervals; bold where the interval excludes 0."""
     focus = content["config"]["focus"]
     found = {(d["reference"], d["level"], d["name"]): d for d in content["differences"] if d["model"] == focus}
-    lines = [f"| {focus} less | {' | '.join(TITLES.split(' | ')[:6])} |", "|---" * 7 + "|"]
+    lines = [f"| {focus} minus | {' | '.join(TITLES.split(' | ')[:6])} |", "|---" * 7 + "|"]
     for rival in dict.fromkeys(reference for reference, *_ in found):
         cells = []
         for key in HEADLINES[:6]:
@@ -66,7 +66,7 @@ def losses(content: Any) -> list[str]:
 def scarce(content: Any) -> list[str]:
     groups = {**content.pop("by training images"), **content}
     metrics = {"coarse_map_at_r": "coarse MAP@R", "fine_map_at_r": "fine MAP@R", "h_ap": "H-AP", "height": "height ↓"}
-    titles = [*metrics.values(), *(f"less it: {title}" for title in metrics.values())]
+    titles = [*metrics.values(), *(f"Δ {title}" for title in metrics.values())]
     lines = [f"| training images | images | model | {' | '.join(titles)} |", "|---" * 11 + "|"]
     for label, group in groups.items():
         for name, row in group.items():
@@ -80,7 +80,7 @@ def scarce(content: Any) -> list[str]:
 
 
 def costs(content: Any) -> list[str]:
-    """Peak memory beside that of a process that only loads table and backbone, the first row."""
+    """Peak memory above that of a process that only loads table and backbone, the first row."""
     idle = content[0]["peak_gb"]
     lines = ["| way | seconds | seconds an epoch | memory above loading, GB |", "|---" * 4 + "|"]
     for row in content[1:]:

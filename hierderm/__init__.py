@@ -35,6 +35,7 @@ _MODULES = {
     "train": "experiment.run",
     "compare": "experiment.compare",
     "bench": "experiment.benchmark",
+    "Results": "experiment.results",
     "HierdermError": "errors",
 }
 __all__ = ["__version__", *_MODULES]
@@ -54,6 +55,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; tests/test_pu
     from hierderm.evaluation.inference.differences import paired_difference as paired_difference
     from hierderm.experiment.benchmark import bench as bench
     from hierderm.experiment.compare import compare as compare
+    from hierderm.experiment.results import Results as Results
     from hierderm.experiment.run import prepare as prepare
     from hierderm.experiment.run import train as train
     from hierderm.model.encoder import Encoder as Encoder

@@ -1,4 +1,4 @@
-"""What hierderm raises, and how faults of the user's input are told.
+"""What hierderm raises, and how faults of the user's input are reported.
 
 Every message says what must hold, what came (file, row, value) and what to do. Faults of one file are collected
 and raised together, so that a table is mended in one pass.
@@ -57,7 +57,7 @@ class OutputError(HierdermError):
 
 
 class EvaluationWarning(UserWarning):
-    """Figures that are right and yet mislead: of a collapsed embedding, or with test pictures that occur twice."""
+    """Values that are correct but misleading: of a collapsed embedding, or with test images that occur twice."""
 
 
 class MissingExtraError(HierdermError):

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 import typer
+from PIL import Image
+from typer.testing import CliRunner
 
+import hierderm
+from hierderm.cli.data import _loader_command
 from hierderm.cli.main import app
 from hierderm.config.describe import known_names
 from hierderm.config.loading import build_comparison, build_config
+from hierderm.config.settings import BackboneConfig
+from hierderm.data.loaders.registry import LOADERS
+from hierderm.data.table import CaseTable
+from hierderm.errors import EvaluationWarning
 from hierderm.evaluation.catalogue import METRICS
 from hierderm.evaluation.tasks.registry import TASKS
+from hierderm.model.backbone import LIBRARIES
+from hierderm.training.features import FeatureStore
+from hierderm.training.fit import FITS
+from hierderm.training.losses.registry import OUR_LOSSES, make_classification_loss
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -61,15 +78,78 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_python_and_toml_blocks_work(path: Path) -> None:
-    import tomllib
-
-    with patch.dict(TASKS), patch.dict(METRICS):  # what an example registers is gone after it
-        for block in blocks(path.read_text(), "python"):
-            exec(compile(block, str(path), "exec"), {})
+def test_toml_blocks_are_settings(path: Path) -> None:
     for block in blocks(path.read_text(), "toml"):
         content = tomllib.loads(block)
         build_comparison(content) if "models" in content else build_config(content)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in DOCUMENTS if path.name not in ("README.md", "CONTRIBUTING.md")],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_python_blocks_run(path: Path) -> None:
+    with patch.dict(TASKS), patch.dict(METRICS):  # what an example registers is gone after it
+        for block in blocks(path.read_text(), "python"):
+            exec(compile(block, str(path), "exec"), {})
+
+
+def test_what_contributing_adds_is_found(toy: CaseTable, tmp_path: Path) -> None:
+    """Follow the text: after its block each new loss, metric, task, backbone, method and loader is in use."""
+    registries: tuple[dict[str, Any], ...] = (OUR_LOSSES, METRICS, TASKS, LIBRARIES, FITS, LOADERS)
+    with ExitStack() as stack:
+        for registry in registries:
+            stack.enter_context(patch.dict(registry))
+        sizes = [len(registry) for registry in registries]
+        found = blocks((ROOT / "CONTRIBUTING.md").read_text(), "python")
+        for block in found:
+            exec(compile(block, "CONTRIBUTING.md", "exec"), {})
+        assert len(found) == len(registries)
+        assert [len(registry) for registry in registries] == [size + 1 for size in sizes]
+        counts = torch.ones(toy.taxonomy.size(-1))
+        loss = make_classification_loss("Margin", {}, class_counts=counts, dim=3, taxonomy=toy.taxonomy)
+        assert loss(torch.randn(4, len(counts)), torch.arange(4)).isfinite()
+        with pytest.warns(EvaluationWarning):  # three numbers an image are few
+            evaluation = hierderm.evaluate(hierderm.load("mean:colour"), toy, toy.taxonomy, tasks=["retrieval", "hits"])
+        assert {"hit_within_3", "recall_at_1"} <= set(evaluation.to_pandas()["metric"])
+        fitted = FITS["mine"](None, BackboneConfig("mean:colour"), toy, FeatureStore(tmp_path), tmp_path)
+        assert fitted.network.dim == 3
+        shown = CliRunner().invoke(_loader_app(), ["--help"]).output
+        assert "My data set." in shown and "--unreadable" in shown
+
+
+def _loader_app() -> typer.Typer:
+    one = typer.Typer()
+    one.command()(_loader_command(LOADERS["mine"]))
+    return one
+
+
+def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a model of hierderm:tiny, made from a few random images of conditions of the shipped tree."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(24):
+        name = f"image-{number}.jpg"
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(tmp_path / name)
+        condition = ("Tinea", "Eczema", "Impetigo", "Psoriasis")[number % 4]
+        split = ("train", "train", "validation", "test")[number // 4 % 4]
+        rows.append((name, str(number), str(number), condition, split))
+    frame = pd.DataFrame(rows, columns=["image_path", "image_id", "case_id", "condition", "split"])
+    frame.to_csv(tmp_path / "cases.csv", index=False)
+    (tmp_path / "photo.jpg").write_bytes((tmp_path / "image-0.jpg").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    settings = {"data.cases": "cases.csv", "data.taxonomy": "scin", "training.method": "lda", "training.views": 0}
+    config = hierderm.load_config(None, settings)
+    table, _ = hierderm.prepare(config.data, config.split, Path("runs/mine"))
+    hierderm.train(config, table, Path("runs/mine"))
+    hierderm.CaseIndex.build(table, Path("runs/mine/model")).save(Path("index"))
+    [block] = blocks((ROOT / "README.md").read_text(), "python")
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["vectors"].shape == (24, names["model"].dim)
+    assert names["probabilities"].shape == (1, 4)
+    assert set(names["hits"]["condition"]) == {"Tinea"}
+    assert ("fine", "map_at_r") in {(m.level, m.name) for m in names["result"].metrics}
 
 
 def test_a_broken_example_is_found() -> None:

@@ -29,6 +29,9 @@ table = hierderm.read_cases("cases.csv", hierderm.load_taxonomy("scin"))
 hierderm.read_cases("cases.csv", "scin")  # error arg-type
 reveal_type(table)  # is hierderm.data.table.CaseTable
 reveal_type(encoder.embed(table))  # is hierderm.embeddings.EmbeddingTable
+reveal_type(hierderm.evaluate(encoder, table, "scin"))  # is hierderm.evaluation.evaluation.Evaluation
+reveal_type(hierderm.evaluate(np.zeros((4, 2)), "cases.csv", "scin").to_pandas())  # is DataFrame
+hierderm.evaluate(encoder, 3, "scin")  # error arg-type
 reveal_type(hierderm.CaseIndex.build)  # is hierderm.search.case_index.CaseIndex
 hierderm.lode("hierderm:tiny")  # error attr-defined
 encoder.encode(3)  # error arg-type

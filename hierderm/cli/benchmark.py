@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,10 +11,13 @@ from hierderm.cli.output import JsonFlag, Replace, Workers, say, show_json, show
 from hierderm.cli.settings import TAKES_SETTINGS, settings_from
 from hierderm.errors import BenchmarkError
 
+if TYPE_CHECKING:
+    from hierderm.experiment.results import Results
+
 bench_app = typer.Typer(
     help="Run suites of tasks on any models, and read the leaderboard.", no_args_is_help=True, rich_markup_mode=None
 )
-Folder = Annotated[Path, typer.Argument(help="The folder of the benchmark.")]
+Folder = Annotated[Path, typer.Argument(help="The folder of a benchmark or a comparison.")]
 
 
 @bench_app.command("run", context_settings=TAKES_SETTINGS)
@@ -47,35 +49,25 @@ def bench_run(
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour --data.cases cases.csv --data.taxonomy scin -o bench`
     """
     from hierderm.artifacts import claim_folder
+    from hierderm.config.settings import ProtocolConfig
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
-    from hierderm.experiment.benchmark import KIND, bench
-    from hierderm.experiment.leaderboard import results_of, warnings_of
-    from hierderm.experiment.run import environment, prepare
+    from hierderm.experiment.benchmark import bench
+    from hierderm.experiment.protocol import divide
+    from hierderm.experiment.run import RUN
     from hierderm.experiment.sources import parse_model
 
-    own = [name for path in task_file or [] for name in read_task_file(path)]
-    tasks = tasks_named([*(suite or ["core"]), *own])
+    tasks = [*(suite or ["core"]), *(name for path in task_file or [] for name in read_task_file(path))]
+    tasks_named(tasks)  # before anything slow
     parsed = [parse_model(text) for text in models]
-    names = [model.name for model in parsed]
+    names = [name for name, _ in parsed]
     if len(set(names)) < len(names):
         raise BenchmarkError(f"the names of models must differ, got {names}.")
     config = settings_from(arguments, ["data", "split", "evaluation"])
-    folds = config.split.folds
-    claim_folder(out, KIND)
-    tables = []
-    for fold in range(max(1, folds)):
-        place = out / "data" / (f"fold-{fold}" if folds else "split")
-        split = replace(config.split, fold=fold, reuse=config.split.reuse and not folds)
-        tables.append(prepare(config.data, split, place)[0])
-    bench(
-        parsed, tasks, tables, config.evaluation, out, data=config.data.cases, environment=environment(),
-        workers=workers,
-    )  # fmt: skip
-    results = results_of(out)
-    _print_table(results)
-    for name, texts in warnings_of(results).items():
-        for text in texts:
-            say(f"{name}: {text}")
+    claim_folder(out, RUN)
+    (folds,) = divide(config.data, config.split, ProtocolConfig(every_fold=config.split.folds > 0), out)
+    tables = [fold.table for fold in folds]
+    taxonomy, evaluation = tables[0].taxonomy, config.evaluation
+    _print_table(bench(dict(parsed), tables, taxonomy, tasks=tasks, folder=out, config=evaluation, workers=workers))
 
 
 @bench_app.command("table")
@@ -87,25 +79,28 @@ def bench_table(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file instead of standard output.")] = None,
     replace: Replace = False,
 ) -> None:
-    """The leaderboard of a benchmark.
+    """The leaderboard of a benchmark or a comparison.
 
     Best mean rank first, with intervals over cases.
 
     Example: `hierderm bench table bench --format markdown`
     """
     from hierderm.artifacts import require_free, write_atomically
-    from hierderm.experiment.leaderboard import as_html, as_markdown, leaderboard, results_of
+    from hierderm.experiment.leaderboard import as_html, as_markdown, warnings_of
+    from hierderm.experiment.results import Results
 
     if out is not None:
         require_free(out, replace=replace)
-    results = results_of(folder)
+    results = Results.open(folder)
     if as_ == "terminal" and out is None:
         _print_table(results)
+        for name, warnings in warnings_of(results).items():
+            say("\n".join(f"{name}: {text}" for text in warnings))
         return
     texts = {
         "markdown": lambda: as_markdown(results),
         "terminal": lambda: as_markdown(results),
-        "csv": lambda: leaderboard(results).to_csv(index=False),
+        "csv": lambda: results.to_pandas().to_csv(index=False),
         "html": lambda: as_html(results, folder.name),
     }
     text = texts[as_]()
@@ -120,7 +115,7 @@ def bench_table(
 def bench_difference(
     first: Annotated[str, typer.Argument(help="A model's name.")],
     second: Annotated[str, typer.Argument(help="The model it is compared with.")],
-    folder: Annotated[Path, typer.Option("--folder", "-i", help="The folder of the benchmark.")],
+    folder: Annotated[Path, typer.Option("--folder", "-i", help="The folder of a benchmark or a comparison.")],
     every: Annotated[bool, typer.Option("--all", help="All metrics, not only those of the leaderboard.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -131,9 +126,10 @@ def bench_difference(
     Example: `hierderm bench difference vanilla colour -i bench`
     """
     from hierderm.evaluation.catalogue import direction, metric_name
-    from hierderm.experiment.leaderboard import compare_models, results_of
+    from hierderm.experiment.leaderboard import compare_models
+    from hierderm.experiment.results import Results
 
-    found = compare_models(results_of(folder), first, second, 0.95, every=every)
+    found = compare_models(Results.open(folder), first, second, 0.95, every=every)
     if as_json:
         show_json([difference.to_dict() for difference in found])
         return
@@ -158,7 +154,7 @@ def bench_tasks() -> None:
         typer.echo(f"\nsuite {name}: {', '.join(tasks)}")
 
 
-def _print_table(results: Any) -> None:
+def _print_table(results: Results) -> None:
     """Models across, metrics down: there are more metrics than models."""
     from rich.table import Table
 

@@ -60,8 +60,8 @@ def taxonomyshow(
             "name": node.name,
             "parent": tree.names(level - 1)[node.parent] if level else None,
         }
-        for level, of_level in enumerate(tree.levels)
-        for node in of_level
+        for level, level_nodes in enumerate(tree.levels)
+        for node in level_nodes
     ]
     show({"summary": tree.summary(), "nodes": nodes}, as_json, f"{tree.summary()}\n\n{tree.render()}")
 

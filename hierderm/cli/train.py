@@ -154,9 +154,9 @@ def inflation(
 
 
 def _inflation(comparison: Comparison, folder: Path, as_json: bool) -> None:
-    """Run `comparison.inflation` and print its table."""
+    """Run `inflation` and print its table."""
     from hierderm.evaluation.catalogue import metric_name
-    from hierderm.experiment.compare import inflation
+    from hierderm.experiment.inflation import inflation
 
     rows = inflation(comparison, folder)
     if as_json:

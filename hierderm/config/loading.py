@@ -99,7 +99,7 @@ def model_config(comparison: Comparison, entry: ModelEntry, overrides: Mapping[s
     """
     source = f"model '{entry.name}'"
     if "training.method" in entry.set:
-        raise ConfigError(f"{source} must name its method beside its name, method = '...', not in its set.")
+        raise ConfigError(f"{source} must give its method by method = '...', not in its set.")
     changed = [key for key in entry.set if key.split(".")[0] in SHARED]
     if changed:
         raise ConfigError(f"{source} must not change {changed}: all models share data, split and evaluation.")

@@ -154,7 +154,7 @@ class OnFeatures:
         doc("tried: the backbone's output alone, or that and mean and deviation of every block's tokens"),
     ] = ("layers", "output")
     views: Annotated[
-        NotNegative, doc("augmented copies of each training image to learn from, beside the image itself")
+        NotNegative, doc("augmented copies of each training image to learn from, in addition to the image itself")
     ] = 6
     augmentation: Annotated[Augmentation, WITH_VIEWS] = Augmentation()
     monitor: Annotated[
@@ -192,7 +192,7 @@ class Lda(OnFeatures):
 
 @dataclass(frozen=True, config=STRICT)
 class TreeLda(OnFeatures):
-    """Discriminants of the tree beside node probabilities, in closed form; the best on held-out images is kept."""
+    """Discriminants of the tree and node probabilities, in closed form; the best on held-out images is kept."""
 
     method: Literal["tree_lda"] = "tree_lda"
     components: Components = 2048

@@ -215,10 +215,10 @@ def _condition_problems(frame: pd.DataFrame, taxonomy: Taxonomy) -> dict[int, st
     for position, text in enumerate(frame.get(c.WEIGHTS, pd.Series(dtype=str))):
         if text and position not in problems:
             try:
-                strangers = [name for name in parse_weights(text) if taxonomy.find(name) is None]
+                unknown_names = [name for name in parse_weights(text) if taxonomy.find(name) is None]
             except ValueError as error:
                 problems[position] = f"weights '{text[:60]}': {error}."
             else:
-                if strangers:
-                    problems[position] = f"weights: {unknown(strangers[0])}"
+                if unknown_names:
+                    problems[position] = f"weights: {unknown(unknown_names[0])}"
     return problems

@@ -19,7 +19,7 @@ from hierderm.embeddings import EmbeddingTable, Encodes, embeddings_of
 from hierderm.errors import EvaluationWarning
 from hierderm.evaluation.catalogue import HEADLINES, Direction, Key, direction, metric_name
 from hierderm.evaluation.categories import category_table
-from hierderm.evaluation.inference.bootstrap import case_draws, interval, resampled_means
+from hierderm.evaluation.inference.bootstrap import interval, resampled_means
 from hierderm.evaluation.inference.groups import Gap, GroupScore, gaps, group_scores, groups_of, neighbour_shares
 from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject, case_table, subject_of
@@ -191,7 +191,7 @@ def evaluate(
 
 def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool | None = None) -> Evaluation:
     """The metrics of some tasks, with intervals, groups and the table of categories."""
-    config, case_ids = subject.config, subject.test.case_ids
+    config, case_ids, draws = subject.config, subject.test.case_ids, subject.draws
     disable = None if progress is None else not progress
     with tqdm(total=len(tasks) + 2, leave=False, delay=2, disable=disable) as bar:
         parts = []
@@ -200,9 +200,8 @@ def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool 
             parts.append(task.scores(subject))
             bar.update()
         scores = Scores.joined(parts)
-        draws = case_draws(case_ids, config.bootstrap_rounds, config.seed, subject.every_case)
         bar.set_description("Evaluating: intervals")
-        evaluation = with_intervals(subject, scores, draws)
+        evaluation = _without_groups(subject, scores)
         bar.update()
         bar.set_description("Evaluating: groups")
         ranked = any(task.name == "retrieval" for task in tasks)
@@ -218,10 +217,10 @@ def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool 
         return replace(evaluation, categories=tuple(category_table(subject)) if ranked else ())
 
 
-def with_intervals(subject: Subject, scores: Scores, draws: npt.NDArray[np.uint16]) -> Evaluation:
-    """Any scores of a subject as an Evaluation without groups and categories. `draws`: see `case_draws`."""
+def _without_groups(subject: Subject, scores: Scores) -> Evaluation:
+    """Any scores of a subject as an Evaluation without groups and categories."""
     _, first = np.unique(subject.test.case_ids, return_index=True)
-    metrics, replicates = _with_intervals(scores, draws, first, subject.config.confidence)
+    metrics, replicates = _with_intervals(scores, subject.draws, first, subject.config.confidence)
     return Evaluation(
         subject.name,
         tuple(metrics),

@@ -16,6 +16,7 @@ from hierderm.data.checks import check_cases
 from hierderm.data.table import CaseTable, read_frame
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import EmbeddingError
+from hierderm.evaluation.inference.bootstrap import case_draws
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import RetrievalScores, retrieval_scores
 from hierderm.taxonomy.file import load_taxonomy
@@ -62,6 +63,12 @@ class Subject:
     def fine_of(self, part: EmbeddingTable) -> IntArray:
         """Conditions of the images of a split, shape (n_images,)."""
         return self.taxonomy.encode(part.frame[c.CONDITION])
+
+    @cached_property
+    def draws(self) -> npt.NDArray[np.uint16]:
+        """How often each test image counts in each bootstrap round; see `case_draws`."""
+        config = self.config
+        return case_draws(self.test.case_ids, config.bootstrap_rounds, config.seed, self.every_case)
 
     def labels(self, level: int) -> IntArray:
         """Nodes of the test images on a level, shape (n_images,)."""

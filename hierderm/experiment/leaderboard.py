@@ -1,9 +1,9 @@
-"""The leaderboard: every model's main figures with intervals, and its mean rank."""
+"""The leaderboard, a view of the store: every model's main metrics with intervals, and its mean rank."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,72 +12,72 @@ from scipy.stats import rankdata
 
 from hierderm.errors import BenchmarkError, suggest
 from hierderm.evaluation.catalogue import Key, direction, metric_name
+from hierderm.evaluation.evaluation import Metric
 from hierderm.evaluation.inference.bootstrap import interval
 from hierderm.evaluation.inference.differences import Difference, adjusted, paired_difference
-from hierderm.experiment.benchmark import Result, read_results
+from hierderm.experiment.results import Results
 from hierderm.types import FloatArray
 
-Results = Mapping[str, Mapping[str, Result]]
-Column = tuple[str, Key]  # task, figure
+Column = tuple[str, Key]  # task, metric
 
 
-def results_of(folder: Path) -> Results:
-    """The results of a benchmark folder; BenchmarkError where there are none, or where their data differ."""
-    found = read_results(folder)
-    if not found:
-        raise BenchmarkError(f"{folder} has no results. Make some with: hierderm bench run ... -o {folder}")
-    splits = {tuple(result.content["split_hashes"]) for tasks in found.values() for result in tasks.values()}
-    if len(splits) > 1:
-        raise BenchmarkError(f"{folder} has results on {len(splits)} different splits, which do not compare.")
-    return found
+def _require_comparable(results: Results) -> None:
+    """BenchmarkError where the results are on different data, or by different settings."""
+    contents = [result.content for tasks in results.models.values() for result in tasks.values()]
+    for what in ("table_hashes", "taxonomy_hash", "evaluation"):
+        n_different = len({json.dumps(content[what]) for content in contents})
+        if n_different > 1:
+            raise BenchmarkError(
+                f"{results.folder} must have results with the same {what} to be compared, it has {n_different} "
+                "different. Run the models again with the same data and settings, or delete old ones from its results."
+            )
 
 
 def columns_of(results: Results) -> list[Column]:
-    """The main figures of all tasks, in the order of the tasks."""
-    found: dict[Column, None] = {}
-    for tasks in results.values():
-        for task, result in tasks.items():
-            for level, name in result.content["main"]:
-                metric = result.evaluation.get((level, name))
-                if metric is not None and not np.isnan(metric.value):
-                    found[task, (level, name)] = None
-    return list(found)
+    """The main metrics of all tasks that any model has, in the order of the tasks."""
+    found = [
+        (task, (level, name))
+        for tasks in results.models.values()
+        for task, result in tasks.items()
+        for level, name in result.content["main"]
+    ]
+    return [column for column in dict.fromkeys(found) if any(_metric(results, m, column) for m in results.models)]
 
 
 def leaderboard(results: Results) -> pd.DataFrame:
     """A row a model, best mean rank first.
 
-    For each main figure three columns: value, low and high. `mean_rank` is over the figures that every model has, 1 the
+    For each main metric three columns: value, low and high. `mean_rank` is over the metrics that every model has, 1 the
     best, ties shared; its interval ranks the models anew in each bootstrap round, on the same draws of the cases.
-    `n_ranked`: how many figures that are.
+    `n_ranked`: how many metrics that are.
     """
-    models, columns = list(results), columns_of(results)
-    shared = [column for column in columns if all(_metric(results, model, column) for model in models)]
-    ranked = [column for column in shared if direction(column[1][1]) != "none"]
-    values = {column: np.array([_metric(results, model, column).value for model in models]) for column in ranked}
-    rank = np.mean([_ranks(column, of_models) for column, of_models in values.items()], axis=0) if ranked else None
-    rounds = _rank_rounds(results, models, ranked)
+    _require_comparable(results)
+    models, columns = list(results.models), columns_of(results)
+    table = {column: [_metric(results, model, column) for model in models] for column in columns}
+    ranked = {key: metrics for key, metrics in table.items() if all(metrics) and direction(key[1][1]) != "none"}
+    ranks = [_ranks(column, np.array([m.value for m in metrics if m])) for column, metrics in ranked.items()]
+    rounds = _rank_rounds(results, models, list(ranked))
     rows = []
     for number, model in enumerate(models):
         row: dict[str, Any] = {"model": model}
-        if rank is not None:
-            ends = interval(float(rank[number]), rounds[:, number])
-            row |= {"mean_rank": float(rank[number]), "mean_rank_low": ends[0], "mean_rank_high": ends[1]}
+        if ranks:
+            rank = float(np.mean(ranks, axis=0)[number])
+            low, high = interval(rank, rounds[:, number])
+            row |= {"mean_rank": rank, "mean_rank_low": low, "mean_rank_high": high}
         row["n_ranked"] = len(ranked)
-        for column in columns:
-            metric = _metric(results, model, column)
-            name = f"{column[1][0]} {column[1][1]}"
+        for (_, key), metrics in table.items():
+            metric, name = metrics[number], " ".join(key)
             value, low, high = (metric.value, metric.low, metric.high) if metric else (np.nan,) * 3
             row |= {name: value, f"{name} low": low, f"{name} high": high}
-        first = next(iter(results[model].values())).content
-        row |= {"dim": first["dim"], "embedding_seconds": first["embedding_seconds"]}
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.sort_values("mean_rank", kind="stable").reset_index(drop=True) if ranked else table
+        first = next(iter(results.models[model].values())).content
+        rows.append(row | {key: first[key] for key in ("dim", "embedding_seconds")})
+    frame = pd.DataFrame(rows)
+    return frame.sort_values("mean_rank", kind="stable").reset_index(drop=True) if ranked else frame
 
 
-def _metric(results: Results, model: str, column: Column) -> Any:
-    result = results[model].get(column[0])
+def _metric(results: Results, model: str, column: Column) -> Metric | None:
+    """The metric of a model where it is defined."""
+    result = results.models[model].get(column[0])
     metric = None if result is None else result.evaluation.get(column[1])
     return None if metric is None or np.isnan(metric.value) else metric
 
@@ -90,28 +90,24 @@ def _ranks(column: Column, values: FloatArray) -> FloatArray:
 
 def _rank_rounds(results: Results, models: Sequence[str], ranked: Sequence[Column]) -> FloatArray:
     """The mean rank of each model in each bootstrap round, shape (n_rounds, n_models)."""
-    of_columns = []
+    column_ranks = []
     for column in ranked:
-        evaluations = [results[model][column[0]].evaluation for model in models]
+        evaluations = [results.models[model][column[0]].evaluation for model in models]
         rounds = [e.replicates.get(column[1]) for e in evaluations]
         found = [r for r in rounds if r is not None and len(r)]
         if len(found) == len(models):
             values = np.stack([e[column[1]].value + r - r.mean() for e, r in zip(evaluations, found, strict=True)])
-            of_columns.append(_ranks(column, values.T))
-    return np.mean(of_columns, axis=0) if of_columns else np.empty((0, len(models)))
+            column_ranks.append(_ranks(column, values.T))
+    return np.mean(column_ranks, axis=0) if column_ranks else np.empty((0, len(models)))
 
 
 def as_cells(results: Results) -> tuple[list[str], list[list[str]]]:
     """The leaderboard as text: titles, and a row a model; 'value [low, high]'."""
     table, columns = leaderboard(results), columns_of(results)
-    titles = ["model", "mean rank", *(metric_name(*key) for _, key in columns)]
-    rows = []
-    for _, row in table.iterrows():
-        names = ["mean_rank", *(f"{level} {name}" for _, (level, name) in columns)]
-        ends = [("mean_rank_low", "mean_rank_high"), *((f"{name} low", f"{name} high") for name in names[1:])]
-        cells = [_cell(row, name, *pair) for name, pair in zip(names, ends, strict=True)]
-        rows.append([str(row["model"]), *cells])
-    return titles, rows
+    names = [("mean_rank", "mean_rank_low", "mean_rank_high")]
+    names += [(name, f"{name} low", f"{name} high") for name in (" ".join(key) for _, key in columns)]
+    rows = [[str(row["model"]), *(_cell(row, *three) for three in names)] for _, row in table.iterrows()]
+    return ["model", "mean rank", *(metric_name(*key) for _, key in columns)], rows
 
 
 def _cell(row: pd.Series, name: str, low: str, high: str) -> str:
@@ -138,19 +134,22 @@ def as_html(results: Results, title: str) -> str:
 
 
 def warnings_of(results: Results) -> dict[str, list[str]]:
-    """What must be known of each model before believing its figures; models without a warning are left out."""
-    found = {model: {w for r in tasks.values() for w in r.content["warnings"]} for model, tasks in results.items()}
+    """What must be known of each model before believing its values; models without a warning are left out."""
+    models = results.models
+    found = {model: {w for r in tasks.values() for w in r.evaluation.warnings} for model, tasks in models.items()}
     return {model: sorted(texts) for model, texts in found.items() if texts}
 
 
 def compare_models(results: Results, first: str, second: str, confidence: float, *, every: bool) -> list[Difference]:
-    """`first` minus `second` in the main figures they share, or in `every` figure, adjusted for their number."""
+    """`first` minus `second` in the main metrics they share, or in `every` metric, adjusted for their number."""
+    _require_comparable(results)
+    models = results.models
     for name in (first, second):
-        if name not in results:
-            raise BenchmarkError(f"there is no model '{name}'.{suggest(name, results)} There are {list(results)}.")
+        if name not in models:
+            raise BenchmarkError(f"there is no model '{name}'.{suggest(name, models)} There are {list(models)}.")
     found: list[Difference] = []
-    for task, result in results[first].items():
-        other = results[second].get(task)
+    for task, result in models[first].items():
+        other = models[second].get(task)
         keys = [(m.level, m.name) for m in result.evaluation.metrics] if every else result.content["main"]
         for level, name in keys:
             if other is not None and direction(name) != "none":

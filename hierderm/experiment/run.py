@@ -18,16 +18,13 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.artifacts import claim_folder, file_hash, holds, write_atomically, write_json
 from hierderm.config.loading import dump_config, load_config, to_dict
-from hierderm.config.settings import Config, DataConfig, EvaluationConfig, SplitConfig
+from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.checks import read_cases
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
-from hierderm.evaluation.evaluation import Evaluation, evaluate_subject
-from hierderm.evaluation.subject import subject_of
-from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 
@@ -268,9 +265,3 @@ class Run:
 def environment() -> dict[str, str]:
     """Versions and machine, for the run folder and the report."""
     return {"python": sys.version.split()[0], "machine": platform.platform()} | {p: version(p) for p in PACKAGES}
-
-
-def evaluate_test(settings: EvaluationConfig, embeddings: EmbeddingTable, table: CaseTable, name: str) -> Evaluation:
-    """Metrics on the test split; embeddings of a model that was trained on another split are refused."""
-    subject = subject_of(embeddings, table, settings, name=name)
-    return evaluate_subject(subject, tasks_named(settings.tasks))

@@ -1,94 +1,112 @@
-"""The models of a benchmark: anything with a name that gives embeddings of a table."""
+"""Where the embeddings of a model come from: names, files and folders, whose embeddings are cached, or any object."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hierderm import columns as c
 from hierderm.artifacts import HEADER, file_hash, holds, read_header, text_hash
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import KIND, EmbeddingTable, Provenance, read_array, unit_length
+from hierderm.embeddings import KIND, EmbeddingTable, embeddings_of
 from hierderm.errors import BenchmarkError, EmbeddingError
+from hierderm.experiment.protocol import Division
+from hierderm.experiment.runner import Model, Source
 from hierderm.model.colour import ColourHistograms
 
-COLOUR = "colour"
 RANDOM = "random:"
 
 
-@dataclass(frozen=True)
-class Model:
-    """A name and where its embeddings come from.
-
-    `sources`: one, or one a seed of training. Each is 'colour' (colour histograms), a backbone ('hierderm:tiny',
-    'timm:...', 'hf:...'), 'random:<backbone>' (its architecture, untrained), a trained model's folder, a folder of
-    embeddings, or an .npy file with a row for each row of the table. '{fold}' stands for the number of the fold.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-
-
-def parse_model(text: str) -> Model:
-    """'NAME=SOURCE', or a source that names itself; several seeds are joined by '+'."""
-    name, equals, source = text.partition("=")
-    if not equals:
-        name, source = re.sub(r"[^\w.-]+", "-", text).strip("-"), text
-    if not re.fullmatch(r"[\w.-]+", name) or not source:
-        raise BenchmarkError(f"a model must be NAME=SOURCE, its name of letters, digits, '.', '_', '-', got '{text}'.")
-    return Model(name, tuple(source.split("+")))
-
-
-def embeddings_of(source: str, table: CaseTable, cache: Path, *, workers: int = 0) -> EmbeddingTable:
-    """The embeddings of a whole table, from `cache` where they are of this source and these pictures."""
-    key = {"source": source, "version": _version(source), "table": _table_hash(table)}
-    if holds(cache, KIND) and read_header(cache, KIND).content["key"] == key:
-        return EmbeddingTable.load(cache)
-    made = _embed(source, table, workers)
-    made.save(cache, replace=True, key=key)
-    return made
-
-
-def _embed(source: str, table: CaseTable, workers: int) -> EmbeddingTable:
-    path = Path(source)
-    if source == COLOUR:
-        return EmbeddingTable(ColourHistograms().encode(table.paths), table.frame, Provenance(model=COLOUR))
-    if path.suffix == ".npy":
-        return _from_array(path, table)
-    if holds(path, KIND):
-        return EmbeddingTable.load(path)
+def _encoded(source: str, table: CaseTable, workers: int) -> EmbeddingTable:
     from hierderm.model.encoder import load
 
-    if source.startswith(RANDOM):
-        return load(source.removeprefix(RANDOM), weights="random").embed(table, workers=workers)
-    if ":" not in source and not path.is_dir():
+    weights = "random" if source.startswith(RANDOM) else "pretrained"
+    return load(source.removeprefix(RANDOM), weights=weights).embed(table, workers=workers)
+
+
+# Which sources each kind takes, and what it gives of (source, table, workers): anything `embeddings_of` takes.
+KINDS: tuple[tuple[Callable[[str], bool], Callable[[str, CaseTable, int], Any]], ...] = (
+    (lambda source: source == "colour", lambda *_: ColourHistograms()),
+    (lambda source: source.endswith(".npy") or holds(Path(source), KIND), lambda source, *_: source),
+    (lambda source: ":" in source or Path(source).is_dir(), _encoded),
+)
+
+
+def parse_model(text: str) -> tuple[str, tuple[str, ...]]:
+    """The name and the sources of 'NAME=SOURCE', or of a source that names itself; several seeds are joined by '+'."""
+    name, equals, source = text.partition("=")
+    if not equals:
+        name, source = re.sub(r"[^\w.-]+", "-", text).strip("-."), text
+    if not name or not source:
+        raise BenchmarkError(f"a model must be NAME=SOURCE, got '{text}'.")
+    return require_name(name), tuple(source.split("+"))
+
+
+def require_name(name: str) -> str:
+    """The name of a model; BenchmarkError where it can't be that of a folder."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise BenchmarkError(f"a model's name must be of letters, digits, '.', '_', '-', got '{name}'.")
+    return name
+
+
+def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
+    """A model for the runner. `given`: a source, or a list or tuple with one for each training seed.
+
+    A source is a name or path of `KINDS`, '{fold}' in it standing for the number of the fold, or anything else that
+    `embeddings_of` takes; such an object has no version, so it is embedded anew, and its version is its embeddings.
+    """
+    require_name(name)
+    seeds = given if isinstance(given, list | tuple) else [given]
+    made: dict[tuple[int, str], EmbeddingTable] = {}  # of objects, by seed and table: folds share the table's images
+
+    def source(seed: int, division: Division) -> Source:
+        one, table = seeds[seed], division.table
+        if isinstance(one, str | Path):
+            own = str(one).replace("{fold}", str(division.fold))
+            place = cache / (f"{name}.{seed}" + (f".{division.fold}" if own != str(one) else ""))
+            return Source(f"{own} {version(own)}".strip(), table, partial(_cached, own, place, workers))
+        key = (seed, _table_hash(table))
+        if key not in made:
+            made[key] = embeddings_of(one, table)
+        return Source(f"embeddings {_content_hash(made[key])}", table, lambda _: made[key])
+
+    return Model(name, lambda division: [source(seed, division) for seed in range(len(seeds))])
+
+
+def version(source: str | Path) -> str:
+    """What changes when the file or folder behind a source does; '' where there is none."""
+    files = (Path(source), Path(source) / HEADER)
+    return next((file_hash(path) for path in files if path.is_file()), "")
+
+
+def _cached(source: str, place: Path, workers: int, table: CaseTable) -> EmbeddingTable:
+    """The embeddings of a whole table, from `place` where they are of this source and these images."""
+    key = {"source": source, "version": version(source), "table": _table_hash(table)}
+    if holds(place, KIND) and read_header(place, KIND).content["key"] == key:
+        return EmbeddingTable.load(place)
+    make = next((make for takes, make in KINDS if takes(source)), None)
+    if make is None:
         raise BenchmarkError(
             f"'{source}' is no model: give 'colour', a backbone such as 'hierderm:tiny', 'random:<backbone>', a model "
             "folder of a run, a folder of embeddings, or an .npy file."
         )
-    return load(source).embed(table, workers=workers)
-
-
-def _from_array(path: Path, table: CaseTable) -> EmbeddingTable:
-    if not path.is_file():
-        raise BenchmarkError(f"{path}: the file of embeddings does not exist.")
-    vectors = read_array(path)
-    if len(vectors) != len(table):
-        raise EmbeddingError(
-            f"{path} must have a row for each of the {len(table)} rows of the table, in order, got {len(vectors)}."
-        )
-    return EmbeddingTable(unit_length(vectors), table.frame, Provenance(model=str(path)))
-
-
-def _version(source: str) -> str:
-    """What changes when a file behind the source does."""
-    path = Path(source)
-    if path.is_file():
-        return file_hash(path)
-    return file_hash(path / HEADER) if (path / HEADER).is_file() else ""
+    try:
+        made = embeddings_of(make(source, table, workers), table)
+    except EmbeddingError as error:
+        raise EmbeddingError(f"{source}: {error}") from None
+    made.save(place, replace=True, key=key)
+    return made
 
 
 def _table_hash(table: CaseTable) -> str:
     return text_hash(json.dumps([list(table.frame[c.IMAGE_ID]), [str(path) for path in table.paths]]))
+
+
+def _content_hash(embedded: EmbeddingTable) -> str:
+    parts = [embedded.embeddings, embedded.probabilities]
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts if part is not None)).hexdigest()[:12]

@@ -266,8 +266,17 @@ class Encoder:
 
         Returns:
             Vectors and probabilities.
+
+        Raises:
+            ModelError: The features are not of the model's backbone.
         """
-        return self._pass(iter(torch.from_numpy(features).split(ROWS)), self._fine_level)
+        if features.ndim != 2 or features.shape[1] != self.network.backbone.dim:
+            raise ModelError(
+                f"features must have shape (n_images, {self.network.backbone.dim}), as the backbone of {self.name} "
+                f"gives them, got {features.shape}."
+            )
+        parts = (torch.tensor(features[start : start + ROWS]) for start in range(0, len(features), ROWS))
+        return self._pass(parts, self._fine_level)
 
     def save(self, folder: Path | str, *, replace: bool = False) -> None:
         """Write a model folder that `hierderm.load` reads.
@@ -380,7 +389,7 @@ def _load_backbone(name: str, weights: str) -> tuple[Network, Provenance]:
     config = BackboneConfig(name, weights)
     if weights == "random":
         with LOADING, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             backbone = load_backbone(config)
     else:
         backbone = load_backbone(config)

@@ -52,7 +52,7 @@ def feature_batches(
     backbone: Backbone, images: ImageDataset, rows: Sequence[int] | None = None, *, batch_size: int, workers: int
 ) -> Iterator[Tensor]:
     """The features of one batch after another, on the backbone's device. Call it in inference mode."""
-    device = next(backbone.parameters()).device
+    device = next((weight.device for weight in backbone.parameters()), torch.device("cpu"))
     loader = DataLoader(images if rows is None else Subset(images, rows), batch_size=batch_size, num_workers=workers)
     for batch, _ in tqdm(loader, "Embedding", len(loader), leave=False, delay=2, disable=None):
         yield backbone(batch.to(device))

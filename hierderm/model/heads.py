@@ -90,7 +90,7 @@ class ResidualNeck(nn.Module):
 
 
 class DiscriminantNeck(nn.Module):
-    """`Discriminants` as a layer: unit-length discriminants z, and node probabilities p of some levels beside them.
+    """`Discriminants` as a layer: unit-length discriminants z, and node probabilities p of some levels.
 
     The embedding is sqrt(1 - s) * z, then sqrt(s / n_levels) * sqrt(p) for each level. The cosine of two images is
     thus (1 - s) times that of their discriminants plus s times the mean Bhattacharyya coefficient of their node

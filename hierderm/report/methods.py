@@ -71,7 +71,7 @@ def _tree_lda(settings: TreeLda) -> str:
     held_out = f"validation and {folds} parts of training left out in turn," if folds else "validation"
     control = "; as a control the conditions are assigned to categories at random" if settings.shuffle else ""
     return (
-        "discriminants of the tree beside node probabilities, in closed form on frozen features, the best on "
+        "discriminants of the tree and node probabilities, in closed form on frozen features, the best on "
         f"{held_out} with {text}{control}"
     )
 

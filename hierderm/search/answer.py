@@ -68,11 +68,11 @@ class Answer:
     reason: str
 
 
-def vote(hits: SearchResult, fine: IntArray, n_fine: int, temperature: float) -> FloatArray:
+def vote(hits: SearchResult, temperature: float) -> FloatArray:
     """Each query's share of votes for every condition, shape (n_queries, n_fine), rows summing to 1 (0 without hits).
 
-    A hit votes with exp((similarity - the best similarity) / temperature) for its condition; `fine`: the gallery's
-    condition numbers, shape (n_images,). The weights are those of soft nearest neighbours (Goldberger et al. 2004).
+    A hit votes with exp((similarity - the best similarity) / temperature) for its condition. The weights are those of
+    soft nearest neighbours (Goldberger et al. 2004).
     """
     if temperature <= 0:
         raise SearchError(f"temperature must be > 0, got {temperature}.")
@@ -80,15 +80,14 @@ def vote(hits: SearchResult, fine: IntArray, n_fine: int, temperature: float) ->
     similarity = np.where(found, hits.similarity.astype(np.float64), -np.inf)
     best = similarity.max(axis=1, keepdims=True, initial=-np.inf)
     weights = np.where(found, np.exp((similarity - np.where(np.isfinite(best), best, 0)) / temperature), 0.0)
-    votes = np.zeros((len(hits), n_fine))
-    np.add.at(votes, (np.arange(len(hits))[:, None], fine[np.where(found, hits.rows, 0)]), weights)
+    votes = np.zeros((len(hits), hits.gallery.taxonomy.size(-1)))
+    conditions = hits.gallery.fine[np.where(found, hits.rows, 0)]
+    np.add.at(votes, (np.arange(len(hits))[:, None], conditions), weights)
     total = votes.sum(axis=1, keepdims=True)
     return np.asarray(np.divide(votes, total, out=np.zeros_like(votes), where=total > 0))
 
 
-def calibrate(
-    hits: SearchResult, gallery_fine: IntArray, query_fine: IntArray, taxonomy: Taxonomy, *, wanted: float = 0.8
-) -> Calibration:
+def calibrate(hits: SearchResult, query_fine: IntArray, *, wanted: float = 0.8) -> Calibration:
     """Learn from validation queries, whose conditions `query_fine` are known, how to read votes.
 
     Their own cases must have been left out of `hits`. The temperature is the one under which the conditions are most
@@ -98,32 +97,25 @@ def calibrate(
         raise SearchError(f"the wanted accuracy must be between 0 and 1, got {wanted}.")
     if len(hits) != len(query_fine) or not len(hits):
         raise SearchError(f"calibration needs hits for each validation query, got {len(hits)} for {len(query_fine)}.")
-    n_fine = taxonomy.size(-1)
+    taxonomy = hits.gallery.taxonomy
 
     def cost(temperature: float) -> float:
-        on_truth = vote(hits, gallery_fine, n_fine, temperature)[np.arange(len(hits)), query_fine]
-        return -float(np.log(0.99 * on_truth + 0.01 / n_fine).mean())
+        on_truth = vote(hits, temperature)[np.arange(len(hits)), query_fine]
+        return -float(np.log(0.99 * on_truth + 0.01 / taxonomy.size(-1)).mean())
 
     temperature = best_temperature(cost, *TEMPERATURES)
-    votes = vote(hits, gallery_fine, n_fine, temperature)
-    return Calibration(hits.rows.shape[1], temperature, AnswerRule.learn(votes, query_fine, taxonomy, wanted))
+    rule = AnswerRule.learn(vote(hits, temperature), query_fine, taxonomy, wanted)
+    return Calibration(hits.rows.shape[1], temperature, rule)
 
 
-def answer(
-    hits: SearchResult,
-    gallery_fine: IntArray,
-    taxonomy: Taxonomy,
-    calibration: Calibration | None,
-    *,
-    calibrated_for: bool = True,
-) -> Answer:
+def answer(hits: SearchResult, calibration: Calibration | None, *, calibrated_for: bool = True) -> Answer:
     """What the hits of one query say, at the finest level whose threshold they pass.
 
     `calibrated_for`: False where the search differs from the one that was calibrated (filters, a cap, another k);
     then shares are given without a confidence, as without a calibration.
     """
-    temperature = calibration.temperature if calibration else DEFAULT_TEMPERATURE
-    votes = vote(hits, gallery_fine, taxonomy.size(-1), temperature)[0]
+    taxonomy = hits.gallery.taxonomy
+    votes = vote(hits, calibration.temperature if calibration else DEFAULT_TEMPERATURE)[0]
     differential = tuple(ranked_nodes(votes, taxonomy, level) for level in range(taxonomy.n_levels))
     if not differential[0]:
         return Answer(None, "", None, differential, "No case was found.")

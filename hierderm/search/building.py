@@ -81,7 +81,7 @@ def calibrate_on_validation(
     if searched is None:
         return None
     hits, truth = searched
-    learnt = calibrate(hits, index.gallery.fine, truth, index.taxonomy, wanted=accuracy)
+    learnt = calibrate(hits, truth, wanted=accuracy)
     return replace(learnt, aggregation=aggregation)
 
 
@@ -109,18 +109,15 @@ def describe_index(index: CaseIndex) -> list[str]:
     ]
     if index.calibration is None:
         return [*lines, f"answers are not calibrated: {about.not_calibrated or 'it was built so'}"]
-    means = validation_means(index)
-    for name, learnt, scores in zip(index.taxonomy.level_names, index.calibration.rule.levels, means, strict=True):
-        if learnt.threshold is None:
-            answered = f"never answered, no share of votes was right in {index.calibration.rule.wanted:.0%}"
-        else:
-            answered = (
-                f"answered from {learnt.threshold:.0%} of the votes on: {learnt.answered} of {learnt.n_queries} "
-                f"validation cases, {learnt.right} right"
-            )
-        lines.append(
-            f"{name}: recall@1 {scores['recall_at_1']:.3f}, 5-NN accuracy {scores['knn_accuracy']:.3f}; {answered}"
-        )
+    rule, means = index.calibration.rule, validation_means(index)
+    for level, (learnt, scores) in enumerate(zip(rule.levels, means, strict=True)):
+        asked = "validation cases" + (" left open by finer levels" if level < index.taxonomy.fine_level else "")
+        answered = f"never answered, no share of votes was right in {rule.wanted:.0%} of the {asked}"
+        if learnt.threshold is not None:
+            right = f"{learnt.answered} of {learnt.n_queries} {asked}, {learnt.right} right"
+            answered = f"answered from {learnt.threshold:.0%} of the votes on: {right}"
+        means_text = f"recall@1 {scores['recall_at_1']:.3f}, 5-NN accuracy {scores['knn_accuracy']:.3f}"
+        lines.append(f"{index.taxonomy.level_names[level]}: {means_text}; {answered}")
     return lines
 
 

@@ -193,7 +193,7 @@ class CaseFinder:
             shown = voters = index.search(vectors, **query, **asdict(options))
             if calibration is not None and not narrowed:
                 voters = index.search(vectors, **query, k=calibration.k, aggregation=calibration.aggregation)
-        read = answer(voters, voters.gallery.fine, index.taxonomy, calibration, calibrated_for=not narrowed)
+        read = answer(voters, calibration, calibrated_for=not narrowed)
         return FinderResult(vectors, shown, read)
 
 

@@ -30,7 +30,7 @@ def every_row(vectors: Vectors, groups: list[Vectors], allowed: Mask) -> Iterato
 
 
 def spans(groups: list[Vectors]) -> Iterator[tuple[int, int]]:
-    """Where each group lies when all are joined."""
+    """Begin and end of each group when all are joined."""
     ends = np.cumsum([len(group) for group in groups]).tolist()
     return zip([0, *ends[:-1]], ends, strict=True)
 

@@ -1,6 +1,6 @@
 """A CaseIndex as a folder: vectors, table of cases, tree and FAISS file, each checked against its hash on opening.
 
-A write makes new files beside the old ones, under names that no earlier write had, and then replaces the header in one
+A write makes new files next to the old ones, under names that no earlier write had, and then replaces the header in one
 step. So a killed writer leaves a whole index behind, and readers that have the old files open keep them.
 """
 
@@ -42,7 +42,7 @@ _OURS = re.compile(r"(vectors|cases|taxonomy|neighbours)-[0-9a-f]{8}\.(npy|parqu
 
 
 def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
-    """Write an index, whole or not at all. An index that lies there is kept, unless `replace` says otherwise."""
+    """Write an index, whole or not at all. An index that is there is kept unless `replace`."""
     require_free_index(folder, replace=replace)
     with faults_named(folder), writing(folder), index.lock.reading():
         require_free_index(folder, replace=replace)  # another process may have been quicker

@@ -209,16 +209,16 @@ def _check_cycles(rows: Sequence[_Row], fault: Callable[[int, str], None]) -> No
         levels = [row.level - 1, *(level for level in range(n_levels) if level != row.level - 1)]
         return next((by_key[level, fold(row.parent)] for level in levels if (level, fold(row.parent)) in by_key), None)
 
-    told: set[int] = set()
+    reported: set[int] = set()
     for start in rows:
         seen: dict[int, _Row] = {}
         row: _Row | None = start
         while row is not None and row.line not in seen:
             seen[row.line] = row
             row = parent_of(row) if row.parent else None
-        if row is not None and row.line not in told:
+        if row is not None and row.line not in reported:
             ring = list(seen.values())[list(seen).index(row.line) :]
-            told.update(member.line for member in ring)
+            reported.update(member.line for member in ring)
             fault(row.line, f"cycle: {' -> '.join(member.name for member in (*ring, row))}.")
 
 

@@ -103,6 +103,6 @@ class _Source:
 
     @cached_property
     def identity(self) -> list[object]:
-        """What the features depend on beside the architecture: weights, preprocessing and the files' state."""
+        """What the features depend on apart from the architecture: weights, preprocessing and the files' state."""
         images = [[str(path), (found := path.stat()).st_size, found.st_mtime_ns] for path in self.table.paths]
         return [weights_hash(self.backbone), self.backbone.preprocessing.hash, images]

@@ -96,8 +96,8 @@ class TreeAnalysis:
         """The discriminants of one setting.
 
         `shrinkage`: of the covariance within conditions towards a sphere, in [0, 1]; `decay`: weight of each level
-        beside the one above, >= 0: 1 is flat, 0 the top level alone; `strength`: images that a node's parent counts
-        for, >= 0; `probability_share`: share of the node probabilities in the cosine, in [0, 1).
+        relative to the one above, >= 0: 1 is flat, 0 the top level alone; `strength`: images that a node's parent
+        counts for, >= 0; `probability_share`: share of the node probabilities in the cosine, in [0, 1).
         """
         means, _ = self._shrunk(self.raw_means, decay, strength)
         solved, directions = self._shrunk(self._solved_means(shrinkage), decay, strength)

@@ -219,7 +219,7 @@ def test_overrides_win_over_a_models_own_settings() -> None:
         ({"models": [{"name": "a"}, {"name": "a"}]}, "the names of models must differ, got ['a', 'a']"),
         ({"models": [{"name": "a"}], "focus": "b"}, "focus must be one of the models"),
         ({"models": [{"name": "a", "set": {"split.seed": 3}}]}, "model 'a' must not change ['split.seed']: all models share data, split and evaluation."),
-        ({"models": [{"name": "a", "set": {"training.method": "lda"}}]}, "model 'a' must name its method beside its name"),
+        ({"models": [{"name": "a", "set": {"training.method": "lda"}}]}, "model 'a' must give its method by method = '...', not in its set"),
         ({"models": [{"name": "a", "method": "ldu"}]}, "training.method must be one of"),
         ({"models": [{"name": "a", "set": {"training.epochs": 3}}]}, "model 'a' has 1 fault(s):\n  'training.epochs' is read by method 'gradient' only, training.method is 'tree_lda'."),
         ({"models": MODELS[:2], "training": {"epochs": 3}}, "'training.epochs' is read by method 'gradient' only, training.method is 'tree_lda' or 'vanilla'."),

@@ -82,9 +82,9 @@ def test_each_fault_with_its_row(folder: Path, changes: dict[str, list[str]], me
 
 
 def test_all_faults_in_one_report(folder: Path) -> None:
-    told = faults(frame(**{c.CONDITION: ["x", "y", "Impetigo"], c.IMAGE_PATH: ["a.png", "b.png", "z.png"]}), folder)
-    assert told.startswith("cases.csv has 3 fault(s):")
-    assert "--unreadable exclude" in told
+    message = faults(frame(**{c.CONDITION: ["x", "y", "Impetigo"], c.IMAGE_PATH: ["a.png", "b.png", "z.png"]}), folder)
+    assert message.startswith("cases.csv has 3 fault(s):")
+    assert "--unreadable exclude" in message
 
 
 def test_a_truncated_image_is_named_or_left_out_but_never_replaced(folder: Path) -> None:

@@ -20,7 +20,9 @@ def test_every_value_is_as_pinned(n_levels: int) -> None:
     for name, numbers in found.items():
         assert numbers.keys() == PINNED[name].keys()
         for key, values in numbers.items():
-            assert flat(values) == pytest.approx(flat(PINNED[name][key]), abs=1e-6, nan_ok=True), (name, key)
+            # Where the probe's optimisation stops depends on the last digits of sums: an image or two may fall otherwise.
+            allowed = 0.02 if "linear_probe" in key else 1e-6
+            assert flat(values) == pytest.approx(flat(PINNED[name][key]), abs=allowed, nan_ok=True), (name, key)
 
 
 def flat(value: Any) -> list[Any]:

@@ -16,7 +16,8 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.errors import BenchmarkError, HierdermError
-from hierderm.experiment.leaderboard import as_markdown, columns_of, compare_models, leaderboard, results_of
+from hierderm.experiment.leaderboard import as_markdown, columns_of, compare_models, leaderboard
+from hierderm.experiment.results import Results
 from hierderm.experiment.run import prepare, train
 
 
@@ -65,17 +66,17 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_best_leads_and_the_senseless_is_last(done: Path) -> None:
-    table = leaderboard(results_of(done))
+    table = leaderboard(Results.open(done))
     assert list(table["model"][:2]) == ["good", "noisy"]
     best = table.iloc[0]
     assert best["mean_rank"] < 1.5 and best["mean_rank_low"] <= best["mean_rank"] <= best["mean_rank_high"]
     assert best["fine recall_at_1"] > 0.9 > table.iloc[-1]["fine recall_at_1"]
-    assert best["n_ranked"] == len(columns_of(results_of(done)))
+    assert best["n_ranked"] == len(columns_of(Results.open(done)))
 
 
 def test_what_a_result_holds(done: Path) -> None:
     content = json.loads((done / "results" / "good" / "retrieval.json").read_text())
-    assert content["task_version"] == 1 and len(content["split_hashes"]) == 1 and content["dim"] == 9
+    assert content["task_version"] == 1 and len(content["table_hashes"]) == 1 and content["dim"] == 9
     assert {"seconds", "embedding_seconds", "process_peak_memory_mb", "environment", "sources"} <= content.keys()
     assert {"level", "name", "value", "low", "high", "count", "skipped", "better"} == content["metrics"][0].keys()
 
@@ -93,7 +94,7 @@ def test_a_second_run_does_nothing_and_a_new_model_is_added(data: Path, done: Pa
 def test_tables_in_every_format(done: Path, tmp_path: Path) -> None:
     markdown = run("table", done, "-f", "markdown")
     assert markdown.startswith("| model | mean rank | ")
-    assert markdown.strip() == as_markdown(results_of(done))
+    assert markdown.strip() == as_markdown(Results.open(done))
     csv = pd.read_csv(io.StringIO(run("table", done, "-f", "csv")))
     assert {"model", "mean_rank", "fine map_at_r", "fine map_at_r low"} <= set(csv)
     run("table", done, "-f", "html", "-o", tmp_path / "table.html")
@@ -109,7 +110,7 @@ def test_paired_differences(done: Path) -> None:
     found = json.loads(run("difference", "good", "senseless", "-i", done, "--json"))
     (of_map,) = [d for d in found if (d["level"], d["name"]) == ("fine", "map_at_r")]
     assert of_map["low"] > 0 and of_map["p_adjusted"] >= of_map["p_value"]
-    results = results_of(done)
+    results = Results.open(done)
     assert len(compare_models(results, "good", "noisy", 0.95, every=True)) > len(found)
     height = next(
         d for d in compare_models(results, "good", "senseless", 0.95, every=False) if d.name == "lca_height_at_10"
@@ -127,13 +128,13 @@ def test_seeds_and_folds(data: Path, tmp_path: Path) -> None:
         "--split.folds",
         3,
     )
-    results = results_of(tmp_path)
+    results = Results.open(tmp_path).models
     toy = pd.read_csv(data / "cases.csv")
     content = results["two"]["retrieval"].content
     assert (
         content["n_images"] == len(toy) and content["n_cases"] == toy["case_id"].nunique()
     )  # every case is tested once
-    assert len(set(content["split_hashes"])) == 3
+    assert len(set(content["table_hashes"])) == 3
     one, two = (results[name]["retrieval"].evaluation["fine", "map_at_r"].value for name in ("one", "two"))
     assert one != two
 
@@ -151,7 +152,7 @@ def test_a_model_trained_on_another_split_is_refused(toy_config: Config, data: P
 def test_what_is_refused(data: Path, done: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="the names of models must differ"):
         run(*arguments(data, tmp_path, "a=colour", "a=@good.npy"))
-    with pytest.raises(BenchmarkError, match="has no results. Make some with: hierderm bench run"):
+    with pytest.raises(BenchmarkError, match="must be a hierderm run folder, it has no hierderm.json"):
         run("table", tmp_path)
     with pytest.raises(HierdermError, match="holds results on other data"):
         run(*arguments(data, done, "colour"), "--split.folds", 0, "--suite", "quick", "--data.cases", "synthetic:toy")

@@ -6,16 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
+import hierderm
 from hierderm.artifacts import holds
 from hierderm.config.loading import to_dict, with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError
-from hierderm.experiment.compare import compare, inflation
-from hierderm.experiment.run import Run
+from hierderm.evaluation.evaluation import evaluate
+from hierderm.evaluation.tasks.registry import tasks_named
+from hierderm.experiment.compare import compare
+from hierderm.experiment.results import Results
+from hierderm.experiment.run import Run, prepare
 
 FLAT = {"training.loss.classification_level": "coarse", "training.loss.schedule": "joint"}
 MODELS: list[dict[str, Any]] = [
@@ -59,6 +62,23 @@ def test_a_comparison_writes_its_report_and_resumes(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == times
     assert json.loads((tmp_path / "report.json").read_text())["models"] == report["models"]
 
+    # The report and the leaderboard are two views of one store.
+    results = Results.open(tmp_path)
+    joined = results.joined("lda", tasks_named(every_method.evaluation.tasks)).to_dict()
+    assert {key: value for key, value in report["models"][2].items() if key in joined} == joined
+    board = results.to_pandas().set_index("model")
+    for model in report["models"]:
+        (metric,) = [m for m in model["metrics"] if (m["level"], m["name"]) == ("fine", "map_at_r")]
+        assert board.loc[model["model"], "fine map_at_r"] == metric["value"]
+
+    # A benchmark adds a model to it, and leaves the others alone.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/*/*")}
+    table, _ = prepare(every_method.data, every_method.split, tmp_path)
+    options: dict[str, Any] = {"tasks": every_method.evaluation.tasks, "config": every_method.evaluation}
+    more = hierderm.bench({"colour": "colour"}, table, table.taxonomy, folder=tmp_path, **options)
+    assert len(more.to_pandas()) == len(MODELS) + 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
     # Every model is a run on the same split, with a model folder and embeddings of the same images.
     runs = [Run.open(tmp_path / "models" / model["name"]) for model in MODELS]
     assert len({run.table.split_hash for run in runs}) == 1
@@ -75,6 +95,7 @@ def test_a_comparison_must_be_complete(toy_comparison: Comparison, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.seeds": 2}
     page = compare(with_overrides(toy_comparison, {**protocol, **ONE_EPOCH}), tmp_path)
@@ -82,11 +103,11 @@ def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path
     vanilla, tree = report["models"]
     assert vanilla["n_cases"] == tree["n_cases"] == 48  # every case is tested once
     assert (vanilla["n_runs"], tree["n_runs"]) == (3, 6)  # vanilla reads no seed
-    for fold in range(3):
-        for name in ("vanilla", "tree", "tree@1"):
-            assert (tmp_path / f"fold-{fold}" / "models" / name / "evaluation.json").is_file()
     assert "3-fold cross-validation" in page.read_text() and "trained 2 times" in page.read_text()
-    folds = [json.loads((tmp_path / f"fold-{k}/models/vanilla/evaluation.json").read_text()) for k in range(3)]
+    runs = [Run.open(tmp_path / f"fold-{fold}" / "models" / "vanilla") for fold in range(3)]
+    folds = [
+        evaluate(one.embeddings(), one.table, one.taxonomy, config=toy_comparison.evaluation).to_dict() for one in runs
+    ]
 
     def metric(content: dict) -> dict:  # type: ignore[type-arg]
         return next(m for m in content["metrics"] if (m["level"], m["name"]) == ("coarse", "map_at_r"))
@@ -121,17 +142,3 @@ def test_more_seeds_keep_what_is_trained(
     assert sum(message.endswith(": already trained.") for message in caplog.messages) == 1
     assert "tree: training by method 'gradient' ..." in caplog.messages
     assert (tmp_path / "models" / "tree@1" / "finished.json").is_file()
-
-
-def test_a_split_by_image_flatters(toy_comparison: Comparison, tmp_path: Path) -> None:
-    """Images of one case are alike, so that a query that may find its own case scores higher."""
-    rows = inflation(
-        with_overrides(toy_comparison, {"models": [{"name": "v", "method": "vanilla"}], "training": {}}), tmp_path
-    )
-    found = {(row["level"], row["name"]): row for row in rows}
-    recall = found["fine", "recall_at_1"]
-    assert recall["own_case_allowed"]["value"] > recall["by_case"]["value"]
-    assert json.loads((tmp_path / "inflation.json").read_text()) == rows
-    assert recall["by_image"]["count"] > 0
-    split = pd.read_csv(tmp_path / "by-image" / "cases.csv")
-    assert split["case_id"].nunique() == len(split)

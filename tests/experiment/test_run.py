@@ -15,7 +15,8 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config, DataConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, OutputError
-from hierderm.experiment.run import Run, evaluate_test, load_cases, prepare, train
+from hierderm.evaluation.evaluation import evaluate
+from hierderm.experiment.run import Run, load_cases, prepare, train
 from hierderm.training.features import FeatureStore
 
 QUICK = {"training.method": "tree_lda", "training.views": 1, "training.folds": 0}
@@ -128,6 +129,7 @@ def test_runs_share_a_store_of_features(toy_config: Config, toy: CaseTable, tmp_
     assert not any((tmp_path / name / "features").exists() for name in "abc")
 
 
+@pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_a_model_of_another_split_is_refused(toy_config: Config, tmp_path: Path) -> None:
     config = with_overrides(toy_config, QUICK)
     table, _ = prepare(config.data, config.split, tmp_path / "one")
@@ -135,8 +137,9 @@ def test_a_model_of_another_split_is_refused(toy_config: Config, tmp_path: Path)
     other = with_overrides(config, {"split.seed": 7})
     moved, _ = prepare(other.data, other.split, tmp_path / "two")
     with pytest.raises(EmbeddingError, match="the model was trained on split .* test cases may be among"):
-        evaluate_test(other.evaluation, embeddings, moved, "one")
-    assert evaluate_test(config.evaluation, embeddings, table, "one").n_images == (table.splits == "test").sum()
+        evaluate(embeddings, moved, moved.taxonomy, config=other.evaluation)
+    evaluation = evaluate(embeddings, table, table.taxonomy, config=config.evaluation)
+    assert evaluation.n_images == (table.splits == "test").sum()
     vanilla = with_overrides(config, {"training.method": "vanilla"})
     learnt_nothing = train(vanilla, table, tmp_path / "vanilla").embeddings()
-    assert evaluate_test(other.evaluation, learnt_nothing, moved, "vanilla").n_images > 0
+    assert evaluate(learnt_nothing, moved, moved.taxonomy, config=other.evaluation).n_images > 0

@@ -1,4 +1,4 @@
-"""The Encoder beside the same steps done by hand: preprocessing, backbone, heads, unit length."""
+"""The Encoder compared with the same steps done by hand: preprocessing, backbone, heads, unit length."""
 
 from __future__ import annotations
 
@@ -226,6 +226,8 @@ def test_cached_features_need_no_image(encoder: Encoder, toy: CaseTable, tmp_pat
     np.testing.assert_allclose(encoder.heads(features).embeddings, encoder.embed(few).embeddings, atol=1e-5)
     with pytest.raises(ImageError, match="the file does not exist"):
         encoder.embed(moved)
+    with pytest.raises(ModelError, match=r"features must have shape \(n_images, 32\), .* got \(5, 31\)"):
+        encoder.embed(few, features=features[:, :31])
 
 
 def test_a_backbone_takes_a_table_of_any_tree_and_a_model_its_own(

@@ -103,7 +103,7 @@ def test_levels_between_the_classified_one_and_the_top() -> None:
 
 @pytest.mark.parametrize("levels", [(), (1,), (0, 1)])
 def test_discriminants_as_a_layer(toy: CaseTable, levels: tuple[int, ...]) -> None:
-    """By hand: the features are the discriminants, and the logits of the conditions beside them."""
+    """By hand: the features are the discriminants, and the logits are those of the conditions."""
     rng = np.random.default_rng(0)
     found = Discriminants(
         np.eye(5), np.arange(5.0), rng.normal(size=(9, 5)), rng.normal(size=9),

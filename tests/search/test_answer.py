@@ -14,8 +14,7 @@ from hierderm.search.gallery import Gallery
 from hierderm.search.result import SearchResult
 from tests.search.toy import TREE, table
 
-GALLERY = np.arange(9)  # one case a condition
-IMAGES = table(np.eye(9), list("abcdefghi"), GALLERY)
+IMAGES = table(np.eye(9), list("abcdefghi"), np.arange(9))  # one case a condition
 
 
 def hits(rows: object, similarity: object) -> SearchResult:
@@ -26,16 +25,16 @@ def hits(rows: object, similarity: object) -> SearchResult:
 def test_votes_by_hand() -> None:
     # Weights with temperature 0.1: exp(0) = 1 and exp(-0.1 / 0.1) = 1/e; the last place was not filled.
     found = hits([[0, 3, -1], [-1, -1, -1]], [[0.9, 0.8, np.nan], [np.nan] * 3])
-    votes = vote(found, GALLERY, 9, 0.1)
+    votes = vote(found, 0.1)
     assert votes[0, [0, 3]] == pytest.approx([1 / (1 + 1 / np.e), (1 / np.e) / (1 + 1 / np.e)])
     assert votes[0].sum() == pytest.approx(1) and votes[1].sum() == 0
     with pytest.raises(SearchError, match="temperature must be > 0"):
-        vote(found, GALLERY, 9, 0)
+        vote(found, 0)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=8), st.floats(0.005, 1))
 def test_votes_are_shares_and_grow_with_similarity(similarity: list[float], temperature: float) -> None:
-    votes = vote(hits([list(range(len(similarity)))], [similarity]), GALLERY, 9, temperature)[0]
+    votes = vote(hits([list(range(len(similarity)))], [similarity]), temperature)[0]
     assert votes.sum() == pytest.approx(1) and (votes >= 0).all()
     assert votes[int(np.array(similarity, dtype=np.float32).argmax())] == votes.max()
 
@@ -52,11 +51,11 @@ def queries(n: int, right: float, seed: int = 0) -> tuple[SearchResult, np.ndarr
 def test_thresholds_keep_to_the_wanted_accuracy_on_new_queries() -> None:
     kept, answered = [], []
     for seed in range(30):
-        calibration = calibrate(*_of(queries(300, 0.6, seed)), TREE, wanted=0.85)
+        calibration = calibrate(*queries(300, 0.6, seed), wanted=0.85)
         fine = calibration.rule.levels[-1]
         assert fine.threshold is not None
         found, truth = queries(2000, 0.6, 1000 + seed)
-        votes = vote(found, GALLERY, 9, calibration.temperature)
+        votes = vote(found, calibration.temperature)
         passed = votes.max(axis=1) >= fine.threshold
         kept.append((votes.argmax(axis=1) == truth)[passed].mean() >= 0.85)
         answered.append(passed.mean())
@@ -64,18 +63,14 @@ def test_thresholds_keep_to_the_wanted_accuracy_on_new_queries() -> None:
     assert np.mean(answered) > 0.4  # and not by answering nothing
 
 
-def _of(made: tuple[SearchResult, np.ndarray]) -> tuple[SearchResult, np.ndarray, np.ndarray]:
-    return made[0], GALLERY, made[1]
-
-
 def test_noise_is_never_answered() -> None:
-    calibration = calibrate(*_of(queries(300, 0.0)), TREE)
+    calibration = calibrate(*queries(300, 0.0))
     assert [level.threshold for level in calibration.rule.levels] == [None, None]
     assert calibration.rule.levels[-1].confidence(1.0) < 0.5
 
 
 def test_the_curve_rises_and_the_calibration_survives_json() -> None:
-    calibration = calibrate(*_of(queries(300, 0.6)), TREE)
+    calibration = calibrate(*queries(300, 0.6))
     fine = calibration.rule.levels[-1]
     assert all(np.diff(fine.accuracies) >= 0) and fine.confidence(1.0) > fine.confidence(0.2)
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
@@ -95,7 +90,7 @@ def test_the_counts_of_a_level_are_of_its_own_answers() -> None:
     agree = np.arange(200) % 2 == 0
     siblings = truth[:, None] // 3 * 3 + rng.permuted(np.tile(np.arange(3), (200, 1)), axis=1)
     rows = np.where(agree[:, None], truth[:, None], siblings)
-    calibration = calibrate(hits(rows, np.full((200, 3), 0.9)), GALLERY, truth, TREE)
+    calibration = calibrate(hits(rows, np.full((200, 3), 0.9)), truth)
     coarse, fine = calibration.rule.levels
     assert (fine.n_queries, fine.answered, fine.right) == (200, 100, 100)
     assert (coarse.n_queries, coarse.answered, coarse.right) == (100, 100, 100)
@@ -104,23 +99,23 @@ def test_the_counts_of_a_level_are_of_its_own_answers() -> None:
 def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:
     agree = hits([[0, 0, 0]], [[0.9, 0.8, 0.7]])
     siblings = hits([[0, 1, 2]], [[0.9, 0.9, 0.9]])
-    strangers = hits([[0, 3, 6]], [[0.9, 0.9, 0.9]])
-    first = answer(agree, GALLERY, TREE, made(0.6, 0.6))
+    apart = hits([[0, 3, 6]], [[0.9, 0.9, 0.9]])
+    first = answer(agree, made(0.6, 0.6))
     assert (first.level, first.node) == (1, "F0") and first.confidence == pytest.approx(1.0)
     assert "Of the 40 validation cases answered at this level, 36 were right" in first.reason
-    second = answer(siblings, GALLERY, TREE, made(0.6, 0.6))
+    second = answer(siblings, made(0.6, 0.6))
     assert (second.level, second.node) == (0, "C0")
     assert second.reason.startswith("The nearest cases disagree on the condition. The nearest cases agree on the categ")
-    third = answer(strangers, GALLERY, TREE, made(0.6, 0.6))
+    third = answer(apart, made(0.6, 0.6))
     assert (third.level, third.node) == (None, "")
     assert "disagree too much for an answer" in third.reason and "20% allowed" in third.reason
-    never_fine = answer(agree, GALLERY, TREE, made(0.6, None))
+    never_fine = answer(agree, made(0.6, None))
     assert never_fine.level == 0
     assert never_fine.reason.startswith("No share of votes for a condition was reliable on validation cases. The near")
 
 
 def test_the_differential_is_summed_up_the_tree() -> None:
-    found = answer(hits([[0, 1, 3]], [[0.9, 0.9, 0.9]]), GALLERY, TREE, made(0.6, 0.6))
+    found = answer(hits([[0, 1, 3]], [[0.9, 0.9, 0.9]]), made(0.6, 0.6))
     coarse, fine = found.differential
     assert [(c.name, round(c.share, 3)) for c in coarse] == [("C0", 0.667), ("C1", 0.333)]
     assert [(c.name, c.parent) for c in fine] == [("F0", "C0"), ("F1", "C0"), ("F3", "C1")]
@@ -128,18 +123,18 @@ def test_the_differential_is_summed_up_the_tree() -> None:
 
 def test_without_calibration_there_is_no_confidence() -> None:
     found = hits([[0, 0, 0]], [[0.9, 0.8, 0.7]])
-    bare = answer(found, GALLERY, TREE, None)
+    bare = answer(found, None)
     assert (bare.level, bare.confidence) == (None, None) and "was not calibrated" in bare.reason
-    narrowed = answer(found, GALLERY, TREE, made(0.6, 0.6), calibrated_for=False)
+    narrowed = answer(found, made(0.6, 0.6), calibrated_for=False)
     assert narrowed.confidence is None and "was narrowed" in narrowed.reason
     assert narrowed.differential[1][0].name == "F0"
-    nothing = answer(hits([[-1]], [[np.nan]]), GALLERY, TREE, None)
+    nothing = answer(hits([[-1]], [[np.nan]]), None)
     assert nothing.reason == "No case was found."
 
 
 def test_refusals() -> None:
     found, truth = queries(30, 0.5)
     with pytest.raises(SearchError, match="wanted accuracy must be between 0 and 1, got 1.5"):
-        calibrate(found, GALLERY, truth, TREE, wanted=1.5)
+        calibrate(found, truth, wanted=1.5)
     with pytest.raises(SearchError, match="got 30 for 29"):
-        calibrate(found, GALLERY, truth[1:], TREE)
+        calibrate(found, truth[1:])

@@ -1,4 +1,4 @@
-"""FAISS beside torch: neither crashes, hangs or takes more threads than the process may."""
+"""FAISS and torch in one process: neither crashes, hangs or takes more threads than the process may."""
 
 from __future__ import annotations
 

@@ -56,18 +56,18 @@ def test_each_fault_with_its_line(rows: str, message: str) -> None:
 
 
 def test_all_faults_at_once() -> None:
-    told = faults(GOOD + "condition,,A,\ncondition,w,Q,\ncondition,z,A,\n")
-    assert told.startswith("t.csv has 3 fault(s):")
-    assert all(f"line {line}" in told for line in (9, 10, 11))
+    message = faults(GOOD + "condition,,A,\ncondition,w,Q,\ncondition,z,A,\n")
+    assert message.startswith("t.csv has 3 fault(s):")
+    assert all(f"line {line}" in message for line in (9, 10, 11))
 
 
 def test_faults_of_the_head() -> None:
-    told = faults("# id: t\nlevel,nam\n")
-    assert "the file must begin with a line '# version: ...'" in told
-    assert "the file must begin with a line '# levels: ...'" in told
-    told = faults("# id: t\n# version: 1\n# levels: a\nlevel,nam,parent\n")
-    assert "line 4: unknown column 'nam'. Closest: 'name'." in told
-    assert "line 4: the column 'name' is missing." in told
+    message = faults("# id: t\nlevel,nam\n")
+    assert "the file must begin with a line '# version: ...'" in message
+    assert "the file must begin with a line '# levels: ...'" in message
+    message = faults("# id: t\n# version: 1\n# levels: a\nlevel,nam,parent\n")
+    assert "line 4: unknown column 'nam'. Closest: 'name'." in message
+    assert "line 4: the column 'name' is missing." in message
     assert "a taxonomy must have at least one node" in faults(HEAD)
 
 

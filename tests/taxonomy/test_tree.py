@@ -93,7 +93,7 @@ def test_two_parents_are_refused() -> None:
         taxonomy_from_paths([("A", "x"), ("B", "x")], ("c", "f"), id="t")
 
 
-def test_the_hash_speaks_of_names_and_parents_only(tree: Taxonomy) -> None:
+def test_the_hash_depends_on_names_and_parents_only(tree: Taxonomy) -> None:
     same = taxonomy_from_paths(PATHS, ("top", "middle", "condition"), id="other", version="2")
     moved = taxonomy_from_paths([*PATHS[:2], ("B", "c", "three"), *PATHS[3:]], tree.level_names, id="hand")
     assert same.content_hash == tree.content_hash != moved.content_hash

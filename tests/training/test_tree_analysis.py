@@ -140,7 +140,7 @@ def test_more_features_than_images_and_dependent_features() -> None:
 
 
 def test_the_projection_is_that_of_the_generalised_eigenvalue_problem() -> None:
-    """The oracle: eigenvectors of the scatter between beside that within, both made image by image."""
+    """The oracle: eigenvectors of the between-class relative to the within-class scatter, both computed image by image."""
     features, fine = drawn(180)
     decay, strength, shrinkage = 0.4, 3.0, 0.1
     found = fitted(features, fine, TREE, shrinkage=shrinkage, decay=decay, strength=strength)

@@ -14,13 +14,26 @@ from hierderm.evaluation.inference.bootstrap import interval
 from hierderm.types import FloatArray
 
 
+def combine(parts: Sequence[Sequence[Sequence[Evaluation]]], confidence: float, seed: int) -> Evaluation:
+    """The one evaluation of all repeats of all folds of all seeds of a model: `parts[repeat][fold][seed]`."""
+    repeats, n_runs = [], 0
+    for folds in parts:
+        combined = []
+        for seeds in folds:
+            n_runs += len(seeds)
+            combined.append(combine_seeds(seeds, confidence, seed + n_runs))
+        repeats.append(combine_folds(combined, confidence))
+    return combine_repeats(repeats, confidence, seed)
+
+
 def combine_seeds(evaluations: Sequence[Evaluation], confidence: float, seed: int) -> Evaluation:
     """The mean over trainings that differ in their seed alone, on the same cases; its interval includes the variance
     between seeds.
 
-    Each bootstrap round draws as many of the seeds, with replacement, on its draw of the cases; the spread this adds is
-    widened by S / (S - 1), as the variance of S seeds about their own mean is too small by that. Few seeds estimate it
-    poorly: 3 are a start.
+    Each bootstrap round draws as many of the seeds, with replacement, on its draw of the cases, the same for all
+    metrics: tasks that are combined apart get the values they get together. The spread this adds is widened by
+    S / (S - 1), as the variance of S seeds about their own mean is too small by that. Few seeds estimate it poorly: 3
+    are a start.
     """
     _require_same_cases(evaluations, "seeds can be combined on the same test cases only.")
     return _mean(evaluations, confidence, np.random.default_rng([seed, *evaluations[0].model.encode()]))
@@ -59,6 +72,8 @@ def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.G
         return evaluations[0]
     first, n = evaluations[0], len(evaluations)
     metrics, replicates = [], {}
+    n_rounds = next((len(rounds) for rounds in first.replicates.values()), 0)
+    drawn = rng.integers(n, size=(n, n_rounds))
     for metric in first.metrics:
         key = (metric.level, metric.name)
         values = np.array([evaluation[key].value for evaluation in evaluations])
@@ -67,7 +82,6 @@ def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.G
             metrics.append(replace(metric, value=value))
             continue
         rounds = np.stack([evaluation.replicates[key] for evaluation in evaluations])  # (n_seeds, n_rounds)
-        drawn = rng.integers(n, size=(n, rounds.shape[1]))
         excess = (values[drawn].mean(axis=0) - value) * np.sqrt(n / (n - 1))
         replicates[key] = rounds.mean(axis=0) + excess
         low, high = interval(value, replicates[key], confidence)

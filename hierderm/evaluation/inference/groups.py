@@ -139,6 +139,8 @@ def gaps(
     A case counts for the group of its first image. Metrics of which neither way is better have no gap.
     """
     keys = [key for key in scores.per_image if direction(key[1]) != "none"]
+    if not keys:
+        return []
     table = np.stack([scores.per_image[key] for key in keys], axis=1)
     _, first, case = np.unique(case_ids, return_index=True, return_inverse=True)
     known = ~np.isnan(table)
@@ -189,7 +191,7 @@ def _spread(means: FloatArray) -> FloatArray:
 
 
 def neighbour_shares(groups: dict[str, TextArray], nearest: IntArray) -> list[dict[str, Any]]:
-    """For each group of skin tone, which tones its nearest neighbours have, beside the share of each tone in the test.
+    """For each group of skin tone, which tones its nearest neighbours have, and the share of each tone in the test.
 
     `nearest`: positions of each image's neighbours, shape (n_images, k), -1 for none. Images and neighbours of unknown
     tone do not count.

@@ -21,8 +21,10 @@ def class_scores(labels: IntArray, predicted: IntArray, weights: IntArray | None
     """Balanced accuracy and macro F1, both in [0, 1]; `weights`: how often each image counts.
 
     Balanced accuracy is the mean recall of the classes that occur among the labels (Brodersen et al. 2010); macro F1
-    the mean F1 of the classes that occur among labels or predictions, as in scikit-learn.
+    the mean F1 of the classes that occur among labels or predictions, as in scikit-learn. Of no image both are nan.
     """
+    if weights is not None and not weights.any():
+        return float("nan"), float("nan")
     n = int(max(labels.max(), predicted.max())) + 1
     true = np.bincount(labels, weights, n)
     counts = np.bincount(predicted, weights, n)

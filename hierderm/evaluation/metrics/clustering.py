@@ -42,8 +42,10 @@ def agreement(table: IntArray) -> dict[str, float]:
     1985). Purity is the share of images that have the commonest label of their cluster: `purity` counts images,
     `purity_unweighted` is the mean over clusters (as the seed experiment used; small clusters raise it).
     All in [0, 1] but AMI and ARI, which can be negative; higher is better. One label or one cluster: homogeneity or
-    completeness is 1, as in scikit-learn.
+    completeness is 1, as in scikit-learn. Of no image at all (a resampling may draw none of a few test cases): nan.
     """
+    if table.size == 0:
+        return dict.fromkeys(AGREEMENT, float("nan"))
     n = int(table.sum())
     label_sizes, cluster_sizes = table.sum(axis=1), table.sum(axis=0)
     h_labels, h_clusters = _entropy(label_sizes), _entropy(cluster_sizes)

@@ -103,7 +103,10 @@ for _task in (
         "retrieval", "nearest test images of other cases", retrieval,
         (("coarse", "map_at_r"), ("coarse", "recall_at_1"), ("fine", "map_at_r"), ("fine", "recall_at_1")),
     ),
-    Task("hierarchy", "retrieval with credit by the tree", hierarchy, ((TREE, "hap"), (TREE, "lca_height_at_10"))),
+    Task(
+        "hierarchy", "retrieval with credit by the tree", hierarchy,
+        ((TREE, "hap"), (TREE, "lca_height_at_10")), version=2,
+    ),
     Task(
         "clustering", "k-means and agglomerative clusters against the labels", clustering,
         (("coarse", "ami"), ("fine", "ami")),
@@ -114,7 +117,7 @@ for _task in (
     ),
     Task(
         "calibration", "calibration of its probabilities, answers, conformal sets", calibration,
-        (("fine", "ece"), ("fine", "aurc")),
+        (("fine", "ece"), ("fine", "aurc")), version=2,
     ),
     Task(
         "soft_labels", "agreement with weighted differentials", soft_labels, (("fine", "expected_relevance_at_10"),)

@@ -23,7 +23,7 @@ class HXELoss(FineLogitLoss):
 
     The largest weight is 1, and alpha = 0 is cross-entropy. The greater alpha, the more the coarse levels count. So the
     paper describes it, and the authors' code weighs a step by exp(-alpha * its distance from the root), divided by the
-    sum over all nodes, which only scales the loss. Equation 4 of the paper speaks of the height of a node: read as the
+    sum over all nodes, which only scales the loss. Equation 4 of the paper uses the height of a node: read as the
     height above the conditions, that is the opposite, and what a negative alpha does here.
 
     Args:

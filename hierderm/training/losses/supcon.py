@@ -18,7 +18,7 @@ class SupConLoss(WeightedContrastiveLoss):
         L_i = -1/|P(i)| * sum over p in P(i) of log( exp(s_ip / t) / sum over a in A(i) of exp(s_ia / t) )
 
     with s the cosine and t the temperature. Values and gradients are those of pytorch-metric-learning's SupConLoss, but
-    for a batch of one class, which costs 0 there and follows the formula here; what it costs beside theirs:
+    for a batch of one class, which costs 0 there and follows the formula here; its cost compared with theirs:
     benchmarks/supcon.py. The authors' code also multiplies by temperature / base_temperature, a constant.
 
     Miners (pairs they leave out leave P and A), reference embeddings, cross-batch memory and other distances of

@@ -1,4 +1,4 @@
-"""Discriminants of the tree beside node probabilities, in closed form: see `hierderm.training.tree_analysis`."""
+"""Discriminants of the tree and node probabilities, in closed form: see `hierderm.training.tree_analysis`."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
               {**LABELS[3], "dermatologist_fitzpatrick_skin_type_label_1": "FST9"}, {"case_id": "99"}]  # fmt: skip
     with pytest.raises(CaseTableError) as caught:
         read_scin(write(tmp_path, cases, labels))
-    told = str(caught.value)
+    message = str(caught.value)
     for part in (
         "scin_cases.csv row 6: case_id must be a whole number, got '-1e+18'. The file was likely saved by a spreadsheet",
         "scin_cases.csv row 7: case_id 77 occurs twice.",
@@ -153,7 +153,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         "scin_labels.csv row 4: weighted_skin_condition_label must sum to 1 up to rounding, got 0.400.",
         "scin_labels.csv row 5: a Fitzpatrick type must be FST1 to FST6, got 'FST9'.",
     ):
-        assert part in told
+        assert part in message
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hierderm.data.synthetic.recipe import (
 from hierderm.errors import ConfigError, OutputError
 
 
-def test_the_same_seed_gives_the_same_pictures() -> None:
+def test_the_same_seed_gives_the_same_images() -> None:
     first, again = list(generate(PRESETS["toy"])), list(generate(PRESETS["toy"]))
     other = next(iter(generate(replace(PRESETS["toy"], seed=1))))
     assert all((a.pixels == b.pixels).all() and a.caption == b.caption for a, b in zip(first, again, strict=True))
@@ -36,7 +36,7 @@ def test_the_long_tail_has_scins_proportions(name: str) -> None:
     assert (counts <= 5).mean() > 0.45
 
 
-def test_cases_have_one_to_three_pictures_of_one_patient() -> None:
+def test_cases_have_one_to_three_images_of_one_patient() -> None:
     images = list(generate(replace(PRESETS["demo"], size=16, n_cases=200)))
     views = np.bincount([image.case for image in images])
     assert set(views.tolist()) == {1, 2, 3}

@@ -42,8 +42,8 @@ def test_seeds_of_equal_luck_change_nothing_and_luck_widens() -> None:
     alone = evaluation(values, ids)
     same = combine_seeds([alone, alone, alone], 0.95, 0)
     assert same[KEY] == alone[KEY]
-    lucky = [evaluation(values + shift, ids) for shift in (-0.3, 0.0, 0.3)]
-    spread = combine_seeds(lucky, 0.95, 0)
+    shifted = [evaluation(values + shift, ids) for shift in (-0.3, 0.0, 0.3)]
+    spread = combine_seeds(shifted, 0.95, 0)
     assert spread[KEY].value == pytest.approx(values.mean())
     assert spread[KEY].high - spread[KEY].low > 1.5 * (alone[KEY].high - alone[KEY].low)
     with pytest.raises(EmbeddingError, match="same test cases only"):
@@ -55,7 +55,7 @@ def test_the_interval_over_seeds_covers() -> None:
     covered = 0
     for number in range(300):
         rng = np.random.default_rng(number)
-        seeds = [evaluation(np.full(20, luck), cases(0, 20), rounds=400) for luck in rng.normal(0, 0.1, 5)]
+        seeds = [evaluation(np.full(20, shift), cases(0, 20), rounds=400) for shift in rng.normal(0, 0.1, 5)]
         low, high = (lambda m: (m.low, m.high))(combine_seeds(seeds, 0.95, number)[KEY])
         covered += low <= 0 <= high
     assert covered / 300 > 0.85  # five seeds: the percentile interval is somewhat short, and documented as such
@@ -89,16 +89,16 @@ def repeats(values: list[np.ndarray], name: str = "m") -> list[Evaluation]:
 def test_repeats_are_aligned_by_case_and_steady_each_case() -> None:
     """A case's value is 1 of its own and 1 of the division: three repeats leave the interval of sqrt(1 + 1/3)."""
     rng = np.random.default_rng(0)
-    own, lucks = rng.normal(size=200), [rng.normal(size=200) for _ in range(3)]
-    lucks = [luck - luck.mean() for luck in lucks]  # so that the means over cases agree
-    divided = repeats([own + luck for luck in lucks])
+    own, shifts = rng.normal(size=200), [rng.normal(size=200) for _ in range(3)]
+    shifts = [shift - shift.mean() for shift in shifts]  # so that the means over cases agree
+    divided = repeats([own + shift for shift in shifts])
     together = combine_repeats(divided, 0.95, 0)
     assert together[KEY].value == pytest.approx(own.mean())
     width = (together[KEY].high - together[KEY].low) / 2
-    assert width == pytest.approx(1.96 * np.std(own + np.mean(lucks, axis=0)) / np.sqrt(200), rel=0.08)
+    assert width == pytest.approx(1.96 * np.std(own + np.mean(shifts, axis=0)) / np.sqrt(200), rel=0.08)
     np.testing.assert_array_equal(together.case_ids, np.sort(cases(0, 200)))
     place = np.argsort(cases(0, 200))
-    np.testing.assert_allclose(together.per_image[KEY], (own + np.mean(lucks, axis=0))[place])
+    np.testing.assert_allclose(together.per_image[KEY], (own + np.mean(shifts, axis=0))[place])
     with pytest.raises(EmbeddingError, match="repeats must test the same cases"):
         combine_repeats([divided[0], evaluation(own, cases(500, 200))], 0.95, 0)
 

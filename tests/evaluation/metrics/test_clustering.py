@@ -9,6 +9,7 @@ from sklearn.cluster import AgglomerativeClustering
 
 from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.clustering import (
+    AGREEMENT,
     agreement,
     category_rows,
     contingency,
@@ -108,3 +109,9 @@ def test_category_rows_by_hand() -> None:
     assert rows[1].purity_of_main_cluster == pytest.approx(2 / 4)
     assert sum(share for _, share in rows[0].went_to) == pytest.approx(1)
     assert rows[0].went_to[0][0] == 0 and rows[0].went_to[0][1] == pytest.approx(2 / 3)
+
+
+def test_of_no_image_the_agreement_is_undefined() -> None:
+    labels = np.array([0, 1, 1])
+    found = agreement(contingency(labels, labels, np.zeros(3, dtype=np.int64)))
+    assert set(found) == set(AGREEMENT) and np.isnan(list(found.values())).all()

@@ -135,7 +135,7 @@ def test_history_and_card(toy_config: Config, toy: CaseTable, tmp_path: Path) ->
     right = (probabilities.argmax(axis=1) == toy.fine)[toy.splits == c.TRAIN].mean()
     assert right > 0.2  # of nine conditions: an untrained backbone, but images it has learnt from
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "discriminants of the tree beside node probabilities, in closed form" in card
+    assert "discriminants of the tree and node probabilities, in closed form" in card
     assert "with 2 augmented views of each training image" in card
     assert (
         "| chosen | features " in card

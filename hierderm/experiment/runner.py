@@ -1,0 +1,118 @@
+"""Run tasks on models: every division, every seed, combined into one stored result for each model and task."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hierderm.artifacts import claim_folder, text_hash
+from hierderm.config.settings import EvaluationConfig
+from hierderm.data.table import CaseTable
+from hierderm.embeddings import EmbeddingTable
+from hierderm.evaluation.evaluation import evaluate_subject
+from hierderm.evaluation.inference.combine import combine
+from hierderm.evaluation.subject import subject_of
+from hierderm.evaluation.tasks.registry import Task
+from hierderm.experiment.protocol import Division, Divisions
+from hierderm.experiment.results import Results, is_stored, store
+from hierderm.experiment.run import RUN, environment
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The embeddings of one table by one training of a model; `version` is a text that changes when they do."""
+
+    version: str
+    table: CaseTable
+    embed: Callable[[CaseTable], EmbeddingTable]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by name; `sources` gives one source for each of its training seeds, trained on a division."""
+
+    name: str
+    sources: Callable[[Division], list[Source]]
+
+
+def run(
+    models: Sequence[Model], divisions: Divisions, tasks: Sequence[Task], config: EvaluationConfig, folder: Path
+) -> Results:
+    """Every task of every model into the store of `folder`; results that are there with the same identity are kept.
+
+    The result of a task is written as soon as it is computed, so a killed run goes on where it was.
+    """
+    claim_folder(folder, RUN)
+    for model in models:
+        sources = [[model.sources(division) for division in folds] for folds in divisions]
+        identities = {task: _identity(model, sources, task, config) for task in tasks}
+        missing = {task: identity for task, identity in identities.items() if not is_stored(folder, identity)}
+        if missing:
+            _evaluate(sources, missing, config, folder)
+        else:
+            logger.info("%s: all tasks done.", model.name)
+    return Results.open(folder)
+
+
+def _evaluate(
+    sources: Sequence[Sequence[Sequence[Source]]],
+    missing: dict[Task, dict[str, Any]],
+    config: EvaluationConfig,
+    folder: Path,
+) -> None:
+    """Compute and store these tasks of one model, whose subjects are embedded once and shared by the tasks."""
+    name = next(iter(missing.values()))["model"]
+    logger.info("%s: embedding ...", name)
+    start = time.monotonic()
+    subjects = [
+        [[subject_of(s.embed(s.table), s.table, config, name=name) for s in seeds] for seeds in folds]
+        for folds in sources
+    ]
+    about = {
+        "dim": int(subjects[0][0][0].test.embeddings.shape[1]),
+        "embedding_seconds": round(time.monotonic() - start, 2),
+        "environment": environment(),
+    }
+    for task, identity in missing.items():
+        logger.info("%s: %s ...", name, task.name)
+        start = time.monotonic()
+        parts = [[[evaluate_subject(s, [task]) for s in seeds] for seeds in folds] for folds in subjects]
+        evaluation = combine(parts, config.confidence, config.seed)
+        for warning in evaluation.warnings:
+            logger.warning("%s: %s", name, warning)
+        main = [list(key) for key in task.main or [(metric.level, metric.name) for metric in evaluation.metrics]]
+        cost = {"seconds": round(time.monotonic() - start, 2), "process_peak_memory_mb": _peak_memory_mb()}
+        store(folder, {**identity, "about": task.about, "main": main, **about, **cost}, evaluation)
+
+
+def _identity(
+    model: Model, sources: Sequence[Sequence[Sequence[Source]]], task: Task, config: EvaluationConfig
+) -> dict[str, Any]:
+    """What a stored result must agree in to be kept."""
+    tables = [seeds[0].table for folds in sources for seeds in folds]
+    settings = {key: value for key, value in asdict(config).items() if key != "tasks"}
+    content = {
+        "model": model.name,
+        "sources": [[[source.version for source in seeds] for seeds in folds] for folds in sources],
+        "task": task.name,
+        "task_version": task.version,
+        "table_hashes": [text_hash(table.frame.to_csv(index=False)) for table in tables],
+        "taxonomy_hash": tables[0].taxonomy.content_hash,
+        "evaluation": settings,
+    }
+    return dict(json.loads(json.dumps(content)))
+
+
+def _peak_memory_mb() -> float:
+    """Highest memory of the process so far, not of the task alone."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
