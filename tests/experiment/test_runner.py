@@ -51,6 +51,15 @@ def in_order(content: dict[str, Any]) -> Any:
     return json.loads(json.dumps(content), parse_float=lambda text: round(float(text), 9))
 
 
+def rounded(value: Any) -> Any:
+    """Nested content with its numbers to nine digits: sums in another order differ in the last ones."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    return round(value, 9) if isinstance(value, float) else value
+
+
 def test_results_are_those_of_evaluate(toy: CaseTable, tmp_path: Path) -> None:
     """Tasks computed apart, stored, read and joined give what one evaluation of all gives."""
     numbers = np.unique(toy.case_ids, return_inverse=True)[1]
@@ -65,7 +74,7 @@ def test_results_are_those_of_evaluate(toy: CaseTable, tmp_path: Path) -> None:
         for key in wanted:
             np.testing.assert_allclose(found[key], wanted[key], atol=1e-12)
     assert joined.groups and joined.gaps and joined.categories
-    assert in_order(joined.to_dict()) == in_order(together.to_dict())
+    assert rounded(in_order(joined.to_dict())) == rounded(in_order(together.to_dict()))
     assert "a (3 tasks), b (3 tasks)" in repr(results)
     assert results.to_pandas()["mean_rank"].is_monotonic_increasing
 
