@@ -1,7 +1,6 @@
 # Markdown tables of the record, from the saved JSON.
 # Command: python experiments/tables.py report runs/tree/report.json
 #          python experiments/tables.py against runs/tree/report.json   (the focus model minus each other model)
-#          python experiments/tables.py losses losses.json
 #          python experiments/tables.py scarce scarce.json
 #          python experiments/tables.py costs benchmarks/training.json
 #          python experiments/tables.py settings runs/tree   (the scores of each setting on held-out images)
@@ -13,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 HEADLINES = [
@@ -51,15 +49,6 @@ def against(content: Any) -> list[str]:
             text = f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})"
             cells.append(f"**{text}**" if d["significant"] else text)
         lines.append(f"| {rival} | {' | '.join(cells)} |")
-    return lines
-
-
-def losses(content: Any) -> list[str]:
-    keys = ("coarse_ami", "coarse_map_at_r", "coarse_r1", "fine_ami", "fine_map_at_r", "fine_r1", "h_ap", "height")
-    lines = [f"| loss | {TITLES} | seconds |", "|---" * 10 + "|"]
-    for name, method in content.items():
-        cells = [f"{np.mean([run[key] for run in method['runs']]):.4f}" for key in keys]
-        lines.append(f"| {name} | {' | '.join(cells)} | {method['seconds']:.0f} |")
     return lines
 
 
@@ -106,5 +95,5 @@ def settings(folder: Path) -> list[str]:
 
 if __name__ == "__main__":
     kind, path = sys.argv[1], Path(sys.argv[2])
-    make = {"report": report, "against": against, "losses": losses, "scarce": scarce, "costs": costs}
+    make = {"report": report, "against": against, "scarce": scarce, "costs": costs}
     print("\n".join(settings(path) if kind == "settings" else make[kind](json.loads(path.read_text()))))
