@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,14 @@ STALE = 3600.0  # seconds since a temporary file last grew, after which its writ
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(?P<kind>tmp|old)")
 
 
-def require_free(path: Path, *, replace: bool = False) -> None:
-    """OutputError where an output file can't be written to `path`, or would overwrite one without `replace`."""
+def require_free(
+    path: Path, *, replace: bool = False, suffixes: Sequence[str] = (), inputs: Iterable[str | Path | None] = ()
+) -> None:
+    """OutputError where an output file can't be written to `path` without losing something.
+
+    `replace`: a file there may be replaced, but never one of the command's own `inputs`, nor one without one of the
+    `suffixes`, which is of another kind.
+    """
     require_parent(path)
     if path.is_symlink():
         raise OutputError(f"{path} must be a file to write, it is a symbolic link. Give the file it points to.")
@@ -32,6 +38,10 @@ def require_free(path: Path, *, replace: bool = False) -> None:
         raise OutputError(f"{path} must be a file to write, it is a folder. Choose another path.")
     if path.exists() and not replace:
         raise OutputError(f"{path} exists and would be overwritten. Choose another path, or replace it (--replace).")
+    if path.exists() and any(given and Path(given).exists() and path.samefile(given) for given in inputs):
+        raise OutputError(f"{path} is read by this command and would be overwritten. Choose another path.")
+    if path.exists() and suffixes and path.suffix.lower() not in suffixes:
+        raise OutputError(f"{path} must end in {' or '.join(suffixes)} to be replaced. Choose another path.")
 
 
 @contextmanager

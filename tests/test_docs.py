@@ -30,6 +30,7 @@ from hierderm.errors import EvaluationWarning
 from hierderm.evaluation.catalogue import METRICS
 from hierderm.evaluation.tasks.registry import TASKS
 from hierderm.model.backbone import LIBRARIES
+from hierderm.taxonomy.file import write_taxonomy
 from hierderm.training.features import FeatureStore
 from hierderm.training.fit import FITS
 from hierderm.training.losses.registry import OUR_LOSSES, make_classification_loss
@@ -141,8 +142,9 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     settings = {"data.cases": "cases.csv", "data.taxonomy": "scin", "training.method": "lda", "training.views": 0}
     config = hierderm.load_config(None, settings)
     table, _ = hierderm.prepare(config.data, config.split, Path("runs/mine"))
-    hierderm.train(config, table, Path("runs/mine"))
-    hierderm.CaseIndex.build(table, Path("runs/mine/model")).save(Path("index"))
+    run = hierderm.train(config, table, Path("runs/mine/models/hierarchical"))
+    hierderm.CaseIndex.build(table, run.folder / "model").save(Path("index"))
+    write_taxonomy(hierderm.load_taxonomy("scin"), Path("tree.csv"))
     [block] = blocks((ROOT / "README.md").read_text(), "python")
     names: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), names)

@@ -33,7 +33,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     script = (
         "import hierderm, pathlib; assert 'site' in hierderm.__file__; "
         "from hierderm.taxonomy.file import load_taxonomy; print(load_taxonomy('scin').summary()); "
-        "from hierderm.config.loading import load_comparison; from hierderm.artifacts import shipped; "
+        "from hierderm.config.loading import load_comparison; from hierderm.files import shipped; "
         "print(len(load_comparison(shipped('experiments') / 'three_way.toml').models)); "
         "from hierderm.model.backbone import load_backbone; from hierderm.config.settings import BackboneConfig; print(load_backbone(BackboneConfig(), 'layers').dim)"
     )

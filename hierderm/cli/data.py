@@ -19,6 +19,7 @@ from hierderm.files import require_free
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable
 
+TABLES = (".csv", ".parquet")
 data_app = typer.Typer(
     help="Make a checked table of cases from your data.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -66,7 +67,7 @@ def data_csv(
     from hierderm.data.checks import read_cases
     from hierderm.taxonomy.file import load_taxonomy
 
-    require_free(out, replace=replace)
+    require_free(out, replace=replace, suffixes=TABLES, inputs=[table, taxonomy])
     pairs = [pair.partition("=") for pair in column or []]
     if any(not sign or not ours or not theirs for ours, sign, theirs in pairs):
         raise ConfigError(f"--column must look like condition=diagnosis, got {column}.")
@@ -93,7 +94,7 @@ def _loader_command(read: Callable[..., Published]) -> Callable[..., None]:
 
         tree_file = out.with_name(f"{out.stem}-taxonomy.csv")
         for path in (out,) if given["taxonomy"] else (out, tree_file):  # before the work
-            require_free(path, replace=replace)
+            require_free(path, replace=replace, suffixes=TABLES, inputs=map(str, given.values()))
         published = read(**given)
         table = check_cases(
             published.frame, published.taxonomy, published.root, source=published.source, unreadable=unreadable,
@@ -171,7 +172,7 @@ def split(
     from hierderm.taxonomy.file import load_taxonomy
 
     words, settings = parse_arguments(arguments, ["split"])
-    require_free(out, replace=replace)
+    require_free(out, replace=replace, suffixes=TABLES, inputs=[*words, taxonomy])
     table = read_cases(one_path(words, "table of cases"), load_taxonomy(taxonomy))
     done, report = split_cases(table, load_config(None, settings).split)
     done.write(out, replace=replace)

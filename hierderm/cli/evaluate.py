@@ -55,7 +55,7 @@ def evaluate(
 
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
-        require_free(out, replace=replace)
+        require_free(out, replace=replace, suffixes=(".json",), inputs=[cases, probabilities, taxonomy, *words])
     config = load_config(None, settings)
     embeddings = one_path(words, "file or folder of embeddings")
     if embeddings.suffix == ".npy" and cases is None:

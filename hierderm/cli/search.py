@@ -190,7 +190,7 @@ def search(
     if sum([bool(images), bool(image_id), bool(text)]) != 1:
         raise ConfigError("give images, or --image-id, or --text: one of them.")
     if html is not None:
-        require_free(html, replace=replace)
+        require_free(html, replace=replace, suffixes=(".html", ".htm"), inputs=images or [])
     options = SearchOptions(k, within or [], _columns(where or []), aggregation, per_condition)
     searched = _search(CaseFinder.open(index, model=model), images or [], image_id, text, options)
     contents = [(title, shown, found.to_dict(paths=True)) for title, shown, found in searched]

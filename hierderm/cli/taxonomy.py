@@ -98,7 +98,7 @@ def taxonomy_from_csv(
     from hierderm.taxonomy.file import write_taxonomy
     from hierderm.taxonomy.tree import taxonomy_from_paths
 
-    require_free(out, replace=replace)
+    require_free(out, replace=replace, suffixes=(".csv",), inputs=[table])
     frame, columns = read_frame(table), [name.strip() for name in levels.split(",")]
     for name in columns:
         if name not in frame:

@@ -40,7 +40,10 @@ def train(
     from hierderm.experiment.run import train as train_model
     from hierderm.report.rows import chosen_setting
 
-    config = load_config(*file_and_settings(arguments))
+    file, settings = file_and_settings(arguments)
+    if unread := [name for name in settings if name.startswith("evaluation.")]:
+        raise ConfigError(f"train does not evaluate, so it does not read {unread}. Give them to compare or evaluate.")
+    config = load_config(file, settings)
     folder = out or Path("runs") / config.name
     run = train_model(config, prepare(config.data, config.split, folder)[0], folder)
     best = run.history.iloc[run.chosen]

@@ -21,7 +21,7 @@ SHARED = ("data", "split", "evaluation", "protocol", "models", "name", "focus") 
 Settings = TypeVar("Settings", Config, Comparison)
 
 
-def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(path: Path | str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """The settings of one model from a TOML file, by default the defaults, with dotted overrides.
 
     Args:
@@ -38,7 +38,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     return build_config(_read(path, overrides), source=_source(path))
 
 
-def load_comparison(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
+def load_comparison(path: Path | str | None = None, overrides: Mapping[str, Any] | None = None) -> Comparison:
     """The settings of a comparison from a TOML file, by default the defaults, with dotted overrides.
 
     Args:
@@ -143,13 +143,14 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def _source(path: Path | None) -> str:
+def _source(path: Path | str | None) -> str:
     return str(path) if path is not None else "the command line"
 
 
-def _read(path: Path | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+def _read(path: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if path is not None:
+        path = Path(path)
         if not path.is_file():
             raise ConfigError(f"{path}: the configuration file does not exist.")
         try:

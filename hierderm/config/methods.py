@@ -18,6 +18,7 @@ Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 NotNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Options = dict[str, Any]
 LOGIT_LOSSES = ("CrossEntropy", "LogitAdjusted", "HXE", "SoftLabels")
 TREE_LOSSES = ("TreeSupCon", "HiMulConE", "SmoothHAP")  # take their levels from the tree
@@ -162,7 +163,7 @@ class OnFeatures:
         doc("validation metric that chooses the setting; the mean, of both levels, is geometric"),
     ] = "mean_map_at_r"
     workers: Annotated[NotNegative, doc("processes that load images")] = 0
-    seed: Annotated[int, doc("seed of augmentation, and of the shuffled tree")] = 0
+    seed: Annotated[Seed, doc("seed of augmentation, and of the shuffled tree")] = 0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -298,7 +299,7 @@ class Gradient:
     cache_images: Annotated[bool, doc("keep decoded images in memory (small data)"), FINE_TUNED] = True
     tensorboard: Annotated[bool, doc("write TensorBoard logs (extra: hierderm[tensorboard])")] = False
     workers: Annotated[NotNegative, doc("processes that load images")] = 0
-    seed: Annotated[int, doc("seed of weights, order and augmentation")] = 0
+    seed: Annotated[Seed, doc("seed of weights, order and augmentation")] = 0
 
     def __post_init__(self) -> None:
         loss = self.loss

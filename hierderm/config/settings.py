@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, TreeLda, doc
+from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, TreeLda, doc
 
 NAME = Field(pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
 
@@ -45,7 +45,7 @@ class SplitConfig:
         Field(ge=-1, le=255),
         doc("images whose hashes differ in at most this of 256 bits stay together; -1 off"),
     ] = 24
-    seed: Annotated[int, doc("seed of the division")] = 0
+    seed: Annotated[Seed, doc("seed of the division")] = 0
 
     def __post_init__(self) -> None:
         if self.folds == 1 or (self.folds and self.fold >= self.folds):
@@ -79,6 +79,7 @@ class EvaluationConfig:
             ],
             ...,
         ],
+        Field(min_length=1),
         doc("what is computed; knn, linear_probe and few_shot learn from the training embeddings and take longer"),
     ] = ("retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels")  # fmt: skip
     groups: Annotated[bool, doc("every metric by skin tone, body site and source, where the table has them")] = True
@@ -89,7 +90,7 @@ class EvaluationConfig:
     agglomerative_images: Annotated[
         Positive, doc("images of the agglomerative clustering, at most: its memory grows with their square")
     ] = 3000
-    seed: Annotated[int, doc("seed of k-means and bootstrap")] = 0
+    seed: Annotated[Seed, doc("seed of k-means and bootstrap")] = 0
 
 
 @dataclass(frozen=True, config=STRICT)

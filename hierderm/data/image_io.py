@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
@@ -73,8 +73,11 @@ def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
         isinstance(images, np.ndarray) and images.ndim in (0, 2, 3)
     ):
         return [images]
-    if not isinstance(images, Iterable):
-        raise ImageError(f"images must be an image or several, got {type(images).__name__}.")
+    if not isinstance(images, Iterable) or isinstance(images, bytes | bytearray | Mapping) or hasattr(images, "read"):
+        raise ImageError(
+            f"images must be paths, PIL images or arrays, one or several, got {type(images).__name__}. "
+            "Open bytes and files with PIL.Image.open."
+        )
     return images
 
 

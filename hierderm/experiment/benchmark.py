@@ -10,6 +10,7 @@ import pandas as pd
 
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
+from hierderm.errors import BenchmarkError
 from hierderm.evaluation.subject import case_table
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.protocol import Division
@@ -59,6 +60,8 @@ def bench(
         OutputError: The folder holds something else.
     """
     folder = Path(folder)
+    if not isinstance(models, Mapping) or not models:
+        raise BenchmarkError(f"models must be names with models, {{'mine': model, ...}}, at least one, got {models!r}.")
     chosen = tasks_named(tasks)
     known = [as_model(name, source, folder / "embeddings", workers=workers) for name, source in models.items()]
     tables = [case_table(one, taxonomy) for one in (cases if isinstance(cases, list | tuple) else [cases])]

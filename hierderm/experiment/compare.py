@@ -15,19 +15,20 @@ from hierderm.config.loading import entries_of, model_config, with_overrides
 from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
-from hierderm.errors import ConfigError
+from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.protocol import Division, Divisions, divide
 from hierderm.experiment.run import RUN, Run, environment, train
 from hierderm.experiment.runner import Model, Source, logger, run
 from hierderm.experiment.sources import version
+from hierderm.report.page import GENERATOR
 from hierderm.report.rows import Row
 
 if TYPE_CHECKING:
     from hierderm.training.features import FeatureStore
 
 
-def compare(comparison: Comparison, folder: Path) -> Path:
+def compare(comparison: Comparison, folder: Path | str) -> Path:
     """Train and evaluate every model of a comparison and write the report.
 
     On one split, or with `protocol.every_fold` on each fold of a k-fold split, of `protocol.repeats` such splits; with
@@ -50,7 +51,13 @@ def compare(comparison: Comparison, folder: Path) -> Path:
         raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
     if "retrieval" not in comparison.evaluation.tasks:
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
+    folder = Path(folder)
     claim_folder(folder, RUN)
+    page = folder / "report.html"
+    if page.is_file() and GENERATOR not in page.read_text(encoding="utf-8", errors="replace")[:2000]:
+        raise OutputError(
+            f"{page} is not a report of hierderm and would be overwritten. Move it, or choose another --out."
+        )
     divisions = divide(comparison.data, comparison.split, comparison.protocol, folder)
     rows = evaluated(comparison, divisions, folder)
     logger.info("Writing the report ...")

@@ -42,7 +42,7 @@ PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightni
 # --- data --------------------------------------------------------------------------------------------------------
 
 
-def prepare(data: DataConfig, split: SplitConfig, folder: Path) -> tuple[CaseTable, SplitReport | None]:
+def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[CaseTable, SplitReport | None]:
     """The checked and split table of some settings, kept in a folder.
 
     Args:
@@ -58,6 +58,7 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path) -> tuple[CaseTab
         OutputError: The folder holds something else.
         CaseTableError: The table's faults, all in one message.
     """
+    folder = Path(folder)
     claim_folder(folder, RUN)
     done, stamp = folder / "cases.csv", folder / "data.json"
     inputs = {name: file_hash(path) for name in (data.cases, data.taxonomy) if (path := Path(name)).is_file()}
@@ -127,7 +128,7 @@ def _limit(data: DataConfig, table: CaseTable) -> CaseTable:
 # --- training ----------------------------------------------------------------------------------------------------
 
 
-def train(config: Config, table: CaseTable, folder: Path, store: FeatureStore | None = None) -> Run:
+def train(config: Config, table: CaseTable, folder: Path | str, store: FeatureStore | None = None) -> Run:
     """Train one model in a folder of its own; a killed run goes on, a finished one is opened.
 
     Args:
@@ -144,6 +145,7 @@ def train(config: Config, table: CaseTable, folder: Path, store: FeatureStore | 
         ConfigError: Settings that do not fit the data.
         OutputError: The folder holds something else.
     """
+    folder = Path(folder)
     _claim(config, table, folder)
     if (folder / "finished.json").is_file():  # written last: with it the folder is whole
         logger.info("%s: already trained.", config.name)

@@ -220,6 +220,8 @@ class Encoder:
         tree, finest = self.taxonomy, self.network.probability_level
         if tree is None or finest is None:
             raise ModelError(f"{self.name} has no classes. Train a model with a classifier on a taxonomy.")
+        if not isinstance(level, str):
+            raise ModelError(f"level must be the name of a level, got {level!r}.")
         number = tree.level_number(level)
         if number > finest:
             known = ", ".join(f"'{name}'" for name in tree.level_names[: finest + 1])

@@ -14,6 +14,9 @@ DISCLAIMER = (
 )
 
 
+GENERATOR = '<meta name="generator" content="hierderm">'  # in every page: what may be written anew
+
+
 def render(template: str, **values: Any) -> str:
     """The HTML of one of our templates, self-contained."""
     environment = Environment(

@@ -35,6 +35,9 @@ def build_index(
     workers: int = 0,
 ) -> CaseIndex:
     """What `CaseIndex.build` does. It describes the arguments."""
+    splits = [splits] if isinstance(splits, str) else splits
+    if not 0 < accuracy < 1:
+        raise SearchError(f"accuracy must be between 0 and 1, got {accuracy}.")
     if unknown := sorted(set(splits) - set(c.SPLITS)):
         raise SearchError(f"splits must be of {list(c.SPLITS)}, got {unknown}.")
     table = _embed(cases, model, workers) if embeddings is None else _given(cases, embeddings)

@@ -130,7 +130,7 @@ class CaseFinder:
         """Whether the model embeds text, too."""
         return getattr(self.encoder, "text_tower", None) is not None
 
-    def search(self, images: Sequence[ImageLike], options: SearchOptions = DEFAULTS) -> FinderResult:
+    def search(self, images: Sequence[ImageLike] | str | Path, options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to one case.
 
         Args:
@@ -141,6 +141,8 @@ class CaseFinder:
             ImageError: A file is missing or no image.
             SearchError: There are no images or too many, or an option does not fit the index.
         """
+        if isinstance(images, str | Path):
+            images = [images]
         if not 1 <= len(images) <= MAX_IMAGES:
             raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
         encoder: Any = self.encoder

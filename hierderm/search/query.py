@@ -19,7 +19,12 @@ def query_groups(vectors: Floats, cases: IntArray | Sequence[int] | None, dim: i
     `vectors`: shape (n, dim), or (dim,) for one query; `cases`: the query of each vector, numbered from 0, shape (n,);
     None: each vector is a query.
     """
-    rows = np.asarray(vectors, dtype=np.float32)
+    try:
+        if np.iscomplexobj(vectors):
+            raise ValueError("they are complex numbers")
+        rows = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise SearchError(f"a query must be vectors, such as model.encode(images) gives ({error}).") from None
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise SearchError(f"query vectors must have shape (n, {dim}), got {np.shape(vectors)}.")
@@ -38,8 +43,8 @@ def query_groups(vectors: Floats, cases: IntArray | Sequence[int] | None, dim: i
 
 def check_options(k: int, aggregation: str, per_condition: int) -> None:
     """SearchError where an option of a search has no meaning."""
-    if k < 1 or per_condition < 0:
-        raise SearchError(f"k must be 1 or more and per_condition 0 or more, got {k} and {per_condition}.")
+    if not all(isinstance(number, int | np.integer) for number in (k, per_condition)) or k < 1 or per_condition < 0:
+        raise SearchError(f"k must be a whole number from 1 and per_condition one from 0, got {k} and {per_condition}.")
     if aggregation not in ("best", "mean"):
         raise SearchError(f"aggregation must be 'best' or 'mean', got '{aggregation}'.")
 

@@ -25,7 +25,8 @@ KINDS = ("diagnosis", "group", "finding")
 
 def fold(name: str) -> str:
     """`name` without case, accents and punctuation, so that 'Lichen planus/lichenoid' is 'lichen planus lichenoid'."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode() or name
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = plain if re.search(r"\w", plain) else name  # a name without Latin letters and digits keeps its own
     return re.sub(r"[^\w]+", " ", plain.casefold().replace("'", "")).strip()
 
 

@@ -241,3 +241,16 @@ def test_a_file_of_one_model_and_one_of_several(tmp_path: Path) -> None:
     (tmp_path / "several.toml").write_text("[[models]]\nname = 'a'\n")
     assert isinstance(load_settings(tmp_path / "one.toml"), Config)
     assert isinstance(load_settings(tmp_path / "several.toml"), Comparison)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split.seed": -1}, "split.seed: Input should be greater than or equal to 0, got -1"),
+        ({"training.seed": 10**20}, "training.seed: .*less than 2147483648"),
+        ({"evaluation.tasks": []}, "evaluation.tasks: .* at least 1 item"),
+    ],
+)
+def test_seeds_and_tasks_have_bounds(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, settings)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,3 +40,9 @@ def test_one_and_many() -> None:
     assert len(list(each_image(pixels))) == 2 and len(list(each_image(pixels[0]))) == 1
     assert len(list(each_image(pixels[0, ..., 0]))) == len(list(each_image("a.png"))) == 1
     assert list(each_image(["a.png", Path("b.png")])) == ["a.png", Path("b.png")]
+
+
+@pytest.mark.parametrize("images", [b"abc", {}, 3, io.BytesIO()])
+def test_what_is_neither_one_image_nor_several(images: Any) -> None:
+    with pytest.raises(ImageError, match="images must be paths, PIL images or arrays, one or several, got"):
+        each_image(images)

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 import hierderm
-from hierderm.artifacts import holds
+from hierderm.artifacts import claim_folder, holds
 from hierderm.config.loading import to_dict, with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.embeddings import EmbeddingTable
-from hierderm.errors import ConfigError
+from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.compare import compare
 from hierderm.experiment.results import Results
-from hierderm.experiment.run import Run, prepare
+from hierderm.experiment.run import RUN, Run, prepare
 
 FLAT = {"training.loss.classification_level": "coarse", "training.loss.schedule": "joint"}
 MODELS: list[dict[str, Any]] = [
@@ -142,3 +142,11 @@ def test_more_seeds_keep_what_is_trained(
     assert sum(message.endswith(": already trained.") for message in caplog.messages) == 1
     assert "tree: training by method 'gradient' ..." in caplog.messages
     assert (tmp_path / "models" / "tree@1" / "finished.json").is_file()
+
+
+def test_a_page_that_is_no_report_is_not_overwritten(toy_comparison: Comparison, tmp_path: Path) -> None:
+    claim_folder(tmp_path, RUN)
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(OutputError, match=r"report\.html is not a report of hierderm and would be overwritten"):
+        compare(toy_comparison, tmp_path)
+    assert (tmp_path / "report.html").read_text() == "mine"

@@ -183,7 +183,7 @@ def test_refusals() -> None:
         index.remove([f"s0c{k}" for k in range(10)])
     with pytest.raises(SearchError, match=r"leave_out must have an entry a query \(4\), got 1"):
         index.search(new.embeddings, leave_out=["s0c1"])
-    with pytest.raises(SearchError, match="k must be 1 or more"):
+    with pytest.raises(SearchError, match="k must be a whole number from 1"):
         index.search(new.embeddings[:1], k=0)
     with pytest.raises(SearchError, match="aggregation must be 'best' or 'mean', got 'sum'"):
         index.search(new.embeddings[:1], aggregation="sum")  # type: ignore[arg-type]

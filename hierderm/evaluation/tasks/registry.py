@@ -88,8 +88,9 @@ def read_task_file(path: Path) -> list[str]:
     return new
 
 
-def tasks_named(names: Sequence[str]) -> list[Task]:
+def tasks_named(names: Sequence[str] | str) -> list[Task]:
     """The tasks of these names, or of the suites among them, each once."""
+    names = [names] if isinstance(names, str) else names
     flat = [task for name in names for task in SUITES.get(name, (name,))]
     unknown = [name for name in flat if name not in TASKS]
     if unknown:
