@@ -102,3 +102,15 @@ def test_a_planted_violation_is_found() -> None:
     ]
     assert violations("evaluation/metrics/retrieval.py", "import torch") != []
     assert violations("evaluation/metrics/retrieval.py", "import faiss") != []
+
+
+def test_files_and_functions_stay_small() -> None:
+    """A file is read in one sitting (400 lines) and a function fits a screen (60)."""
+    large = []
+    for path in sources():
+        text = path.read_text()
+        large += [path.name] if len(text.splitlines()) > 400 else []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= 60:
+                large.append(f"{path.name}: {node.name}")
+    assert large == []

@@ -41,22 +41,20 @@ def evaluate(
     """Score embeddings of held-out cases.
 
     Any embeddings, at every level of the tree, with intervals. With a split column the rows of 'test' are scored, and
-    those of 'validation' and 'train' are learnt from; without one all rows are scored. `hierderm config` lists the
-    settings of the evaluation.
+    those of 'validation' and 'train' are learnt from; without one all rows are scored. Settings: `hierderm config`.
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
     from hierderm.config.loading import load_config
     from hierderm.embeddings import EmbeddingTable
     from hierderm.errors import EvaluationWarning
-    from hierderm.evaluation.catalogue import metric_name
     from hierderm.evaluation.evaluation import evaluate as evaluate_any
     from hierderm.files import require_free, write_json
 
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
         require_free(out, replace=replace, suffixes=(".json",), inputs=[cases, probabilities, taxonomy, *words])
-    config = load_config(None, settings)
+    config = load_config(None, settings).evaluation
     embeddings = one_path(words, "file or folder of embeddings")
     if embeddings.suffix == ".npy" and cases is None:
         raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
@@ -68,7 +66,7 @@ def evaluate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EvaluationWarning)  # they are printed below
         evaluation = evaluate_any(
-            source, table, taxonomy, config=config.evaluation, name=embeddings.name, probabilities=probabilities
+            source, table, taxonomy, config=config, name=embeddings.name, probabilities=probabilities
         )
     for warning in evaluation.warnings:
         say(f"Warning: {warning}")
@@ -77,10 +75,15 @@ def evaluate(
     if as_json:
         show_json(evaluation.to_dict())
         return
-    lines = [f"{evaluation.n_images} test images of {evaluation.n_cases} cases"]
-    width = max(len(metric_name(m.level, m.name)) for m in evaluation.metrics)
-    lines += [f"{metric_name(m.level, m.name):{width}s} {_value(m)}" for m in evaluation.metrics]
-    typer.echo("\n".join([*lines, *_group_lines(evaluation)]))
+    typer.echo("\n".join(_lines(evaluation)))
+
+
+def _lines(evaluation: Evaluation) -> list[str]:
+    from hierderm.evaluation.catalogue import metric_name
+
+    width = max((len(metric_name(m.level, m.name)) for m in evaluation.metrics), default=0)
+    metrics = [f"{metric_name(m.level, m.name):{width}s} {_value(m)}" for m in evaluation.metrics]
+    return [f"{evaluation.n_images} test images of {evaluation.n_cases} cases", *metrics, *_group_lines(evaluation)]
 
 
 def _value(metric: Metric) -> str:
