@@ -12,7 +12,7 @@ def test_words_and_settings() -> None:
     words, settings = parse_arguments(["a.csv", "--split.folds", "5", "--split.reuse=false", "b"], ["split"])
     assert words == ["a.csv", "b"] and settings == {"split.folds": 5, "split.reuse": False}
     assert parse_arguments(None, ["split"]) == ([], {})
-    assert settings_from(["--split.seed", "-3"], ["split"]).split.seed == -3
+    assert settings_from(["--split.near_duplicates", "-1"], ["split"]).split.near_duplicates == -1
 
 
 def test_settings_of_several_values() -> None:

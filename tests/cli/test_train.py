@@ -17,7 +17,7 @@ from tests.cli.commands import TOY_FLAGS, changed, fails, refusal, run
 def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(dump_config(toy_config))
     out = tmp_path / "run"
-    shown = run("train", tmp_path / "config.toml", "-o", out, *TOY_FLAGS)
+    shown = run("train", tmp_path / "config.toml", "-o", out, *TOY_FLAGS[:2])
     assert "model: gradient, epoch 1 (1 of 1); validation MAP@R: coarse 0." in shown
     shown = run("embed", out / "cases.csv", "--model", out / "model", "-o", tmp_path / "e")
     assert "embeddings of length 32" in shown
@@ -130,8 +130,14 @@ def test_a_case_in_two_splits(toy_folder: Path, toy_csv: Path) -> None:
 
 def test_a_checkpoint_of_another_taxonomy(toy_config: Config, toy_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(dump_config(toy_config))
-    run("train", tmp_path / "config.toml", "-o", tmp_path / "run", *TOY_FLAGS)
+    run("train", tmp_path / "config.toml", "-o", tmp_path / "run", *TOY_FLAGS[:2])
     message = refusal(
         "embed", toy_folder / "cases.csv", "--model", tmp_path / "run" / "model", "-t", "scin", "-o", tmp_path / "e"
     )
     assert "was trained on taxonomy synthetic" in message and "train again on this tree" in message
+
+
+def test_train_reads_no_setting_of_the_evaluation(tmp_path: Path) -> None:
+    message = fails("train", "--evaluation.bootstrap_rounds", 10, "-o", tmp_path / "run")
+    assert "train does not evaluate, so it does not read ['evaluation.bootstrap_rounds']" in message
+    assert not (tmp_path / "run").exists()

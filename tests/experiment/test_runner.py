@@ -132,7 +132,7 @@ def test_results_that_do_not_compare_are_refused(toy: CaseTable, tmp_path: Path)
         more.to_pandas()
     with pytest.raises(BenchmarkError, match="unknown task or suite 'retreival'"):
         bench(toy, tmp_path, tasks=["retreival"])
-    with pytest.raises(BenchmarkError, match="has no results. Make some with: hierderm bench run"):
+    with pytest.raises(BenchmarkError, match="models must be names with models"):
         hierderm.bench({}, toy, toy.taxonomy, folder=tmp_path / "none")
 
 

@@ -133,7 +133,7 @@ def test_one_pil_image_may_occur_many_times(encoder: Encoder, toy: CaseTable) ->
         ([np.zeros((3, 8, 8), np.uint8)], r"got uint8 \(3, 8, 8\)\. .*channels last"),
         (np.zeros((2, 3, 8, 8), np.uint8), r"got uint8 \(3, 8, 8\)"),
         (np.zeros((0, 8, 3), np.uint8), r"at least one pixel, got an array of shape \(0, 8, 3\)"),
-        (7, "images must be an image or several, got int"),
+        (7, "images must be paths, PIL images or arrays, one or several, got int"),
         ([None], "an image must be a path, a PIL image or a uint8 array, got NoneType"),
         (torch.zeros(2, 3, 8, 8), "an image must be a path, a PIL image or a uint8 array, got Tensor"),
         ("no/such.jpg", r"no/such\.jpg: the file does not exist"),
