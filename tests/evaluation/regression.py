@@ -150,6 +150,15 @@ def every_value(n_levels: int) -> dict[str, dict[str, Any]]:
     return found
 
 
+def one_line_each(content: dict[str, dict[str, Any]]) -> str:
+    """JSON with a line for each value that is pinned, so that a change of one is a change of one line."""
+    blocks = []
+    for name, values in content.items():
+        lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in values.items()]
+        blocks.append(f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}")
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
 if __name__ == "__main__":
     content = {name: numbers for n_levels in LEVELS for name, numbers in every_value(n_levels).items()}
-    FILE.write_text(json.dumps(content, indent=0, allow_nan=False) + "\n")
+    FILE.write_text(one_line_each(content))
