@@ -261,7 +261,8 @@ def _print(title: str, content: dict[str, Any]) -> None:
         typer.echo(f"{level}: " + ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5]))
     if read["node"]:
         typer.echo(
-            f"Answer: {read['node']} ({read['level']}), right in {read['confidence']:.0%} of such validation cases"
+            f"Answer: {read['node']} ({read['level']}). "
+            f"On validation cases, answers with this share of votes were right in about {read['confidence']:.0%}."
         )
     elif read["confidence"] is not None:
         typer.echo("Answer: none")
