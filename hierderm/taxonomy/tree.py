@@ -27,7 +27,8 @@ def fold(name: str) -> str:
     """`name` without case, accents and punctuation, so that 'Lichen planus/lichenoid' is 'lichen planus lichenoid'."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = plain if re.search(r"\w", plain) else name  # a name without Latin letters and digits keeps its own
-    return re.sub(r"[^\w]+", " ", plain.casefold().replace("'", "")).strip()
+    folded = re.sub(r"[^\w]+", " ", plain.casefold().replace("'", "")).strip()
+    return folded if folded == name else fold(folded)  # folding 'ß' makes Latin letters: again, until nothing changes
 
 
 @dataclass(frozen=True)
