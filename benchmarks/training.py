@@ -51,7 +51,7 @@ def measure(way: str, folder: Path) -> dict[str, Any]:
     epochs = 0
     if way == "features":
         assert isinstance(config.training, TreeLda)
-        store.views(backbone, table, config.training.views, config.training.augmentation)
+        store.for_training(backbone, table, config.training.views, config.training.augmentation)
     elif way != "nothing":
         with tempfile.TemporaryDirectory() as run:
             history = train(config, table, Path(run), store).history

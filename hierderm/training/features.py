@@ -34,7 +34,7 @@ class FeatureStore:
         """The backbone's vector of each image of a table, shape (n_images, dim), not normalised."""
         return self._rows(_Source(backbone, table, workers), np.ones(len(table), dtype=bool))
 
-    def views(
+    def for_training(
         self,
         backbone: Backbone,
         table: CaseTable,
@@ -43,16 +43,19 @@ class FeatureStore:
         *,
         seed: int = 0,
         workers: int = 0,
-    ) -> list[Vectors]:
-        """The vectors of the training images as they are, then of `n_views` augmented copies of each.
+    ) -> tuple[list[Vectors], Vectors]:
+        """What a method learns from and chooses by.
+
+        The vectors of the training images as they are, then of `n_views` augmented copies of each; and those of the
+        validation images.
 
         Which augmentation an image gets depends on the seed and its position in the table alone, so divisions of one
         table share files, and each division adds the images that others have not trained on.
         """
         training, source = table.splits == c.TRAIN, _Source(backbone, table, workers)
         augmented = [self._rows(source, training, _View(augmentation, seed, 1 + view)) for view in range(n_views)]
-        every = np.ones(len(table), dtype=bool)
-        return [vectors[training] for vectors in (self._rows(source, every), *augmented)]
+        whole = self._rows(source, np.ones(len(table), dtype=bool))
+        return [vectors[training] for vectors in (whole, *augmented)], whole[table.splits == c.VALIDATION]
 
     def _rows(self, source: _Source, wanted: Mask, view: _View | None = None) -> Vectors:
         """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN.

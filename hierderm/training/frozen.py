@@ -43,14 +43,13 @@ class FrozenData:
     def load(cls, settings: OnFeatures, config: BackboneConfig, table: CaseTable, store: FeatureStore) -> FrozenData:
         """Read the images with the frozen backbone, or take what is cached."""
         backbone = load_backbone(config, "layers" if "layers" in settings.features else "output")
-        views = store.views(
+        views, validation_features = store.for_training(
             backbone, table, settings.views, settings.augmentation, seed=settings.seed, workers=settings.workers
         )
-        whole = store.features(backbone, table, workers=settings.workers)
         widths = {"layers": backbone.dim, "output": backbone.output_dim}
         chosen: dict[str, int] = {name: widths[name] for name in dict.fromkeys(settings.features)}
         train, validation = table.part(c.TRAIN), table.part(c.VALIDATION)
-        return cls(backbone, train, validation, views, whole[table.splits == c.VALIDATION], chosen)
+        return cls(backbone, train, validation, views, validation_features, chosen)
 
     def stacked(self, width: int) -> Vectors:
         """The first `width` features of all views, shape (n_views * n_images, width)."""

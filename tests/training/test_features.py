@@ -35,7 +35,7 @@ def files(store: FeatureStore) -> list[str]:
 
 
 def test_views_are_made_once_and_differ(backbone: Backbone, toy: CaseTable, store: FeatureStore) -> None:
-    first = store.views(backbone, toy, 2, AUGMENTATION)
+    first = store.for_training(backbone, toy, 2, AUGMENTATION)[0]
     assert len(first) == 3
     assert not np.allclose(first[0], first[1]) and not np.allclose(first[1], first[2])
     np.testing.assert_allclose(first[0], backbone_features(backbone, toy.part(c.TRAIN).paths), atol=1e-5)
@@ -43,12 +43,12 @@ def test_views_are_made_once_and_differ(backbone: Backbone, toy: CaseTable, stor
     np.testing.assert_allclose(validation, backbone_features(backbone, toy.part(c.VALIDATION).paths), atol=1e-5)
     made = files(store)
     assert len(made) == 3
-    np.testing.assert_array_equal(first, store.views(backbone, toy, 2, AUGMENTATION))
+    np.testing.assert_array_equal(first, store.for_training(backbone, toy, 2, AUGMENTATION)[0])
     assert files(store) == made
-    other = store.views(backbone, toy, 2, AUGMENTATION, seed=1)
+    other = store.for_training(backbone, toy, 2, AUGMENTATION, seed=1)[0]
     np.testing.assert_array_equal(first[0], other[0])
     assert not np.allclose(first[1], other[1])
-    darker = store.views(backbone, toy, 1, replace(AUGMENTATION, brightness=0.9))
+    darker = store.for_training(backbone, toy, 1, replace(AUGMENTATION, brightness=0.9))[0]
     assert not np.allclose(first[1], darker[1])
 
 
@@ -65,11 +65,11 @@ def test_divisions_of_a_table_share_their_views(
     monkeypatch.setattr("hierderm.training.features.backbone_features", counted)
     shared, alone = FeatureStore(tmp_path / "shared"), FeatureStore(tmp_path / "alone")
     for division in (toy, other, toy):
-        shared.views(backbone, division, 1, AUGMENTATION)
+        shared.for_training(backbone, division, 1, AUGMENTATION)
     assert sorted(asked) == sorted([len(toy), len(toy.part(c.TRAIN)), len(other.part(c.TRAIN))])
-    expected = alone.views(backbone, other, 1, AUGMENTATION)[1]
+    expected = alone.for_training(backbone, other, 1, AUGMENTATION)[0][1]
     assert np.isfinite(expected).all()
-    np.testing.assert_allclose(shared.views(backbone, other, 1, AUGMENTATION)[1], expected, atol=1e-5)
+    np.testing.assert_allclose(shared.for_training(backbone, other, 1, AUGMENTATION)[0][1], expected, atol=1e-5)
 
 
 def test_the_output_is_taken_from_cached_layers(
@@ -82,8 +82,8 @@ def test_the_output_is_taken_from_cached_layers(
     assert output.shape == (len(toy), plain.dim) and len(files(store)) == 1
     np.testing.assert_array_equal(output, layers[:, : plain.dim])
     np.testing.assert_allclose(output, alone.features(plain, toy), atol=1e-5)
-    whole = store.views(backbone, toy, 1, AUGMENTATION)[1]
-    np.testing.assert_array_equal(store.views(plain, toy, 1, AUGMENTATION)[1], whole[:, : plain.dim])
+    whole = store.for_training(backbone, toy, 1, AUGMENTATION)[0][1]
+    np.testing.assert_array_equal(store.for_training(plain, toy, 1, AUGMENTATION)[0][1], whole[:, : plain.dim])
     assert len(files(store)) == 2
 
 

@@ -59,8 +59,7 @@ def _frozen_features(
     settings: Gradient, backbone: Backbone, table: CaseTable, store: FeatureStore
 ) -> tuple[list[Tensor], Tensor]:
     """The features of each view of the training images, and those of the validation images."""
-    views = store.views(
+    views, validation = store.for_training(
         backbone, table, settings.views, settings.augmentation, seed=settings.seed, workers=settings.workers
     )
-    whole = store.features(backbone, table, workers=settings.workers)
-    return [torch.from_numpy(view) for view in views], torch.from_numpy(whole[table.splits == c.VALIDATION])
+    return [torch.from_numpy(view) for view in views], torch.from_numpy(validation)
