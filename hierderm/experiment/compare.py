@@ -13,7 +13,6 @@ from hierderm import columns as c
 from hierderm.artifacts import claim_folder
 from hierderm.config.loading import entries_of, model_config, with_overrides
 from hierderm.config.settings import Comparison, Config, ModelEntry
-from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.tasks.registry import tasks_named
@@ -85,7 +84,7 @@ def evaluated(comparison: Comparison, divisions: Divisions, folder: Path) -> lis
     rows = []
     for entry in entries:
         own = runs[entry.name]
-        embedded = _embeddings(own[0].folder, features, first.table)
+        embedded = _embeddings(own[0].folder, features)
         test = embedded.select(np.isin(embedded.frame[c.IMAGE_ID], first.table.part(c.TEST).frame[c.IMAGE_ID]))
         config, seconds = _config(comparison, entry, first, 0), float(np.mean([one.seconds for one in own]))
         evaluation = results.joined(entry.name, tasks)
@@ -109,6 +108,6 @@ def _config(comparison: Comparison, entry: ModelEntry, division: Division, seed:
     return config if first is None else with_overrides(config, {"training.seed": first + division.first_seed + seed})
 
 
-def _embeddings(folder: Path, features: FeatureStore, _: CaseTable) -> EmbeddingTable:
+def _embeddings(folder: Path, features: FeatureStore) -> EmbeddingTable:
     """The embeddings of a run's table; the run is opened anew, so that its model is let go."""
     return Run.open(folder).embeddings(features)

@@ -34,7 +34,7 @@ class Source:
 
     version: str
     table: CaseTable
-    embed: Callable[[CaseTable], EmbeddingTable]
+    embed: Callable[[], EmbeddingTable]
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ def run(
     The result of a task is written as soon as it is computed, so a killed run goes on where it was.
     """
     claim_folder(folder, RUN)
+    data = _data_identity(divisions)
     for model in models:
         sources = [[model.sources(division) for division in folds] for folds in divisions]
-        identities = {task: _identity(model, sources, task, config) for task in tasks}
+        identities = {task: _identity(model, sources, task, data, config) for task in tasks}
         missing = {task: identity for task, identity in identities.items() if not is_stored(folder, identity)}
         if missing:
             _evaluate(sources, missing, config, folder)
@@ -75,8 +76,7 @@ def _evaluate(
     logger.info("%s: embedding ...", name)
     start = time.monotonic()
     subjects = [
-        [[subject_of(s.embed(s.table), s.table, config, name=name) for s in seeds] for seeds in folds]
-        for folds in sources
+        [[subject_of(s.embed(), s.table, config, name=name) for s in seeds] for seeds in folds] for folds in sources
     ]
     about = {
         "dim": int(subjects[0][0][0].test.embeddings.shape[1]),
@@ -95,19 +95,30 @@ def _evaluate(
         store(folder, {**identity, "about": task.about, "main": main, **about, **cost}, evaluation)
 
 
+def _data_identity(divisions: Divisions) -> dict[str, Any]:
+    """The part of an identity that all models and tasks share."""
+    tables = [division.table for folds in divisions for division in folds]
+    return {
+        "table_hashes": [text_hash(table.frame.to_csv(index=False)) for table in tables],
+        "taxonomy_hash": tables[0].taxonomy.content_hash,
+    }
+
+
 def _identity(
-    model: Model, sources: Sequence[Sequence[Sequence[Source]]], task: Task, config: EvaluationConfig
+    model: Model,
+    sources: Sequence[Sequence[Sequence[Source]]],
+    task: Task,
+    data: dict[str, Any],
+    config: EvaluationConfig,
 ) -> dict[str, Any]:
     """What a stored result must agree in to be kept."""
-    tables = [seeds[0].table for folds in sources for seeds in folds]
     settings = {key: value for key, value in asdict(config).items() if key != "tasks"}
     content = {
         "model": model.name,
         "sources": [[[source.version for source in seeds] for seeds in folds] for folds in sources],
         "task": task.name,
         "task_version": task.version,
-        "table_hashes": [text_hash(table.frame.to_csv(index=False)) for table in tables],
-        "taxonomy_hash": tables[0].taxonomy.content_hash,
+        **data,
         "evaluation": settings,
     }
     return dict(json.loads(json.dumps(content)))

@@ -70,11 +70,12 @@ def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
         if isinstance(one, str | Path):
             own = str(one).replace("{fold}", str(division.fold))
             place = cache / (f"{name}.{seed}" + (f".{division.fold}" if own != str(one) else ""))
-            return Source(f"{own} {version(own)}".strip(), table, partial(_cached, own, place, workers))
+            made_from = version(own)
+            return Source(f"{own} {made_from}".strip(), table, partial(_cached, own, made_from, place, table, workers))
         key = (seed, _table_hash(table))
         if key not in made:
             made[key] = embeddings_of(one, table)
-        return Source(f"embeddings {_content_hash(made[key])}", table, lambda _: made[key])
+        return Source(f"embeddings {_content_hash(made[key])}", table, lambda: made[key])
 
     return Model(name, lambda division: [source(seed, division) for seed in range(len(seeds))])
 
@@ -85,9 +86,12 @@ def version(source: str | Path) -> str:
     return next((file_hash(path) for path in files if path.is_file()), "")
 
 
-def _cached(source: str, place: Path, workers: int, table: CaseTable) -> EmbeddingTable:
-    """The embeddings of a whole table, from `place` where they are of this source and these images."""
-    key = {"source": source, "version": version(source), "table": _table_hash(table)}
+def _cached(source: str, made_from: str, place: Path, table: CaseTable, workers: int) -> EmbeddingTable:
+    """The embeddings of a whole table, from `place` where they are of this source and these images.
+
+    `made_from`: the `version` of the source.
+    """
+    key = {"source": source, "version": made_from, "table": _table_hash(table)}
     if holds(place, KIND) and read_header(place, KIND).content["key"] == key:
         return EmbeddingTable.load(place)
     make = next((make for takes, make in KINDS if takes(source)), None)

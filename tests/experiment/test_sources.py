@@ -16,7 +16,7 @@ from hierderm.experiment.sources import as_model, parse_model
 
 def embed(source: object, table: CaseTable, cache: Path) -> EmbeddingTable:
     (one,) = as_model("model", source, cache).sources(Division(cache, table))
-    return one.embed(one.table)
+    return one.embed()
 
 
 def test_how_models_are_named() -> None:
@@ -57,7 +57,7 @@ def test_an_object_is_a_model_whose_version_is_its_embeddings(toy: CaseTable, tm
     divisions = [Division(tmp_path, toy, fold=fold) for fold in range(2)]  # the same images
     (first, other), (again, _) = (model.sources(division) for division in divisions)
     assert mine.calls == 1 and first.version == again.version != other.version
-    embedded = first.embed(toy).embeddings
+    embedded = first.embed().embeddings
     np.testing.assert_array_equal(embedded, embed(Mine(0), toy, tmp_path).embeddings)
     (same,) = as_model("array", embedded, tmp_path).sources(divisions[0])
     assert same.version == first.version
@@ -70,7 +70,7 @@ def test_the_number_of_the_fold_in_a_name(toy: CaseTable, tmp_path: Path) -> Non
     model = as_model("m", str(tmp_path / "{fold}.npy"), tmp_path / "cache")
     zero, one = (model.sources(Division(tmp_path, toy, fold=fold))[0] for fold in range(2))
     assert zero.version != one.version
-    assert not np.allclose(zero.embed(toy).embeddings, one.embed(toy).embeddings)
+    assert not np.allclose(zero.embed().embeddings, one.embed().embeddings)
     assert sorted(path.name for path in (tmp_path / "cache").iterdir() if path.name[0] != ".") == ["m.0.0", "m.0.1"]
 
 
