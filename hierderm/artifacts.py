@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from hierderm.errors import HierdermError, OutputError
+from hierderm.errors import HierdermError, OutputError, some_of
 from hierderm.files import (
     beside,
     faults_named,
@@ -269,14 +269,14 @@ def _refuse(path: Path, kind: str, replace: bool, own: Callable[[str], bool] | N
     if not (path / HEADER).exists():
         if present := sorted(entry.name for entry in path.iterdir() if not (own and own(entry.name))):
             raise OutputError(
-                f"{path} holds files that hierderm did not write ({_some(present)}). Choose another path."
+                f"{path} holds files that hierderm did not write ({some_of(present)}). Choose another path."
             )
         return
     header = read_header(path, kind, version=None)
     known = {HEADER, *header.files}
     if foreign := [name for name in _entries(path) if name not in known and not (own and own(name))]:
         raise OutputError(
-            f"{path} holds files besides those of its {kind} ({_some(foreign)}). Move them, or choose another path."
+            f"{path} holds files besides those of its {kind} ({some_of(foreign)}). Move them, or choose another path."
         )
     if not replace:
         raise OutputError(f"{path} holds a hierderm {kind} folder. Choose another path, or replace it (--replace).")
@@ -291,10 +291,6 @@ def _entries(folder: Path) -> list[str]:
         empty = [""] if root != str(folder) and not folders and not files else []
         found += [(here / name).as_posix() for name in [*files, *links, *empty]]
     return sorted(found)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _check_files(path: Path, header: Header, error: type[HierdermError]) -> None:

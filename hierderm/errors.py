@@ -87,6 +87,11 @@ def describe_faults(title: str, faults: Sequence[Fault], *, shown: int = 50) -> 
     return "\n".join(lines)
 
 
+def some_of(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def suggest(name: str, known: Iterable[str], *, most: int = 3) -> str:
     """' Closest: ...' with the names in `known` that resemble `name`, or '' where none does."""
     by_fold = {candidate.casefold(): candidate for candidate in known}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -20,6 +20,8 @@ NotNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Options = dict[str, Any]
+Value = TypeVar("Value")
+Several = Annotated[tuple[Value, ...], Field(min_length=1)]  # values that are all tried
 LOGIT_LOSSES = ("CrossEntropy", "LogitAdjusted", "HXE", "SoftLabels")
 TREE_LOSSES = ("TreeSupCon", "HiMulConE", "SmoothHAP")  # take their levels from the tree
 Monitor = Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
@@ -172,8 +174,7 @@ class LinearProbe(OnFeatures):
 
     method: Literal["linear_probe"] = "linear_probe"
     penalties: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...],
-        Field(min_length=1),
+        Several[Annotated[float, Field(gt=0)]],
         doc("inverse strengths of the L2 penalty that are tried, from the smallest until the score falls"),
     ] = (0.001, 0.01, 0.1, 1.0)
 
@@ -185,8 +186,7 @@ class Lda(OnFeatures):
     method: Literal["lda"] = "lda"
     components: Components = 2048
     shrinkages: Annotated[
-        tuple[Fraction, ...],
-        Field(min_length=1),
+        Several[Fraction],
         doc("shrinkages of the covariance within conditions towards a sphere that are tried"),
     ] = (0.1, 0.3, 0.6, 0.9)
 
@@ -198,23 +198,19 @@ class TreeLda(OnFeatures):
     method: Literal["tree_lda"] = "tree_lda"
     components: Components = 2048
     shrinkages: Annotated[
-        tuple[Fraction, ...],
-        Field(min_length=1),
+        Several[Fraction],
         doc("shrinkages of the covariance within conditions towards a sphere"),
     ] = (0.05, 0.15, 0.4)
     decays: Annotated[
-        tuple[NotNegativeFloat, ...],
-        Field(min_length=1),
+        Several[NotNegativeFloat],
         doc("weight of each level relative to the one above: 1 is flat, 0 the top level alone"),
     ] = (1.0,)
     strengths: Annotated[
-        tuple[NotNegativeFloat, ...],
-        Field(min_length=1),
+        Several[NotNegativeFloat],
         doc("how many images the parent mean counts for when a condition's mean is shrunk towards it"),
     ] = (3.0, 10.0)
     probability_shares: Annotated[
-        tuple[Annotated[float, Field(ge=0, lt=1)], ...],
-        Field(min_length=1),
+        Several[Annotated[float, Field(ge=0, lt=1)]],
         doc("share of the node probabilities in the cosine of two embeddings"),
     ] = (0.1, 0.2, 0.4, 0.8)
     probability_levels: Annotated[
@@ -316,6 +312,5 @@ class Gradient:
 
 
 Method = Annotated[Vanilla | LinearProbe | Lda | TreeLda | Gradient, Field(discriminator="method")]
-FrozenMethod = LinearProbe | Lda | TreeLda
 METHODS: dict[str, type[Any]] = {kind.method: kind for kind in get_args(get_args(Method)[0])}
 DEFAULT_METHOD = TreeLda.method

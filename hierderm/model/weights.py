@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hierderm.errors import CheckpointError
+from hierderm.errors import CheckpointError, some_of
 
 LOADING = RLock()  # libraries load and initialise under settings of the whole process, so one thread at a time
 
@@ -30,10 +30,9 @@ def read_safetensors(name: str, path: Path) -> dict[str, Tensor]:
 def require_complete(name: str, missing: Collection[object], mismatched: Collection[object]) -> None:
     """CheckpointError where weights are `missing` from a file, or are there in another shape."""
     if missing or mismatched:
-        some = [str(key) for key in [*missing, *mismatched]]
         raise CheckpointError(
             f"{name}: the file does not hold these weights of the vision tower, or in another shape: "
-            f"{', '.join(some[:3])}{f' and {len(some) - 3} more' if len(some) > 3 else ''}. Is it another model?"
+            f"{some_of([str(key) for key in [*missing, *mismatched]])}. Is it another model?"
         )
 
 

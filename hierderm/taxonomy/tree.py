@@ -6,7 +6,6 @@ Nodes of a level are numbered in file order, and arrays of labels hold these num
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import unicodedata
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hierderm.errors import TaxonomyError, suggest
+from hierderm.files import text_hash
 from hierderm.types import FloatArray, Floats, IntArray
 
 KINDS = ("diagnosis", "group", "finding")
@@ -156,12 +156,16 @@ class Taxonomy:
             )
         return fine_probabilities @ self.membership(level).astype(fine_probabilities.dtype)
 
+    def parents(self, level: int) -> IntArray:
+        """The number of each node's parent on the level above, shape (n_level,); 0, for the root, on the top level."""
+        return np.array([max(node.parent, 0) for node in self.levels[level]], dtype=np.int64)
+
     def membership(self, level: int = 0, *, below: int = -1) -> FloatArray:
         """The matrix of 'is under', shape (n_below, n_level), float64, entries 0 or 1: by default of the conditions."""
         level, below = (range(self.n_levels)[number] for number in (level, below))
         numbers = np.arange(self.size(below), dtype=np.int64)
         for lower in range(below, level, -1):
-            numbers = np.array([node.parent for node in self.levels[lower]], dtype=np.int64)[numbers]
+            numbers = self.parents(lower)[numbers]
         return np.eye(self.size(level))[numbers]
 
     # --- new trees from this one ---------------------------------------------------------------------------------
@@ -210,7 +214,7 @@ class Taxonomy:
     def content_hash(self) -> str:
         """Twelve hex digits of a SHA-256 over levels, names and parents: what arrays of labels depend on."""
         content = [self.level_names, [[(node.name, node.parent) for node in nodes] for nodes in self.levels]]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+        return text_hash(json.dumps(content))
 
     def render(self, image_counts: Mapping[str, int] | None = None) -> str:
         """The tree as indented text, with codes, and image counts where given."""

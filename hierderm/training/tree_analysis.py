@@ -137,7 +137,7 @@ class TreeAnalysis:
         above = np.zeros((1, raw[0].shape[1]))  # the grand mean: features are centred
         parts = []
         for level, (means, counts) in enumerate(zip(raw, self.counts, strict=True)):
-            parents = np.array([max(node.parent, 0) for node in self.taxonomy.levels[level]])
+            parents = self.taxonomy.parents(level)
             prior = strength * self.n_views if level else 0.0  # the grand mean is no prior for a category
             total = counts + prior
             known = total > 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
@@ -78,10 +79,7 @@ def temperature(probabilities: Floats, labels: IntArray) -> float:
     logs = _logs(probabilities)
 
     def cost(temperature: float) -> float:
-        scaled = logs / temperature
-        top = scaled.max(axis=1, keepdims=True)
-        normaliser = top[:, 0] + np.log(np.exp(scaled - top).sum(axis=1))
-        return float((normaliser - scaled[np.arange(len(labels)), labels]).mean())
+        return -float(log_softmax(logs / temperature, axis=1)[np.arange(len(labels)), labels].mean())
 
     return best_temperature(cost, 0.05, 20)
 
@@ -94,9 +92,7 @@ def best_temperature(cost: Callable[[float], float], low: float, high: float) ->
 
 def scaled(probabilities: Floats, temperature: float) -> FloatArray:
     """Probabilities at another temperature, shape (n, n_fine), rows summing to 1."""
-    logs = _logs(probabilities) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return np.asarray(softmax(_logs(probabilities) / temperature, axis=1))
 
 
 def _logs(probabilities: Floats) -> FloatArray:
@@ -129,8 +125,7 @@ def n_nodes(sets: Mask, taxonomy: Taxonomy) -> IntArray:
     for level in range(taxonomy.n_levels):
         under = taxonomy.membership(level)
         whole = (sets.astype(np.float64) @ under) == under.sum(axis=0)
-        parents = np.array([max(node.parent, 0) for node in taxonomy.levels[level]])
-        counts += (whole & ~whole_above[:, parents]).sum(axis=1)
+        counts += (whole & ~whole_above[:, taxonomy.parents(level)]).sum(axis=1)
         whole_above = whole
     return counts
 
