@@ -74,11 +74,13 @@ def decode_text(content: bytes, source: str, error: type[HierdermError]) -> tupl
 
 
 def parse_delimited(text: str, source: str, error: type[HierdermError], *, first_line: int = 1) -> Sheet:
-    """The table in a text; `error` with all rows that do not fit its header. `first_line`: number of its first line."""
+    """The table in a text; `error` with all rows that do not fit its header.
+
+    `first_line`: where the table begins in its file; rows are counted from there.
+    """
     notes: list[str] = []
     given = text[4:5] if text[:4].lower() == "sep=" else ""  # Excel's own way to say it
-    if given:
-        text, first_line = text.partition("\n")[2], first_line + 1
+    text = text.partition("\n")[2] if given else text
     separator = given or _separator(text, source, error)
     if separator != ",":
         notes.append(f"cells are separated by {SEPARATORS.get(separator, repr(separator))}")
@@ -143,12 +145,10 @@ def _separator(text: str, source: str, error: type[HierdermError]) -> str:
     return fit[0]
 
 
-def _records(
-    text: str, separator: str, source: str, error: type[HierdermError], first_line: int
-) -> Iterator[Record]:
+def _records(text: str, separator: str, source: str, error: type[HierdermError], first_line: int) -> Iterator[Record]:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    row = line = n_cells = 0
+    row, line, n_cells = first_line - 1, 0, 0
     try:
         for cells in reader:
             row, start, line = row + 1, line, reader.line_num

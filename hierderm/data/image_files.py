@@ -11,7 +11,8 @@ from pathlib import Path
 from hierderm.data.image_io import is_image
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .jif .png .webp .bmp .dib .tif .tiff .gif .jp2 .j2k .avif .heic .heif .pgm .ppm".split()
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff")
+    + (".bmp", ".dib", ".gif", ".jp2", ".j2k", ".pgm", ".ppm")
 )
 _HIDDEN = "hidden"
 
@@ -109,7 +110,9 @@ class Spellings:
     def beside(self, path: Path) -> list[str]:
         """Files that differ from `path` in nothing but their suffix."""
         stem = _key(path.stem)
-        return [entry for names in self._names(path.parent).values() for entry in names if _key(Path(entry).stem) == stem]
+        return [
+            entry for names in self._names(path.parent).values() for entry in names if _key(Path(entry).stem) == stem
+        ]
 
     def _names(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._listed:

@@ -94,9 +94,7 @@ def is_image(path: str | PathLike[str]) -> bool:
         return True  # a damaged one, or one that takes more to be read
 
 
-def decode(
-    stream: BinaryIO, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
+def decode(stream: BinaryIO, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """As `open_image`, from an open file. The header is read first: too large an image takes no memory."""
     try:
         with _opened(stream, formats) as file:
@@ -151,7 +149,11 @@ def as_image(image: ImageLike) -> Image.Image:
     if not isinstance(image, np.ndarray):
         raise ImageError(f"an image must be a path, a PIL image or an array, got {type(image).__name__}.")
     pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-    if image.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,), (4,)):
+    if (
+        image.dtype not in (np.uint8, np.uint16)
+        or pixels.ndim not in (2, 3)
+        or pixels.shape[2:] not in ((), (3,), (4,))
+    ):
         raise ImageError(
             "an image as an array must be uint8 or uint16, of shape (height, width), or (height, width, 3 or 4), got "
             f"{image.dtype} {image.shape}. Scale colours to 0 to 255, channels last."

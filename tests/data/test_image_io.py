@@ -18,7 +18,6 @@ from PIL import Image, ImageCms
 from hierderm.data import image_io
 from hierderm.data.image_io import (
     ImageError,
-    NotAnImageError,
     TooLargeError,
     as_image,
     decode,
@@ -45,7 +44,9 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
 
 def gamut(mode: str, exponent: float) -> bytes:
     """An ICC profile as bytes: sRGB with its first tone curve's exponent changed, or LAB."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(mode, 6500) if mode == "LAB" else ImageCms.createProfile(mode))
+    profile = ImageCms.ImageCmsProfile(
+        ImageCms.createProfile(mode, 6500) if mode == "LAB" else ImageCms.createProfile(mode)
+    )
     content = bytearray(profile.tobytes())
     at = content.find(b"para")
     if exponent:
@@ -73,7 +74,12 @@ def test_orientation_is_honoured_by_every_door(tmp_path: Path, orientation: int,
     first = open_image(path)
     assert worst(first, turned) <= 12
     with Image.open(path) as opened:
-        others = [as_image(opened.copy()), as_image(opened.convert("RGB")), as_image(opened), decode(io.BytesIO(path.read_bytes()))]
+        others = [
+            as_image(opened.copy()),
+            as_image(opened.convert("RGB")),
+            as_image(opened),
+            decode(io.BytesIO(path.read_bytes())),
+        ]
     assert all(worst(other, np.asarray(first)) == 0 for other in others)
     assert worst(as_image(first), np.asarray(first)) == 0  # what is upright is not turned again
 
@@ -145,7 +151,9 @@ def test_alpha_lies_on_white_whatever_it_hides(tmp_path: Path, suffix: str, hidd
     assert worst(as_image(np.asarray(cutout(hidden))), expected) == 0
 
 
-@pytest.mark.parametrize("change", [quantized, keyed, lambda i: i.convert("RGBa"), lambda i: i.convert("LA").convert("La")])
+@pytest.mark.parametrize(
+    "change", [quantized, keyed, lambda i: i.convert("RGBa"), lambda i: i.convert("LA").convert("La")]
+)
 def test_every_kind_of_transparency(tmp_path: Path, change: Callable[[Image.Image], Image.Image]) -> None:
     changed = change(cutout(77))
     found = np.asarray(as_image(changed))
@@ -282,7 +290,7 @@ def test_damaged_files_are_named_and_nothing_else_is_raised(data: st.DataObject)
     try:
         assert decode(io.BytesIO(bytes(content)), max_pixels=10_000).mode == "RGB"
     except ImageError as error:
-        assert str(error).endswith((".", ")."))  # noqa: PT017
+        assert str(error).endswith((".", ")."))
 
 
 # --- one and many -------------------------------------------------------------------------------------------------
