@@ -163,8 +163,8 @@ def _records(text: str, separator: str, source: str, error: type[HierdermError],
                 yield Record(row, start + first_line, cells)
     except csv.Error as fault:
         raise error(
-            f"{source} row {row + 1}, which begins in line {line + first_line}: {fault}. A cell that begins with a quote "
-            'must end with one, and a quote within it must be doubled ("").'
+            f"{source} row {row + 1}, which begins in line {line + first_line}: {fault}. A cell that begins with a "
+            'quote must end with one, and a quote within it must be doubled ("").'
         ) from None
 
 

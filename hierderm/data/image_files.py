@@ -11,9 +11,10 @@ from pathlib import Path
 from hierderm.data.image_io import is_image
 
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff")
-    + (".bmp", ".dib", ".gif", ".jp2", ".j2k", ".pgm", ".ppm")
-)
+    f".{name}"
+    for name in ("jpg", "jpeg", "jpe", "jfif", "jif", "png", "webp", "avif", "heic", "heif", "tif", "tiff", "bmp", "dib",
+                 "gif", "jp2", "j2k", "pgm", "ppm")
+)  # fmt: skip
 _HIDDEN = "hidden"
 
 
@@ -109,15 +110,13 @@ class Spellings:
 
     def beside(self, path: Path) -> list[str]:
         """Files that differ from `path` in nothing but their suffix."""
-        stem = _key(path.stem)
-        return [
-            entry for names in self._names(path.parent).values() for entry in names if _key(Path(entry).stem) == stem
-        ]
+        entries = [entry for names in self._names(path.parent).values() for entry in names]
+        return [entry for entry in entries if _key(Path(entry).stem) == _key(path.stem)]
 
     def _names(self, folder: Path) -> dict[str, list[str]]:
         if folder not in self._listed:
             try:
-                entries = sorted(os.listdir(folder))
+                entries = sorted(entry.name for entry in folder.iterdir())
             except (OSError, ValueError):
                 entries = []
             self._listed[folder] = {}

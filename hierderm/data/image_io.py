@@ -196,8 +196,8 @@ def _as_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
         raise ImageError(f"{name} holds {frames} images ({image.format}). Save the one that is meant.")
     if grey is None and image.mode not in _MODES:
         raise ImageError(
-            f"{name} is of mode '{image.mode}', whose black and white are not fixed. Save it as RGB, or as grey of 8 or "
-            "16 bits."
+            f"{name} is of mode '{image.mode}', whose black and white are not fixed. Save it as RGB, or as grey "
+            "of 8 or 16 bits."
         )
     colours, alpha = (grey, None) if grey is not None else _split(image)
     transform = _to_srgb(image.info.get("icc_profile") or b"", colours.mode)

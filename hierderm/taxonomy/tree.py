@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=100_000)  # tables repeat their names
 def fold(name: str) -> str:
-    """`name` without case, accents of Latin and Greek letters, and with single spaces; two names of one node agree in it.
+    """`name` without case and accents of Latin and Greek letters, with single spaces: what two names of a node share.
 
     Nothing else is lost: letters of all scripts, signs and punctuation stay, so 'HPV+' is not 'HPV-'. Marks of other
     scripts are no accents but letters of their own. Characters without width or ink go, as nobody can see them.
@@ -310,7 +310,7 @@ def taxonomy_from_paths(
     return Taxonomy(id, version, tuple(level_names), tuple(tuple(nodes) for nodes in levels))
 
 
-def _unwritable(id: str, version: str, level_names: Sequence[str]) -> list[str]:
+def _wrong_head(id: str, version: str, level_names: Sequence[str]) -> list[str]:
     """What of a tree's head could not be written to a file and read again."""
     faults = []
     for what, text in (("id", id), ("version", version), *(("level name", name) for name in level_names)):
@@ -324,7 +324,7 @@ def _unwritable(id: str, version: str, level_names: Sequence[str]) -> list[str]:
     return faults
 
 
-def _wrong_names(level_names: Sequence[str], levels: Sequence[Sequence[Node]]) -> list[str]:
+def _wrong_nodes(level_names: Sequence[str], levels: Sequence[Sequence[Node]]) -> list[str]:
     faults = []
     for level, (level_name, nodes) in enumerate(zip(level_names, levels, strict=True)):
         owners: dict[str, str] = {}
@@ -336,7 +336,7 @@ def _wrong_names(level_names: Sequence[str], levels: Sequence[Sequence[Node]]) -
                 faults.append(f"'{node.name}' must have a parent above and a kind of {list(KINDS)}, got {node}")
             for name in (node.name, *node.synonyms):
                 if not fold(name) or name != name.strip() or any(sign in name for sign in "\r\n\0"):
-                    faults.append(f"a name must be one line with letters and no space around it, got {name!r}")
+                    faults.append(f"a name must be one line, not empty, with no space around it, got {name!r}")
                 elif owners.setdefault(fold(name), node.name) != node.name:
                     faults.append(f"{level_name} '{name}' names both '{owners[fold(name)]}' and '{node.name}'")
             if any("|" in name for name in (*node.synonyms, *node.snomed, *node.icd10)):
