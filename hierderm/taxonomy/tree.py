@@ -85,8 +85,8 @@ class Taxonomy:
                 f"got {[len(level) for level in self.levels]} nodes."
             )
         if wrong := [
-            *_unwritable(self.id, self.version, self.level_names),
-            *_wrong_names(self.level_names, self.levels),
+            *_wrong_head(self.id, self.version, self.level_names),
+            *_wrong_nodes(self.level_names, self.levels),
         ]:
             raise TaxonomyError(f"taxonomy '{self.id}': {'; '.join(wrong[:20])}.")
 
