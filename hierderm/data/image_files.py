@@ -11,8 +11,8 @@ from pathlib import Path
 from hierderm.data.image_io import is_image
 
 SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".dib",
-    ".gif", ".jp2", ".j2k", ".pgm", ".ppm",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp",
+    ".dib", ".gif", ".jp2", ".j2k", ".pgm", ".ppm",
 ))  # fmt: skip
 _HIDDEN = "hidden"
 

@@ -118,9 +118,8 @@ def _opened(stream: BinaryIO, formats: Sequence[str]) -> Image.Image:
             return Image.open(stream, formats=[name for name in formats if name != "HEIF"])
     except UnidentifiedImageError:
         if not (heif and "HEIF" in formats):
-            size = stream.seek(0, io.SEEK_END)
-            read = ", ".join(formats)
-            raise NotAnImageError(f"not an image that can be read ({size} bytes; {read} can).") from None
+            size, read = stream.seek(0, io.SEEK_END), ", ".join(formats)
+            raise NotAnImageError(f"not an image that can be read ({size} bytes). Those of {read} can.") from None
     except Image.DecompressionBombError:
         raise
     except Exception as error:  # plugins of PIL raise all kinds of errors on damaged files
