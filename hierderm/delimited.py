@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -170,7 +171,8 @@ def _records(text: str, separator: str, source: str, error: type[HierdermError],
 
 def _swallows(lines: Sequence[str], separator: str, n_cells: int) -> bool:
     """Whether the lines of one record look like several rows that a lone quote has joined."""
-    whole = sum(line.count(separator) == n_cells - 1 for line in lines)
+    between = re.compile(re.escape(separator) + "(?! )")  # in sentences a space follows
+    whole = sum(len(between.findall(line)) == n_cells - 1 for line in lines)
     return n_cells > 2 and (whole == len(lines) or whole > max(2, len(lines) / 2))
 
 

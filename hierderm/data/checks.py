@@ -137,6 +137,8 @@ def check_cases(
         fault = Fault(rows[position], f"image '{frame[c.IMAGE_PATH].iloc[position]}': {reason}")
         _sort_out(fault, position, unreadable, faults, excluded)
     if faults:
+        for note in id_notes(frame):
+            _say(f"{source}: {note}")
         title = f"{source} has {len(faults)} fault(s):"
         hint = "\nImages or conditions can be left out by choice: --unreadable exclude, --unknown exclude."
         raise CaseTableError(describe_faults(title, faults) + hint)
@@ -226,9 +228,7 @@ def _read_as(frame: pd.DataFrame, taxonomy: Taxonomy) -> list[str]:
     names = taxonomy.names()
     read = {name: names[taxonomy.index(name)] for name in frame[c.CONDITION].unique()}
     other = [f"'{name}' as '{own}'" for name, own in read.items() if name != own]
-    return (
-        [f"{len(other)} condition(s) are read by the tree's spelling or synonyms: {some_of(other)}."] if other else []
-    )
+    return [f"{len(other)} condition(s) read by the tree's spelling or synonyms: {some_of(other)}."] if other else []
 
 
 Problems = Iterator[tuple[int, str]]  # a row's position, and what is wrong with it
@@ -246,9 +246,6 @@ def _id_faults(frame: pd.DataFrame, rows: Sequence[str]) -> Problems:
             yield i, f"{name} {what}. Take it from the original, and write the column as text."
         for i in _positions(~frame[name].map(str.isprintable)):
             yield i, f"{name} {frame[name].iloc[i]!a} has characters that can't be seen. Remove them."
-    for name in c.TEXT:
-        for i in _positions(frame[name].str.contains(r"[\ud800-\udfff]", regex=True)) if name in frame else ():
-            yield i, f"{name} {frame[name].iloc[i]!a} has bytes that are not UTF-8. Rename it."
 
 
 def _number(rows: Sequence[str], position: int) -> str:

@@ -68,9 +68,7 @@ def id_notes(frame: pd.DataFrame) -> list[str]:
         if floats := [value for value in ids if re.fullmatch(r"-?\d+\.0+", value)]:
             notes.append(f"{len(floats)} {name}(s) look like numbers read as floating point: {some_of(floats)}.")
         if alike := joined_spellings(ids):
-            notes.append(
-                f"{name}s that differ in case, accents or spaces alone, and count as different: {some_of(alike)}."
-            )
+            notes.append(f"{name}s that differ in case, accents or spaces alone count as different: {some_of(alike)}.")
     images = frame[c.CASE_ID].value_counts()
     if len(images) == 1 < len(frame):
         notes.append(f"all {len(frame)} images are of one case, '{images.index[0]}': no split by case is possible.")

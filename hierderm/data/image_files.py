@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hierderm.data.image_io import is_image
+from hierderm.errors import some_of
 
 SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp",
@@ -27,13 +28,18 @@ class ImageFolder:
     def leave_out(self, reason: str, name: str) -> None:
         self.left_out.setdefault(reason, []).append(name)
 
+    def in_words(self) -> str:
+        """What was left out, in brackets; '' where nothing was."""
+        parts = [f"{len(names)} {reason}: {some_of(names)}" for reason, names in self.left_out.items()]
+        return f" (left out: {'; '.join(parts)})" if parts else ""
+
 
 def find_images(folder: str | Path) -> ImageFolder:
     """All images in a folder and below; links are followed.
 
     A file is an image by a suffix of `SUFFIXES`, in any case, or else by its content. Everything else is left out and
-    named: hidden files and folders (as macOS writes beside images), links that lead nowhere or back, other files, and
-    folders without an image.
+    named: hidden files and folders (as macOS writes beside images), links that lead nowhere or back, names that are no text,
+    other files, and folders without an image.
     """
     found, folder = ImageFolder(), Path(folder)
     for place, folders, files in _walk(folder, found):
@@ -73,7 +79,9 @@ def _walk(folder: Path, found: ImageFolder) -> Iterator[tuple[Path, list[str], l
 
 def _sort_in(found: ImageFolder, folder: Path, path: Path) -> None:
     shown = str(path.relative_to(folder))
-    if path.name.startswith("."):
+    if ascii(shown) != ascii(shown.encode(errors="replace").decode()):
+        found.leave_out("file(s) whose names are not UTF-8", ascii(shown))
+    elif path.name.startswith("."):
         found.leave_out(_HIDDEN, shown)
     elif not path.exists():
         found.leave_out("link(s) that lead nowhere", shown)

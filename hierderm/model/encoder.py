@@ -94,8 +94,9 @@ class Encoder:
         """Embed images.
 
         Args:
-            images: One image or many: paths, PIL images, or uint8 arrays of shape (height, width, 3), or (height,
-                width) for grey; an array of four dimensions is many. An iterator is read a batch at a time.
+            images: One image or many: paths, PIL images, or arrays of uint8 or uint16, shape (height, width, 3), 4
+                with alpha, or (height, width) for grey; an array of four dimensions is many. All are read as a browser
+                shows them: upright, in sRGB, on white. An iterator is read a batch at a time.
             batch_size: Images that are read and pass the network together, >= 1.
             progress: Show a progress bar; None shows one on a terminal after two seconds.
 

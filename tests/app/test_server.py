@@ -187,7 +187,7 @@ def test_an_image_that_went_missing_is_named_by_its_id(
 @pytest.mark.parametrize(
     ("images", "fields", "status", "reason"),
     [
-        ([b"GIF89a nonsense"], {}, 415, "must be an image .JPEG, PNG, WEBP., it is not"),
+        ([b"GIF89a nonsense"], {}, 415, "not an image that can be read .15 bytes.. Those of JPEG, PNG, WEBP, AVIF, HEIF can"),
         ([png()[:60]], {}, 422, "the image is damaged"),
         ([header_of_a_huge_png()], {}, 413, "at most 1 megapixels"),
         ([header_of_a_huge_png(5_000)], {}, 413, "at most 1 megapixels, got 5000 x 5000"),

@@ -128,14 +128,17 @@ def test_one_pil_image_may_occur_many_times(encoder: Encoder, toy: CaseTable) ->
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((8, 8, 3)), r"must be uint8 of shape .*, got float64 \(8, 8, 3\)\. Scale colours to 0 to 255"),
-        (np.zeros((8, 8, 4), np.uint8), r"got uint8 \(8, 8, 4\)\. Drop the alpha channel: image\[\.\.\., :3\]"),
+        (
+            np.zeros((8, 8, 3)),
+            r"must be uint8 or uint16, of shape .*, got float64 \(8, 8, 3\)\. Scale colours to 0 to 255",
+        ),
+        (np.zeros((8, 8, 5), np.uint8), r"got uint8 \(8, 8, 5\)\. Scale colours to 0 to 255, channels last"),
         ([np.zeros((3, 8, 8), np.uint8)], r"got uint8 \(3, 8, 8\)\. .*channels last"),
         (np.zeros((2, 3, 8, 8), np.uint8), r"got uint8 \(3, 8, 8\)"),
         (np.zeros((0, 8, 3), np.uint8), r"at least one pixel, got an array of shape \(0, 8, 3\)"),
         (7, "images must be paths, PIL images or arrays, one or several, got int"),
-        ([None], "an image must be a path, a PIL image or a uint8 array, got NoneType"),
-        (torch.zeros(2, 3, 8, 8), "an image must be a path, a PIL image or a uint8 array, got Tensor"),
+        ([None], "an image must be a path, a PIL image or an array, got NoneType"),
+        (torch.zeros(2, 3, 8, 8), "an image must be a path, a PIL image or an array, got Tensor"),
         ("no/such.jpg", r"no/such\.jpg: the file does not exist"),
     ],
 )

@@ -38,10 +38,7 @@ def read_folder(
         raise CaseTableError(f"{folder} must be a folder of images, it is not a folder.")
     found = find_images(folder)
     if not found.images:
-        there = "; ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())
-        raise CaseTableError(
-            f"{folder} holds no images{f' ({there})' if there else ''}; all its folders were searched."
-        )
+        raise CaseTableError(f"{folder} holds no images{found.in_words()}; all its folders were searched.")
     depths = {len(p.relative_to(folder).parts): p for p in reversed(found.images)}
     if set(depths) == {3}:
         levels = [p.relative_to(folder).parts[:2] for p in found.images]
