@@ -38,8 +38,8 @@ def find_images(folder: str | Path) -> ImageFolder:
     """All images in a folder and below; links are followed.
 
     A file is an image by a suffix of `SUFFIXES`, in any case, or else by its content. Everything else is left out and
-    named: hidden files and folders (as macOS writes beside images), links that lead nowhere or back, names that are no text,
-    other files, and folders without an image.
+    named: hidden files and folders (as macOS writes beside images), links that lead nowhere or back, names that are no
+    text, other files, and folders without an image.
     """
     found, folder = ImageFolder(), Path(folder)
     for place, folders, files in _walk(folder, found):
