@@ -15,14 +15,19 @@ from matplotlib.ticker import MaxNLocator
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.types import Floats, IntArray
 
-# Twenty colours that most readers can distinguish; further categories repeat them with another marker.
+# Tol's six bright colours, then each time the colour of middle lightness that is farthest from all before (in Oklab).
 PALETTE = (
-    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999", "#004488", "#DDAA33", "#BB5566",
-    "#000000", "#117733", "#88CCEE", "#DDCC77", "#882255", "#44AA99", "#332288", "#CC6677", "#661100", "#6699CC",
+    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#5A3C00", "#3C1EA5", "#B478FF", "#FFB4F0",
+    "#00F096", "#A55A00", "#969687", "#004B69", "#784BD2", "#5AB41E", "#96000F", "#4B96FF", "#691E69", "#FF8700",
 )  # fmt: skip
 MARKERS = "o^sDvP*X"
 MAP_SIDE = 560  # of the map in the page, in its own units
-MAP_SHAPES = ("circle", "square", "diamond")
+MAP_SHAPES = {"circle": "o", "square": "s", "diamond": "D"}
+
+
+def map_look(number: int) -> dict[str, str]:
+    """Colour and shape of a category on maps: neighbours in number differ in both, 60 categories in one of them."""
+    return {"colour": PALETTE[number % len(PALETTE)], "shape": list(MAP_SHAPES)[number % len(MAP_SHAPES)]}
 
 
 def png(figure: Figure) -> bytes:
@@ -63,8 +68,9 @@ def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequen
         axes = figure.add_subplot(n_rows, columns, place)
         for order, label in enumerate(shown):
             inside = labels == label
-            style: dict[str, Any] = {"color": PALETTE[order % 20], "marker": MARKERS[order // 20 % len(MARKERS)]}
-            axes.scatter(where[inside, 0], where[inside, 1], s=12, linewidths=0, label=names[label], **style)
+            look, x, y = map_look(order), where[inside, 0], where[inside, 1]
+            marker = MAP_SHAPES[look["shape"]]
+            axes.scatter(x, y, s=12, linewidths=0, label=names[label], color=look["colour"], marker=marker)
         axes.set_title(name, fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -91,14 +97,11 @@ def project(embeddings: Floats, seed: int) -> Floats:
 def map_points(where: Floats, labels: IntArray, texts: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     """Place, colour, shape and text of each point of a map in the page, and the legend.
 
-    `where`: shape (n, 2); `labels`: the category of each point; the 20 colours repeat with another shape.
+    `where`: shape (n, 2); `labels`: the category of each point.
     """
     low, span = where.min(axis=0), np.ptp(where, axis=0)
     placed = (where - low) / np.where(span > 0, span, 1) * (MAP_SIDE - 20) + 10
-    style = {
-        label: {"colour": PALETTE[n % 20], "shape": MAP_SHAPES[n // 20 % len(MAP_SHAPES)]}
-        for n, label in enumerate(np.unique(labels))
-    }
+    style = {label: map_look(n) for n, label in enumerate(np.unique(labels))}
     points = [
         {"n": n, "x": round(float(x), 1), "y": round(float(y), 1), **style[label], "text": text}
         for n, ((x, y), label, text) in enumerate(zip(placed, labels.tolist(), texts, strict=True))
