@@ -86,17 +86,16 @@ async def info(service: Shared) -> dict[str, Any]:
 def _nodes(gallery: Gallery) -> list[dict[str, str]]:
     """What a search can be limited to: each node with cases, how `within` names it, and what stands beside it."""
     tree = gallery.taxonomy
-    named: set[str] = set()
     nodes: list[dict[str, str]] = []
     for level in range(tree.n_levels):
         paths, counts = np.unique(tree.ancestors[gallery.fine, : level + 1], axis=0, return_counts=True)
         names = [[tree.names(above)[number] for above, number in enumerate(path)] for path in paths]
-        values = [BETWEEN.join(path) if path[-1] in named else path[-1] for path in names]
+        taken = [any(tree.find(path[-1], above) is not None for above in range(level)) for path in names]
+        values = [BETWEEN.join(path) if other else path[-1] for path, other in zip(names, taken, strict=True)]
         nodes += [
             {"value": value, "label": f"{BETWEEN.join(path[:-1]) or tree.level_names[0]}, {count} images"}
             for value, path, count in zip(values, names, counts.tolist(), strict=True)
         ]
-        named.update(path[-1] for path in names)
     return nodes
 
 
@@ -204,4 +203,3 @@ def _whole(form: Form, name: str, default: int, least: int, most: int) -> int:
     if not text.isdecimal() or not least <= int(text) <= most:
         raise RefusedError(422, f"{name} must be a whole number from {least} to {most}, got '{text[:40]}'.")
     return int(text)
-

@@ -169,7 +169,9 @@ def search(
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."),
+        typer.Option(
+            help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."
+        ),
     ] = None,
     aggregation: Annotated[
         Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
@@ -256,7 +258,8 @@ def _print(title: str, content: dict[str, Any]) -> None:
     typer.echo("closer than: the share of pairs of cases of the index that are less similar")
     for level, nodes in zip(content["levels"], read["differential"], strict=True):
         shares = ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5])
-        typer.echo(f"{level}: " + (f"{nodes[0]['name']}, by the filter" if level in read["given"] and nodes else shares))
+        given = level in read["given"] and bool(nodes)
+        typer.echo(f"{level}: {nodes[0]['name'] + ', by the filter' if given else shares}")
     if read["node"]:
         typer.echo(f"Answer: {read['node']} ({read['level']})")
     elif read["confidence"] is not None:

@@ -190,14 +190,15 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     logger.info("%s: training by method '%s' ...", config.name, config.training.method)
     found = fit(config.training, config.backbone, table, store or FeatureStore(folder / "features"), folder)
     learnt = found.network.taxonomy is not None
-    card = model_card(config, table, found.history, found.chosen)
+    card = model_card(config, table, found)
     split_hash = table.split_hash if learnt else ""
     save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
     write_atomically(folder / "history.csv", found.history.to_csv(index=False))
     if "train_loss" in found.history:
         write_atomically(folder / "curves.png", history_figure({config.name: found.history}))
     seconds = round(time.monotonic() - start, 1)
-    write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), "chosen": found.chosen})
+    choice = {"chosen": found.chosen, "by": found.by}
+    write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), **choice})
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,13 +206,14 @@ class Run:
     """A finished run, read from its folder.
 
     `history`: a row for each epoch, or for each setting that was tried; `chosen`: the row, from 0, that the model is
-    of. `seconds`: wall time of the training.
+    of; `by`: the validation score it was chosen by, '' where nothing was chosen. `seconds`: wall time of the training.
     """
 
     folder: Path
     config: Config
     history: pd.DataFrame
     chosen: int
+    by: str
     seconds: float
 
     @classmethod
@@ -222,7 +224,8 @@ class Run:
             raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
         finished = json.loads(done.read_text())
         history = pd.read_csv(folder / "history.csv")
-        return cls(folder, load_config(folder / "config.toml"), history, finished["chosen"], finished["seconds"])
+        config = load_config(folder / "config.toml")
+        return cls(folder, config, history, finished["chosen"], finished["by"], finished["seconds"])
 
     @cached_property
     def table(self) -> CaseTable:

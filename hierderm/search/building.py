@@ -97,8 +97,9 @@ def recalibrate(index: CaseIndex) -> None:
     before = index.calibration
     if before is None:
         return
-    again = {"accuracy": before.rule.wanted, "k": before.k, "aggregation": before.aggregation}
-    index.calibration = calibrate_on_validation(index, **again)
+    index.calibration = calibrate_on_validation(
+        index, accuracy=before.rule.wanted, k=before.k, aggregation=before.aggregation
+    )
     if index.calibration is None:
         _not_calibrated(index, "the validation cases that it was calibrated on were removed")
         logger.warning("Answers are not calibrated any more: %s.", index.about.not_calibrated)

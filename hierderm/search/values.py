@@ -6,15 +6,18 @@ size; in a column of text '1E5', '007' and '100000' are three. Nothing passes th
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Hashable, Sequence
 from decimal import Decimal
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+logger = logging.getLogger(__name__)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _OF_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")  # by `infer_dtype`
 
@@ -25,8 +28,8 @@ def as_text(value: Any) -> str:
         return value.strip()
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return ""
-    if isinstance(value, Real | Decimal) and not isinstance(value, bool) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else str(value)
+    if isinstance(value, float | np.floating | Decimal) and math.isfinite(value) and value == int(value):
+        return str(int(value))
     return str(value)
 
 
@@ -60,7 +63,11 @@ def joined(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     numbers that no common type holds exactly, becomes text.
     """
     names = [*first.columns, *(name for name in second.columns if name not in first)]
-    return pd.DataFrame({name: _joined([_cells(first, name), _cells(second, name)]) for name in names})
+    found = pd.DataFrame({name: _joined([_cells(first, name), _cells(second, name)]) for name in names})
+    for name in first:
+        if holds_numbers(first[name]) and not holds_numbers(found[name]):
+            logger.warning("Column '%s' held numbers, and is text now: the added rows have text there.", name)
+    return found
 
 
 def _cells(frame: pd.DataFrame, name: Any) -> pd.Series:
@@ -68,19 +75,20 @@ def _cells(frame: pd.DataFrame, name: Any) -> pd.Series:
 
 
 def _joined(parts: Sequence[pd.Series]) -> pd.Series:
-    if parts[0].dtype == parts[1].dtype:
+    if parts[0].dtype == parts[1].dtype != object:
         return pd.concat(parts, ignore_index=True)
     whole = pd.concat([part.astype(object) for part in parts], ignore_index=True)
     known = whole[whole.notna()]
     kind = pd.api.types.infer_dtype(known, skipna=True)
-    if kind == "integer" and -(2**63) <= min(known) and max(known) < 2**63:
+    if kind == "integer" and min(known) >= -(2**63) and max(known) < 2**63:
         return whole.astype("Int64")
-    if kind in ("floating", "mixed-integer-float") and all(value == int(float(value)) for value in known if _whole(value)):
+    if kind in ("floating", "mixed-integer-float") and all(map(_is_exact, known)):
         return whole.astype("Float64")
     if kind in ("string", "boolean", "empty"):
         return whole.where(whole.notna(), None)
     return whole.map(as_text)
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, Integral)
+def _is_exact(number: Any) -> bool:
+    """Whether a number is the same as a float."""
+    return not isinstance(number, Integral) or int(number) == int(float(number))

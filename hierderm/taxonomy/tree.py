@@ -21,6 +21,7 @@ from hierderm.files import text_hash
 from hierderm.types import FloatArray, Floats, IntArray
 
 KINDS = ("diagnosis", "group", "finding")
+RESERVED = ("coarse", "fine", "tree")  # how results name the ends of any tree, and all of it
 
 
 def fold(name: str) -> str:
@@ -63,6 +64,14 @@ class Taxonomy:
                 f"taxonomy '{self.id}' must have at least one node on each of its levels {list(self.level_names)}, "
                 f"got {[len(level) for level in self.levels]} nodes."
             )
+
+        ends = {"coarse": 0, "fine": self.n_levels - 1}
+        for level, name in enumerate(self.level_names):
+            if name.casefold() in RESERVED and ends.get(name.casefold()) != level:
+                raise TaxonomyError(
+                    f"taxonomy '{self.id}': level {level + 1} of {self.n_levels} must not be called '{name}': results "
+                    "name the top level 'coarse', the finest 'fine' and all of it 'tree'. Call it otherwise."
+                )
 
     # --- names ---------------------------------------------------------------------------------------------------
 

@@ -70,13 +70,21 @@ def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> 
     expect(page.locator("#chosen img")).to_have_count(1)
     expect(page.locator("#status")).to_have_text("10 cases found.")
     assert page.locator("#tree .node").count() >= 2
+    expect(page.locator("#tree .node .percent").first).to_contain_text("%")
+    expect(hits.first).to_contain_text("% of pairs")
+    assert page.locator("#nodes option").count() == len(finder.index.taxonomy.names(0)) + len(
+        set(finder.index.gallery.fine)
+    )
     expect(page.locator("#map svg .mark").last).to_be_attached(timeout=20_000)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # nothing runs off a phone
 
     name = finder.index.taxonomy.names(0)[1]
-    page.select_option("#within", name)
+    page.fill("#within", name[:3])  # no search before it is a name
+    page.fill("#within", name)
     settled(page)
     expect(hits.filter(has_not_text=name)).to_have_count(0)
+    expect(page.locator("#tree .node").first).to_contain_text("by the filter")
+    expect(page.locator("#reason")).to_contain_text(f"the filter left only '{name}'")
     expect(hits.first).to_be_visible()
     page.select_option("#filters select[name=fitzpatrick]", "3")
     settled(page)

@@ -308,7 +308,11 @@ const again = () => { if (queryForm() && !byId("results").hidden) search(); };
 function bind() {
   byId("query").onsubmit = (event) => { event.preventDefault(); search(); };
   for (const id of ["files", "camera"]) byId(id).onchange = (event) => { addFiles(event.target.files); event.target.value = ""; };
-  for (const id of ["within", "k", "per_condition", "aggregation"]) byId(id).onchange = again;
+  for (const id of ["k", "per_condition", "aggregation"]) byId(id).onchange = again;
+  byId("within").oninput = () => { // once it is a name, not at each letter
+    const name = byId("within").value.trim();
+    if (!name || info.nodes.some(({ value }) => value === name)) again();
+  };
   byId("text").oninput = () => { if (byId("text").value) { chosen.forEach(({ url }) => URL.revokeObjectURL(url)); [chosen, imageId] = [[], ""]; showChosen(); } };
   byId("clear").onclick = clearAll;
   byId("close").onclick = () => byId("case").close();
