@@ -60,8 +60,8 @@ def bench_run(
     tasks_named(tasks)  # before anything slow
     parsed = [parse_model(text) for text in models]
     names = [name for name, _ in parsed]
-    if len(set(names)) < len(names):
-        raise BenchmarkError(f"the names of models must differ, got {names}.")
+    if len({name.casefold() for name in names}) < len(names):
+        raise BenchmarkError(f"the names of models must differ by more than case, got {names}.")
     config = settings_from(arguments, ["data", "split", "evaluation"])
     claim_folder(out, RUN)
     (folds,) = divide(config.data, config.split, ProtocolConfig(every_fold=config.split.folds > 0), out)

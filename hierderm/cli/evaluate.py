@@ -87,6 +87,8 @@ def _lines(evaluation: Evaluation) -> list[str]:
 
 
 def _value(metric: Metric) -> str:
+    if metric.value != metric.value:  # nan
+        return "undefined" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
     ends = "" if metric.low != metric.low else f"  [{metric.low:.3f}, {metric.high:.3f}]"
     return f"{metric.value:7.3f}{ends}" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
 

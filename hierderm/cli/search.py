@@ -273,10 +273,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is reached from this machine only.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     model: MovedModel = "",
-    max_megabytes: Annotated[float, typer.Option(help="Largest size of an uploaded image.")] = 15,
-    max_megapixels: Annotated[float, typer.Option(help="Largest number of pixels of an uploaded image.")] = 50,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest size of an uploaded image.")] = 15,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Largest number of pixels of an uploaded image.")
+    ] = 50,
 ) -> None:
     """Start the page to search with images.
 
@@ -284,6 +286,7 @@ def serve(
 
     Example: `hierderm serve index --port 8000`
     """
+    say(f"Opening {index} and loading its model ...")  # before the imports, which take as long
     from hierderm.errors import MissingExtraError
     from hierderm.search.finder import CaseFinder
 
@@ -294,7 +297,6 @@ def serve(
         from hierderm.app.uploads import Limits
     except ImportError:
         raise MissingExtraError("the page", "app") from None
-    say(f"Opening {index} and loading its model ...")
     limits = Limits(image_bytes=round(max_megabytes * 1e6), image_pixels=round(max_megapixels * 1e6))
     local = host in ("127.0.0.1", "localhost", "::1")
     app = create_app(CaseFinder.open(index, model=model), limits=limits, hosts=LOOPBACK if local else ("*",))

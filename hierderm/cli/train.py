@@ -91,6 +91,8 @@ def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
     _print_table(report)
     for sentence in report["summary"]:
         typer.echo(f"- {sentence}")
+    for warning in report["warnings"]:
+        typer.echo(f"Warning: {warning}")
     typer.echo(f"\nReport: {page.resolve()}")
 
 
@@ -109,10 +111,10 @@ def _print_table(report: dict[str, Any]) -> None:
     for model, row in values.items():
         cells = []
         for key in HEADLINES:
-            best = max((other.get(key) or -1.0) for other in values.values())
+            known = [value for other in values.values() if (value := other.get(key)) is not None]
             value = row.get(key)
             text = "–" if value is None else f"{value:.3f}"
-            cells.append(f"[bold]{text}[/bold]" if value is not None and round(value, 3) == round(best, 3) else text)
+            cells.append(f"[bold]{text}[/bold]" if known and text == f"{max(known):.3f}" else text)
         shown.add_row(model, *cells)
     show_table(shown, width=120)
 

@@ -37,19 +37,31 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def history_figure(histories: Mapping[str, pd.DataFrame]) -> bytes:
-    """Training loss and validation MAP@R by epoch, a line a model."""
-    panels = (
-        ("train_loss", "training loss"),
-        ("coarse_map_at_r", "validation, coarse MAP@R"),
-        ("fine_map_at_r", "validation, fine MAP@R"),
-    )
-    figure = Figure(figsize=(12, 3.2))
-    for place, (column, title) in enumerate(panels, start=1):
+HISTORY_PANELS = {
+    "contrastive_loss": "contrastive loss, training",
+    "classification_loss": "classification loss, training",
+    "coarse_map_at_r": "coarse MAP@R, validation",
+    "fine_map_at_r": "fine MAP@R, validation",
+}
+
+
+def history_figure(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, int]) -> bytes:
+    """Each loss by itself and validation MAP@R by epoch, a line a model; a vertical line at the epoch that was chosen.
+
+    The sum of the losses is not drawn: it rises when the second is faded in. Dashed: the same loss on validation.
+    """
+    panels = {column: title for column, title in HISTORY_PANELS.items() if any(column in h for h in histories.values())}
+    figure = Figure(figsize=(4 * len(panels), 3.2))
+    for place, (column, title) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
         for number, (name, history) in enumerate(histories.items()):
             colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-            axes.plot(history["epoch"] + 1, history[column], color=colour, marker=marker, markersize=4, label=name)
+            if column in history:
+                axes.plot(history["epoch"] + 1, history[column], color=colour, marker=marker, markersize=4, label=name)
+            if (held_out := f"validation_{column}") in history:
+                axes.plot(history["epoch"] + 1, history[held_out], color=colour, linestyle="--")
+                title = f"{title.removesuffix(', training')}: training, validation (dashed)"
+            axes.axvline(chosen[name] + 1, color=colour, linewidth=0.8, linestyle=":")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -120,10 +132,14 @@ def category_bars(evaluations: Sequence[Evaluation]) -> bytes:
     axes = figure.add_subplot()
     height = 0.8 / len(evaluations)
     for number, evaluation in enumerate(evaluations):
-        value = {row["category"]: row["recall_at_1"] or 0.0 for row in evaluation.categories}
+        value = {row["category"]: row["recall_at_1"] for row in evaluation.categories}
         where = np.arange(len(rows)) + (number - (len(evaluations) - 1) / 2) * height
         lengths = [value[row["category"]] for row in rows]
-        axes.barh(where, lengths, height * 0.9, color=PALETTE[number % len(PALETTE)], label=evaluation.model)
+        colour = PALETTE[number % len(PALETTE)]
+        drawn = [np.nan if length is None else length for length in lengths]
+        axes.barh(where, drawn, height * 0.9, color=colour, label=evaluation.model)
+        for y in (y for y, length in zip(where, lengths, strict=True) if length is None):
+            axes.text(0.005, y, "undefined", fontsize=6, va="center", color=colour)
     axes.set_yticks(range(len(rows)), [f"{row['category']} ({row['n_images']})" for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -179,7 +195,8 @@ def fine_confusion(true: IntArray, found: IntArray, category: IntArray) -> bytes
     inside = place[found] >= 0
     table = np.zeros((len(order), len(order)))
     np.add.at(table, (place[true[inside]], place[found[inside]]), 1)
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    totals = table.sum(axis=1, keepdims=True)
+    shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)  # a row without a neighbour is blank
     figure = Figure(figsize=(7, 7))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=max(0.3, float(shares.max())), interpolation="nearest")

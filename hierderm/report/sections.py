@@ -66,8 +66,9 @@ def page_sections(
 
 def models_section(rows: Sequence[Row]) -> dict[str, Any]:
     """What each model is, and the training curves of those trained by epochs."""
-    trained = {r.entry.name: r.history for r in rows if "train_loss" in r.history}
-    return {"rows": rows, "curves": data_uri(plots.history_figure(trained)) if trained else ""}
+    trained = [row for row in rows if "train_loss" in row.history]
+    histories, chosen = {r.entry.name: r.history for r in trained}, {r.entry.name: r.chosen for r in trained}
+    return {"rows": rows, "curves": data_uri(plots.history_figure(histories, chosen)) if trained else ""}
 
 
 def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -> dict[str, Any]:

@@ -120,7 +120,7 @@ for _task in (
     ),
     Task(
         "calibration", "calibration of its probabilities, answers, conformal sets", calibration,
-        (("fine", "ece"), ("fine", "aurc")), version=2,
+        (("fine", "ece"), ("fine", "aurc")), version=3,
     ),
     Task(
         "soft_labels", "agreement with weighted differentials", soft_labels, (("fine", "expected_relevance_at_10"),)
