@@ -205,7 +205,7 @@ class CaseFinder:
             if calibration is not None:
                 votes |= {"k": calibration.k, "aggregation": calibration.aggregation}
             if options.within or options.where:
-                differs = "it was learnt from searches of all cases, and a filter narrowed this one"
+                differs = "it is learnt from searches of all cases, and a filter narrows this one"
                 left = gallery.fine[allowed_rows(gallery.frame, gallery.taxonomy, options.within, options.where)]
                 nodes = gallery.taxonomy.ancestors[left]
                 given = tuple(level for level in range(nodes.shape[1]) if len(np.unique(nodes[:, level])) == 1)

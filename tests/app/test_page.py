@@ -83,7 +83,7 @@ def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> 
     page.fill("#within", name)
     settled(page)
     expect(hits.filter(has_not_text=name)).to_have_count(0)
-    expect(page.locator("#tree .node").first).to_contain_text("by the filter")
+    expect(page.locator("#tree .node").first).to_contain_text("filter")
     expect(page.locator("#reason")).to_contain_text(f"the filter left only '{name}'")
     expect(hits.first).to_be_visible()
     page.select_option("#filters select[name=fitzpatrick]", "3")
