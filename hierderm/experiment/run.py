@@ -215,7 +215,7 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), **choice})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A finished run, read from its folder.
 
@@ -229,6 +229,10 @@ class Run:
     chosen: int
     by: str
     seconds: float
+
+    def __repr__(self) -> str:
+        by = f", chosen by {self.by}" if self.by else ""
+        return f"Run({str(self.folder)!r}, method {self.config.training.method}{by}, {self.seconds:g} s)"
 
     @classmethod
     def open(cls, folder: Path) -> Run:

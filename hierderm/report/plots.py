@@ -38,8 +38,8 @@ def png(figure: Figure) -> bytes:
 
 
 HISTORY_PANELS = {
-    "contrastive_loss": "contrastive loss, training",
-    "classification_loss": "classification loss, training",
+    "contrastive_loss": "contrastive loss",
+    "classification_loss": "classification loss",
     "coarse_map_at_r": "coarse MAP@R, validation",
     "fine_map_at_r": "fine MAP@R, validation",
 }
@@ -48,7 +48,8 @@ HISTORY_PANELS = {
 def history_figure(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, int]) -> bytes:
     """Each loss by itself and validation MAP@R by epoch, a line a model; a vertical line at the epoch that was chosen.
 
-    The sum of the losses is not drawn: it rises when the second is faded in. Dashed: the same loss on validation.
+    The sum of the losses is not drawn: it rises when the second is faded in. Losses are those of training; dashed the
+    same loss on validation.
     """
     panels = {column: title for column, title in HISTORY_PANELS.items() if any(column in h for h in histories.values())}
     figure = Figure(figsize=(4 * len(panels), 3.2))
@@ -60,14 +61,13 @@ def history_figure(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, i
                 axes.plot(history["epoch"] + 1, history[column], color=colour, marker=marker, markersize=4, label=name)
             if (held_out := f"validation_{column}") in history:
                 axes.plot(history["epoch"] + 1, history[held_out], color=colour, linestyle="--")
-                title = f"{title.removesuffix(', training')}: training, validation (dashed)"
             axes.axvline(chosen[name] + 1, color=colour, linewidth=0.8, linestyle=":")
-        axes.set_title(title, fontsize=10)
+        dashed = any(f"validation_{column}" in history for history in histories.values())
+        axes.set_title(title + (" (dashed: validation)" if dashed else ""), fontsize=10)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if place == 1:
-            axes.legend(fontsize=8)
+    figure.axes[-1].legend(fontsize=8)  # the panel that all models are in
     return png(figure)
 
 

@@ -92,13 +92,15 @@ def categories_section(
     table: CaseTable, evaluations: Sequence[Evaluation], focus: Row, neighbours: Neighbours
 ) -> dict[str, Any]:
     """Results by category of all models; metrics and confusions of the focus model."""
-    tree, first = table.taxonomy, neighbours.first
-    fine, coarse = neighbours.fine, neighbours.coarse
+    tree, known = table.taxonomy, neighbours.first >= 0
+    first, fine, coarse = neighbours.first[known], neighbours.fine, neighbours.coarse
     return {
         "plot": data_uri(plots.category_bars(evaluations)),
         "table": tables.category_table(focus.evaluation),
-        "confusion": tables.confusion_table(coarse, coarse[first], tree.names(0)),
-        "fine_confusion": data_uri(plots.fine_confusion(fine, fine[first], tree.ancestors[:, 0])),
+        "confusion": tables.confusion_table(coarse[known], coarse[first], tree.names(0)),
+        "fine_confusion": data_uri(plots.fine_confusion(fine[known], fine[first], tree.ancestors[:, 0]))
+        if known.any()
+        else "",
     }
 
 

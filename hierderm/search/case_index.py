@@ -53,7 +53,7 @@ class About:
     trained: bool = False
 
 
-@dataclass
+@dataclass(repr=False)
 class CaseIndex:
     """A searchable gallery of embedded images of cases. Make one with `build` or `from_embeddings`, or `open` a folder.
 
@@ -80,6 +80,11 @@ class CaseIndex:
 
     def __post_init__(self) -> None:
         self._replace_rows(self.vectors, self.frame)
+
+    def __repr__(self) -> str:
+        calibrated = "calibrated" if self.calibration else "not calibrated"
+        about = f"{len(self)} images of {self.n_cases} cases, kind {self.about.kind}, {calibrated}"
+        return f"CaseIndex({about}, model {self.about.model or 'unknown'})"
 
     def __len__(self) -> int:
         """Number of images."""

@@ -43,7 +43,7 @@ class SearchOptions:
 DEFAULTS = SearchOptions()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FinderResult:
     """What was found for one query.
 
@@ -59,6 +59,10 @@ class FinderResult:
     found: SearchResult
     answer: Answer | None
     classified: tuple[tuple[Candidate, ...], ...] | None = None
+
+    def __repr__(self) -> str:
+        answered = "" if self.answer is None else f", answer {self.answer.node or 'none'}"
+        return f"FinderResult({len(self.hits)} cases{answered}; see hits, answer, to_dict())"
 
     @property
     def hits(self) -> list[Hit]:

@@ -13,7 +13,7 @@ from hierderm.search.gallery import Gallery, Hit
 from hierderm.types import IntArray, Vectors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """The cases nearest to each query, nearest first.
 
@@ -35,6 +35,9 @@ class SearchResult:
                 f"rows and similarity must both have shape (n_queries, k), got {self.rows.shape} and "
                 f"{self.similarity.shape}."
             )
+
+    def __repr__(self) -> str:
+        return f"SearchResult({len(self)} queries, up to {self.rows.shape[1]} cases each; see to_pandas())"
 
     def __len__(self) -> int:
         """Number of queries."""

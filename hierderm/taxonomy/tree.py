@@ -49,7 +49,7 @@ class Node:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Taxonomy:
     """The tree. Build one with `read_taxonomy`, `taxonomy_from_columns` or by hand from `levels` of nodes."""
 
@@ -57,6 +57,9 @@ class Taxonomy:
     version: str
     level_names: tuple[str, ...]
     levels: tuple[tuple[Node, ...], ...]
+
+    def __repr__(self) -> str:
+        return f"Taxonomy({self.summary()})"
 
     def __post_init__(self) -> None:
         if len(self.level_names) != len(self.levels) or not all(self.levels):

@@ -1,8 +1,19 @@
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from hierderm.report.plots import PALETTE, map_points
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from hierderm.data.table import CaseTable
+from hierderm.embeddings import EmbeddingTable
+from hierderm.report.neighbours import example_groups, nearest_neighbours
+from hierderm.report.plots import PALETTE, history_figure, map_points
+from hierderm.taxonomy.tree import taxonomy_from_paths
 
 
 def test_points_of_the_map() -> None:
@@ -29,3 +40,31 @@ def test_no_two_colours_look_alike() -> None:
     distance = np.linalg.norm(lab[:, None] - lab, axis=2)
     assert len(set(PALETTE)) == 20 and distance[np.triu_indices(20, 1)].min() > 0.13
     assert lab[:, 0].min() > 0.35 and lab[:, 0].max() < 0.9  # on white paper and on a dark page
+
+
+def test_an_image_without_another_case_has_no_neighbour() -> None:
+    """With one case in the test no image may be its own nearest: that would be right always."""
+    frame = pd.DataFrame({"case_id": ["a", "a"], "condition": ["F0", "F1"], "image_path": ""})
+    tree = taxonomy_from_paths([("C0", "F0"), ("C0", "F1")], ("category", "condition"), id="t")
+    table = CaseTable(frame, tree, Path())
+    row: Any = SimpleNamespace(test=EmbeddingTable(np.eye(2, dtype=np.float32), frame))
+    found = nearest_neighbours(table, row)
+    assert found.nearest.shape == (2, 0) and found.first.tolist() == [-1, -1]
+    assert [group["share"] for group in example_groups(table, row, found)] == ["0% of 2 queries"] * 3
+
+
+def test_each_loss_has_its_own_panel_and_the_sum_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr("hierderm.report.plots.png", figures.append)
+    names = ["train_loss", "contrastive_loss", "classification_loss", "validation_classification_loss"]
+    history = pd.DataFrame({"epoch": [0, 1, 2]} | {name: [3.0, 2.0, 1.0] for name in [*names, "coarse_map_at_r"]})
+    history_figure(
+        {"both": history, "one": history[["epoch", "contrastive_loss", "coarse_map_at_r"]]}, {"both": 1, "one": 2}
+    )
+    (figure,) = figures
+    assert [axes.get_title() for axes in figure.axes] == [
+        "contrastive loss", "classification loss (dashed: validation)", "coarse MAP@R, validation",
+    ]  # fmt: skip
+    # Lines of a panel: each model's values and the epoch it was chosen at; dashed in addition the validation loss.
+    assert [len(axes.lines) for axes in figure.axes] == [4, 4, 4]
+    assert [list(np.asarray(line.get_xdata()))[0] for line in figure.axes[2].lines] == [1, 2, 1, 3]
