@@ -241,6 +241,8 @@ class Run:
         if not done.is_file():
             raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
         finished = json.loads(done.read_text())
+        if "by" not in finished:
+            raise CheckpointError(f"{folder} was made by an earlier hierderm. Train again, in another folder.")
         history = pd.read_csv(folder / "history.csv")
         config = load_config(folder / "config.toml")
         return cls(folder, config, history, finished["chosen"], finished["by"], finished["seconds"])

@@ -67,4 +67,4 @@ def test_each_loss_has_its_own_panel_and_the_sum_none(monkeypatch: pytest.Monkey
     ]  # fmt: skip
     # Lines of a panel: each model's values and the epoch it was chosen at; dashed in addition the validation loss.
     assert [len(axes.lines) for axes in figure.axes] == [4, 4, 4]
-    assert [list(np.asarray(line.get_xdata()))[0] for line in figure.axes[2].lines] == [1, 2, 1, 3]
+    assert [next(iter(np.asarray(line.get_xdata()))) for line in figure.axes[2].lines] == [1, 2, 1, 3]
