@@ -43,6 +43,8 @@ def summarise(evaluations: Sequence[Evaluation], differences: Sequence[Differenc
     """The summary of a comparison. `differences`: the focus model minus each other one in the main metrics."""
     if not differences:
         return Summary("There is nothing to compare: a comparison needs two models with main metrics.")
+    if all(np.isnan(difference.low) for difference in differences):
+        return Summary(outcome_sentence(evaluations), "No difference was tested: evaluation.bootstrap_rounds is 0.")
     return Summary(
         outcome_sentence(evaluations),
         standing_sentence(differences),
@@ -158,9 +160,10 @@ def calibration_sentences(evaluation: Evaluation, target_error: float, nominal_c
         covered, size = evaluation.get((level, "conformal_coverage")), evaluation.get((level, "conformal_size"))
         if covered is not None and size is not None:
             lowest = min(rows, key=lambda row: row["coverage"])
+            ends = "" if np.isnan(covered.low) else f"{covered.low:.0%} to {covered.high:.0%}; "
             sentences.append(
                 f"Conformal sets at the {level} level contain the true class of {covered.value:.0%} of the test images "
-                f"({covered.low:.0%} to {covered.high:.0%}; nominal {nominal_coverage:.0%}), with {size.value:.1f} "
+                f"({ends}nominal {nominal_coverage:.0%}), with {size.value:.1f} "
                 f"classes on average; the lowest coverage is {lowest['coverage']:.0%}, for {lowest['category']} "
                 f"({lowest['n_images']} images)."
             )
@@ -214,10 +217,11 @@ def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
 
 def gap_sentence(gap: Gap) -> str:
     """The gap between the best and the worst group, and whether it is significant."""
+    ends = "" if np.isnan(gap.low) else f" ({gap.low:.3f} to {gap.high:.3f})"
     tested = f", {'' if gap.p_value < SIGNIFICANT else 'not '}significant (p = {gap.p_value:.3f})"
     return (
-        f"{metric_name(gap.level, gap.name)}: worst in {gap.worst}, best in {gap.best}; gap {gap.value:.3f} "
-        f"({gap.low:.3f} to {gap.high:.3f}){'' if np.isnan(gap.p_value) else tested}."
+        f"{metric_name(gap.level, gap.name)}: worst in {gap.worst}, best in {gap.best}; gap {gap.value:.3f}{ends}"
+        f"{'' if np.isnan(gap.p_value) else tested}."
     )
 
 

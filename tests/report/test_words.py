@@ -160,3 +160,12 @@ def test_a_best_value_that_models_share_is_no_ones_alone() -> None:
     )
     assert leader_sentences(alike, 0.95)[0].startswith("coarse AMI: a and b share 1.000; no significant difference")
     assert outcome_sentence([evaluation("a", np.nan, np.nan)]) == "No main metric is defined for any model."
+
+
+def test_what_was_not_tested_is_not_called_insignificant() -> None:
+    untested = [Difference("coarse", "ami", "tree", "flat", 0.1, np.nan, np.nan, np.nan, np.nan)]
+    assert summarise([FLAT, TREE], untested, 0.95).sentences == [
+        outcome_sentence([FLAT, TREE]),
+        "No difference was tested: evaluation.bootstrap_rounds is 0.",
+    ]
+    assert "nan" not in gap_sentence(Gap("monk", "fine", "map_at_r", "7-10", "1-3", 0.1, *[np.nan] * 3))
