@@ -87,15 +87,15 @@ def _lines(evaluation: Evaluation) -> list[str]:
 
 
 def _value(metric: Metric) -> str:
+    if metric.value != metric.value:  # nan
+        return "undefined" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
     ends = "" if metric.low != metric.low else f"  [{metric.low:.3f}, {metric.high:.3f}]"
     return f"{metric.value:7.3f}{ends}" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
 
 
 def _group_lines(evaluation: Evaluation) -> list[str]:
     """The gaps between groups in the metric that most readers look at first."""
+    from hierderm.report.words import gap_sentence
+
     found = [gap for gap in evaluation.gaps if (gap.level, gap.name) == ("coarse", "recall_at_1")]
-    return [
-        f"By {gap.column}: coarse Recall@1 is worst for {gap.worst} and best for {gap.best}, a gap of {gap.value:.3f} "
-        f"[{gap.low:.3f}, {gap.high:.3f}], p {gap.p_value:.3f} (permutation)"
-        for gap in found
-    ]
+    return [f"By {gap.column}: {gap_sentence(gap)}" for gap in found]

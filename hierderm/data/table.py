@@ -25,7 +25,7 @@ ROW = "row"  # name of an index that numbers the rows of a file
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CaseTable:
     """A checked table, one row an image, with the tree its conditions belong to.
 
@@ -39,6 +39,10 @@ class CaseTable:
     root: Path
     excluded: tuple[Fault, ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __repr__(self) -> str:
+        cases = self.frame[c.CASE_ID].nunique()
+        return f"CaseTable({len(self)} images of {cases} cases, {len(self.excluded)} rows left out, {self.taxonomy!r})"
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -23,6 +23,7 @@ from hierderm.search.nearest import Candidates, RecallSample, count_cases, every
 from hierderm.search.query import check_options, mean_vector, query_groups
 from hierderm.search.result import SearchResult
 from hierderm.search.shared_lock import SharedLock
+from hierderm.search.values import joined
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Floats, IntArray, Mask, Vectors
 
@@ -39,7 +40,8 @@ class About:
     """What an index records of itself: kind, effort of its search, the recall measured with it, and where things are.
 
     `model`: folder of a trained model or name of a backbone that embeds queries, '' where unknown; `image_root`: where
-    relative image paths start; `not_calibrated`: why it has no calibration, '' where it has one or nobody tried.
+    relative image paths start; `not_calibrated`: why it has no calibration, '' where it has one or nobody tried;
+    `trained`: whether the model has learnt from the cases of a split.
     """
 
     kind: Kind
@@ -48,9 +50,10 @@ class About:
     model: str = ""
     image_root: str = ""
     not_calibrated: str = ""
+    trained: bool = False
 
 
-@dataclass
+@dataclass(repr=False)
 class CaseIndex:
     """A searchable gallery of embedded images of cases. Make one with `build` or `from_embeddings`, or `open` a folder.
 
@@ -77,6 +80,11 @@ class CaseIndex:
 
     def __post_init__(self) -> None:
         self._replace_rows(self.vectors, self.frame)
+
+    def __repr__(self) -> str:
+        calibrated = "calibrated" if self.calibration else "not calibrated"
+        about = f"{len(self)} images of {self.n_cases} cases, kind {self.about.kind}, {calibrated}"
+        return f"CaseIndex({about}, model {self.about.model or 'unknown'})"
 
     def __len__(self) -> int:
         """Number of images."""
@@ -215,7 +223,9 @@ class CaseIndex:
         return updating(Path(folder))
 
     def add(self, table: EmbeddingTable) -> None:
-        """Add the images of cases, without building anew.
+        """Add the images of cases, without building anew. What was learnt from the index is learnt again: see `remove`.
+
+        Their split is not kept: another table's validation cases are not those that the model left out.
 
         Args:
             table: Embeddings by the index's own model, and the rows of their images; see `embed_for`.
@@ -231,13 +241,15 @@ class CaseIndex:
             _refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
             if self.engine is not None:
                 self.engine.add(table.embeddings)
-            self._replace_rows(
-                np.concatenate([self.vectors, table.embeddings]),
-                pd.concat([self.frame, table.frame], ignore_index=True),
-            )
+            frame = table.frame.assign(**{c.SPLIT: ""}) if c.SPLIT in table.frame else table.frame
+            self._replace_rows(np.concatenate([self.vectors, table.embeddings]), joined(self.frame, frame))
+            self._learn_again()
 
     def remove(self, case_ids: Sequence[str]) -> None:
         """Take cases out with all their images. A graph is built anew once a fifth of its nodes have gone.
+
+        Recall and calibration are learnt again from the cases that are left. Without a validation case among them the
+        calibration is withdrawn, and `about.not_calibrated` says so.
 
         Args:
             case_ids: The ids of the cases.
@@ -247,17 +259,19 @@ class CaseIndex:
         """
         with self.lock.writing():
             known = self.frame[c.CASE_ID].astype(str)
-            unknown = sorted(set(map(str, case_ids)) - set(known))
+            wanted = {case_ids} if isinstance(case_ids, str) else set(map(str, case_ids))
+            unknown = sorted(wanted - set(known))
             if unknown:
                 raise SearchError(f"{len(unknown)} case(s) to remove are not in the index: {unknown[:5]}.")
-            kept = ~known.isin(list(case_ids)).to_numpy()
+            kept = ~known.isin(wanted).to_numpy()
             if not kept.any():
                 raise SearchError("an index must keep at least one case; delete its folder to be rid of all.")
             self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True))
             if self.engine is not None:
                 self.engine.keep(kept)
                 if self.engine.removed > TOO_MANY_REMOVED * (self.engine.removed + len(self)):
-                    self._build_engine()
+                    self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+            self._learn_again()
 
     def require_same_model(self, made_by: Provenance) -> None:
         """SearchError where embeddings do not come from the weights and the preprocessing of the index."""
@@ -359,13 +373,25 @@ class CaseIndex:
     def _build_engine(self) -> None:
         if self.about.kind == "flat":
             return
-        engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+        self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+        self._tune_engine(self.engine)
+
+    def _tune_engine(self, engine: Engine) -> None:
+        """Raise the effort until the recall is as wanted, and record both."""
         sample = RecallSample(self.vectors)
         recall = sample.recall(partial(_propose, engine))
         while recall < WANTED_RECALL and engine.effort < engine.max_effort:
             engine.effort = min(2 * engine.effort, engine.max_effort)
             recall = sample.recall(partial(_propose, engine))
-        self.engine, self.about = engine, replace(self.about, effort=engine.effort, recall_at_10=recall)
+        self.about = replace(self.about, effort=engine.effort, recall_at_10=recall)
+
+    def _learn_again(self) -> None:
+        """What was learnt from rows that have changed: the recall of the engine, and how answers are read."""
+        from hierderm.search.building import recalibrate
+
+        if self.engine is not None:
+            self._tune_engine(self.engine)
+        recalibrate(self)
 
 
 def _propose(engine: Engine, queries: Vectors, k: int, allowed: Mask | None = None) -> list[IntArray]:

@@ -23,6 +23,7 @@ from hierderm.types import FloatArray, Floats, IntArray
 KINDS = ("diagnosis", "group", "finding")
 _JOINERS = "\u200c\u200d"  # without width, but part of the spelling of Persian and Indian words
 logger = logging.getLogger(__name__)
+RESERVED = ("coarse", "fine", "tree")  # how results name the ends of any tree, and all of it
 
 
 @lru_cache(maxsize=100_000)  # tables repeat their names
@@ -69,7 +70,7 @@ class Node:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Taxonomy:
     """The tree. Build one with `read_taxonomy`, `taxonomy_from_columns` or by hand from `levels` of nodes."""
 
@@ -77,6 +78,9 @@ class Taxonomy:
     version: str
     level_names: tuple[str, ...]
     levels: tuple[tuple[Node, ...], ...]
+
+    def __repr__(self) -> str:
+        return f"Taxonomy({self.summary()})"
 
     def __post_init__(self) -> None:
         if len(self.level_names) != len(self.levels) or not all(self.levels):
@@ -89,6 +93,14 @@ class Taxonomy:
             *_wrong_nodes(self.level_names, self.levels),
         ]:
             raise TaxonomyError(f"taxonomy '{self.id}': {'; '.join(wrong[:20])}.")
+
+        ends = {"coarse": 0, "fine": self.n_levels - 1}
+        for level, name in enumerate(self.level_names):
+            if name.casefold() in RESERVED and ends.get(name.casefold()) != level:
+                raise TaxonomyError(
+                    f"taxonomy '{self.id}': level {level + 1} of {self.n_levels} must not be called '{name}': results "
+                    "name the top level 'coarse', the finest 'fine' and all of it 'tree'. Call it otherwise."
+                )
 
     # --- names ---------------------------------------------------------------------------------------------------
 

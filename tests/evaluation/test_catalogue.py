@@ -79,3 +79,9 @@ def test_names_and_directions() -> None:
     assert len({entry.title for entry in METRICS.values()}) == len(METRICS)
     with pytest.raises(BenchmarkError, match="there is a metric 'ami' already"):
         add_metric(MetricEntry("ami", "another"))
+
+
+@pytest.mark.parametrize("name", ["ami low", "fine ami", "", "a/b"])
+def test_a_metric_has_one_word_for_a_name(name: str) -> None:
+    with pytest.raises(BenchmarkError, match=f"of letters, digits and '_', got '{name}'"):
+        add_metric(MetricEntry(name, "x"))

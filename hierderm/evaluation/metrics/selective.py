@@ -13,8 +13,8 @@ from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
 STEPS = 25  # thresholds that are tried, from the surest queries down
-FEWEST = 20  # answered queries that a threshold is judged on, at least
 RISK = 0.1  # probability with which a threshold may be too low
+FIRST_ERRORS = 3  # wrong answers that the first test can bear: a test that one error fails ends too many searches
 BIN = 25  # validation queries that one point of the confidence curve is made from
 
 
@@ -105,6 +105,13 @@ class AnswerRule:
                 confidence[passed] = rule.confidence(leading[passed])
         return Answers(node, at, confidence)
 
+    def why_never(self, level: int, queries: str) -> str:
+        """Why a level is never answered, in words. `queries`: what the validation queries it was learnt on are."""
+        n, needed = self.levels[level].n_queries, fewest_queries(self.wanted)
+        if n < needed:
+            return f"{n} {queries} are too few, for an accuracy of {self.wanted:.0%} it takes {needed} or more"
+        return f"for no share of the {n} {queries} was an accuracy of {self.wanted:.0%} certain enough"
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> AnswerRule:
         """From `dataclasses.asdict`, also after JSON, which has lists for tuples."""
@@ -141,15 +148,29 @@ def controlled_threshold(confidence: FloatArray, right: Mask, wanted: float) -> 
 
     `confidence`, `right`: of independent validation queries, shape (n_queries,). Thresholds are tested from the surest
     down, each with a binomial test, until one fails (fixed-sequence testing, Angelopoulos et al. 2021, Learn then
-    Test, arXiv 2110.01052, section 2.3). None where not even the surest pass, or fewer than 20 queries are given.
+    Test, arXiv 2110.01052, section 2.3). The first test is of `fewest_queries(wanted)` queries. None where not even
+    these pass, or fewer are given.
     """
-    threshold = None
-    counts = np.unique(np.linspace(min(FEWEST, len(confidence)), len(confidence), STEPS).astype(int))
+    threshold, fewest = None, fewest_queries(wanted)
+    if len(confidence) < fewest:
+        return None
     falling = np.sort(confidence)[::-1]
-    for count in counts[counts >= FEWEST]:
+    for count in np.unique(np.linspace(fewest, len(confidence), STEPS).astype(int)):
         candidate = float(falling[count - 1])
         answered = confidence >= candidate
         if binom.cdf(int((~right[answered]).sum()), int(answered.sum()), 1 - wanted) > RISK:
             break
         threshold = candidate
     return threshold
+
+
+def fewest_queries(wanted: float) -> int:
+    """How many answered queries can show the accuracy `wanted` although three of them are wrong.
+
+    Worked example: of 32 queries answered at a true accuracy of 0.8, 3 or fewer are wrong with probability 0.093, of 31
+    with 0.107: 32.
+    """
+    count = FIRST_ERRORS + 1
+    while binom.cdf(FIRST_ERRORS, count, 1 - wanted) > RISK:
+        count += 1
+    return count

@@ -85,7 +85,7 @@ def test_names_of_tasks_and_suites() -> None:
     assert [task.name for task in tasks_named(["quick", "retrieval", "knn"])] == [*SUITES["quick"], "knn"]
     with pytest.raises(BenchmarkError, match="unknown task or suite 'retreival'. Closest: 'retrieval'"):
         tasks_named(["retreival"])
-    with pytest.raises(BenchmarkError, match="there is a task 'retrieval' already"):
+    with pytest.raises(BenchmarkError, match="there is a task or a suite 'retrieval' already"):
         register(TASKS["retrieval"])
 
 
