@@ -81,7 +81,13 @@ class InfluenceSums:
         self.squares[name] += float(change @ change)
 
     def add_rankings(
-        self, name: int, rankings: Rankings, relevant: Relevant, items: IntArray, by_gap: FloatArray, by_each: FloatArray
+        self,
+        name: int,
+        rankings: Rankings,
+        relevant: Relevant,
+        items: IntArray,
+        by_gap: FloatArray,
+        by_each: FloatArray,
     ) -> None:
         """Changes of one metric by all items of some rankings.
 
@@ -89,18 +95,15 @@ class InfluenceSums:
         and the one before it, those after the last change nothing; `by_each`: by each relevant one. All three have
         shape (n_relevant,).
         """
-        width = int(relevant.place[by_gap != 0].max(initial=0))  # after these places no irrelevant item counts
+        width = int((relevant.place * (by_gap != 0)).max(initial=0))  # after it no irrelevant item changes anything
+        if 2 * width > rankings.order.shape[1]:
+            width = rankings.order.shape[1]  # no copy of a part
         if width:
-            inside = relevant.place <= width
-            row, place, gap = relevant.row[inside], relevant.place[inside], by_gap[inside]
-            lengths = np.diff(place, prepend=0)  # of each gap with the place that ends it
-            lengths[relevant.number[inside] == 1] = place[relevant.number[inside] == 1]
-            change = _along(row, lengths, gap, len(relevant.counts), width)
-            change[row, place - 1] = by_each[inside]
-            np.add.at(self.change[name], rankings.order[:, :width].ravel(), change.ravel())
-            self.squares[name] += float((lengths - 1) @ gap**2 + by_each[inside] @ by_each[inside])
-            items, by_each = items[~inside], by_each[~inside]
-        self.add(name, items, by_each)
+            along, squares = _along(relevant, by_gap, width)
+            np.add.at(self.change[name], rankings.order[:, :width].ravel(), along)
+            self.squares[name] += squares
+        np.add.at(self.change[name], items, by_each - by_gap)
+        self.squares[name] += float(by_each @ by_each)
 
     def lose(self, items: IntArray, values: FloatArray) -> None:
         """Without each of these items a query with these `values`, shape (n_names, n_items), has none."""
@@ -122,15 +125,22 @@ class InfluenceSums:
         return GalleryEffect(influence, float(self.squares[row] + lost @ lost))
 
 
-def _along(row: IntArray, lengths: IntArray, values: FloatArray, n_rows: int, width: int) -> FloatArray:
-    """Each of the values as often as its length says, row by row, and 0 up to the width; shape (n_rows, width)."""
-    counts = np.bincount(row, minlength=n_rows)
-    at = np.arange(len(row)) + row  # leaves a place after each row
-    last = np.cumsum(counts) + np.arange(n_rows)
-    every_length, every_value = np.empty(len(row) + n_rows, dtype=np.int64), np.zeros(len(row) + n_rows)
-    every_length[at], every_value[at] = lengths, values
+def _along(relevant: Relevant, by_gap: FloatArray, width: int) -> tuple[FloatArray, float]:
+    """`by_gap` for each of the first places of every ranking, one ranking after the other, shape (n_queries * width,).
+
+    A relevant place counts with the gap that it ends. Then the sum of the squares over the irrelevant places.
+    """
+    inside = np.flatnonzero(relevant.place <= width)
+    place, first, row, gap = relevant.place[inside], relevant.number[inside] == 1, relevant.row[inside], by_gap[inside]
+    lengths = np.diff(place, prepend=0)
+    lengths[first] = place[first]
+    n_rows = len(relevant.counts)
+    every_length, every_gap = np.empty(len(row) + n_rows, dtype=np.int64), np.zeros(len(row) + n_rows)
+    at = np.arange(len(row)) + row  # leaves a place after each row, for what comes after its last relevant one
+    every_length[at], every_gap[at] = lengths, gap
+    last = np.cumsum(np.bincount(row, minlength=n_rows)) + np.arange(n_rows)
     every_length[last] = width - np.bincount(row, lengths, minlength=n_rows).astype(np.int64)
-    return np.repeat(every_value, every_length).reshape(n_rows, width)
+    return np.repeat(every_gap, every_length), float((lengths - 1) @ gap**2)
 
 
 class GalleryEffects:
@@ -160,14 +170,14 @@ class GalleryEffects:
         accuracy, shape (n_levels, n_queries); `tree_values`: their metrics of the tree, each shape (n_queries,).
         """
         for level, sums in enumerate(self.levels):
-            relevant, items = rankings.relevant(level), rankings.items(level)
+            relevant, items = rankings.relevant(level), rankings.items[rankings.which(level)]
             alone = relevant.counts == 1
             sums.lose(items[relevant.total == 1], level_values[level][:, alone])
             for name, terms in enumerate(self.terms):
                 sums.add_rankings(name, rankings, relevant, items, *changes(terms, relevant))
             self._add_votes(level, rankings, items, alone, votes[level])
-        found, items = rankings.found, rankings.items(0)
-        values = np.array([tree_values[name] for name in self.tree.names]).reshape(len(self.changes), -1)
+        found, items = rankings.found, rankings.items
+        values = np.array([tree_values[name] for name in self.tree.names]).reshape(-1, len(rankings.queries))
         self.tree.lose(items[found.total == 1], values[:, found.counts == 1])
         for name, change in enumerate(self.changes):
             by_gap, by_each = change(rankings)

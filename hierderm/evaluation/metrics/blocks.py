@@ -193,4 +193,3 @@ def _in_order(work: Callable[[IntArray], Result], blocks: Iterable[IntArray]) ->
             yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-

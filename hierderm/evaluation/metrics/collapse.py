@@ -61,6 +61,9 @@ def n_twins(test: Floats, others: Floats, nearest: IntArray) -> int:
     """
     some = np.flatnonzero(nearest >= 0)
     cosine = np.concatenate(
-        [np.einsum("ij,ij->i", test[rows], others[nearest[rows]]) for rows in np.array_split(some, len(some) // CHUNK + 1)]
+        [
+            np.einsum("ij,ij->i", test[rows], others[nearest[rows]])
+            for rows in np.array_split(some, len(some) // CHUNK + 1)
+        ]
     )
     return int((cosine > TWIN).sum())

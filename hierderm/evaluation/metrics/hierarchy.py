@@ -41,7 +41,9 @@ def ndcg_changes(rankings: Rankings) -> tuple[FloatArray, FloatArray]:
     now, moved = gains / np.log2(1 + found.place), gains / np.log2(1 + _one_place_up(rankings))
     best = _best_gain(counts)
     by_irrelevant = found.sums_from(moved - now) / found.spread(best)
-    one_fewer = np.stack([_best_gain(np.maximum(counts - one, 0)) for one in np.eye(len(counts), dtype=int)[:, :, None]])
+    one_fewer = np.stack(
+        [_best_gain(np.maximum(counts - one, 0)) for one in np.eye(len(counts), dtype=int)[:, :, None]]
+    )
     left = _without_each(rankings, now, moved)
     without = one_fewer[rankings.depths - 1, found.row]
     return by_irrelevant, left / without - found.spread(found.sums(now) / best)

@@ -143,45 +143,47 @@ class Rankings:
         return first
 
     @cached_property
-    def _found(self) -> tuple[Relevant, IntArray]:
-        depths = self.keys.view(np.uint8)[:, ::8] & np.uint8(2**DEPTH_BITS - 1)  # the lowest byte of each key
-        n_items = max(1, depths.shape[1])
-        found = np.flatnonzero(depths != 0)
-        counts = np.diff(np.searchsorted(found, np.arange(len(depths) + 1) * n_items))
-        place = found - np.repeat(np.arange(len(depths)) * n_items - 1, counts)
-        return Relevant(counts, place), depths.ravel()[found].astype(np.int64)
-
-    @property
     def found(self) -> Relevant:
         """The items that share the query's node on the coarsest level."""
-        return self._found[0]
-
-    @property
-    def depths(self) -> IntArray:
-        """Depth of each item that was found, in [1, n_levels], shape (n_found,)."""
-        return self._found[1]
+        bounds = np.arange(len(self.keys) + 1) * self.keys.shape[1]
+        counts = np.diff(np.searchsorted(self._at, bounds))
+        return Relevant(counts, self._at - np.repeat(bounds[:-1] - 1, counts))
 
     @cached_property
-    def _levels(self) -> list[tuple[IntArray, Relevant]]:
-        found, ends = self.found, np.append(0, np.cumsum(self.found.counts))
-        levels = [(np.arange(len(found.place)), found)]
+    def depths(self) -> IntArray:
+        """Depth of each item that was found, in [1, n_levels], shape (n_found,)."""
+        return self._every_depth.ravel()[self._at].astype(np.int64)
+
+    @cached_property
+    def _every_depth(self) -> npt.NDArray[np.uint8]:
+        return np.asarray(self.keys.view(np.uint8)[:, ::8] & np.uint8(2**DEPTH_BITS - 1))  # of the lowest bytes
+
+    @cached_property
+    def _at(self) -> IntArray:
+        """Where the found items are among all keys."""
+        return np.flatnonzero(self._every_depth != 0)
+
+    @cached_property
+    def _levels(self) -> list[tuple[IntArray | slice, Relevant]]:
+        levels: list[tuple[IntArray | slice, Relevant]] = [(slice(None), self.found)]
+        ends = np.append(0, np.cumsum(self.found.counts))
         for level in range(1, self.n_levels):
-            index = np.flatnonzero(self.depths > level)
-            levels.append((index, Relevant(np.diff(np.searchsorted(index, ends)), found.place[index])))
+            which = np.flatnonzero(self.depths > level)
+            levels.append((which, Relevant(np.diff(np.searchsorted(which, ends)), self.found.place[which])))
         return levels
 
     def relevant(self, level: int) -> Relevant:
         """The items that share the query's node on `level`, 0 the coarsest."""
         return self._levels[level][1]
 
-    def which(self, level: int) -> IntArray:
+    def which(self, level: int) -> IntArray | slice:
         """Which of the items found are relevant on `level`, shape (n_relevant,)."""
         return self._levels[level][0]
 
-    def items(self, level: int) -> IntArray:
-        """Positions in the gallery of the items that are relevant on `level`, shape (n_relevant,)."""
-        relevant = self.relevant(level)
-        return _positions(self.keys[relevant.row, relevant.place - 1])
+    @cached_property
+    def items(self) -> IntArray:
+        """Positions in the gallery of the items that were found, shape (n_found,)."""
+        return _positions(self.keys.ravel()[self._at])
 
 
 def _positions(keys: IntArray) -> IntArray:

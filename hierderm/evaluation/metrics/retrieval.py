@@ -191,9 +191,7 @@ def _scores(
     return RetrievalScores(tuple(levels), settled, nearest, total.tree_effects(settled) if total else {})
 
 
-def _settle(
-    values: Mapping[str, FloatArray], n_relevant: IntArray, choice: NoRelevant
-) -> dict[str, FloatArray]:
+def _settle(values: Mapping[str, FloatArray], n_relevant: IntArray, choice: NoRelevant) -> dict[str, FloatArray]:
     """The `values` of each query, those without a relevant item treated as chosen."""
     none = n_relevant == 0
     if none.any() and choice == "error":
