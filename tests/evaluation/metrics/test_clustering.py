@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from math import comb, log
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from sklearn.cluster import AgglomerativeClustering
+from sklearn.cluster import AgglomerativeClustering, KMeans, kmeans_plusplus
 
 from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.clustering import (
@@ -15,7 +17,8 @@ from hierderm.evaluation.metrics.clustering import (
     contingency,
     expected_mutual_information,
     kmeans_clusters,
-    silhouette,
+    kmeans_starts,
+    silhouettes,
     ward_clusters,
 )
 
@@ -48,7 +51,7 @@ def test_agreement_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
         assert scores[name] == pytest.approx(function(labels, clusters), abs=1e-9), name
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (40, 60), (5, 200)])
+@pytest.mark.parametrize("shape", [(1, 5), (3, 4), (40, 60), (5, 200)])
 def test_expected_mutual_information_is_scikit_learns(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     for n in (50, 3000):
@@ -56,7 +59,25 @@ def test_expected_mutual_information_is_scikit_learns(shape: tuple[int, int]) ->
         table = contingency(labels, rng.integers(0, shape[1], n))
         expected = metrics.cluster.expected_mutual_information(table, n)
         found = expected_mutual_information(table.sum(axis=1), table.sum(axis=0))
-        assert found == pytest.approx(expected, rel=1e-9)
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_expected_mutual_information_of_few_and_of_many_expected_images(a: list[int], b: list[int]) -> None:
+    """Sizes of every kind: pairs of a small mean go through the series, the others are summed."""
+    a, b = (a, [*b, sum(a) - sum(b)]) if sum(b) < sum(a) else ([*a, sum(b) - sum(a)], b)
+    sizes, others = (np.array([size for size in found if size]) for found in (a, b))
+    expected = sum(information_by_hand(int(one), int(other), int(sizes.sum())) for one in sizes for other in others)
+    assert expected_mutual_information(sizes, others) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def information_by_hand(a: int, b: int, total: int) -> float:
+    """One pair's part of the expected mutual information, as it is defined, in whole numbers."""
+    chances = {
+        n: comb(a, n) * comb(total - a, b - n) / comb(total, b) for n in range(1, min(a, b) + 1) if b - n <= total - a
+    }
+    return sum(n / total * log(n * total / (a * b)) * chance for n, chance in chances.items())
 
 
 def test_a_perfect_clustering_scores_one_and_names_do_not_matter() -> None:
@@ -75,9 +96,32 @@ def test_weights_count_images_several_times() -> None:
 def test_kmeans_finds_separate_groups_and_repeats() -> None:
     rng = np.random.default_rng(0)
     points = np.eye(3)[np.repeat([0, 1, 2], 10)] + rng.normal(0, 0.01, (30, 3))
-    assert agreement(contingency(np.repeat([0, 1, 2], 10), kmeans_clusters(points, 3, 0)))["ami"] == pytest.approx(1)
-    np.testing.assert_array_equal(kmeans_clusters(points, 3, 5), kmeans_clusters(points, 3, 5))
-    assert set(kmeans_clusters(np.ones((4, 2)), 3, 0)) == {0}  # one distinct point: one cluster
+    runs = kmeans_clusters(points, 3, [0, 5])
+    assert [agreement(contingency(np.repeat([0, 1, 2], 10), run))["ami"] for run in runs] == pytest.approx([1, 1])
+    np.testing.assert_array_equal(kmeans_clusters(points, 3, [5])[0], runs[1])  # no run sees the others
+    assert set(kmeans_clusters(np.ones((4, 2)), 3, [0])[0]) == {0}  # one distinct point: one cluster
+    twins = np.array([[0, 0], [0, 1], [0, 2]])[np.arange(300) % 3] / 7  # distinct, but not in their first coordinate
+    assert len(set(kmeans_clusters(twins, 5, [0])[0])) == 3
+
+
+@pytest.mark.parametrize("k", [2, 30])
+def test_kmeans_starts_from_the_centres_of_scikit_learn(k: int) -> None:
+    points = np.random.default_rng(0).normal(size=(200, 8)) + 5
+    centred = points - points.mean(axis=0)
+    for seed, start in enumerate(kmeans_starts(points, k, range(3))):
+        np.testing.assert_array_equal(start, kmeans_plusplus(centred, k, random_state=seed)[1])
+
+
+def test_kmeans_of_single_precision_is_as_good() -> None:
+    """Seeding resolves what single precision does: many equal points do not hide the few others."""
+    points = np.eye(6, dtype=np.float32)[np.minimum(np.arange(2000), 5)]
+    assert {int(min(row, 5)) for row in kmeans_starts(points, 6, [0])[0]} == set(range(6))
+    rng = np.random.default_rng(0)
+    points = unit_length(rng.normal(size=(30, 24))[rng.integers(0, 30, 500)] + rng.normal(size=(500, 24)))
+    inertias = []
+    for starts in (kmeans_starts(points, 30, range(8)), kmeans_starts(points.astype(np.float64), 30, range(8))):
+        inertias.append([KMeans(30, init=points[start], n_init=1).fit(points).inertia_ for start in starts])
+    assert np.mean(inertias[0]) == pytest.approx(np.mean(inertias[1]), rel=0.01)
 
 
 def test_silhouette_is_that_of_scikit_learn_with_the_cosine_distance() -> None:
@@ -87,10 +131,10 @@ def test_silhouette_is_that_of_scikit_learn_with_the_cosine_distance() -> None:
     labels[labels == 5] = 4
     labels[0] = 5  # alone in its group: 0
     expected = metrics.silhouette_samples(points, labels, metric="cosine")
-    np.testing.assert_allclose(silhouette(points, labels), expected, atol=1e-6)
-    assert np.isnan(silhouette(points, np.zeros(60, dtype=int))).all()
-    assert np.isnan(silhouette(points, np.arange(60))).all()
-    assert (silhouette(np.ones((4, 1)), np.array([0, 0, 1, 1])) == 0).all()  # all equal: no group is nearer
+    found, one, alone = silhouettes(points, [labels, np.zeros(60, dtype=int), np.arange(60)])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.isnan(one).all() and np.isnan(alone).all()
+    assert (silhouettes(np.ones((4, 1)), [np.array([0, 0, 1, 1])])[0] == 0).all()  # all equal: no group is nearer
 
 
 def test_agglomerative_clusters_are_those_of_scikit_learn() -> None:
@@ -99,6 +143,7 @@ def test_agglomerative_clusters_are_those_of_scikit_learn() -> None:
         expected = AgglomerativeClustering(count, linkage="ward").fit_predict(points)
         assert metrics.adjusted_rand_score(expected, clusters) == 1
         assert set(clusters) == set(range(count))
+    np.testing.assert_array_equal(np.unique(ward_clusters(points[[0, 0, 1, 1, 1]], (2,))[0]), [0, 1])  # twins
 
 
 def test_category_rows_by_hand() -> None:
