@@ -1,10 +1,11 @@
 """Image encoders by name, behind one small interface: images in, one vector each out.
 
     hierderm:tiny                       the small SigLIP that ships with the package
+    hierderm:lite0                      a small CNN of ImageNet's photographs, from a package: see `packaged`
     timm:vit_base_patch16_siglip_224    any timm model; weights from the hub or from a safetensors file
     hf:google/siglip2-base-patch16-224  any transformers vision model, from the hub or a folder
 
-Weights are safetensors only. A vector is the encoder's output, or that followed by the statistics of every block.
+Weights are safetensors, except those of packages. A vector is the encoder's output, or that followed by the statistics of every block.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
-from hierderm.model import timm, transformers
+from hierderm.model import packaged, timm, transformers
+from hierderm.model.packaged import PACKAGED
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
 from hierderm.model.weights import LOADING
 
@@ -124,12 +126,18 @@ def load_backbone(config: BackboneConfig, features: Features = "output") -> Back
     library, _, source = config.name.partition(":")
     if config.name == TINY:
         library, source = "hf", str(TINY_FOLDER)
+    elif config.name in PACKAGED:
+        library = "timm"
     if library not in LIBRARIES or not source:
+        own = ", ".join(f"'{name}'" for name in (TINY, *PACKAGED))
         raise CheckpointError(
-            f"a backbone must be '{TINY}', 'timm:<model>' or 'hf:<repository or folder>', got '{config.name}'."
+            f"a backbone must be {own}, 'timm:<model>' or 'hf:<repository or folder>', got '{config.name}'."
         )
     with LOADING:
-        encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
+        if config.name in PACKAGED:
+            encoder, preprocessing, architecture = packaged.load(config.name, config.weights)
+        else:
+            encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
     return Backbone(
         encoder, preprocessing, {"name": config.name, "library": library, "features": features, **architecture}
     )

@@ -6,7 +6,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.config.methods import Gradient, Lda, LinearProbe, TreeLda, Vanilla
-from hierderm.config.settings import Config
+from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.table import CaseTable
 from hierderm.report.methods import describe_method
 from hierderm.report.page import DISCLAIMER
@@ -27,7 +27,7 @@ def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: 
 
 | | |
 |---|---|
-| backbone | `{config.backbone.name}` ({config.backbone.weights}) |
+| backbone | `{config.backbone.name}` ({config.backbone.weights}){_origin(config.backbone)} |
 | method | `{config.training.method}`: {describe_method(config.training)} |
 | taxonomy | {table.taxonomy.summary()} |
 | data | `{config.data.cases}` |
@@ -39,6 +39,14 @@ Test metrics, with intervals, are in the report of the comparison. How well the 
 or skin tones than those of its data is not known. Load it with `hierderm.load`, or embed with `hierderm embed`; the
 weights are safetensors.
 """
+
+
+def _origin(backbone: BackboneConfig) -> str:
+    """Licence and origin of the weights, where they are those of a listed backbone."""
+    from hierderm.model.listing import BACKBONES
+
+    listed = next((one for one in BACKBONES if one.name == backbone.name and backbone.weights == "pretrained"), None)
+    return f": {listed.licence}, {listed.pretraining}, {listed.origin}" if listed else ""
 
 
 def _choice(settings: LinearProbe | Lda | TreeLda | Gradient, history: pd.DataFrame, chosen: int) -> str:
