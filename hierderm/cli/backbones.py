@@ -33,13 +33,12 @@ def backbones(
         show_json([row | {"images_per_second": speeds.get(str(row["name"]))} for row in rows])
         return
     shown = Table(title="Backbones; any other model of timm ('timm:...') or transformers ('hf:...') works, too")
-    for title in ("name", "million parameters", "MB", "input, px", "dim", "images/s", "licence", "pretraining", "needs"):
-        right = title in ("million parameters", "MB", "input, px", "dim", "images/s")
-        if timed or title != "images/s":
-            shown.add_column(title, justify="right" if right else "left", overflow="fold")
+    numbers = ["million parameters", "MB", "input, px", "dim", *(["images/s"] if timed else [])]
+    for title in ("name", *numbers, "licence", "pretraining", "needs"):
+        shown.add_column(title, justify="right" if title in numbers else "left", overflow="fold")
     for one in BACKBONES:
-        numbers = [f"{one.parameters:.1f}", f"{one.megabytes:.0f}", str(one.size), str(one.dim)]
+        values = [f"{one.parameters:.1f}", f"{one.megabytes:.0f}", str(one.size), str(one.dim)]
         if timed:
-            numbers.append(f"{speeds[one.name]:.0f}" if one.name in speeds else "–")
-        shown.add_row(one.name, *numbers, one.licence, one.pretraining, escape(one.needs or "nothing: it is here"))
+            values.append(f"{speeds[one.name]:.0f}" if one.name in speeds else "–")
+        shown.add_row(one.name, *values, one.licence, one.pretraining, escape(one.needs or "nothing: it is here"))
     show_table(shown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -55,7 +55,7 @@ def _described(section: Any, prefix: str, condition: str = "", read: bool = True
         name, value, hint = f"{prefix}{setting.name}", getattr(section, setting.name), hints[setting.name]
         extra = getattr(hint, "__metadata__", ())
         only = next((m for m in extra if isinstance(m, OnlyIf)), None)
-        needs = " and ".join(filter(None, [condition, only.text.format(*[prefix] * 2) if only else ""]))
+        needs = " and ".join(filter(None, [condition, only.text.replace("{}", prefix) if only else ""]))
         is_read = read and (only is None or only.holds(section))
         if is_dataclass(value):
             yield from _described(value, f"{name}.", needs, is_read)
@@ -83,8 +83,13 @@ def describe_toml(method: str = "") -> str:
         line = f"{key} = {_inline(row.value)}  # {row.text}{choices}{condition}"
         sections.setdefault(section, []).append(line if row.read else f"# {line}")
     sections["training"].insert(0, f"method = '{method}'  # {', '.join(METHODS)}")
-    blocks = ["\n".join([f"[{name}]", *lines] if name else lines) for name, lines in sections.items()]
-    return "\n\n".join(blocks)
+    return "\n\n".join("\n".join([*_header(name, lines), *lines]) for name, lines in sections.items())
+
+
+def _header(section: str, lines: Sequence[str]) -> list[str]:
+    """A section's name as TOML, a comment where all of its lines are."""
+    unread = all(line.startswith("#") for line in lines)
+    return [f"{'# ' if unread else ''}[{section}]"] if section else []
 
 
 def _inline(value: Any) -> str:

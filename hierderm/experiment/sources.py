@@ -21,7 +21,6 @@ from hierderm.files import file_hash, text_hash
 from hierderm.model.colour import ColourHistograms
 
 
-
 def _encoded(source: str, table: CaseTable, workers: int) -> EmbeddingTable:
     from hierderm.model.encoder import load
 

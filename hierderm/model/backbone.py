@@ -5,7 +5,8 @@
     timm:vit_base_patch16_siglip_224    any timm model; weights from the hub or from a safetensors file
     hf:google/siglip2-base-patch16-224  any transformers vision model, from the hub or a folder
 
-Weights are safetensors, except those of packages. A vector is the encoder's output, or that followed by the statistics of every block.
+Weights are safetensors, except those of packages. A vector is the encoder's output, or that followed by the statistics
+of every block.
 """
 
 from __future__ import annotations

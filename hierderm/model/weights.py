@@ -38,7 +38,9 @@ def require_complete(name: str, missing: Collection[object], mismatched: Collect
 
 def not_loaded(name: str, error: Exception, local: str) -> CheckpointError:
     """The error of a model that could not be loaded; `local`: how to give local weights."""
-    return CheckpointError(f"{name}: could not be loaded ({reason_of(error)}). Without internet give local weights: {local}.")
+    return CheckpointError(
+        f"{name}: could not be loaded ({reason_of(error)}). Without internet give local weights: {local}."
+    )
 
 
 def reason_of(error: Exception) -> str:

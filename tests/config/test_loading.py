@@ -98,15 +98,19 @@ def test_a_setting_of_another_method_stops_the_run(method: str, name: str) -> No
 NOT_SO: dict[str, dict[str, Any]] = {
     "training.freeze is last_blocks": {"training.freeze": "full"},
     "training.freeze is lora": {"training.freeze": "full"},
-    "training.freeze is frozen": {"training.freeze": "full"},
     "training.freeze is last_blocks or lora or full": {"training.freeze": "frozen"},
-    "training.neck is standardised": {"training.neck": "residual"},
-    "training.neck is standardised or linear": {"training.neck": "residual"},
+    "training.init is random": {"training.init": "tree_lda"},
+    "training.init is tree_lda": {"training.init": "random"},
+    "training.init is random and training.neck is standardised": {"training.neck": "residual"},
+    "training.init is random and training.neck is standardised or linear": {"training.init": "tree_lda"},
+    "training.init is random and training.loss.classification names one on logits": {"training.init": "tree_lda"},
+    "training.init is random and training.loss.classification names one on logits and training.probability_share is "
+    "above 0": {"training.probability_share": 0.0},
+    "training.freeze is frozen, or training.init is tree_lda": {"training.freeze": "full", "training.init": "random"},
     "training.loss.contrastive names a loss": {"training.loss.contrastive": ""},
     "training.loss.classification names a loss": {"training.loss.classification": ""},
     "training.loss.contrastive names a loss of the labels of one level": {"training.loss.contrastive": "HiMulConE"},
-    "training.loss.classification names one on logits": {"training.loss.classification": "ArcFaceLoss"},
-    "training.loss.classification names one on logits and training.classifier is cosine": {
+    "training.init is random and training.loss.classification names one on logits and training.classifier is cosine": {
         "training.classifier": "linear"
     },
     "training.loss.contrastive and training.loss.classification name losses": {"training.loss.contrastive": ""},

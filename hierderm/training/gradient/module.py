@@ -126,7 +126,7 @@ class TrainingModule(lightning.LightningModule):
         inputs, position = batch
         outputs, loss = self.outputs(inputs), self.settings.loss
         position = position.cpu()
-        total = outputs.embedding.sum() * 0.0  # an epoch with no active loss must still have a gradient
+        total = outputs.projection.sum() * 0.0  # an epoch with no active loss must still have a gradient
         if self.contrastive is not None:
             contrastive = torch.stack(
                 [
@@ -160,6 +160,13 @@ class TrainingModule(lightning.LightningModule):
         # off (scores lie in [0, 1]) puts it behind all later ones, so it is chosen only where there are none.
         handicap = 0.0 if self.classification_share() == 1 else 1.0
         self.log("monitor", scores[self.settings.monitor] - handicap, prog_bar=True, logger=False)
+
+    @torch.inference_mode()
+    def validation_logits(self) -> Tensor:
+        """The logits of the validation images, shape (n_images, n_classes)."""
+        self.eval()
+        batches = (self.outputs(batch[0].to(self.device)).logits for batch in self.val_dataloader())
+        return torch.cat([cast(Tensor, logits).float().cpu() for logits in batches])
 
     # --- optimiser -----------------------------------------------------------------------------------------------
 
