@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -83,13 +83,8 @@ def describe_toml(method: str = "") -> str:
         line = f"{key} = {_inline(row.value)}  # {row.text}{choices}{condition}"
         sections.setdefault(section, []).append(line if row.read else f"# {line}")
     sections["training"].insert(0, f"method = '{method}'  # {', '.join(METHODS)}")
-    return "\n\n".join("\n".join([*_header(name, lines), *lines]) for name, lines in sections.items())
-
-
-def _header(section: str, lines: Sequence[str]) -> list[str]:
-    """A section's name as TOML, a comment where all of its lines are."""
-    unread = all(line.startswith("#") for line in lines)
-    return [f"{'# ' if unread else ''}[{section}]"] if section else []
+    blocks = ["\n".join([f"[{name}]", *lines] if name else lines) for name, lines in sections.items()]
+    return "\n\n".join(blocks)
 
 
 def _inline(value: Any) -> str:

@@ -252,13 +252,13 @@ class Gradient:
     freeze: Annotated[
         Literal["frozen", "last_blocks", "lora", "full"],
         doc("what of the backbone is trained; frozen caches its features"),
-    ] = "last_blocks"
+    ] = "frozen"
     last_blocks: Annotated[Positive, doc("how many blocks are trained"), only_if("freeze", "last_blocks")] = 3
     lora_rank: Annotated[Positive, doc("rank of the adapters"), only_if("freeze", "lora")] = 8
     init: Annotated[
         Literal["random", "tree_lda"],
         doc("first weights of the two heads: drawn, or discriminants and logits of the tree in closed form (tree_lda)"),
-    ] = "random"
+    ] = "tree_lda"
     closed_form: Annotated[ClosedForm, only_if("init", "tree_lda")] = ClosedForm()
     neck: Annotated[
         Literal["standardised", "linear", "residual", "identity"],
@@ -277,7 +277,7 @@ class Gradient:
         NotNegative,
         doc("length of the contrastive projection; 0 puts the loss on the embedding itself"),
         WITH_PROJECTION,
-    ] = 128
+    ] = 0
     classifier: Annotated[
         Literal["cosine", "linear"],
         doc("the head of the classification loss"),
@@ -307,8 +307,8 @@ class Gradient:
         Augmentation,
         AUGMENTED,
     ] = Augmentation()
-    epochs: Annotated[Positive, doc("passes over the training images, at most")] = 12
-    batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 128
+    epochs: Annotated[Positive, doc("passes over the training images, at most")] = 10
+    batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 256
     learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of heads and neck (AdamW)")] = 1e-3
     backbone_learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of the backbone"), FINE_TUNED] = 3e-4
     weight_decay: Annotated[NotNegativeFloat, doc("AdamW weight decay")] = 0.05

@@ -15,7 +15,7 @@ from hierderm.config.methods import LOGIT_LOSSES, Gradient, TreeLda
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
-from hierderm.model.backbone import load_backbone
+from hierderm.model.backbone import Backbone, load_backbone
 from hierderm.model.heads import CosineClassifier, NetworkShape
 from hierderm.model.network import Network
 from hierderm.taxonomy.tree import Taxonomy
@@ -23,8 +23,7 @@ from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
 from hierderm.training.frozen import FrozenData
 from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
-from hierderm.training.methods.tree_lda import best_analysis, best_scale
-from hierderm.types import Vectors
+from hierderm.training.methods.tree_lda import best_analysis, best_scale, shuffled
 
 Features = tuple[list[Tensor], Tensor]  # of each view of the training images, and of the validation images
 
@@ -38,7 +37,10 @@ def fit(settings: Gradient, backbone: BackboneConfig, table: CaseTable, store: F
 
     start = _closed_form if settings.init == "tree_lda" else _drawn
     network, features = start(settings, backbone, table, store)
-    module = TrainingModule(network, settings, table.part(c.TRAIN), table.part(c.VALIDATION), features)
+    train = table.part(c.TRAIN)
+    if settings.init == "tree_lda" and settings.closed_form.shuffle:  # the control: the losses' tree is random, too
+        train = replace(train, taxonomy=shuffled(table.taxonomy, settings.seed))
+    module = TrainingModule(network, settings, train, table.part(c.VALIDATION), features)
     network.train()
     history, chosen = run_training(module, folder)
     merge_adapters(network.backbone)
@@ -62,12 +64,15 @@ def _drawn(
         network.classifier.log_scale.data.fill_(math.log(settings.classifier_scale))
     if network.node_probabilities is not None:
         network.node_probabilities.share.fill_(settings.probability_share)
-    if settings.freeze != "frozen":
-        return network, None
+    return network, frozen_features(settings, encoder, table, store) if settings.freeze == "frozen" else None
+
+
+def frozen_features(settings: Gradient, backbone: Backbone, table: CaseTable, store: FeatureStore) -> Features:
+    """The features of each view of the training images, and those of the validation images."""
     views, validation = store.for_training(
-        encoder, table, settings.views, settings.augmentation, seed=settings.seed, workers=settings.workers
+        backbone, table, settings.views, settings.augmentation, seed=settings.seed, workers=settings.workers
     )
-    return network, _tensors(views, validation)
+    return [torch.from_numpy(view) for view in views], torch.from_numpy(validation)
 
 
 def _closed_form(
@@ -96,8 +101,8 @@ def _closed_form(
         projection_dim=shape_of(settings).projection_dim,
     )
     apply_freezing(network.backbone, settings)
-    frozen = settings.freeze == "frozen"
-    return network, _tensors(data.views, data.validation_features) if frozen else None
+    features = [torch.from_numpy(view) for view in data.views], torch.from_numpy(data.validation_features)
+    return network, features if settings.freeze == "frozen" else None
 
 
 def shape_of(settings: Gradient) -> NetworkShape:
@@ -123,7 +128,3 @@ def _probability_levels(settings: Gradient, tree: Taxonomy, classified: int) -> 
             f"got {list(settings.probability_levels)}."
         )
     return levels
-
-
-def _tensors(views: list[Vectors], validation: Vectors) -> Features:
-    return [torch.from_numpy(view) for view in views], torch.from_numpy(validation)

@@ -14,9 +14,10 @@ from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.experiment.run import train
 from hierderm.training.features import FeatureStore
+from hierderm.training.gradient.module import TrainingModule
 from hierderm.training.losses.registry import OUR_LOSSES
 from hierderm.training.methods.gradient import shape_of
-from hierderm.training.methods.tree_lda import best_scale
+from hierderm.training.methods.tree_lda import best_scale, shuffled
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,9 @@ def test_all_images_in_one_batch(toy_config: Config, toy: CaseTable, tmp_path: P
 
 def test_the_shape_has_only_what_the_settings_use() -> None:
     assert shape_of(Gradient()).classifier == "cosine" and shape_of(Gradient()).embedding_dim == 128
-    without = shape_of(Gradient(neck="residual", loss=Loss(contrastive="", classification="ArcFaceLoss")))
+    without = shape_of(
+        Gradient(init="random", freeze="full", neck="residual", loss=Loss(contrastive="", classification="ArcFaceLoss"))
+    )
     assert (without.embedding_dim, without.projection_dim, without.classifier, without.dropout) == (0, 0, "none", 0.0)
 
 
@@ -115,6 +118,23 @@ def test_training_goes_on_from_the_closed_form(
     embedded = run.embeddings()
     assert embedded.probabilities is not None
     np.testing.assert_allclose(np.linalg.norm(embedded.embeddings, axis=1), 1, atol=1e-5)
+
+
+def test_the_losses_of_the_control_follow_the_shuffled_tree(
+    toy_config: Config, toy: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[CaseTable] = []
+
+    def watch(self: TrainingModule, network: object, settings: object, train: CaseTable, *rest: CaseTable) -> None:
+        seen.extend([train, rest[0]])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingModule, "__init__", watch)
+    with pytest.raises(KeyboardInterrupt):
+        train(with_overrides(toy_config, STARTED | {"training.closed_form.shuffle": True}), toy, tmp_path)
+    learnt_from, validation = seen
+    assert learnt_from.taxonomy == shuffled(toy.taxonomy, 0) != toy.taxonomy == validation.taxonomy
+    np.testing.assert_array_equal(learnt_from.fine, toy.part("train").fine)
 
 
 def test_probabilities_stand_in_the_embedding_of_any_model(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
