@@ -13,7 +13,7 @@ from tests.cli.commands import fails, refusal, run
 
 def test_config_lists_every_setting_and_checks_a_file(tmp_path: Path) -> None:
     listed = run("config", "--method", "gradient")
-    assert "epochs = 12  # passes over the training images, at most" in listed and "\nstrengths" not in listed
+    assert "epochs = 10  # passes over the training images, at most" in listed and "\nstrengths" in listed
     assert "strengths = " in run("config") and "epochs" not in run("config")
     (tmp_path / "all.toml").write_text(listed)
     assert "[training]" in run("config", tmp_path / "all.toml")
