@@ -78,6 +78,14 @@ IN_BATCHES = OnlyIf(lambda method: method.batch_size > 0, "{}batch_size is above
 AUGMENTED = OnlyIf(
     lambda method: method.freeze != "frozen" or method.views > 0, "{}freeze is not frozen, or {}views is above 0"
 )
+COPIED = OnlyIf(
+    lambda method: (
+        method.freeze == "frozen"
+        or method.init == "tree_lda"
+        or (method.freeze == "last_blocks" and method.cache_activations)
+    ),
+    "{}freeze is frozen, {}init is tree_lda or {}cache_activations is true",
+)
 FINE_TUNED = only_if("freeze", "last_blocks", "lora", "full")
 
 
@@ -254,6 +262,11 @@ class Gradient:
         doc("what of the backbone is trained; frozen caches its features"),
     ] = "frozen"
     last_blocks: Annotated[Positive, doc("how many blocks are trained"), only_if("freeze", "last_blocks")] = 3
+    cache_activations: Annotated[
+        bool,
+        doc("cache what enters the last blocks, of the image and of its augmented copies: an epoch takes seconds"),
+        only_if("freeze", "last_blocks"),
+    ] = False
     lora_rank: Annotated[Positive, doc("rank of the adapters"), only_if("freeze", "lora")] = 8
     init: Annotated[
         Literal["random", "tree_lda"],
@@ -298,10 +311,7 @@ class Gradient:
     views: Annotated[
         NotNegative,
         doc("augmented copies of each training image, an epoch seeing one of them or the image itself"),
-        OnlyIf(
-            lambda method: method.freeze == "frozen" or method.init == "tree_lda",
-            "{}freeze is frozen, or {}init is tree_lda",
-        ),
+        COPIED,
     ] = 6
     augmentation: Annotated[
         Augmentation,
@@ -311,6 +321,12 @@ class Gradient:
     batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 256
     learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of heads and neck (AdamW)")] = 1e-3
     backbone_learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of the backbone"), FINE_TUNED] = 3e-4
+    layer_decay: Annotated[
+        float, Field(gt=0, le=1), doc("learning rate of a block of the backbone relative to the next one"), FINE_TUNED
+    ] = 1.0
+    average: Annotated[
+        Share, doc("decay of an exponential moving average of the weights, which is the model; 0 for none")
+    ] = 0.0
     weight_decay: Annotated[NotNegativeFloat, doc("AdamW weight decay")] = 0.05
     warmup: Annotated[Fraction, doc("share of the steps in which the learning rate rises")] = 0.1
     monitor: Annotated[

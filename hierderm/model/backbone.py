@@ -87,15 +87,22 @@ class Backbone(nn.Module):
         What an image is made of (colour, texture) is known to the first layers and forgotten by the last: features of
         all layers transfer better to data unlike those of the pretraining (Evci et al. 2022, arXiv 2201.03529).
         """
+        output, layers = self.collected(images)
+        return torch.cat([output, *map(self.statistics, layers)], dim=1)
+
+    def collected(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output, and where the vectors are those of all layers what enters the first block and leaves each."""
         layers: list[Tensor] = []
         token = _LAYERS.set(layers)
         try:
-            parts = [self._output(images)]
+            return self._output(images), layers
         finally:
             _LAYERS.reset(token)
-        for values in map(self._places, layers):
-            parts += [values.mean(dim=1), (values.var(dim=1, unbiased=False) + 1e-6).sqrt()]
-        return torch.cat(parts, dim=1)
+
+    def statistics(self, values: Tensor) -> Tensor:
+        """Mean and standard deviation over places of what a block gives, shape (n, 2 * n_channels)."""
+        places = self._places(values)
+        return torch.cat([places.mean(dim=1), (places.var(dim=1, unbiased=False) + 1e-6).sqrt()], dim=1)
 
     def _places(self, values: Tensor) -> Tensor:
         """Tokens, or the pixels of a map, as shape (n, n_places, n_channels)."""

@@ -109,7 +109,10 @@ NOT_SO: dict[str, dict[str, Any]] = {
     "training.init is random and training.loss.classification names one on logits": {"training.init": "tree_lda"},
     "training.init is random and training.loss.classification names one on logits and training.probability_share is "
     "above 0": {"training.init": "random", "training.probability_share": 0.0},
-    "training.freeze is frozen, or training.init is tree_lda": {"training.freeze": "full", "training.init": "random"},
+    "training.freeze is frozen, training.init is tree_lda or training.cache_activations is true": {
+        "training.freeze": "full",
+        "training.init": "random",
+    },
     "training.loss.contrastive names a loss": {"training.loss.contrastive": ""},
     "training.loss.classification names a loss": {"training.loss.classification": ""},
     "training.loss.contrastive names a loss of the labels of one level": {"training.loss.contrastive": "HiMulConE"},

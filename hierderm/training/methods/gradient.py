@@ -18,6 +18,7 @@ from hierderm.errors import ConfigError
 from hierderm.model.backbone import Backbone, load_backbone
 from hierderm.model.heads import CosineClassifier, NetworkShape
 from hierderm.model.network import Network
+from hierderm.model.tail import Stem, Tail
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
@@ -40,7 +41,11 @@ def fit(settings: Gradient, backbone: BackboneConfig, table: CaseTable, store: F
     train = table.part(c.TRAIN)
     if settings.init == "tree_lda" and settings.closed_form.shuffle:  # the control: the losses' tree is random, too
         train = replace(train, taxonomy=shuffled(table.taxonomy, settings.seed))
-    module = TrainingModule(network, settings, train, table.part(c.VALIDATION), features)
+    tail = None
+    if settings.freeze == "last_blocks" and settings.cache_activations:
+        stem = Stem(network.backbone, settings.last_blocks)
+        features, tail = frozen_features(settings, stem, table, store), Tail(stem)
+    module = TrainingModule(network, settings, train, table.part(c.VALIDATION), features, tail)
     network.train()
     history, chosen = run_training(module, folder)
     merge_adapters(network.backbone)
@@ -67,7 +72,7 @@ def _drawn(
     return network, frozen_features(settings, encoder, table, store) if settings.freeze == "frozen" else None
 
 
-def frozen_features(settings: Gradient, backbone: Backbone, table: CaseTable, store: FeatureStore) -> Features:
+def frozen_features(settings: Gradient, backbone: Backbone | Stem, table: CaseTable, store: FeatureStore) -> Features:
     """The features of each view of the training images, and those of the validation images."""
     views, validation = store.for_training(
         backbone, table, settings.views, settings.augmentation, seed=settings.seed, workers=settings.workers

@@ -26,6 +26,7 @@ from hierderm.training.methods.tree_lda import best_scale, shuffled
         {"freeze": "frozen", "neck": "residual", "views": 1},
         {"freeze": "frozen", "neck": "standardised", "features": "layers", "views": 1, "batch_size": 0},
         {"freeze": "last_blocks", "last_blocks": 1, "sampler.kind": "class_balanced"},
+        {"freeze": "last_blocks", "last_blocks": 1, "cache_activations": True, "layer_decay": 0.5, "average": 0.9},
         {"freeze": "lora", "lora_rank": 2},
         {"loss.classification": "LogitAdjusted", "loss.contrastive": "MultiSimilarityLoss", "projection_dim": 0},
         {"loss.classification": "ArcFaceLoss", "sampler.kind": "shuffle"},
