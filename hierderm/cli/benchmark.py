@@ -27,7 +27,7 @@ def bench_run(
         typer.Option(
             "--models",
             "-m",
-            help="NAME=SOURCE, repeated: 'colour', a backbone, random:<backbone>, a model folder, a folder of "
+            help="NAME=SOURCE, repeated: 'colour', a backbone, <backbone>@random, a model folder, a folder of "
             "embeddings, or X.npy.",
         ),
     ],

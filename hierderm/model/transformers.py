@@ -26,7 +26,7 @@ def load(name: str, source: str, weights: str) -> tuple[nn.Module, Preprocessing
 
     if weights not in ("pretrained", "random"):
         raise CheckpointError(
-            f"{name}: backbone.weights must be 'pretrained' or 'random' for transformers models, got '{weights}'. "
+            f"{name}: the weights must be 'pretrained' or 'random' for transformers models, got '{weights}'. "
             "Give the folder of the weights as the name, 'hf:<folder>'."
         )
     _require_whole(name, source)

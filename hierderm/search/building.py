@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from hierderm import columns as c
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
 from hierderm.errors import SearchError
@@ -173,7 +174,7 @@ def _provenance(model: str | Path | Encodes) -> Provenance:
 def _name(model: Model) -> str:
     """What an index records of its model, such that it can be loaded again; '' where it can't."""
     name = str(model or "") if model is None or isinstance(model, str | Path) else provenance_of(model).model
-    return str(Path(name).absolute()) if name and Path(name).is_dir() else name
+    return str(Path(name).absolute() if name and Path(name).is_dir() else BackboneConfig.parse(name))
 
 
 def _not_calibrated(index: CaseIndex, reason: str) -> CaseIndex:

@@ -271,7 +271,7 @@ def test_a_run_folder_holds_its_model(model: Path, toy: CaseTable) -> None:
 
 def test_random_weights_are_the_same_each_time(toy: CaseTable) -> None:
     before = torch.get_rng_state()
-    one, two = (load("hierderm:tiny", weights="random").encode(toy.paths[:2]) for _ in range(2))
+    one, two = (load("hierderm:tiny@random").encode(toy.paths[:2]) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - load("hierderm:tiny").encode(toy.paths[:2])).max() > 1e-3
@@ -283,9 +283,9 @@ def test_random_weights_are_the_same_each_time(toy: CaseTable) -> None:
         (lambda _: load("nowhere/model"), CheckpointError, "got 'nowhere/model', which is neither"),
         (lambda _: load("clip:vit"), CheckpointError, "a backbone must be 'hierderm:tiny', .*, got 'clip:vit'"),
         (
-            lambda model: load(model, weights="random"),
+            lambda model: load(f"{model}@random"),
             CheckpointError,
-            "a model folder has weights of its own, got weights = 'random' for ",
+            "a model must be a model folder, or a backbone .*, got '.*@random', which is neither",
         ),
         (
             lambda model: load(model, device="tpu9"),
