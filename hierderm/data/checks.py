@@ -97,8 +97,8 @@ def take_columns(frame: pd.DataFrame, wanted: Mapping[str, str], source: str) ->
             logger.warning("%s: its own column '%s' is not used, '%s' is taken for it.", source, ours, theirs)
     taken: dict[str, pd.Series] = {}
     for name in frame.columns:
-        ours = [mine for mine, theirs in wanted.items() if theirs == name]
-        taken |= {mine: frame[name] for mine in ours or [name] if ours or name not in wanted}
+        served = [mine for mine, theirs in wanted.items() if theirs == name]
+        taken |= {mine: frame[name] for mine in served or [name] if served or name not in wanted}
     return pd.DataFrame(taken, index=frame.index)
 
 

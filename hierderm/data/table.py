@@ -121,7 +121,9 @@ class CaseTable:
                 frame.to_parquet(temporary, index=False)
             else:
                 cells = frame.astype(object).where(frame.notna(), "").astype(str)
-                temporary.write_text(format_delimited([list(cells), *cells.to_numpy()]), encoding="utf-8", newline="")
+                temporary.write_text(
+                    format_delimited([list(map(str, cells.columns)), *cells.to_numpy()]), encoding="utf-8", newline=""
+                )
 
 
 def in_tree_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
@@ -159,7 +161,7 @@ def read_frame(path: Path | str) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet" or content.startswith(b"PAR1"):
             frame = pd.read_parquet(path)
             frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
-            numbers = range(2, len(frame) + 2)
+            numbers = list(range(2, len(frame) + 2))
         else:
             text, notes = decode_text(content, path.name, CaseTableError)
             sheet = parse_delimited(text, path.name, CaseTableError)
