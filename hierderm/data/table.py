@@ -40,6 +40,9 @@ class CaseTable:
     excluded: tuple[Fault, ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))  # a text is taken, too
+
     def __len__(self) -> int:
         return len(self.frame)
 
@@ -121,9 +124,8 @@ class CaseTable:
                 frame.to_parquet(temporary, index=False)
             else:
                 cells = frame.astype(object).where(frame.notna(), "").astype(str)
-                temporary.write_text(
-                    format_delimited([list(map(str, cells.columns)), *cells.to_numpy()]), encoding="utf-8", newline=""
-                )
+                text = format_delimited([list(map(str, cells.columns)), *cells.to_numpy()])
+                temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def in_tree_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:

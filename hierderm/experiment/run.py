@@ -215,8 +215,9 @@ class Run:
     seconds: float
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path | str) -> Run:
         """Read a run folder; CheckpointError where it holds no finished run."""
+        folder = Path(folder)
         done = folder / "finished.json"
         if not done.is_file():
             raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
