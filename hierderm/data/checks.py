@@ -17,7 +17,7 @@ from hierderm import columns as c
 from hierderm.data.ids import damaged_ids, id_notes
 from hierderm.data.image_files import Spellings
 from hierderm.data.image_io import unreadable_images
-from hierderm.data.table import CaseTable, as_text, in_tree_names, read_frame, row_numbers
+from hierderm.data.table import CaseTable, as_text, in_tree_names, log_excluded, read_frame, row_numbers
 from hierderm.errors import CaseTableError, Fault, describe_faults, some_of, suggest
 from hierderm.taxonomy.tree import Taxonomy
 
@@ -144,6 +144,7 @@ def check_cases(
         raise CaseTableError(describe_faults(title, faults) + hint)
     if len(excluded) == len(frame):
         raise CaseTableError(describe_faults(f"{source}: no row is left, all are excluded:", list(excluded.values())))
+    log_excluded(source, list(excluded.values()))
     kept = frame.drop(index=list(excluded)).reset_index(drop=True)
     notes += [*_read_as(kept, taxonomy), *id_notes(kept)]
     for note in notes:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
-from hierderm.errors import CaseTableError, Fault
+from hierderm.errors import CaseTableError, Fault, describe_faults
 from hierderm.files import replacing, text_hash
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
@@ -102,6 +102,7 @@ class CaseTable:
             Fault(str(row[c.IMAGE_ID]), f"condition '{row[c.CONDITION]}' is not in taxonomy '{taxonomy.id}'")
             for _, row in self.frame[~known].iterrows()
         )
+        log_excluded("the table", faults, shown=5)
         frame = self.frame[known].reset_index(drop=True)
         return CaseTable(in_tree_names(frame, taxonomy), taxonomy, self.root, (*self.excluded, *faults), self.notes)
 
@@ -126,6 +127,12 @@ class CaseTable:
                 cells = frame.astype(object).where(frame.notna(), "").astype(str)
                 text = format_delimited([list(map(str, cells.columns)), *cells.to_numpy()])
                 temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def log_excluded(source: str, faults: Sequence[Fault], *, shown: int = 20) -> None:
+    """Say which rows of a table are left out by the user's choice, and why."""
+    if faults:
+        logger.warning(describe_faults(f"{source}: {len(faults)} row(s) left out:", faults, shown=shown))
 
 
 def in_tree_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
