@@ -203,7 +203,7 @@ def _load(path: Path | str) -> npt.NDArray[Any]:
     return array
 
 
-def _numbers(values: npt.ArrayLike, name: str) -> Floats:
+def _numbers(values: Any, name: str) -> Floats:
     """Values as float64; EmbeddingError where they are no real numbers, which a conversion would hide."""
     try:
         array = np.asarray(values)

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_type_checkers_see_the_names_that_are_imported_on_first_use() -> None:
 def test_a_path_may_be_a_text_everywhere() -> None:
     """Whatever takes a Path takes a str: a user's first word is a text."""
     places = [getattr(hierderm, name) for name in hierderm._MODULES]
-    functions = [value for value in places if inspect.isfunction(value)]
+    functions: list[Any] = [value for value in places if inspect.isfunction(value)]
     for kind in (value for value in places if inspect.isclass(value)):
         members = [getattr(kind, name) for name in vars(kind) if not name.startswith("_")]
         functions += [

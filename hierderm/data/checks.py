@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -23,6 +22,7 @@ from hierderm.taxonomy.tree import Taxonomy
 
 Choice = Literal["error", "exclude"]
 WEIGHT_TOLERANCE = 0.02  # published weights are rounded to two decimals
+_SAID: set[str] = set()
 logger = logging.getLogger(__name__)
 
 
@@ -138,7 +138,7 @@ def check_cases(
         _sort_out(fault, position, unreadable, faults, excluded)
     if faults:
         for note in id_notes(frame):
-            _say(f"{source}: {note}")
+            _say(source, note)
         title = f"{source} has {len(faults)} fault(s):"
         hint = "\nImages or conditions can be left out by choice: --unreadable exclude, --unknown exclude."
         raise CaseTableError(describe_faults(title, faults) + hint)
@@ -148,14 +148,15 @@ def check_cases(
     kept = frame.drop(index=list(excluded)).reset_index(drop=True)
     notes += [*_read_as(kept, taxonomy), *id_notes(kept)]
     for note in notes:
-        _say(f"{source}: {note}")
+        _say(source, note)
     return CaseTable(in_tree_names(kept, taxonomy), taxonomy, root, tuple(excluded.values()), tuple(notes))
 
 
-@cache
-def _say(note: str) -> None:
-    """Log a note once, however often a table is read."""
-    logger.warning(note)
+def _say(source: str, note: str) -> None:
+    """Log a note once, however often a table, or a copy of it in a run, is read."""
+    if note not in _SAID:
+        _SAID.add(note)
+        logger.warning("%s: %s", source, note)
 
 
 def _positions(wrong: pd.Series) -> list[int]:

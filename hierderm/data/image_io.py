@@ -201,7 +201,10 @@ def _as_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
         )
     colours, alpha = (grey, None) if grey is not None else _split(image)
     transform = _to_srgb(image.info.get("icc_profile") or b"", colours.mode)
-    rgb = colours.convert("RGB") if transform is None else transform.apply(colours)
+    if transform is not None:
+        rgb = transform.apply(colours)
+    else:
+        rgb = colours if colours.mode == "RGB" else colours.convert("RGB")  # a new image in either case
     if alpha is not None:
         white = Image.new("RGB", rgb.size, "white")
         white.paste(rgb, mask=alpha)

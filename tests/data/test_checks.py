@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hierderm import columns as c
+from hierderm.data import checks
 from hierderm.data.checks import check_cases, parse_weights, read_cases
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.table import CaseTable
@@ -240,6 +241,7 @@ def test_damaged_ids_and_unseen_characters_are_refused(folder: Path) -> None:
 
 
 def test_what_is_doubtful_is_said_and_kept(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checks._SAID.clear()
     changed = frame(case_id=["NA", "NA", "x"], condition=["ECZEMA", "Impetigo", "Impetigo"])
     table = check_cases(changed, TREE, folder, source="doubtful.csv")
     assert [note.split(":")[0] for note in table.notes] == [
@@ -248,6 +250,9 @@ def test_what_is_doubtful_is_said_and_kept(folder: Path, caplog: pytest.LogCaptu
         "1 case(s) have images of several conditions",
     ]
     assert all(f"doubtful.csv: {note}" in caplog.text for note in table.notes)
+    caplog.clear()
+    check_cases(changed, TREE, folder, source="copy.csv")
+    assert caplog.text == ""  # a note is said once
     assert table.with_taxonomy(TREE).notes == table.select(np.array([0])).notes == table.notes
 
 
