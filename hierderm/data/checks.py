@@ -199,9 +199,8 @@ def _with_image_ids(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     if c.IMAGE_ID not in frame:
         paths = frame[c.IMAGE_PATH].str.replace("\\", "/", regex=False)
         stems = paths.map(lambda path: PurePosixPath(path).stem)
-        frame[c.IMAGE_ID] = (
-            stems if stems.is_unique else paths.map(lambda path: str(PurePosixPath(path).with_suffix("")))
-        )
+        longer = paths.map(lambda path: str(PurePosixPath(path).parent / PurePosixPath(path).stem))
+        frame[c.IMAGE_ID] = stems if stems.is_unique else longer
         notes.append("image_id is the name of each file, as the table has none.")
     return frame
 
@@ -271,7 +270,8 @@ def _range_faults(frame: pd.DataFrame, rows: Sequence[str]) -> Problems:
     for name, low, high in ((c.FITZPATRICK, 1, 6), (c.MONK, 1, 10)):
         if name not in frame:
             continue
-        given = frame[name].astype(object).where(frame[name].notna() & (frame[name].astype(str) != ""), None)
+        cells = frame[name].astype(object).map(as_text)
+        given = cells.where(cells != "", None)
         numbers = pd.to_numeric(given, errors="coerce")
         wrong = given.notna() & ~(numbers.between(low, high) & (numbers % 1 == 0))
         for i in _positions(wrong):

@@ -36,7 +36,7 @@ def damaged_ids(values: pd.Series) -> dict[int, str]:
         for position, value in enumerate(values)
         if _DAMAGED.fullmatch(value)
     }
-    long = {value for value in set(values) if re.fullmatch(r"[+-]?\d{16,}", value)}
+    long = {value for value in set(values) if re.fullmatch(r"[+-]?\d{16,25}", value)}
     if how := _rounded([value.lstrip("+-") for value in long]):
         damaged |= {position: f"'{value}' {how}" for position, value in enumerate(values) if value in long}
     return damaged
@@ -47,10 +47,8 @@ def _rounded(digits: Iterable[str]) -> str:
     digits = list(digits)
     if sum(len(number) - 15 for number in digits) >= 3 and not any(number[15:].strip("0") for number in digits):
         return "was rounded to 15 digits, as all long ids here, which spreadsheets do"
-    steps = [int(np.spacing(float(number))) for number in digits]  # of 64-bit floating point numbers
-    if np.log2(np.maximum(steps, 1)).sum() >= 10 and all(
-        int(n) % max(s, 1) == 0 for n, s in zip(digits, steps, strict=True)
-    ):
+    steps = [max(1.0, np.spacing(float(number))) for number in digits]  # of 64-bit floating point numbers
+    if np.log2(steps).sum() >= 10 and all(int(n) % int(step) == 0 for n, step in zip(digits, steps, strict=True)):
         return "was rounded to a floating point number, as all long ids here"
     return ""
 
