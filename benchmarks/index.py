@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[*KINDS, "usearch"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/index.json"))
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.is_file() else []
+    rows: list[dict[str, Any]] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else []
     for n in options.sizes:
         vectors, queries = made_up(n, 1), made_up(N_QUERIES, 2)
         exact = exact_neighbours(vectors, queries)

@@ -122,6 +122,11 @@ def format_delimited(rows: Iterable[Sequence[str]]) -> str:
     return "".join(",".join(_quoted(cell, len(row)) for cell in row) + "\n" for row in rows)
 
 
+def shielded(cell: object) -> object:
+    """A text that a spreadsheet would compute, with an apostrophe before it, so that it shows it; else the cell."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
 def _quoted(cell: str, n_cells: int) -> str:
     plain = cell == cell.strip() and not any(sign in cell for sign in ',;|"\t\r\n') and (cell or n_cells > 1)
     return cell if plain and not cell.lower().startswith("sep=") else '"' + cell.replace('"', '""') + '"'

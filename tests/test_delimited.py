@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hierderm.data.table import read_frame
-from hierderm.delimited import decode_text, format_delimited, parse_delimited
+from hierderm.delimited import decode_text, format_delimited, parse_delimited, shielded
 from hierderm.errors import CaseTableError
 
 
@@ -131,3 +131,8 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
         return
     assert all(len(record.cells) == len(sheet.header) for record in sheet.records)
     assert io.StringIO(text).read() is not None
+
+
+def test_what_a_spreadsheet_would_compute_is_shielded() -> None:
+    cells = ["=1+1", "+1", "-x", "@SUM(A1)", "\tx", "a=b", "", -1.5, None]
+    assert [shielded(cell) for cell in cells] == ["'=1+1", "'+1", "'-x", "'@SUM(A1)", "'\tx", "a=b", "", -1.5, None]

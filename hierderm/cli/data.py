@@ -32,10 +32,6 @@ def _finish(
     left_out = {reason: names for reason, names in left_out.items() if names}
     for reason, names in left_out.items():
         say(f"left out: {len(names)} {reason}: {some_of(names)}")
-    for fault in table.excluded[:20]:
-        say(f"left out: {fault}")
-    if len(table.excluded) > 20:
-        say(f"... and {len(table.excluded) - 20} more left out")
     n_cases, n_conditions = len(set(table.case_ids)), len(table.image_counts())
     result = {
         "table": str(out),

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -17,12 +16,13 @@ from hierderm import columns as c
 from hierderm.data.ids import damaged_ids, id_notes
 from hierderm.data.image_files import Spellings
 from hierderm.data.image_io import unreadable_images
-from hierderm.data.table import CaseTable, as_text, in_tree_names, read_frame, row_numbers
+from hierderm.data.table import CaseTable, as_text, in_tree_names, log_excluded, read_frame, row_numbers
 from hierderm.errors import CaseTableError, Fault, describe_faults, some_of, suggest
 from hierderm.taxonomy.tree import Taxonomy
 
 Choice = Literal["error", "exclude"]
 WEIGHT_TOLERANCE = 0.02  # published weights are rounded to two decimals
+_SAID: set[str] = set()
 logger = logging.getLogger(__name__)
 
 
@@ -97,8 +97,8 @@ def take_columns(frame: pd.DataFrame, wanted: Mapping[str, str], source: str) ->
             logger.warning("%s: its own column '%s' is not used, '%s' is taken for it.", source, ours, theirs)
     taken: dict[str, pd.Series] = {}
     for name in frame.columns:
-        ours = [mine for mine, theirs in wanted.items() if theirs == name]
-        taken |= {mine: frame[name] for mine in ours or [name] if ours or name not in wanted}
+        served = [mine for mine, theirs in wanted.items() if theirs == name]
+        taken |= {mine: frame[name] for mine in served or [name] if served or name not in wanted}
     return pd.DataFrame(taken, index=frame.index)
 
 
@@ -138,23 +138,25 @@ def check_cases(
         _sort_out(fault, position, unreadable, faults, excluded)
     if faults:
         for note in id_notes(frame):
-            _say(f"{source}: {note}")
+            _say(source, note)
         title = f"{source} has {len(faults)} fault(s):"
         hint = "\nImages or conditions can be left out by choice: --unreadable exclude, --unknown exclude."
         raise CaseTableError(describe_faults(title, faults) + hint)
     if len(excluded) == len(frame):
         raise CaseTableError(describe_faults(f"{source}: no row is left, all are excluded:", list(excluded.values())))
+    log_excluded(source, list(excluded.values()))
     kept = frame.drop(index=list(excluded)).reset_index(drop=True)
     notes += [*_read_as(kept, taxonomy), *id_notes(kept)]
     for note in notes:
-        _say(f"{source}: {note}")
+        _say(source, note)
     return CaseTable(in_tree_names(kept, taxonomy), taxonomy, root, tuple(excluded.values()), tuple(notes))
 
 
-@cache
-def _say(note: str) -> None:
-    """Log a note once, however often a table is read."""
-    logger.warning(note)
+def _say(source: str, note: str) -> None:
+    """Log a note once, however often a table, or a copy of it in a run, is read."""
+    if note not in _SAID:
+        _SAID.add(note)
+        logger.warning("%s: %s", source, note)
 
 
 def _positions(wrong: pd.Series) -> list[int]:
@@ -197,9 +199,8 @@ def _with_image_ids(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     if c.IMAGE_ID not in frame:
         paths = frame[c.IMAGE_PATH].str.replace("\\", "/", regex=False)
         stems = paths.map(lambda path: PurePosixPath(path).stem)
-        frame[c.IMAGE_ID] = (
-            stems if stems.is_unique else paths.map(lambda path: str(PurePosixPath(path).with_suffix("")))
-        )
+        longer = paths.map(lambda path: str(PurePosixPath(path).parent / PurePosixPath(path).stem))
+        frame[c.IMAGE_ID] = stems if stems.is_unique else longer
         notes.append("image_id is the name of each file, as the table has none.")
     return frame
 
@@ -269,7 +270,8 @@ def _range_faults(frame: pd.DataFrame, rows: Sequence[str]) -> Problems:
     for name, low, high in ((c.FITZPATRICK, 1, 6), (c.MONK, 1, 10)):
         if name not in frame:
             continue
-        given = frame[name].astype(object).where(frame[name].notna() & (frame[name].astype(str) != ""), None)
+        cells = frame[name].astype(object).map(as_text)
+        given = cells.where(cells != "", None)
         numbers = pd.to_numeric(given, errors="coerce")
         wrong = given.notna() & ~(numbers.between(low, high) & (numbers % 1 == 0))
         for i in _positions(wrong):

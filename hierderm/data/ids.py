@@ -20,6 +20,7 @@ MANY_IMAGES = 20  # of one case, above which it is said
 _DAMAGED = re.compile(  # 1.57398E+17, 1,57E+17 and what a spreadsheet shows in place of a value
     r"[+-]?\d+([.,]\d+)?[eE]\+\d{1,3}|[+-]?\d[.,]\d+[eE]\d{1,3}|#(N/A|REF!|VALUE!|NAME\?|NUM!|DIV/0!|NULL!)|#{2,}"
 )
+_DATE = re.compile(r"\d{1,2}-[A-Z][a-z]{2}(-\d{2,4})?|[A-Z][a-z]{2}-\d{2,4}")  # 3-12 became 12-Mar
 _PLACEHOLDERS = frozenset((
     "na", "n/a", "n.a.", "n a", "nan", "nil", "none", "null", "nat", "<na>", "unknown", "unk", "unbekannt", "inconnu",
     "missing", "undefined", "unspecified", "not available", "not applicable", "no id", "anonymous", "anonym", "tbd",
@@ -35,7 +36,7 @@ def damaged_ids(values: pd.Series) -> dict[int, str]:
         for position, value in enumerate(values)
         if _DAMAGED.fullmatch(value)
     }
-    long = {value for value in set(values) if re.fullmatch(r"[+-]?\d{16,}", value)}
+    long = {value for value in set(values) if re.fullmatch(r"[+-]?\d{16,25}", value)}
     if how := _rounded([value.lstrip("+-") for value in long]):
         damaged |= {position: f"'{value}' {how}" for position, value in enumerate(values) if value in long}
     return damaged
@@ -46,10 +47,8 @@ def _rounded(digits: Iterable[str]) -> str:
     digits = list(digits)
     if sum(len(number) - 15 for number in digits) >= 3 and not any(number[15:].strip("0") for number in digits):
         return "was rounded to 15 digits, as all long ids here, which spreadsheets do"
-    steps = [int(np.spacing(float(number))) for number in digits]  # of 64-bit floating point numbers
-    if np.log2(np.maximum(steps, 1)).sum() >= 10 and all(
-        int(n) % max(s, 1) == 0 for n, s in zip(digits, steps, strict=True)
-    ):
+    steps = [max(1.0, np.spacing(float(number))) for number in digits]  # of 64-bit floating point numbers
+    if np.log2(steps).sum() >= 10 and all(int(n) % int(step) == 0 for n, step in zip(digits, steps, strict=True)):
         return "was rounded to a floating point number, as all long ids here"
     return ""
 
@@ -67,6 +66,8 @@ def id_notes(frame: pd.DataFrame) -> list[str]:
             notes.append(f"{name}(s) that may stand for an unknown one: {shown}. Each counts as one {name[:-3]}.")
         if floats := [value for value in ids if re.fullmatch(r"-?\d+\.0+", value)]:
             notes.append(f"{len(floats)} {name}(s) look like numbers read as floating point: {some_of(floats)}.")
+        if dates := [value for value in ids if _DATE.fullmatch(value)]:
+            notes.append(f"{len(dates)} {name}(s) look like dates that a spreadsheet made of them: {some_of(dates)}.")
         if alike := joined_spellings(ids):
             notes.append(f"{name}s that differ in case, accents or spaces alone count as different: {some_of(alike)}.")
     images = frame[c.CASE_ID].value_counts()

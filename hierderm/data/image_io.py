@@ -130,7 +130,8 @@ def _opened(stream: BinaryIO, formats: Sequence[str]) -> Image.Image:
         raise ImageError(f"a HEIC image. {MissingExtraError('Reading HEIC', 'heif')}") from None
     try:
         stream.seek(0)
-        return pillow_heif.HeifImageFile(stream)  # type: ignore[no-any-return]
+        opened: Image.Image = pillow_heif.HeifImageFile(stream)  # type: ignore[no-untyped-call]
+        return opened
     except Exception as error:
         raise ImageError(f"the image is damaged ({_brief(error)}).") from None
 
@@ -159,8 +160,8 @@ def as_image(image: ImageLike) -> Image.Image:
         )
     if not pixels.size:
         raise ImageError(f"an image must have at least one pixel, got an array of shape {image.shape}.")
-    pixels = _eight_bits(pixels, 65535) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels)
-    return _as_srgb(Image.fromarray(pixels), "the array")
+    eight = _eight_bits(pixels, 65535) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels)
+    return _as_srgb(Image.fromarray(eight), "the array")
 
 
 def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
@@ -200,7 +201,10 @@ def _as_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
         )
     colours, alpha = (grey, None) if grey is not None else _split(image)
     transform = _to_srgb(image.info.get("icc_profile") or b"", colours.mode)
-    rgb = ImageCms.applyTransform(colours, transform) if transform else colours.convert("RGB")
+    if transform is not None:
+        rgb = transform.apply(colours)
+    else:
+        rgb = colours if colours.mode == "RGB" else colours.convert("RGB")  # a new image in either case
     if alpha is not None:
         white = Image.new("RGB", rgb.size, "white")
         white.paste(rgb, mask=alpha)
@@ -282,7 +286,7 @@ def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     steps = np.arange(0, 256, 17, dtype=np.uint8)
     grid = steps[None] if mode == "L" else np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
     colours = Image.fromarray(grid)
-    changed = np.asarray(ImageCms.applyTransform(colours, transform)).astype(int) - np.asarray(colours.convert("RGB"))
+    changed = np.asarray(transform.apply(colours)).astype(int) - np.asarray(colours.convert("RGB"))
     return transform if np.abs(changed).max() > 3 else None  # one of the many profiles that are sRGB
 
 

@@ -89,7 +89,8 @@ class Preprocessing:
             return resized
         spare = [(length - self.size) / 2 for length in (height, width)]
         top, left = (math.floor(pixels) if self.fit == "crop_floor" else round(pixels) for pixels in spare)
-        return F.crop(resized, top, left, self.size, self.size)
+        cropped: Tensor = F.crop(resized, top, left, self.size, self.size)
+        return cropped
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 in [0, 255], shape (..., 3, h, w), to what the backbone takes, float32."""

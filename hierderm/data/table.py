@@ -16,7 +16,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
-from hierderm.errors import CaseTableError, Fault
+from hierderm.errors import CaseTableError, Fault, describe_faults
 from hierderm.files import replacing, text_hash
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
@@ -39,6 +39,9 @@ class CaseTable:
     root: Path
     excluded: tuple[Fault, ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))  # a text is taken, too
 
     def __repr__(self) -> str:
         cases = self.frame[c.CASE_ID].nunique()
@@ -103,6 +106,7 @@ class CaseTable:
             Fault(str(row[c.IMAGE_ID]), f"condition '{row[c.CONDITION]}' is not in taxonomy '{taxonomy.id}'")
             for _, row in self.frame[~known].iterrows()
         )
+        log_excluded("the table", faults, shown=5)
         frame = self.frame[known].reset_index(drop=True)
         return CaseTable(in_tree_names(frame, taxonomy), taxonomy, self.root, (*self.excluded, *faults), self.notes)
 
@@ -125,7 +129,14 @@ class CaseTable:
                 frame.to_parquet(temporary, index=False)
             else:
                 cells = frame.astype(object).where(frame.notna(), "").astype(str)
-                temporary.write_text(format_delimited([list(cells), *cells.to_numpy()]), encoding="utf-8", newline="")
+                text = format_delimited([list(map(str, cells.columns)), *cells.to_numpy()])
+                temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def log_excluded(source: str, faults: Sequence[Fault], *, shown: int = 20) -> None:
+    """Say which rows of a table are left out by the user's choice, and why."""
+    if faults:
+        logger.warning(describe_faults(f"{source}: {len(faults)} row(s) left out:", faults, shown=shown))
 
 
 def in_tree_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
@@ -163,7 +174,7 @@ def read_frame(path: Path | str) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet" or content.startswith(b"PAR1"):
             frame = pd.read_parquet(path)
             frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
-            numbers = range(2, len(frame) + 2)
+            numbers = list(range(2, len(frame) + 2))
         else:
             text, notes = decode_text(content, path.name, CaseTableError)
             sheet = parse_delimited(text, path.name, CaseTableError)

@@ -31,7 +31,7 @@ def build_index(
     cases: CaseTable,
     model: Model,
     *,
-    embeddings: EmbeddingTable | Floats | Path | None = None,
+    embeddings: EmbeddingTable | Floats | Path | str | None = None,
     kind: Kind | Literal["auto"] = "auto",
     splits: Sequence[str] = (),
     accuracy: float = 0.8,
@@ -157,7 +157,7 @@ def _embed(cases: CaseTable, model: Model, workers: int) -> EmbeddingTable:
     return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
 
 
-def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path) -> EmbeddingTable:
+def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path | str) -> EmbeddingTable:
     """Known embeddings as a table, where they are those of the images of `cases`."""
     found = embeddings_of(embeddings, cases)
     if list(found.frame[c.IMAGE_ID]) != list(cases.frame[c.IMAGE_ID]):

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from hierderm import columns as c
+from hierderm.data import checks
 from hierderm.data.checks import check_cases, parse_weights, read_cases
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.table import CaseTable
@@ -240,6 +244,7 @@ def test_damaged_ids_and_unseen_characters_are_refused(folder: Path) -> None:
 
 
 def test_what_is_doubtful_is_said_and_kept(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checks._SAID.clear()
     changed = frame(case_id=["NA", "NA", "x"], condition=["ECZEMA", "Impetigo", "Impetigo"])
     table = check_cases(changed, TREE, folder, source="doubtful.csv")
     assert [note.split(":")[0] for note in table.notes] == [
@@ -248,6 +253,9 @@ def test_what_is_doubtful_is_said_and_kept(folder: Path, caplog: pytest.LogCaptu
         "1 case(s) have images of several conditions",
     ]
     assert all(f"doubtful.csv: {note}" in caplog.text for note in table.notes)
+    caplog.clear()
+    check_cases(changed, TREE, folder, source="copy.csv")
+    assert caplog.text == ""  # a note is said once
     assert table.with_taxonomy(TREE).notes == table.select(np.array([0])).notes == table.notes
 
 
@@ -256,3 +264,33 @@ def test_cells_of_any_text_survive_writing(folder: Path) -> None:
     check_cases(frame(caption=captions, note=captions), TREE, folder).write(str(folder / "t.csv"))
     again = read_cases(folder / "t.csv", TREE).frame
     assert again["note"].tolist() == captions and again[c.CAPTION].tolist() == [text.strip() for text in captions]
+
+
+CELLS = st.one_of(
+    st.sampled_from(["", "a.png", "Eczema", "eczema ", "NA", "1E+17", "train", '{"Eczema": 1}', "1", "7", "a\\b", "..", "/", "\u202e", "\0"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    st.none(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.booleans(),
+    st.binary(max_size=3),
+)  # fmt: skip
+COLUMN_NAMES = (*c.TEXT, c.FITZPATRICK, c.MONK, "other")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.fixed_dictionaries(dict.fromkeys(COLUMN_NAMES, CELLS)), max_size=4),
+    st.sets(st.sampled_from([c.WEIGHTS, c.SPLIT, c.MONK, c.IMAGE_ID])),
+)
+def test_any_cells_are_a_table_or_a_list_of_faults(folder: Path, rows: list[dict[str, Any]], without: set[str]) -> None:
+    columns = [name for name in COLUMN_NAMES if name not in without]
+    table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
+    for options in ({}, {"unreadable": "exclude", "unknown": "exclude"}, {"check_images": False}):
+        try:
+            made = check_cases(table, TREE, folder, **options)  # type: ignore[arg-type]
+        except CaseTableError:
+            continue
+        made.write(folder / "again.csv", replace=True)
+        again = read_cases(folder / "again.csv", TREE, unreadable="exclude") if not options else made
+        assert again.case_ids.tolist() == made.case_ids.tolist() and (again.fine == made.fine).all()

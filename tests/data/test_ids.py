@@ -63,4 +63,7 @@ def test_doubtful_cases_are_named() -> None:
         ["P1", "p1", "q"]
     )
     assert "2 case_id(s) look like numbers read as floating point: 12.0, 13.0." in notes(["12.0", "13.0"])
+    assert "2 case_id(s) look like dates that a spreadsheet made of them: 3-Dec, Jan-05." in notes(
+        ["3-Dec", "Jan-05", "q"]
+    )
     assert notes(["a", "a", "b"]) == ""

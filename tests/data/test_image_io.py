@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
     return path
 
 
-def gamut(mode: str, exponent: float) -> bytes:
+def gamut(mode: Literal["sRGB", "LAB"], exponent: float) -> bytes:
     """An ICC profile as bytes: sRGB with its first tone curve's exponent changed, or LAB."""
     profile = ImageCms.ImageCmsProfile(
         ImageCms.createProfile(mode, 6500) if mode == "LAB" else ImageCms.createProfile(mode)
@@ -65,8 +65,8 @@ def test_orientation_is_honoured_by_every_door(tmp_path: Path, orientation: int,
     image = Image.fromarray(COLOUR)
     exif = image.getexif()
     exif[0x0112] = orientation
-    options: dict[str, Any] = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
-    path = saved(tmp_path / f"turned.{suffix}", image, exif=exif, **options)
+    lossless: dict[str, dict[str, Any]] = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}
+    path = saved(tmp_path / f"turned.{suffix}", image, exif=exif, **lossless.get(suffix, {}))
     turned = {
         1: COLOUR, 2: COLOUR[:, ::-1], 3: COLOUR[::-1, ::-1], 4: COLOUR[::-1], 5: COLOUR.swapaxes(0, 1),
         6: COLOUR[::-1].swapaxes(0, 1), 7: COLOUR[::-1, ::-1].swapaxes(0, 1), 8: COLOUR.swapaxes(0, 1)[::-1],

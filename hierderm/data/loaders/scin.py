@@ -23,6 +23,7 @@ WEIGHTED_LABEL = "weighted_skin_condition_label"
 # The data has the first name, its documentation the second.
 LABEL_LISTS = ("dermatologist_skin_condition_on_label_name", "dermatologist_skin_condition_label_name")
 GRADABLE = "dermatologist_gradable_for_skin_condition_1"
+NO_LABEL, NO_IMAGE = "case(s) without a weighted label", "case(s) without an image"  # reasons to leave a case out
 BODY_PARTS = (
     "head_or_neck", "arm", "palm", "back_of_hand", "torso_front", "torso_back",
     "genitalia_or_groin", "buttocks", "leg", "foot_top_or_side", "foot_sole", "other",
@@ -44,7 +45,7 @@ def read_scin(
 
     Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
     """
-    from hierderm.data.table import frame_from_rows, read_frame, row_numbers
+    from hierderm.data.table import frame_from_rows, read_frame
     from hierderm.taxonomy.file import load_taxonomy
 
     if monk_pool not in ("us", "india"):
@@ -57,19 +58,47 @@ def read_scin(
     if not any(name in labels for name in LABEL_LISTS):
         raise CaseTableError(f"{labels_csv.name} must have a column {' or '.join(LABEL_LISTS)}.")
     faults = _join_faults(cases, cases_csv.name, labels, labels_csv.name)
-    label_rows: dict[str, dict[str, Any]] = {}
     counts: Counter[str] = Counter()
-    left_out: dict[str, list[str]] = {"case(s) without a weighted label": [], "case(s) without an image": []}
+    left_out: dict[str, list[str]] = {NO_LABEL: [], NO_IMAGE: []}
+    label_rows = _label_rows(labels, labels_csv.name, monk_pool, faults, counts, left_out)
+    if faults:
+        raise CaseTableError(describe_faults(f"SCIN has {len(faults)} fault(s):", faults))
+    rows = []
+    for row in _records(cases):
+        if row["case_id"] in label_rows:
+            images = _image_rows(row, label_rows[row["case_id"]])
+            rows += images
+            counts["cases"] += bool(images)
+            left_out[NO_IMAGE] += [] if images else [row["case_id"]]
+    if not rows:
+        raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and an image.")
+    counts["images"] = len(rows)
+    tree = load_taxonomy(taxonomy)
+    return Published(frame_from_rows(rows), tree, folder / "images", "SCIN", dict(counts), left_out)
+
+
+def _label_rows(
+    labels: pd.DataFrame,
+    source: str,
+    monk_pool: str,
+    faults: list[Fault],
+    counts: Counter[str],
+    left_out: dict[str, list[str]],
+) -> dict[str, dict[str, Any]]:
+    """What the labels say of each case that has one; what is wrong, counted or left out is added to the others."""
+    from hierderm.data.table import row_numbers
+
+    label_rows: dict[str, dict[str, Any]] = {}
     for number, row in zip(row_numbers(labels), _records(labels), strict=True):
         try:
             weights = _weights(str(row[WEIGHTED_LABEL]))
             fitzpatrick = _dermatologist_fitzpatrick(row)
             monk = _whole(row.get(f"monk_skin_tone_label_{monk_pool}", ""))
         except ValueError as error:
-            faults.append(Fault(f"{labels_csv.name} row {number}", str(error)))
+            faults.append(Fault(f"{source} row {number}", str(error)))
             continue
         if not weights:
-            left_out["case(s) without a weighted label"].append(row["case_id"])
+            left_out[NO_LABEL].append(row["case_id"])
             counts["gradable_without_label"] += str(row.get(GRADABLE, "")).startswith("DEFAULT_YES")
             continue
         counts["tied_top_labels"] += sorted(weights.values())[-2:] == [max(weights.values())] * 2
@@ -79,20 +108,7 @@ def read_scin(
             c.FITZPATRICK: fitzpatrick,
             c.MONK: monk,
         }
-    if faults:
-        raise CaseTableError(describe_faults(f"SCIN has {len(faults)} fault(s):", faults))
-    rows = []
-    for row in _records(cases):
-        if row["case_id"] in label_rows:
-            images = _image_rows(row, label_rows[row["case_id"]])
-            rows += images
-            counts["cases"] += bool(images)
-            left_out["case(s) without an image"] += [] if images else [row["case_id"]]
-    if not rows:
-        raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and an image.")
-    counts["images"] = len(rows)
-    tree = load_taxonomy(taxonomy)
-    return Published(frame_from_rows(rows), tree, folder / "images", "SCIN", dict(counts), left_out)
+    return label_rows
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
