@@ -24,6 +24,7 @@ from hierderm.evaluation.metrics.ranking import (
     Labelled,
     Rankings,
     case_order,
+    row_slices,
 )
 from hierderm.types import Floats, IntArray, Vectors
 
@@ -46,7 +47,8 @@ def over_rankings(
     of their labels, so that the rankings of a block are about as long.
 
     Args:
-        work: A function of the rankings of a block, which come in parts; threads call it.
+        work: A function of the rankings of a block, which come in parts; threads call it. A part is overwritten by the
+            next one.
         queries: What asks.
         gallery: What is ranked; by default the queries.
         first: Rank only that many of the nearest items, which is faster.
@@ -94,7 +96,7 @@ def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, coun
 
 
 def nearest_items(queries: Labelled, gallery: Labelled | None = None, *, k: int) -> IntArray:
-    """Positions of the `k` nearest items of other cases, nearest first, shape (n_queries, k), -1 where there are fewer."""
+    """Positions of the `k` nearest items of other cases, nearest first, -1 for none, shape (n_queries, k)."""
     nearest = np.empty((len(queries), k), dtype=np.int64)
 
     def keep(block: Iterator[Rankings]) -> None:
@@ -133,31 +135,34 @@ class _Sorter:
         np.negative(distance, out=distance)
         distance += 0.0  # so that -0.0 and 0.0 are the same
         rows = max(1, SORTED // max(1, self.n_gallery))
+        memory = np.empty((min(rows, len(queries)), self.n_gallery), dtype=np.int64)
         for start in range(0, len(queries), rows):
             part = queries[start : start + rows]
-            keys, n_ranked = self._keys(part, distance[start : start + rows])
+            keys = memory[: len(part)]
+            n_ranked = self._fill(keys, part, distance[start : start + rows])
             if self.first is not None and self.first < self.n_gallery:
-                keys = np.partition(keys, self.first - 1, axis=1)[:, : self.first]
-                n_ranked = np.minimum(n_ranked, self.first)
+                keys.partition(self.first - 1, axis=1)
+                keys, n_ranked = keys[:, : self.first], np.minimum(n_ranked, self.first)
             keys.sort(axis=1)
             yield Rankings(part, keys, n_ranked, len(self.gallery_labels))
 
-    def _keys(self, queries: IntArray, distance: Vectors) -> tuple[IntArray, IntArray]:
-        """Keys whose order is that of growing distance, and how many items of each query are ranked."""
-        keys = np.empty(distance.shape, dtype=np.int64)
+    def _fill(self, keys: IntArray, queries: IntArray, distance: Vectors) -> IntArray:
+        """Write keys whose order is that of growing distance; how many items of each query are ranked."""
         positions = np.arange(self.n_gallery) << DEPTH_BITS
-        for rows in _runs(self.query_labels[:, queries]):
-            bits = distance[rows].view(np.int32)
-            # Floats of IEEE 754 sort as the integers of their bits, where the negative ones are turned around.
-            keys[rows] = bits ^ ((bits >> 31) & LAST)
-            keys[rows] <<= POSITION_BITS
-            keys[rows] |= positions | self._depths(self.query_labels[:, queries[rows.start]])
+        for run in _runs(self.query_labels[:, queries]):
+            lower = positions | self._depths(self.query_labels[:, queries[run.start]])
+            for rows in row_slices(run.start, run.stop, self.n_gallery):
+                bits = distance[rows].view(np.int32)
+                # Floats of IEEE 754 sort as the integers of their bits, where the negative ones are turned around.
+                keys[rows] = bits ^ ((bits >> 31) & LAST)
+                keys[rows] <<= POSITION_BITS
+                keys[rows] |= lower
         own, ends = np.searchsorted(self._sorted_cases, [self.query_cases[queries], self.query_cases[queries] + 1])
         counts = ends - own
         row = np.repeat(np.arange(len(queries)), counts)
         items = self._by_case[np.arange(len(row)) + np.repeat(own - np.cumsum(counts) + counts, counts)]
         keys[row, items] = (LAST << POSITION_BITS) | positions[items]
-        return keys, self.n_gallery - counts
+        return self.n_gallery - counts
 
     def _depths(self, labels: IntArray) -> IntArray:
         """On how many levels each item of the gallery agrees with a query of these labels, shape (n_gallery,)."""

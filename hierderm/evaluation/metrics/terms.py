@@ -66,6 +66,6 @@ def changes(terms: Terms, relevant: Relevant) -> tuple[FloatArray, FloatArray]:
     by_irrelevant = relevant.sums_from(terms(number, before, total) - now)
     earlier, later = terms(number, place, fewer), np.asarray(terms(number - 1, before, fewer), dtype=np.float64)
     by_relevant = relevant.sums_before(earlier - later) - later
-    by_relevant += relevant.spread(relevant.sums(later) - relevant.sums(now))
+    by_relevant += relevant.spread(relevant.sums(later - now))
     by_relevant[total == 1] = 0.0
     return by_irrelevant, by_relevant

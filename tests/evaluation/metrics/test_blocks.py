@@ -48,7 +48,7 @@ def lists(block: Iterator[Rankings]) -> list[tuple[int, dict[str, list[int]]]]:
     for rankings in block:
         row = rankings.found.row
         for number, query in enumerate(rankings.queries.tolist()):
-            order = rankings.order[number, : rankings.n_ranked[number]].tolist()
+            order = rankings.order(slice(number, number + 1), int(rankings.n_ranked[number]))[0].tolist()
             places, depths = rankings.found.place[row == number].tolist(), rankings.depths[row == number].tolist()
             found.append((query, {"order": order, "places": places, "depths": depths}))
     return found
