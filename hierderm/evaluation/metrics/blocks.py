@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -121,13 +122,18 @@ class _Sorter:
     def __post_init__(self) -> None:
         if self.n_gallery >= MAX_GALLERY:
             raise EmbeddingError(f"the gallery must have fewer than {MAX_GALLERY} items, got {self.n_gallery}.")
-        by_case = np.argsort(self.gallery_cases, kind="stable")
-        object.__setattr__(self, "_by_case", by_case)
-        object.__setattr__(self, "_sorted_cases", self.gallery_cases[by_case])
 
     @property
     def n_gallery(self) -> int:
-        return self.gallery_labels.shape[1]
+        return len(self.gallery_cases)
+
+    @cached_property
+    def _by_case(self) -> IntArray:
+        return np.argsort(self.gallery_cases, kind="stable")
+
+    @cached_property
+    def _sorted_cases(self) -> IntArray:
+        return self.gallery_cases[self._by_case]
 
     def rankings(self, queries: IntArray, similarity: Floats) -> Iterator[Rankings]:
         """Rankings of some queries, in parts; `similarity`: to the gallery, shape (n_queries, n_gallery)."""
@@ -157,12 +163,13 @@ class _Sorter:
                 keys[rows] = bits ^ ((bits >> 31) & LAST)
                 keys[rows] <<= POSITION_BITS
                 keys[rows] |= lower
-        own, ends = np.searchsorted(self._sorted_cases, [self.query_cases[queries], self.query_cases[queries] + 1])
+        cases = self.query_cases[queries]
+        own, ends = np.searchsorted(self._sorted_cases, cases), np.searchsorted(self._sorted_cases, cases + 1)
         counts = ends - own
         row = np.repeat(np.arange(len(queries)), counts)
         items = self._by_case[np.arange(len(row)) + np.repeat(own - np.cumsum(counts) + counts, counts)]
         keys[row, items] = (LAST << POSITION_BITS) | positions[items]
-        return self.n_gallery - counts
+        return np.asarray(self.n_gallery - counts)
 
     def _depths(self, labels: IntArray) -> IntArray:
         """On how many levels each item of the gallery agrees with a query of these labels, shape (n_gallery,)."""

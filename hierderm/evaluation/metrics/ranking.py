@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 K = 10  # how many neighbours the metrics of a first page look at
 K_VOTE = 5  # neighbours that vote in k-NN accuracy
 DEPTH_BITS = 3  # of a sort key, for the depth: trees of up to seven levels
@@ -80,7 +82,7 @@ class Relevant:
     def _starts(self) -> IntArray:
         return np.asarray(np.cumsum(self.counts) - self.counts)
 
-    def spread(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def spread(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """A value a query, as one an item."""
         return np.repeat(values, self.counts)
 
@@ -225,7 +227,7 @@ def votes_are_right(neighbour_labels: IntArray, labels: IntArray) -> FloatArray:
     known = neighbour_labels >= 0
     same = neighbour_labels[:, :, None] == neighbour_labels[:, None, :]
     leading = np.where(known, same.sum(axis=2), 0).argmax(axis=1)  # the first of the largest
-    return (neighbour_labels[np.arange(len(labels)), leading] == labels).astype(np.float64)
+    return np.asarray(neighbour_labels[np.arange(len(labels)), leading] == labels, dtype=np.float64)
 
 
 def case_order(images: Labelled) -> tuple[IntArray, IntArray, IntArray]:
