@@ -65,7 +65,7 @@ def over_rankings(
         return np.asarray(queries.embeddings[rows] @ gallery.embeddings.T)
 
     sorter = _Sorter(queries.labels, gallery.labels, cases[: len(queries)], cases[-len(gallery) :], first)
-    return _in_blocks(work, similarity, sorter)
+    return _in_blocks(work, similarity, sorter, len(gallery))
 
 
 def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Result]:
@@ -84,7 +84,8 @@ def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Res
         return _best_of_columns(np.maximum.reduceat(found, ends - some, axis=0), order, starts, counts)
 
     own = np.arange(len(first))
-    return _in_blocks(work, similarity, _Sorter(labels, labels, own, own, None))
+    per_case = len(images) * len(images) // max(1, len(first))
+    return _in_blocks(work, similarity, _Sorter(labels, labels, own, own, None), per_case)
 
 
 def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, counts: IntArray) -> Floats:
@@ -183,8 +184,11 @@ def _runs(labels: IntArray) -> Iterator[slice]:
         yield slice(start, end)
 
 
-def _in_blocks(work: Work[Result], similarity: Callable[[IntArray], Floats], sorter: _Sorter) -> Iterator[Result]:
-    most = min(MOST_QUERIES, max(1, PRODUCT // (THREADS * max(1, sorter.n_gallery))))
+def _in_blocks(
+    work: Work[Result], similarity: Callable[[IntArray], Floats], sorter: _Sorter, per_query: int
+) -> Iterator[Result]:
+    """The results of all blocks; `per_query`: how many similarities a query needs on average."""
+    most = min(MOST_QUERIES, max(1, PRODUCT // (THREADS * max(1, per_query))))
     order = np.lexsort(sorter.query_labels[::-1])
     n_blocks = -(-len(order) // (most * THREADS)) * THREADS if len(order) > most // 4 else 1
     blocks = [block for block in np.array_split(order, n_blocks) if len(block)]
