@@ -80,12 +80,21 @@ def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Res
         some = counts[cases]
         ends = np.cumsum(some)
         rows = np.arange(ends[-1]) + np.repeat(starts[cases] - ends + some, some)
-        found = images.embeddings[order[rows]] @ images.embeddings.T
-        return _best_of_columns(np.maximum.reduceat(found, ends - some, axis=0), order, starts, counts)
+        by_case = _best_of_rows(images.embeddings[order[rows]] @ images.embeddings.T, ends - some, some)
+        return _best_of_columns(by_case, order, starts, counts)
 
     own = np.arange(len(first))
     per_case = len(images) * len(images) // max(1, len(first))
     return _in_blocks(work, similarity, _Sorter(labels, labels, own, own, None), per_case)
+
+
+def _best_of_rows(similarity: Floats, starts: IntArray, counts: IntArray) -> Floats:
+    """The largest over the rows of each case, shape (n_cases, n). Faster than `np.maximum.reduceat`."""
+    best = similarity[starts]
+    for number in range(1, counts.max()):
+        cases = np.flatnonzero(counts > number)
+        best[cases] = np.maximum(best[cases], similarity[starts[cases] + number])
+    return best
 
 
 def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, counts: IntArray) -> Floats:
@@ -94,7 +103,7 @@ def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, coun
     for number in range(1, counts.max()):
         cases = np.flatnonzero(counts > number)
         best[:, cases] = np.maximum(best[:, cases], similarity[:, order[starts[cases] + number]])
-    return np.asarray(best)
+    return best
 
 
 def nearest_items(queries: Labelled, gallery: Labelled | None = None, *, k: int) -> IntArray:
