@@ -51,5 +51,5 @@ def mean_map_at_r(labelled: Labelled) -> FloatArray:
                 total[:, level] += sums([map_at_r], relevant).sum(), (relevant.counts > 0).sum()
         return total
 
-    total, count = sum(over_rankings(add_up, labelled))
+    total, count = np.sum(list(over_rankings(add_up, labelled)), axis=0)
     return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))

@@ -149,8 +149,10 @@ def gaps(
     table = np.stack([scores.per_image[key] for key in keys], axis=1)
     _, first, case = np.unique(case_ids, return_index=True, return_inverse=True)
     known = ~np.isnan(table)
-    by_case = [np.bincount(case, column, minlength=len(first)) for column in (*np.where(known, table, 0).T, *known.T)]
-    sums, counted = np.array(by_case[: len(keys)]).T, np.array(by_case[len(keys) :]).T
+    sums, counted = (
+        np.array([np.bincount(case, column, minlength=len(first)) for column in columns.T], dtype=np.float64).T
+        for columns in (np.where(known, table, 0), known)
+    )
     found: list[Gap] = []
     for column, names in groups.items():
         case_groups = names[first]

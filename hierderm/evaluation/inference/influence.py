@@ -19,7 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from hierderm.evaluation.metrics.hierarchy import Changes
-from hierderm.evaluation.metrics.ranking import K_VOTE, K, Rankings, Relevant, labels_at, votes_are_right
+from hierderm.evaluation.metrics.ranking import (
+    K_VOTE,
+    K,
+    Rankings,
+    Relevant,
+    labels_at,
+    row_slices,
+    votes_are_right,
+)
 from hierderm.evaluation.metrics.terms import Terms, changes
 from hierderm.types import FloatArray, IntArray, Mask
 
@@ -81,29 +89,33 @@ class InfluenceSums:
         self.squares[name] += float(change @ change)
 
     def add_rankings(
-        self,
-        name: int,
-        rankings: Rankings,
-        relevant: Relevant,
-        items: IntArray,
-        by_gap: FloatArray,
-        by_each: FloatArray,
+        self, rankings: Rankings, relevant: Relevant, items: IntArray, by_gap: FloatArray, by_each: FloatArray
     ) -> None:
-        """Changes of one metric by all items of some rankings.
+        """Changes by all items of some rankings.
 
-        `items`: positions of the relevant ones; `by_gap`: the change by an irrelevant item between each relevant one
-        and the one before it, those after the last change nothing; `by_each`: by each relevant one. All three have
-        shape (n_relevant,).
+        `items`: positions of the relevant ones, shape (n_relevant,); `by_gap`: the change by an irrelevant item between
+        each relevant one and the one before it, those after the last change nothing, shape (n_names, n_relevant);
+        `by_each`: by each relevant one, of the same shape.
         """
-        width = int((relevant.place * (by_gap != 0)).max(initial=0))  # after it no irrelevant item changes anything
-        if 2 * width > rankings.order.shape[1]:
-            width = rankings.order.shape[1]  # no copy of a part
-        if width:
-            along, squares = _along(relevant, by_gap, width)
-            np.add.at(self.change[name], rankings.order[:, :width].ravel(), along)
-            self.squares[name] += squares
-        np.add.at(self.change[name], items, by_each - by_gap)
-        self.squares[name] += float(by_each @ by_each)
+        n_items = rankings.keys.shape[1]
+        # After its width no irrelevant item changes a metric.
+        widths = [int((relevant.place * (gap != 0)).max(initial=0)) for gap in by_gap]
+        widths = [n_items if 2 * width > n_items else width for width in widths]
+        for width in set(widths) - {0}:
+            names = [name for name, of_name in enumerate(widths) if of_name == width]
+            self._add_irrelevant(names, rankings, _Gaps(relevant, width), by_gap)
+        for name, (gap, each) in enumerate(zip(by_gap, by_each, strict=True)):
+            np.add.at(self.change[name], items, each - gap)
+            self.squares[name] += float(each @ each)
+
+    def _add_irrelevant(self, names: Sequence[int], rankings: Rankings, gaps: _Gaps, by_gap: FloatArray) -> None:
+        """Changes by the items in the gaps; the relevant place that ends a gap counts with it."""
+        for rows in row_slices(0, len(rankings.keys), gaps.width):
+            order = rankings.order(rows, gaps.width).ravel()
+            for name in names:
+                np.add.at(self.change[name], order, gaps.along(rows, by_gap[name]))
+        for name in names:
+            self.squares[name] += gaps.squares(by_gap[name])
 
     def lose(self, items: IntArray, values: FloatArray) -> None:
         """Without each of these items a query with these `values`, shape (n_names, n_items), has none."""
@@ -125,22 +137,29 @@ class InfluenceSums:
         return GalleryEffect(influence, float(self.squares[row] + lost @ lost))
 
 
-def _along(relevant: Relevant, by_gap: FloatArray, width: int) -> tuple[FloatArray, float]:
-    """`by_gap` for each of the first places of every ranking, one ranking after the other, shape (n_queries * width,).
+class _Gaps:
+    """Which of the first places of each ranking lie before which relevant item."""
 
-    A relevant place counts with the gap that it ends. Then the sum of the squares over the irrelevant places.
-    """
-    inside = np.flatnonzero(relevant.place <= width)
-    place, first, row, gap = relevant.place[inside], relevant.number[inside] == 1, relevant.row[inside], by_gap[inside]
-    lengths = np.diff(place, prepend=0)
-    lengths[first] = place[first]
-    n_rows = len(relevant.counts)
-    every_length, every_gap = np.empty(len(row) + n_rows, dtype=np.int64), np.zeros(len(row) + n_rows)
-    at = np.arange(len(row)) + row  # leaves a place after each row, for what comes after its last relevant one
-    every_length[at], every_gap[at] = lengths, gap
-    last = np.cumsum(np.bincount(row, minlength=n_rows)) + np.arange(n_rows)
-    every_length[last] = width - np.bincount(row, lengths, minlength=n_rows).astype(np.int64)
-    return np.repeat(every_gap, every_length), float((lengths - 1) @ gap**2)
+    def __init__(self, relevant: Relevant, width: int) -> None:
+        self.width, n_rows = width, len(relevant.counts)
+        self.inside = np.flatnonzero(relevant.place <= width)
+        place, row, first = relevant.place[self.inside], relevant.row[self.inside], relevant.number[self.inside] == 1
+        self.lengths = np.diff(place, prepend=0)  # with the relevant place that ends it
+        self.lengths[first] = place[first]
+        self.ends = np.cumsum(np.bincount(row, minlength=n_rows))
+        self.rest = width - np.bincount(row, self.lengths, minlength=n_rows).astype(np.int64)  # after the last
+
+    def along(self, rows: slice, values: FloatArray) -> FloatArray:
+        """The value of its gap for each place, 0 after the last, one ranking after the other, shape (n * width,)."""
+        start = self.ends[rows.start - 1] if rows.start else 0
+        ends = self.ends[rows]
+        inside = slice(start, ends[-1])
+        lengths = np.insert(self.lengths[inside], ends - start, self.rest[rows])
+        return np.repeat(np.insert(values[self.inside[inside]], ends - start, 0.0), lengths)
+
+    def squares(self, values: FloatArray) -> float:
+        """The sum of the squared values over the places that are not relevant."""
+        return float((self.lengths - 1.0) @ values[self.inside] ** 2)
 
 
 class GalleryEffects:
@@ -166,23 +185,21 @@ class GalleryEffects:
     ) -> None:
         """Add the rankings of some queries.
 
-        `level_values`: their values of the metrics with terms, shape (n_levels, n_terms, n_queries); `votes`: their k-NN
-        accuracy, shape (n_levels, n_queries); `tree_values`: their metrics of the tree, each shape (n_queries,).
+        `level_values`: their values of the metrics with terms, shape (n_levels, n_terms, n_queries); `votes`: their
+        k-NN accuracy, shape (n_levels, n_queries); `tree_values`: their metrics of the tree, each shape (n_queries,).
         """
         for level, sums in enumerate(self.levels):
             relevant, items = rankings.relevant(level), rankings.items[rankings.which(level)]
             alone = relevant.counts == 1
             sums.lose(items[relevant.total == 1], level_values[level][:, alone])
-            for name, terms in enumerate(self.terms):
-                sums.add_rankings(name, rankings, relevant, items, *changes(terms, relevant))
+            sums.add_rankings(rankings, relevant, items, *changes(self.terms, relevant))
             self._add_votes(level, rankings, items, alone, votes[level])
         found, items = rankings.found, rankings.items
         values = np.array([tree_values[name] for name in self.tree.names]).reshape(-1, len(rankings.queries))
         self.tree.lose(items[found.total == 1], values[:, found.counts == 1])
-        for name, change in enumerate(self.changes):
-            by_gap, by_each = change(rankings)
-            by_each[found.total == 1] = 0.0
-            self.tree.add_rankings(name, rankings, found, items, by_gap, by_each)
+        if self.changes:
+            by_gap, by_each = map(np.array, zip(*(change(rankings) for change in self.changes), strict=True))
+            self.tree.add_rankings(rankings, found, items, by_gap, np.where(found.total == 1, 0.0, by_each))
         self._add_heights(rankings)
 
     def _add_votes(self, level: int, rankings: Rankings, items: IntArray, alone: Mask, now: FloatArray) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from hierderm.evaluation.metrics.ranking import (
     Labelled,
     Rankings,
     case_order,
+    row_slices,
 )
 from hierderm.types import Floats, IntArray, Vectors
 
@@ -46,7 +48,8 @@ def over_rankings(
     of their labels, so that the rankings of a block are about as long.
 
     Args:
-        work: A function of the rankings of a block, which come in parts; threads call it.
+        work: A function of the rankings of a block, which come in parts; threads call it. A part is overwritten by the
+            next one.
         queries: What asks.
         gallery: What is ranked; by default the queries.
         first: Rank only that many of the nearest items, which is faster.
@@ -62,7 +65,7 @@ def over_rankings(
         return np.asarray(queries.embeddings[rows] @ gallery.embeddings.T)
 
     sorter = _Sorter(queries.labels, gallery.labels, cases[: len(queries)], cases[-len(gallery) :], first)
-    return _in_blocks(work, similarity, sorter)
+    return _in_blocks(work, similarity, sorter, len(gallery))
 
 
 def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Result]:
@@ -77,11 +80,21 @@ def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Res
         some = counts[cases]
         ends = np.cumsum(some)
         rows = np.arange(ends[-1]) + np.repeat(starts[cases] - ends + some, some)
-        found = images.embeddings[order[rows]] @ images.embeddings.T
-        return _best_of_columns(np.maximum.reduceat(found, ends - some, axis=0), order, starts, counts)
+        by_case = _best_of_rows(images.embeddings[order[rows]] @ images.embeddings.T, ends - some, some)
+        return _best_of_columns(by_case, order, starts, counts)
 
     own = np.arange(len(first))
-    return _in_blocks(work, similarity, _Sorter(labels, labels, own, own, None))
+    per_case = len(images) * len(images) // max(1, len(first))
+    return _in_blocks(work, similarity, _Sorter(labels, labels, own, own, None), per_case)
+
+
+def _best_of_rows(similarity: Floats, starts: IntArray, counts: IntArray) -> Floats:
+    """The largest over the rows of each case, shape (n_cases, n). Faster than `np.maximum.reduceat`."""
+    best = similarity[starts]
+    for number in range(1, counts.max()):
+        cases = np.flatnonzero(counts > number)
+        best[cases] = np.maximum(best[cases], similarity[starts[cases] + number])
+    return best
 
 
 def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, counts: IntArray) -> Floats:
@@ -90,11 +103,11 @@ def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, coun
     for number in range(1, counts.max()):
         cases = np.flatnonzero(counts > number)
         best[:, cases] = np.maximum(best[:, cases], similarity[:, order[starts[cases] + number]])
-    return np.asarray(best)
+    return best
 
 
 def nearest_items(queries: Labelled, gallery: Labelled | None = None, *, k: int) -> IntArray:
-    """Positions of the `k` nearest items of other cases, nearest first, shape (n_queries, k), -1 where there are fewer."""
+    """Positions of the `k` nearest items of other cases, nearest first, -1 for none, shape (n_queries, k)."""
     nearest = np.empty((len(queries), k), dtype=np.int64)
 
     def keep(block: Iterator[Rankings]) -> None:
@@ -119,13 +132,18 @@ class _Sorter:
     def __post_init__(self) -> None:
         if self.n_gallery >= MAX_GALLERY:
             raise EmbeddingError(f"the gallery must have fewer than {MAX_GALLERY} items, got {self.n_gallery}.")
-        by_case = np.argsort(self.gallery_cases, kind="stable")
-        object.__setattr__(self, "_by_case", by_case)
-        object.__setattr__(self, "_sorted_cases", self.gallery_cases[by_case])
 
     @property
     def n_gallery(self) -> int:
-        return self.gallery_labels.shape[1]
+        return len(self.gallery_cases)
+
+    @cached_property
+    def _by_case(self) -> IntArray:
+        return np.argsort(self.gallery_cases, kind="stable")
+
+    @cached_property
+    def _sorted_cases(self) -> IntArray:
+        return self.gallery_cases[self._by_case]
 
     def rankings(self, queries: IntArray, similarity: Floats) -> Iterator[Rankings]:
         """Rankings of some queries, in parts; `similarity`: to the gallery, shape (n_queries, n_gallery)."""
@@ -133,31 +151,35 @@ class _Sorter:
         np.negative(distance, out=distance)
         distance += 0.0  # so that -0.0 and 0.0 are the same
         rows = max(1, SORTED // max(1, self.n_gallery))
+        memory = np.empty((min(rows, len(queries)), self.n_gallery), dtype=np.int64)
         for start in range(0, len(queries), rows):
             part = queries[start : start + rows]
-            keys, n_ranked = self._keys(part, distance[start : start + rows])
+            keys = memory[: len(part)]
+            n_ranked = self._fill(keys, part, distance[start : start + rows])
             if self.first is not None and self.first < self.n_gallery:
-                keys = np.partition(keys, self.first - 1, axis=1)[:, : self.first]
-                n_ranked = np.minimum(n_ranked, self.first)
+                keys.partition(self.first - 1, axis=1)
+                keys, n_ranked = keys[:, : self.first], np.minimum(n_ranked, self.first)
             keys.sort(axis=1)
             yield Rankings(part, keys, n_ranked, len(self.gallery_labels))
 
-    def _keys(self, queries: IntArray, distance: Vectors) -> tuple[IntArray, IntArray]:
-        """Keys whose order is that of growing distance, and how many items of each query are ranked."""
-        keys = np.empty(distance.shape, dtype=np.int64)
+    def _fill(self, keys: IntArray, queries: IntArray, distance: Vectors) -> IntArray:
+        """Write keys whose order is that of growing distance; how many items of each query are ranked."""
         positions = np.arange(self.n_gallery) << DEPTH_BITS
-        for rows in _runs(self.query_labels[:, queries]):
-            bits = distance[rows].view(np.int32)
-            # Floats of IEEE 754 sort as the integers of their bits, where the negative ones are turned around.
-            keys[rows] = bits ^ ((bits >> 31) & LAST)
-            keys[rows] <<= POSITION_BITS
-            keys[rows] |= positions | self._depths(self.query_labels[:, queries[rows.start]])
-        own, ends = np.searchsorted(self._sorted_cases, [self.query_cases[queries], self.query_cases[queries] + 1])
+        for run in _runs(self.query_labels[:, queries]):
+            lower = positions | self._depths(self.query_labels[:, queries[run.start]])
+            for rows in row_slices(run.start, run.stop, self.n_gallery):
+                bits = distance[rows].view(np.int32)
+                # Floats of IEEE 754 sort as the integers of their bits, where the negative ones are turned around.
+                keys[rows] = bits ^ ((bits >> 31) & LAST)
+                keys[rows] <<= POSITION_BITS
+                keys[rows] |= lower
+        cases = self.query_cases[queries]
+        own, ends = np.searchsorted(self._sorted_cases, cases), np.searchsorted(self._sorted_cases, cases + 1)
         counts = ends - own
         row = np.repeat(np.arange(len(queries)), counts)
         items = self._by_case[np.arange(len(row)) + np.repeat(own - np.cumsum(counts) + counts, counts)]
         keys[row, items] = (LAST << POSITION_BITS) | positions[items]
-        return keys, self.n_gallery - counts
+        return np.asarray(self.n_gallery - counts)
 
     def _depths(self, labels: IntArray) -> IntArray:
         """On how many levels each item of the gallery agrees with a query of these labels, shape (n_gallery,)."""
@@ -171,8 +193,11 @@ def _runs(labels: IntArray) -> Iterator[slice]:
         yield slice(start, end)
 
 
-def _in_blocks(work: Work[Result], similarity: Callable[[IntArray], Floats], sorter: _Sorter) -> Iterator[Result]:
-    most = min(MOST_QUERIES, max(1, PRODUCT // (THREADS * max(1, sorter.n_gallery))))
+def _in_blocks(
+    work: Work[Result], similarity: Callable[[IntArray], Floats], sorter: _Sorter, per_query: int
+) -> Iterator[Result]:
+    """The results of all blocks; `per_query`: how many similarities a query needs on average."""
+    most = min(MOST_QUERIES, max(1, PRODUCT // (THREADS * max(1, per_query))))
     order = np.lexsort(sorter.query_labels[::-1])
     n_blocks = -(-len(order) // (most * THREADS)) * THREADS if len(order) > most // 4 else 1
     blocks = [block for block in np.array_split(order, n_blocks) if len(block)]

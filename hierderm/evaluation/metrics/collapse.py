@@ -60,10 +60,5 @@ def n_twins(test: Floats, others: Floats, nearest: IntArray) -> int:
     `nearest`: which of the others of another case is nearest to each test image, shape (n_test,), -1 for none.
     """
     some = np.flatnonzero(nearest >= 0)
-    cosine = np.concatenate(
-        [
-            np.einsum("ij,ij->i", test[rows], others[nearest[rows]])
-            for rows in np.array_split(some, len(some) // CHUNK + 1)
-        ]
-    )
-    return int((cosine > TWIN).sum())
+    parts = np.array_split(some, len(some) // CHUNK + 1)
+    return sum(int((np.einsum("ij,ij->i", test[rows], others[nearest[rows]]) > TWIN).sum()) for rows in parts)

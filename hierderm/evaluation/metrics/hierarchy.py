@@ -130,7 +130,7 @@ def _h_rank(rankings: Rankings) -> IntArray:
 def _total_depth(rankings: Rankings) -> IntArray:
     """The sum of the depths of each query's items, shape (n_queries,); 1 without any, so that it divides."""
     counts = [rankings.relevant(level).counts for level in range(rankings.n_levels)]
-    return np.maximum(np.sum(counts, axis=0), 1)
+    return np.asarray(np.maximum(np.sum(counts, axis=0), 1))
 
 
 def average_set_intersection(rankings: Rankings) -> FloatArray:

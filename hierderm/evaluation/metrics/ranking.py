@@ -1,13 +1,15 @@
 """Embeddings with labels and cases, and what metrics must know of the rankings that they give.
 
-Rankings come in blocks of some queries (`hierderm.evaluation.metrics.blocks`). Their relevant items are flat arrays, one
-query after the other, so that a metric of a whole block is a few operations of numpy.
+Rankings come in blocks of some queries (`hierderm.evaluation.metrics.blocks`). Their relevant items are flat arrays,
+one query after the other, so that a metric of a whole block is a few operations of numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +18,12 @@ from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 K = 10  # how many neighbours the metrics of a first page look at
 K_VOTE = 5  # neighbours that vote in k-NN accuracy
 DEPTH_BITS = 3  # of a sort key, for the depth: trees of up to seven levels
 POSITION_BITS = 32  # of a sort key, for position and depth
+IN_CACHE = 2**17  # numbers of 8 bytes that passes over rows work on at a time; more would wait for new memory pages
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Relevant:
     def _starts(self) -> IntArray:
         return np.asarray(np.cumsum(self.counts) - self.counts)
 
-    def spread(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def spread(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """A value a query, as one an item."""
         return np.repeat(values, self.counts)
 
@@ -111,9 +115,9 @@ def _running_sums(values: Floats | Mask) -> FloatArray:
 class Rankings:
     """The gallery in the order of its similarity to each of some queries, the query's own case left out.
 
-    `queries`: positions of the queries, shape (n_queries,); `keys`: the items of each query, nearest first, the lower 32
-    bits of a key holding position and depth, shape (n_queries, n_items), int64; `n_ranked`: how many of them are ranked,
-    shape (n_queries,). The depth of an item is on how many levels, from the top, it agrees with the query.
+    `queries`: positions of the queries, shape (n_queries,); `keys`: a number for each item, the nearest first, position
+    and depth in its lower 32 bits, shape (n_queries, n_items), int64; `n_ranked`: how many items of each query are
+    ranked, shape (n_queries,). The depth of an item is on how many levels, from the top, it agrees with the query.
     """
 
     queries: IntArray
@@ -130,10 +134,12 @@ class Rankings:
         keys = np.where(order >= 0, (order << DEPTH_BITS) | depths, 0)
         return cls(np.arange(len(order)), keys, (order >= 0).sum(axis=1), n_levels)
 
-    @cached_property
-    def order(self) -> IntArray:
-        """Positions in the gallery, nearest first, shape (n_queries, n_items); what comes after `n_ranked` is no item."""
-        return _positions(self.keys)
+    def order(self, rows: slice, width: int) -> IntArray:
+        """Positions in the gallery of the first items of some of the queries, nearest first, shape (n_rows, width).
+
+        What comes after `n_ranked` is not ranked.
+        """
+        return _positions(self.keys[rows, :width])
 
     def nearest(self, k: int) -> IntArray:
         """Positions in the gallery of the first k, shape (n_queries, k), -1 where fewer are ranked."""
@@ -186,6 +192,13 @@ class Rankings:
         return _positions(self.keys.ravel()[self._at])
 
 
+def row_slices(start: int, end: int, width: int) -> Iterator[slice]:
+    """Rows from `start` to `end`, as many at a time as the processor's cache holds of this width."""
+    some = max(1, IN_CACHE // max(1, width))
+    for first in range(start, end, some):
+        yield slice(first, min(first + some, end))
+
+
 def _positions(keys: IntArray) -> IntArray:
     return np.asarray((keys & (2**POSITION_BITS - 1)) >> DEPTH_BITS)
 
@@ -201,7 +214,7 @@ def rankings_of_hits(rows: IntArray, query_labels: IntArray, gallery_labels: Int
 
 
 def labels_at(labels: IntArray, positions: IntArray) -> IntArray:
-    """Labels at some positions, -1 where a position is; of the shape of `positions`, after that of the levels if any."""
+    """Labels at some positions, -1 where a position is, shape (*n_levels, *that of the positions)."""
     return np.where(positions >= 0, labels[..., positions], -1)
 
 
@@ -214,7 +227,7 @@ def votes_are_right(neighbour_labels: IntArray, labels: IntArray) -> FloatArray:
     known = neighbour_labels >= 0
     same = neighbour_labels[:, :, None] == neighbour_labels[:, None, :]
     leading = np.where(known, same.sum(axis=2), 0).argmax(axis=1)  # the first of the largest
-    return (neighbour_labels[np.arange(len(labels)), leading] == labels).astype(np.float64)
+    return np.asarray(neighbour_labels[np.arange(len(labels)), leading] == labels, dtype=np.float64)
 
 
 def case_order(images: Labelled) -> tuple[IntArray, IntArray, IntArray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from hierderm.evaluation.metrics.terms import precision_at, recall_at, sums
 from hierderm.types import FloatArray, IntArray
 
 NoRelevant = Literal["skip", "zero", "error"]
+Metric = TypeVar("Metric")
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,8 @@ def _scores(
     no_relevant: NoRelevant,
     with_effects: bool,
 ) -> RetrievalScores:
-    terms, graded, changes = (
-        {name: metric for name, metric in every.items() if metrics is None or name in metrics}
-        for every in (level_metrics(), tree_metrics(), tree_changes())
-    )
+    terms, graded = _named(level_metrics(), metrics), _named(tree_metrics(), metrics)
+    changes = _named(tree_changes(), metrics)
     n_levels, n_queries = query_labels.shape
     values, votes = np.empty((n_levels, len(terms), n_queries)), np.empty((n_levels, n_queries))
     tree, nearest = np.empty((len(graded), n_queries)), np.empty((n_queries, K), dtype=np.int64)
@@ -189,6 +188,10 @@ def _scores(
         levels.append(LevelScores(settled, counts, total.level_effects(level, settled) if total else {}))
     settled = _settle(dict(zip(graded, tree, strict=True)), n_relevant[0], no_relevant)
     return RetrievalScores(tuple(levels), settled, nearest, total.tree_effects(settled) if total else {})
+
+
+def _named(every: Mapping[str, Metric], names: Collection[str] | None) -> dict[str, Metric]:
+    return {name: metric for name, metric in every.items() if names is None or name in names}
 
 
 def _settle(values: Mapping[str, FloatArray], n_relevant: IntArray, choice: NoRelevant) -> dict[str, FloatArray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +15,7 @@ from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.blocks import nearest_items, over_rankings, over_rankings_of_cases
 from hierderm.evaluation.metrics.ranking import Labelled, Rankings
-from hierderm.evaluation.metrics.retrieval import retrieval_scores
+from hierderm.evaluation.metrics.retrieval import case_scores, retrieval_scores
 
 
 def circle(*degrees: float) -> np.ndarray:
@@ -48,7 +49,7 @@ def lists(block: Iterator[Rankings]) -> list[tuple[int, dict[str, list[int]]]]:
     for rankings in block:
         row = rankings.found.row
         for number, query in enumerate(rankings.queries.tolist()):
-            order = rankings.order[number, : rankings.n_ranked[number]].tolist()
+            order = rankings.order(slice(number, number + 1), int(rankings.n_ranked[number]))[0].tolist()
             places, depths = rankings.found.place[row == number].tolist(), rankings.depths[row == number].tolist()
             found.append((query, {"order": order, "places": places, "depths": depths}))
     return found
@@ -106,6 +107,23 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         for name, effect in level.effects.items():
             np.testing.assert_array_equal(other.values[name], level.values[name])
             np.testing.assert_allclose(other.effects[name].influence, effect.influence, atol=1e-12)
+
+
+@pytest.mark.parametrize("of", ["images", "cases"])
+def test_memory_grows_with_the_blocks_not_with_all_pairs(monkeypatch: pytest.MonkeyPatch, of: str) -> None:
+    monkeypatch.setattr(module, "PRODUCT", 2**18)
+    monkeypatch.setattr(module, "SORTED", 2**15)
+    rng, n = np.random.default_rng(0), 2000
+    fine = rng.integers(0, 60, n)
+    images = Labelled(unit_length(rng.normal(size=(n, 4))), np.stack([fine // 3, fine]), np.arange(n) // 2)
+    tracemalloc.start()
+    if of == "images":
+        retrieval_scores(images, gallery_effects=True)
+    else:
+        case_scores(images, "best")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * {"images": 2000**2 / 2, "cases": 1000**2}[of]  # bytes: float32 of half the pairs; of all pairs
 
 
 def test_cases_by_best_pair_against_all_pairs() -> None:
