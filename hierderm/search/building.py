@@ -134,6 +134,12 @@ def describe_index(index: CaseIndex) -> list[str]:
         return [*lines, f"answers are not calibrated: {about.not_calibrated or 'it was built so'}"]
     rule, means = index.calibration.rule, validation_means(index)
     for level, (learnt, scores) in enumerate(zip(rule.levels, means, strict=True)):
+        if level in index.gallery.levels_of_one_node:
+            only = index.gallery.path(0)[level]
+            lines.append(
+                f"{index.taxonomy.level_names[level]}: all cases are of '{only}', so nothing can be wrong there"
+            )
+            continue
         asked = "validation cases" + (" left open by finer levels" if level < index.taxonomy.fine_level else "")
         if learnt.threshold is not None:
             right = f"{learnt.answered} of {learnt.n_queries} {asked}, {learnt.right} right"

@@ -220,6 +220,11 @@ class Taxonomy:
         merged = replace(self, levels=(*self.levels[:-1], tuple(nodes)))
         return merged.keep(node.name for number, node in enumerate(nodes) if number not in target)
 
+    def levels_of_one_node(self, fine: IntArray) -> tuple[int, ...]:
+        """Levels on which some conditions, shape (n,), are all of the same node: no label can be wrong there."""
+        nodes = self.ancestors[np.unique(fine)]
+        return tuple(level for level in range(self.n_levels) if len(np.unique(nodes[:, level])) == 1)
+
     # --- identity and text ---------------------------------------------------------------------------------------
 
     @cached_property

@@ -15,7 +15,7 @@ from hierderm.types import FloatArray, Floats, IntArray, Mask
 STEPS = 25  # thresholds that are tried, from the surest queries down
 RISK = 0.1  # probability with which a threshold may be too low
 FIRST_ERRORS = 3  # wrong answers that the first test can bear: a test that one error fails ends too many searches
-BIN = 25  # validation queries that one point of the confidence curve is made from
+BIN = 25  # validation queries that one point of the confidence curve is made from, about
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ def _leading(scores: Floats, taxonomy: Taxonomy, level: int) -> tuple[FloatArray
 def _confidence_curve(leading: FloatArray, right: Mask) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Knots of the accuracy by the score of the leading node, made rising by isotonic regression.
 
-    Each knot is a bin of 25 queries of like scores, smoothed towards a half by two imagined queries (Laplace), so that
-    a few right answers by chance don't make certainty.
+    Each knot is a bin of about 25 queries of like scores, smoothed towards a half by two imagined queries (Laplace), so
+    that a few right answers by chance don't make certainty.
     """
     from sklearn.isotonic import IsotonicRegression
 
-    bins = np.array_split(np.argsort(leading, kind="stable"), max(1, len(leading) // BIN))
+    bins = np.array_split(np.argsort(leading, kind="stable"), max(1, round(len(leading) / BIN)))
     centres = np.array([leading[inside].mean() for inside in bins])
     smoothed = np.array([(right[inside].sum() + 1) / (len(inside) + 2) for inside in bins])
     rising = IsotonicRegression().fit_transform(centres, smoothed)
