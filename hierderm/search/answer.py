@@ -140,29 +140,28 @@ def _answer_by(
     found = rule.apply(votes[None], taxonomy)
     level, confidence = int(found.level[0]), float(found.confidence[0])
     leading, names = differential[max(level, 0)][0], taxonomy.level_names
-    never = [number for number, learnt in enumerate(rule.levels) if learnt.threshold is None]
-    asked = ["validation cases" + " left open by finer levels" * (number < taxonomy.fine_level) for number in never]
-    unable = "".join(
-        f"No {names[number]} is ever answered: {rule.why_never(number, text)}. "
-        for number, text in zip(never, asked, strict=True)
-        if number > level
-    )
+    reasons = map(rule.why_never, range(len(names)))
+    never = [f"No {name} is ever answered: {why}." for name, why in zip(names, reasons, strict=True) if why]
     if level < 0:
-        share = f"at this share of votes ({leading.share:.0%} for {leading.name})"
-        allowed = f"it would be wrong more often than the {1 - rule.wanted:.0%} allowed."
-        reason = (
-            "" if len(never) == len(names) else f"The nearest cases disagree too much for an answer: {share} {allowed}"
+        open_ = (
+            f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
+            f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed."
         )
-        return Answer(None, "", confidence, differential, f"{reason} {unable}".strip())
+        texts = never if len(never) == len(names) else [open_, *never]
+        return Answer(None, "", confidence, differential, " ".join(texts))
     learnt = rule.levels[level]
     reason = (
         f"The nearest cases agree on the {names[level]}: {leading.share:.0%} of the votes. Of the {learnt.answered} "
         f"validation cases answered at this level, {learnt.right} were right ({learnt.right / learnt.answered:.0%}); "
         f"of those with about this share of votes, {confidence:.0%}."
     )
-    if level < taxonomy.fine_level and taxonomy.fine_level not in never:
-        reason = f"The nearest cases disagree on the {names[-1]}. {reason}"
-    return Answer(level, leading.name, confidence, differential, f"{unable}{reason}")
+    if level < taxonomy.fine_level:
+        finer = rule.why_never(taxonomy.fine_level)
+        why = (
+            f"No {names[-1]} is ever answered: {finer}." if finer else f"The nearest cases disagree on the {names[-1]}."
+        )
+        reason = f"{why} {reason}"
+    return Answer(level, leading.name, confidence, differential, reason)
 
 
 def ranked_nodes(shares: FloatArray, taxonomy: Taxonomy, level: int) -> tuple[Candidate, ...]:

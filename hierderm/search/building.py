@@ -140,12 +140,11 @@ def describe_index(index: CaseIndex) -> list[str]:
                 f"{index.taxonomy.level_names[level]}: all cases are of '{only}', so nothing can be wrong there"
             )
             continue
-        asked = "validation cases" + (" left open by finer levels" if level < index.taxonomy.fine_level else "")
+        answered = f"never answered: {rule.why_never(level)}"
         if learnt.threshold is not None:
+            asked = "validation cases" + " left open by finer levels" * (level < index.taxonomy.fine_level)
             right = f"{learnt.answered} of {learnt.n_queries} {asked}, {learnt.right} right"
             answered = f"answered from {learnt.threshold:.0%} of the votes on: {right}"
-        else:
-            answered = f"never answered: {rule.why_never(level, asked)}"
         means_text = f"recall@1 {scores['recall_at_1']:.3f}, 5-NN accuracy {scores['knn_accuracy']:.3f}"
         lines.append(f"{index.taxonomy.level_names[level]}: {means_text}; {answered}")
     return lines

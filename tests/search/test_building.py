@@ -129,9 +129,9 @@ def test_ids_to_remove_may_be_numbers() -> None:
 
 
 def test_too_few_validation_cases_are_named() -> None:
-    index = split_index(10)
+    index = split_index(9)
     assert (
-        "never answered: 10 validation cases are too few, for an accuracy of 65% it takes 18 or more"
+        "never answered: 9 validation cases are too few, for an accuracy of 65% it takes 10 or more"
         in (describe_index(index)[-1])
     )
 
