@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hierderm.types import Floats
+from hierderm.types import Floats, IntArray
 
 MOST_COSINE = 0.95
 TWIN = 0.9999
@@ -55,17 +55,33 @@ def collapse_warning(rank: float, cosine: float, n_coarse: int) -> str:
     return ""
 
 
-def n_twins(
-    test: Floats,
-    others: Floats,
-    test_cases: npt.NDArray[np.str_],
-    other_cases: npt.NDArray[np.str_],
-) -> int:
-    """How many test images have an image of another case at a cosine above 0.9999 among `others`."""
-    found = 0
+def twin_distance(test: Floats, nearest: IntArray) -> float:
+    """From which cosine distance on two images of different cases are no twins, in [1e-6, 1e-4].
+
+    1e-4, or where the embedding is tight a thousandth of the typical distance of a far neighbour: in an embedding that
+    draws a category together, different images lie closer than two copies of one lie elsewhere.
+
+    `nearest`: positions of each image's neighbours, nearest first, shape (n_images, k), -1 for none.
+    """
+    found = nearest >= 0
+    some = np.flatnonzero(found.any(axis=1))
+    if not len(some):
+        return 1 - TWIN
+    last = nearest[some, found[some].sum(axis=1) - 1]
+    typical = float(np.median(1 - np.einsum("ij,ij->i", test[some], test[last])))
+    return min(1 - TWIN, max(1e-6, typical / 1000))
+
+
+def twins(
+    test: Floats, others: Floats, test_cases: npt.NDArray[np.str_], other_cases: npt.NDArray[np.str_], distance: float
+) -> IntArray:
+    """For each test image the nearest of `others` of another case, -1 where it is not within `distance`, shape (n,)."""
+    found = np.full(len(test), -1)
     for start in range(0, len(test), CHUNK):
-        rows = slice(start, start + CHUNK)
-        close = test[rows] @ others.T > TWIN
-        close[test_cases[rows, None] == other_cases] = False
-        found += int(close.any(axis=1).sum())
+        rows = np.arange(start, min(start + CHUNK, len(test)))
+        cosine = test[rows] @ others.T
+        cosine[test_cases[rows, None] == other_cases] = -np.inf
+        nearest = cosine.argmax(axis=1)
+        close = cosine[np.arange(len(rows)), nearest] > 1 - distance
+        found[rows[close]] = nearest[close]
     return found
