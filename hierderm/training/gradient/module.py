@@ -14,8 +14,10 @@ from hierderm.config.methods import Gradient
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.sampler import make_sampler
 from hierderm.data.table import CaseTable
+from hierderm.errors import ConfigError
 from hierderm.evaluation.validation import validation_scores
 from hierderm.model.network import Network, Outputs
+from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.losses.registry import loss_kind, make_classification_loss, make_contrastive_loss
 
 
@@ -40,13 +42,14 @@ class TrainingModule(lightning.LightningModule):
         tree, loss = train.taxonomy, settings.loss
         by_tree = loss_kind(loss.contrastive) == "tree"  # such a loss knows the levels and takes fine labels, once
         levels = {"fine": 1.0} if by_tree else loss.contrastive_levels
+        _require_each_once(tree, [name for name, weight in levels.items() if weight > 0])
         self.contrastive_labels = [
             (weight, torch.from_numpy(train.labels(tree.level_number(name))))
             for name, weight in sorted(levels.items(), key=lambda item: tree.level_number(item[0]))
             if weight > 0
         ]
         level = tree.level_number(loss.classification_level)
-        self.class_labels = torch.from_numpy(train.labels(level))
+        self.class_labels, self.validation_labels = (torch.from_numpy(t.labels(level)) for t in (train, validation))
         first = self.contrastive_labels[0][1] if self.contrastive_labels else self.class_labels
         self.group_labels = train.labels(0) if by_tree else first.numpy()  # what the images of a batch's chunk share
         self.contrastive = (
@@ -149,7 +152,12 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def validation_step(self, batch: list[Tensor], step: int) -> None:
-        self.embedded.append(self.outputs(batch[0]).embedding.float().cpu())
+        outputs = self.outputs(batch[0])
+        self.embedded.append(outputs.embedding.float().cpu())
+        if self.classification is not None:
+            labels = self.validation_labels[batch[1].cpu()].to(self.device)
+            loss = self.classification(outputs.embedding if outputs.logits is None else outputs.logits, labels)
+            self.log("validation_classification_loss", loss, on_epoch=True, batch_size=len(labels))
 
     def on_validation_epoch_end(self) -> None:
         embeddings = torch.cat(self.embedded).numpy()
@@ -182,6 +190,16 @@ class TrainingModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _require_each_once(tree: Taxonomy, names: list[str]) -> None:
+    """ConfigError where two names, such as 'coarse' and its own, are one level: its loss would count twice."""
+    numbers = [tree.level_number(name) for name in names]
+    if tree.n_levels > 1 and len(set(numbers)) < len(numbers):
+        raise ConfigError(
+            f"training.loss.contrastive_levels must name each level once, got {names} of the levels "
+            f"{list(tree.level_names)}. Give one of the names that mean the same level the weight 0."
+        )
 
 
 def _numbered(features: Tensor) -> Dataset[Any]:
