@@ -14,10 +14,8 @@ from hierderm.config.methods import Gradient
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.sampler import make_sampler
 from hierderm.data.table import CaseTable
-from hierderm.errors import ConfigError
 from hierderm.evaluation.validation import validation_scores
 from hierderm.model.network import Network, Outputs
-from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.losses.registry import loss_kind, make_classification_loss, make_contrastive_loss
 
 
@@ -42,11 +40,11 @@ class TrainingModule(lightning.LightningModule):
         tree, loss = train.taxonomy, settings.loss
         by_tree = loss_kind(loss.contrastive) == "tree"  # such a loss knows the levels and takes fine labels, once
         levels = {"fine": 1.0} if by_tree else loss.contrastive_levels
-        _require_each_once(tree, [name for name, weight in levels.items() if weight > 0])
+        levels = {name: weight for name, weight in levels.items() if weight > 0}
+        numbers = tree.level_numbers(levels)
         self.contrastive_labels = [
-            (weight, torch.from_numpy(train.labels(tree.level_number(name))))
-            for name, weight in sorted(levels.items(), key=lambda item: tree.level_number(item[0]))
-            if weight > 0
+            (weight, torch.from_numpy(train.labels(number)))
+            for number, weight in sorted(zip(numbers, levels.values(), strict=True))
         ]
         level = tree.level_number(loss.classification_level)
         self.class_labels, self.validation_labels = (torch.from_numpy(t.labels(level)) for t in (train, validation))
@@ -190,16 +188,6 @@ class TrainingModule(lightning.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _require_each_once(tree: Taxonomy, names: list[str]) -> None:
-    """ConfigError where two names, such as 'coarse' and its own, are one level: its loss would count twice."""
-    numbers = [tree.level_number(name) for name in names]
-    if tree.n_levels > 1 and len(set(numbers)) < len(numbers):
-        raise ConfigError(
-            f"training.loss.contrastive_levels must name each level once, got {names} of the levels "
-            f"{list(tree.level_names)}. Give one of the names that mean the same level the weight 0."
-        )
 
 
 def _numbered(features: Tensor) -> Dataset[Any]:

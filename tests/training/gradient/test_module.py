@@ -10,7 +10,7 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.methods import Gradient, Loss
 from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.table import CaseTable
-from hierderm.errors import ConfigError
+from hierderm.errors import TaxonomyError
 from hierderm.experiment.run import prepare, train
 from hierderm.model.backbone import load_backbone
 from hierderm.model.network import Network
@@ -78,5 +78,5 @@ def test_a_level_named_twice_does_not_count_twice(small_siglip: Path, toy: CaseT
     settings = Gradient(loss=Loss(contrastive_levels={"coarse": 1.0, "fine": 1.0, "category": 1.0}))
     backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
     network = Network(backbone, shape_of(settings), toy.taxonomy, toy.taxonomy.fine_level)
-    with pytest.raises(ConfigError, match=r"must name each level once, got \['coarse', 'fine', 'category'\]"):
+    with pytest.raises(TaxonomyError, match=r"each level must be named once, got \['coarse', 'fine', 'category'\]"):
         TrainingModule(network, settings, toy.part("train"), toy.part("validation"))
