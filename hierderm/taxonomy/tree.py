@@ -106,14 +106,14 @@ class Taxonomy:
         return known[level]
 
     def level_numbers(self, names: Iterable[str]) -> list[int]:
-        """The numbers of several levels; TaxonomyError where two names, such as 'coarse' and its own, mean one level."""
+        """The numbers of several levels; TaxonomyError where two names, as 'coarse' and its own, mean one level."""
         names = list(names)
         numbers = [self.level_number(name) for name in names]
         ends = self.n_levels == 1 and set(names) <= {"coarse", "fine"}  # of a tree of one level both name it
         if len(set(numbers)) < len(numbers) and not ends:
             raise TaxonomyError(
-                f"each level must be named once, got {names} of the levels {list(self.level_names)}, of which 'coarse' is "
-                "the first and 'fine' the last. Leave one name out, or give it the weight 0."
+                f"each level must be named once, got {names} of the levels {list(self.level_names)}, of which 'coarse' "
+                "is the first and 'fine' the last. Leave one name out, or give it the weight 0."
             )
         return numbers
 
