@@ -269,7 +269,7 @@ def _print(title: str, content: dict[str, Any]) -> None:
     for level, nodes in zip(content["levels"], read["differential"], strict=True):
         shares = ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5])
         given = level in read["given"] and bool(nodes)
-        typer.echo(f"{level}: {nodes[0]['name'] + ', by the filter' if given else shares}")
+        typer.echo(f"{level}: {nodes[0]['name'] + ', no other could come' if given else shares}")
     if read["node"]:
         typer.echo(f"Answer: {read['node']} ({read['level']})")
     elif read["confidence"] is not None:

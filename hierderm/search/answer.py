@@ -7,7 +7,7 @@ validation queries.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class Answer:
 
     `confidence`: how often such an answer was right on validation, None without calibration; `differential`: for
     each level, coarse first, its nodes by falling share; `reason`: in words, why this level; `given`: levels on which
-    the filter of the search left one node, so that its share says nothing.
+    only one node could come, for the filter of the search or the index has no other: its share says nothing.
     """
 
     level: int | None
@@ -125,11 +125,13 @@ def answer(
         return Answer(None, "", None, differential, "No case was found.", given)
     if calibration is None or differs:
         reason = f"Shares only, without a confidence: {differs or 'answers of this index are not calibrated'}."
-        for level in given:
-            only = differential[level][0].name
-            reason += f" On the level '{taxonomy.level_names[level]}' the filter left only '{only}'."
-        return Answer(None, "", None, differential, reason, given)
-    return _answer_by(calibration.rule, votes, differential, taxonomy)
+        found = Answer(None, "", None, differential, reason)
+    else:
+        found = _answer_by(calibration.rule, votes, differential, taxonomy)
+    only = [
+        f" No other {taxonomy.level_names[level]} than '{differential[level][0].name}' could come." for level in given
+    ]
+    return replace(found, reason=found.reason + "".join(only), given=given)
 
 
 def _answer_by(
@@ -138,23 +140,27 @@ def _answer_by(
     found = rule.apply(votes[None], taxonomy)
     level, confidence = int(found.level[0]), float(found.confidence[0])
     leading, names = differential[max(level, 0)][0], taxonomy.level_names
+    reasons = map(rule.why_never, range(len(names)))
+    never = [f"No {name} is ever answered: {why}." for name, why in zip(names, reasons, strict=True) if why]
     if level < 0:
-        return Answer(
-            None, "", confidence, differential,
+        open_ = (
             f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
-            f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed.",
-        )  # fmt: skip
+            f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed."
+        )
+        texts = never if len(never) == len(names) else [open_, *never]
+        return Answer(None, "", confidence, differential, " ".join(texts))
     learnt = rule.levels[level]
     reason = (
         f"The nearest cases agree on the {names[level]}: {leading.share:.0%} of the votes. Of the {learnt.answered} "
         f"validation cases answered at this level, {learnt.right} were right ({learnt.right / learnt.answered:.0%}); "
         f"of those with about this share of votes, {confidence:.0%}."
     )
-    if level < taxonomy.fine_level and rule.levels[-1].threshold is None:
-        why = rule.why_never(taxonomy.fine_level, "validation cases")
-        reason = f"No {names[-1]} is ever answered: {why}. {reason}"
-    elif level < taxonomy.fine_level:
-        reason = f"The nearest cases disagree on the {names[-1]}. {reason}"
+    if level < taxonomy.fine_level:
+        finer = rule.why_never(taxonomy.fine_level)
+        why = (
+            f"No {names[-1]} is ever answered: {finer}." if finer else f"The nearest cases disagree on the {names[-1]}."
+        )
+        reason = f"{why} {reason}"
     return Answer(level, leading.name, confidence, differential, reason)
 
 

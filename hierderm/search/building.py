@@ -135,12 +135,17 @@ def describe_index(index: CaseIndex) -> list[str]:
         return [*lines, f"answers are not calibrated: {about.not_calibrated or 'it was built so'}"]
     rule, means = index.calibration.rule, validation_means(index)
     for level, (learnt, scores) in enumerate(zip(rule.levels, means, strict=True)):
-        asked = "validation cases" + (" left open by finer levels" if level < index.taxonomy.fine_level else "")
+        if level in index.gallery.levels_of_one_node:
+            only = index.gallery.path(0)[level]
+            lines.append(
+                f"{index.taxonomy.level_names[level]}: all cases are of '{only}', so nothing can be wrong there"
+            )
+            continue
+        answered = f"never answered: {rule.why_never(level)}"
         if learnt.threshold is not None:
+            asked = "validation cases" + " left open by finer levels" * (level < index.taxonomy.fine_level)
             right = f"{learnt.answered} of {learnt.n_queries} {asked}, {learnt.right} right"
             answered = f"answered from {learnt.threshold:.0%} of the votes on: {right}"
-        else:
-            answered = f"never answered: {rule.why_never(level, asked)}"
         means_text = f"recall@1 {scores['recall_at_1']:.3f}, 5-NN accuracy {scores['knn_accuracy']:.3f}"
         lines.append(f"{index.taxonomy.level_names[level]}: {means_text}; {answered}")
     return lines

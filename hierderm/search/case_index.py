@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from hierderm import columns as c
 from hierderm.embeddings import Aggregation, EmbeddingTable, Provenance
 from hierderm.errors import SearchError
 from hierderm.search.answer import Calibration
+from hierderm.search.checks import check_conditions, refuse_repeated
 from hierderm.search.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
 from hierderm.search.filters import Where, Within, allowed_rows
 from hierderm.search.gallery import Gallery
@@ -83,8 +84,7 @@ class CaseIndex:
 
     def __repr__(self) -> str:
         calibrated = "calibrated" if self.calibration else "not calibrated"
-        about = f"{len(self)} images of {self.n_cases} cases, kind {self.about.kind}, {calibrated}"
-        return f"CaseIndex({about}, model {self.about.model or 'unknown'})"
+        return f"CaseIndex({len(self)} images of {self.n_cases} cases, kind {self.about.kind}, {calibrated})"
 
     def __len__(self) -> int:
         """Number of images."""
@@ -98,8 +98,6 @@ class CaseIndex:
     def labels(self) -> IntArray:
         """Numbers of each image's nodes on all levels, coarse first, shape (n_levels, n_images)."""
         return self.taxonomy.ancestors[self.gallery.fine].T
-
-    # --- making, keeping and changing ----------------------------------------------------------------------------
 
     @classmethod
     def build(
@@ -173,8 +171,8 @@ class CaseIndex:
             raise SearchError(f"kind must be 'auto' or one of {list(KINDS)}, got '{kind}'.")
         if table.provenance.taxonomy_hash and table.provenance.taxonomy_hash != taxonomy.content_hash:
             raise SearchError("the embeddings were made with another taxonomy than the one given. Embed again with it.")
-        _refuse_repeated(table.frame, pd.Index([]))
-        _check_conditions(table.frame, taxonomy)
+        refuse_repeated(table.frame, pd.Index([]))
+        check_conditions(table.frame, taxonomy)
         chosen: Kind = automatic_kind(len(table)) if kind == "auto" else kind
         about = About(chosen, model=model, image_root=str(image_root))
         index = cls(table.embeddings, table.frame.reset_index(drop=True), taxonomy, table.provenance, about)
@@ -225,10 +223,9 @@ class CaseIndex:
     def add(self, table: EmbeddingTable) -> None:
         """Add the images of cases, without building anew. What was learnt from the index is learnt again: see `remove`.
 
-        Their split is not kept: another table's validation cases are not those that the model left out.
-
         Args:
-            table: Embeddings by the index's own model, and the rows of their images; see `embed_for`.
+            table: Embeddings by the index's own model, and the rows of their images; see `embed_for`. Their split is
+                not kept: another table's validation cases are not those that the model left out.
 
         Raises:
             SearchError: Another model made them, an image is in the index already, or a condition is not in the tree.
@@ -236,9 +233,9 @@ class CaseIndex:
         self.require_same_model(table.provenance)
         if table.embeddings.shape[1] != self.vectors.shape[1]:
             raise SearchError(f"embeddings must have length {self.vectors.shape[1]}, got {table.embeddings.shape[1]}.")
-        _check_conditions(table.frame, self.taxonomy)
+        check_conditions(table.frame, self.taxonomy)
         with self.lock.writing():
-            _refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
+            refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
             if self.engine is not None:
                 self.engine.add(table.embeddings)
             frame = table.frame.assign(**{c.SPLIT: ""}) if c.SPLIT in table.frame else table.frame
@@ -248,8 +245,8 @@ class CaseIndex:
     def remove(self, case_ids: Sequence[str]) -> None:
         """Take cases out with all their images. A graph is built anew once a fifth of its nodes have gone.
 
-        Recall and calibration are learnt again from the cases that are left. Without a validation case among them the
-        calibration is withdrawn, and `about.not_calibrated` says so.
+        Recall and calibration are learnt again. Without validation cases the calibration is withdrawn: see
+        `about.not_calibrated`.
 
         Args:
             case_ids: The ids of the cases.
@@ -288,8 +285,6 @@ class CaseIndex:
     def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame) -> None:
         self.vectors, self.frame = vectors, frame
         self.gallery = Gallery(vectors, frame, self.taxonomy, self.about.image_root)
-
-    # --- searching -----------------------------------------------------------------------------------------------
 
     def search(
         self,
@@ -378,8 +373,7 @@ class CaseIndex:
 
     def _tune_engine(self, engine: Engine) -> None:
         """Raise the effort until the recall is as wanted, and record both."""
-        sample = RecallSample(self.vectors)
-        recall = sample.recall(partial(_propose, engine))
+        recall = (sample := RecallSample(self.vectors)).recall(partial(_propose, engine))
         while recall < WANTED_RECALL and engine.effort < engine.max_effort:
             engine.effort = min(2 * engine.effort, engine.max_effort)
             recall = sample.recall(partial(_propose, engine))
@@ -401,16 +395,3 @@ def _propose(engine: Engine, queries: Vectors, k: int, allowed: Mask | None = No
 
 def _mean_similarity(gallery: Gallery, query: Vectors, cases: IntArray) -> Floats:
     return np.asarray(gallery.case_means[cases] @ query)
-
-
-def _check_conditions(frame: pd.DataFrame, taxonomy: Taxonomy) -> None:
-    unknown = sorted({str(name) for name in frame[c.CONDITION] if taxonomy.find(str(name)) is None})
-    if unknown:
-        raise SearchError(f"{len(unknown)} condition(s) are not in the taxonomy of the index: {unknown[:5]}.")
-
-
-def _refuse_repeated(new: pd.DataFrame, known: pd.Index[Any]) -> None:
-    ids = new[c.IMAGE_ID].astype(str)
-    repeated = sorted(set(ids[ids.duplicated()]) | set(ids[ids.isin(known.astype(str))]))
-    if repeated:
-        raise SearchError(f"{len(repeated)} image(s) would be in the index twice: {repeated[:5]}.")

@@ -199,7 +199,7 @@ class CaseFinder:
             leave_out: Ids of cases that may not come.
             differs: In what the query is unlike the validation cases, so that their confidence is not its own.
         """
-        index, given = self.index, tuple[int, ...]()
+        index = self.index
         query: dict[str, Any] = {"cases": np.zeros(len(vectors), dtype=np.int64), "leave_out": [leave_out]}
         with index.lock.reading():  # all searches see the same cases
             calibration, gallery = index.calibration, index.gallery
@@ -207,11 +207,11 @@ class CaseFinder:
             votes = asked | {"per_condition": 0}
             if calibration is not None:
                 votes |= {"k": calibration.k, "aggregation": calibration.aggregation}
+            given = gallery.levels_of_one_node
             if options.within or options.where:
                 differs = "it is learnt from searches of all cases, and a filter narrows this one"
-                left = gallery.fine[allowed_rows(gallery.frame, gallery.taxonomy, options.within, options.where)]
-                nodes = gallery.taxonomy.ancestors[left]
-                given = tuple(level for level in range(nodes.shape[1]) if len(np.unique(nodes[:, level])) == 1)
+                allowed = allowed_rows(gallery.frame, gallery.taxonomy, options.within, options.where)
+                given = gallery.taxonomy.levels_of_one_node(gallery.fine[allowed])
             shown = index.search(vectors, **query, **asked)
             voters = shown if votes == asked else index.search(vectors, **query, **votes)
         return FinderResult(vectors, shown, answer(voters, calibration, differs=differs, given=given))

@@ -88,6 +88,11 @@ class Gallery:
         return {image_id: row for row, image_id in enumerate(self.frame[c.IMAGE_ID].astype(str))}
 
     @cached_property
+    def levels_of_one_node(self) -> tuple[int, ...]:
+        """Levels on which all images are of the same node."""
+        return self.taxonomy.levels_of_one_node(self.fine)
+
+    @cached_property
     def _pair_similarities(self) -> Floats:
         """Cosines of up to 5,000 pairs of images of different cases, drawn at random, ascending."""
         first, second = np.random.default_rng(0).integers(len(self), size=(2, PAIRS))

@@ -131,6 +131,18 @@ class Taxonomy:
             raise TaxonomyError(f"taxonomy '{self.id}' has the levels {list(known)}, got '{level}'.")
         return known[level]
 
+    def level_numbers(self, names: Iterable[str]) -> list[int]:
+        """The numbers of several levels; TaxonomyError where two names, as 'coarse' and its own, mean one level."""
+        names = list(names)
+        numbers = [self.level_number(name) for name in names]
+        ends = self.n_levels == 1 and set(names) <= {"coarse", "fine"}  # of a tree of one level both name it
+        if len(set(numbers)) < len(numbers) and not ends:
+            raise TaxonomyError(
+                f"each level must be named once, got {names} of the levels {list(self.level_names)}, of which 'coarse' "
+                "is the first and 'fine' the last. Leave one name out, or give it the weight 0."
+            )
+        return numbers
+
     @cached_property
     def _lookup(self) -> tuple[dict[str, int], ...]:
         tables = []
@@ -248,6 +260,11 @@ class Taxonomy:
         kept = self.keep(name for number, name in enumerate(self.names()) if number not in target)
         nodes = tuple(replace(n, synonyms=(*n.synonyms, *gained.get(n.name, ()))) for n in kept.levels[-1])
         return replace(kept, levels=(*kept.levels[:-1], nodes))
+
+    def levels_of_one_node(self, fine: IntArray) -> tuple[int, ...]:
+        """Levels on which some conditions, shape (n,), are all of the same node: no label can be wrong there."""
+        nodes = self.ancestors[np.unique(fine)]
+        return tuple(level for level in range(self.n_levels) if len(np.unique(nodes[:, level])) == 1)
 
     # --- identity and text ---------------------------------------------------------------------------------------
 

@@ -112,6 +112,12 @@ def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:
     third = answer(apart, made(0.6, 0.6))
     assert (third.level, third.node) == (None, "")
     assert "disagree too much for an answer" in third.reason and "20% allowed" in third.reason
+    never = answer(agree, made(None, None))
+    assert (never.level, never.node) == (None, "") and never.reason == (
+        "No category is ever answered: for no share of the 100 validation cases left open by finer levels was an accuracy "
+        "of 80% certain enough. No condition is ever answered: for no share of the 100 validation cases was an accuracy of "
+        "80% certain enough."
+    )
     never_fine = answer(agree, made(0.6, None))
     assert never_fine.level == 0
     assert never_fine.reason.startswith(
@@ -133,8 +139,7 @@ def test_without_calibration_there_is_no_confidence() -> None:
     narrowed = answer(found, made(0.6, 0.6), differs="a filter narrowed the search", given=(0,))
     assert narrowed.confidence is None and narrowed.given == (0,)
     assert narrowed.reason == (
-        "Shares only, without a confidence: a filter narrowed the search. On the level 'category' the filter left only "
-        "'C0'."
+        "Shares only, without a confidence: a filter narrowed the search. No other category than 'C0' could come."
     )
     assert narrowed.differential[1][0].name == "F0"
     nothing = answer(hits([[-1]], [[np.nan]]), None)

@@ -16,6 +16,7 @@ from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import SearchError
 from hierderm.search.building import calibrate_on_validation, describe_index, embed_for, validation_means
 from hierderm.search.case_index import CaseIndex
+from hierderm.search.finder import CaseFinder
 from tests.search.toy import TREE, random_table
 
 
@@ -128,9 +129,9 @@ def test_ids_to_remove_may_be_numbers() -> None:
 
 
 def test_too_few_validation_cases_are_named() -> None:
-    index = split_index(10)
+    index = split_index(9)
     assert (
-        "never answered: 10 validation cases are too few, for an accuracy of 65% it takes 18 or more"
+        "never answered: 9 validation cases are too few, for an accuracy of 65% it takes 10 or more"
         in (describe_index(index)[-1])
     )
 
@@ -149,3 +150,15 @@ def test_without_validation_cases(toy: CaseTable, small_siglip: Path) -> None:
     index = CaseIndex.build(toy, f"hf:{small_siglip}", splits=("train",))
     assert index.calibration is None and validation_means(index) == []
     assert describe_index(index)[-1] == "answers are not calibrated: there are no validation cases in the index"
+
+
+def test_an_index_of_one_category_has_no_accuracy_there() -> None:
+    table = random_table(400)
+    rows = table.frame["condition"].isin(["F0", "F1", "F2"]).to_numpy()
+    frame = table.frame.assign(split=np.where(np.arange(400) % 8 < 4, c.VALIDATION, c.TRAIN))
+    index = CaseIndex.from_embeddings(replace(table, frame=frame).select(rows), TREE)
+    index.calibration = calibrate_on_validation(index)
+    assert "category: all cases are of 'C0', so nothing can be wrong there" in describe_index(index)
+    assert not any(line.startswith("category: recall") for line in describe_index(index))
+    found = CaseFinder(index).search_vectors(index.vectors[:1]).answer
+    assert found is not None and found.given == (0,) and "No other category than 'C0' could come." in found.reason

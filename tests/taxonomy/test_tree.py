@@ -227,3 +227,19 @@ def test_levels_never_have_the_names_of_others(names: tuple[str, ...], fault: st
             taxonomy_from_paths(paths, names, id="t")
     else:
         assert taxonomy_from_paths(paths, names, id="t").level_names == names
+
+
+@given(st.lists(st.integers(0, 8), min_size=1))
+def test_levels_on_which_nothing_differs(fine: list[int]) -> None:
+    tree = taxonomy_from_paths([(f"B{k // 6}", f"C{k // 3}", f"F{k}") for k in range(9)], ("a", "b", "c"), id="t")
+    alike = [level for level, size in enumerate((6, 3, 1)) if len({k // size for k in fine}) == 1]
+    assert tree.levels_of_one_node(np.array(fine)) == tuple(alike)
+
+
+def test_several_levels_by_name() -> None:
+    tree = taxonomy_from_paths([("A", "B", "C")], ("top", "middle", "leaf"), id="t")
+    assert tree.level_numbers(["fine", "top", "middle"]) == [2, 0, 1] and tree.level_numbers([]) == []
+    for names in (["coarse", "top"], ["leaf", "fine"], ["middle", "middle"]):
+        with pytest.raises(TaxonomyError, match="each level must be named once"):
+            tree.level_numbers(names)
+    assert taxonomy_from_paths([("A",)], ("leaf",), id="t").level_numbers(["coarse", "fine"]) == [0, 0]

@@ -145,7 +145,7 @@ function showTree(found) {
       .sort(([, a], [, b]) => Math.max(...b) - Math.max(...a));
   const row = ([name, [votes, probability]], first, level) => {
     const given = found.answer && found.answer.given.includes(found.levels[level]);
-    const numbers = [found.answer && ["votes", given ? 0 : votes, !given ? percent(votes) : votes ? "filter" : "–"], found.classifier && ["classifier", probability, percent(probability)]].filter(Boolean);
+    const numbers = [found.answer && ["votes", given ? 0 : votes, !given ? percent(votes) : votes ? "only" : "–"], found.classifier && ["classifier", probability, percent(probability)]].filter(Boolean);
     const bars = element("span", { className: "bars" }, ...numbers.map(([kind, share]) => bar(kind, share)));
     const percents = element("span", { className: "percent" }, ...numbers.map(([, , text]) => element("span", { textContent: text })));
     return element("div", { className: first ? "node leading" : "node" }, element("span", { textContent: name }), bars, percents);

@@ -13,7 +13,6 @@ from hierderm.evaluation.metrics.classification import hierarchical_scores, set_
 from hierderm.evaluation.metrics.selective import AnswerRule
 from hierderm.evaluation.scores import Scores, Statistic
 from hierderm.evaluation.subject import Subject
-from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray
 
 CURVE_POINTS = 60  # of a risk-coverage curve in the report
@@ -128,7 +127,7 @@ def _answers(subject: Subject, learnt: _Learnt) -> Scores:
             "level": name,
             "answered": int((found.level == level).sum()),
             "wrong": int(np.nansum(wrong[found.level == level])),
-            "why_never": "" if rule.levels[level].threshold is not None else rule.why_never(level, _asked(level, tree)),
+            "why_never": rule.why_never(level),
         }
         for level, name in subject.levels
     ]
@@ -139,7 +138,3 @@ def _answers(subject: Subject, learnt: _Learnt) -> Scores:
         "by_level": levels,
     }
     return Scores(per_image, statistics=(statistic,), details={"answers": details})
-
-
-def _asked(level: int, tree: Taxonomy) -> str:
-    return "validation cases" + (" that finer levels leave open" if level < tree.fine_level else "")

@@ -44,13 +44,14 @@ class TrainingModule(lightning.LightningModule):
         tree, loss = train.taxonomy, settings.loss
         by_tree = loss_kind(loss.contrastive) == "tree"  # such a loss knows the levels and takes fine labels, once
         levels = {"fine": 1.0} if by_tree else loss.contrastive_levels
+        levels = {name: weight for name, weight in levels.items() if weight > 0}
+        numbers = tree.level_numbers(levels)
         self.contrastive_labels = [
-            (weight, torch.from_numpy(train.labels(tree.level_number(name))))
-            for name, weight in sorted(levels.items(), key=lambda item: tree.level_number(item[0]))
-            if weight > 0
+            (weight, torch.from_numpy(train.labels(number)))
+            for number, weight in sorted(zip(numbers, levels.values(), strict=True))
         ]
         level = tree.level_number(loss.classification_level)
-        self.class_labels = torch.from_numpy(train.labels(level))
+        self.class_labels, self.validation_labels = (torch.from_numpy(t.labels(level)) for t in (train, validation))
         first = self.contrastive_labels[0][1] if self.contrastive_labels else self.class_labels
         self.group_labels = train.labels(0) if by_tree else first.numpy()  # what the images of a batch's chunk share
         self.contrastive = (
@@ -157,7 +158,12 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def validation_step(self, batch: list[Tensor], step: int) -> None:
-        self.embedded.append(self.outputs(batch[0]).embedding.float().cpu())
+        outputs = self.outputs(batch[0])
+        self.embedded.append(outputs.embedding.float().cpu())
+        if self.classification is not None:
+            labels = self.validation_labels[batch[1].cpu()].to(self.device)
+            loss = self.classification(outputs.embedding if outputs.logits is None else outputs.logits, labels)
+            self.log("validation_classification_loss", loss, on_epoch=True, batch_size=len(labels))
 
     def on_validation_epoch_end(self) -> None:
         embeddings = torch.cat(self.embedded).numpy()
