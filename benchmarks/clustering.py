@@ -26,10 +26,10 @@ from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.clustering import (
     contingency,
     expected_mutual_information,
-    kmeans_clusters,
     silhouettes,
     ward_clusters,
 )
+from hierderm.evaluation.metrics.kmeans import kmeans_clusters
 from hierderm.files import write_json
 
 N_FINE, N_COARSE, DIM, SEEDS, ROUNDS, WARD = 211, 16, 512, 5, 100, 3000

@@ -17,7 +17,7 @@ from hierderm.data.table import CaseTable, read_frame
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.inference.bootstrap import case_draws
-from hierderm.evaluation.metrics.clustering import kmeans_clusters
+from hierderm.evaluation.metrics.kmeans import kmeans_clusters
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import RetrievalScores, retrieval_scores
 from hierderm.taxonomy.file import load_taxonomy

@@ -1,4 +1,4 @@
-"""Clustering of embeddings against labels: k-means, agreement measures, purity, and per-category rows."""
+"""Clusters against labels: agreement measures, purity, silhouettes, Ward's clustering, and per-category rows."""
 
 from __future__ import annotations
 
@@ -14,55 +14,11 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import csr_array
 from scipy.spatial.distance import squareform
 from scipy.special import gammaln
-from sklearn.cluster import KMeans
-from sklearn.utils import check_random_state
 
 from hierderm.types import FloatArray, Floats, IntArray
 
 AGREEMENT = ("nmi", "ami", "ari", "homogeneity", "completeness", "v_measure", "purity", "purity_unweighted")
 SMALL_MEAN = 12.0  # images expected in a label and a cluster, up to which Newton's series has 12 digits
-
-
-def kmeans_clusters(embeddings: Floats, k: int, seeds: Sequence[int]) -> list[IntArray]:
-    """Cluster numbers, shape (n_images,), of one k-means run a seed (k-means++, then scikit-learn's Lloyd iterations).
-
-    `k` is cut to the number of distinct embeddings. On unit vectors k-means is close to spherical k-means.
-    """
-    if len(np.unique(embeddings[:, 0])) < k:  # as many distinct first coordinates are as many distinct embeddings
-        k = min(k, len(np.unique(embeddings, axis=0)))
-    starts = kmeans_starts(embeddings, k, seeds)
-    runs = [KMeans(k, init=embeddings[start], n_init=1).fit(embeddings).labels_ for start in starts]
-    return [np.asarray(labels, dtype=np.int64) for labels in runs]
-
-
-def kmeans_starts(points: Floats, k: int, seeds: Sequence[int]) -> IntArray:
-    """Rows of the first centres of one k-means run a seed, shape (n_seeds, k).
-
-    k-means++ with 2 + log(k) trials a centre, the best of which is taken, and the random numbers of scikit-learn's
-    `kmeans_plusplus`. All runs share the products with their candidates, in the precision of the points.
-    """
-    points = points - points.mean(axis=0)
-    lengths, n = (points**2).sum(axis=1), len(points)
-    unresolved = 4 * np.finfo(points.dtype).eps
-
-    def squared_distances(rows: IntArray) -> Floats:  # (n_rows, n_points)
-        lengths_of_both = lengths[rows, None] + lengths
-        distances = lengths_of_both - 2 * (points[rows] @ points.T)
-        return np.where(distances > unresolved * lengths_of_both, distances, 0)
-
-    n_trials, states = 2 + int(np.log(k)), [check_random_state(seed) for seed in seeds]
-    starts = np.empty((len(seeds), k), dtype=np.int64)
-    starts[:, 0] = [state.choice(n, p=np.full(n, 1 / n)) for state in states]
-    nearest = squared_distances(starts[:, 0])
-    for number in range(1, k):
-        sums = nearest.cumsum(axis=1, dtype=np.float64)
-        drawn = [state.uniform(size=n_trials) * total for state, total in zip(states, sums[:, -1], strict=True)]
-        rows = np.stack([np.searchsorted(run, draw) for run, draw in zip(sums, drawn, strict=True)])
-        rows = np.minimum(rows, n - 1)  # (n_seeds, n_trials)
-        distances = np.minimum(squared_distances(rows.ravel()).reshape(*rows.shape, n), nearest[:, None])
-        best = distances.sum(axis=2, dtype=np.float64).argmin(axis=1)
-        starts[:, number], nearest = rows[np.arange(len(rows)), best], distances[np.arange(len(rows)), best]
-    return starts
 
 
 def contingency(labels: IntArray, clusters: IntArray, weights: npt.NDArray[np.integer] | None = None) -> IntArray:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from sklearn.cluster import AgglomerativeClustering, KMeans, kmeans_plusplus
+from sklearn.cluster import AgglomerativeClustering
 
 from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.clustering import (
@@ -16,8 +16,6 @@ from hierderm.evaluation.metrics.clustering import (
     category_rows,
     contingency,
     expected_mutual_information,
-    kmeans_clusters,
-    kmeans_starts,
     silhouettes,
     ward_clusters,
 )
@@ -91,37 +89,6 @@ def test_weights_count_images_several_times() -> None:
     np.testing.assert_array_equal(
         contingency(LABELS, CLUSTERS, weights), contingency(LABELS[repeated], CLUSTERS[repeated])
     )
-
-
-def test_kmeans_finds_separate_groups_and_repeats() -> None:
-    rng = np.random.default_rng(0)
-    points = np.eye(3)[np.repeat([0, 1, 2], 10)] + rng.normal(0, 0.01, (30, 3))
-    runs = kmeans_clusters(points, 3, [0, 5])
-    assert [agreement(contingency(np.repeat([0, 1, 2], 10), run))["ami"] for run in runs] == pytest.approx([1, 1])
-    np.testing.assert_array_equal(kmeans_clusters(points, 3, [5])[0], runs[1])  # no run sees the others
-    assert set(kmeans_clusters(np.ones((4, 2)), 3, [0])[0]) == {0}  # one distinct point: one cluster
-    twins = np.array([[0, 0], [0, 1], [0, 2]])[np.arange(300) % 3] / 7  # distinct, but not in their first coordinate
-    assert len(set(kmeans_clusters(twins, 5, [0])[0])) == 3
-
-
-@pytest.mark.parametrize("k", [2, 30])
-def test_kmeans_starts_from_the_centres_of_scikit_learn(k: int) -> None:
-    points = np.random.default_rng(0).normal(size=(200, 8)) + 5
-    centred = points - points.mean(axis=0)
-    for seed, start in enumerate(kmeans_starts(points, k, range(3))):
-        np.testing.assert_array_equal(start, kmeans_plusplus(centred, k, random_state=seed)[1])
-
-
-def test_kmeans_of_single_precision_is_as_good() -> None:
-    """Seeding resolves what single precision does: many equal points do not hide the few others."""
-    points = np.eye(6, dtype=np.float32)[np.minimum(np.arange(2000), 5)]
-    assert {int(min(row, 5)) for row in kmeans_starts(points, 6, [0])[0]} == set(range(6))
-    rng = np.random.default_rng(0)
-    points = unit_length(rng.normal(size=(30, 24))[rng.integers(0, 30, 500)] + rng.normal(size=(500, 24)))
-    inertias = []
-    for starts in (kmeans_starts(points, 30, range(8)), kmeans_starts(points.astype(np.float64), 30, range(8))):
-        inertias.append([KMeans(30, init=points[start], n_init=1).fit(points).inertia_ for start in starts])
-    assert np.mean(inertias[0]) == pytest.approx(np.mean(inertias[1]), rel=0.01)
 
 
 def test_silhouette_is_that_of_scikit_learn_with_the_cosine_distance() -> None:
