@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 
 from hierderm.embeddings import EmbeddingTable
+from hierderm.engines import BUILD_EFFORT, KINDS, LINKS
 from hierderm.files import write_json
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import BUILD_EFFORT, KINDS, LINKS
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 DIM, LATENT, K, N_QUERIES = 512, 64, 10, 1000

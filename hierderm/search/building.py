@@ -12,10 +12,10 @@ import numpy as np
 from hierderm import columns as c
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
+from hierderm.engines import Kind
 from hierderm.errors import SearchError
 from hierderm.search.answer import Calibration, calibrate
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import Kind
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
 from hierderm.types import Floats, IntArray

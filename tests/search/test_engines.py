@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from hierderm.engines import import_faiss
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import import_faiss
 from tests.search.toy import DIM, TREE, random_table
 
 SCRIPT = """
@@ -18,7 +18,7 @@ import os, threading
 {second}
 import numpy as np
 import torch
-from hierderm.search.engines import Engine, import_faiss
+from hierderm.engines import Engine, import_faiss
 from hierderm.embeddings import unit_length
 assert import_faiss().omp_get_max_threads() == int(os.environ["OMP_NUM_THREADS"])
 vectors = unit_length(np.random.default_rng(0).normal(size=(3000, 32)))

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from hierderm.errors import SearchError
-from hierderm.search.filters import Where, Within, allowed_rows, as_text
+from hierderm.search.filters import RowFilter, Where, Within, as_text
 from tests.search.toy import TREE
 
 FRAME = pd.DataFrame(
@@ -13,7 +13,8 @@ FRAME = pd.DataFrame(
 
 
 def rows(within: Within | None = None, where: Where | None = None) -> list[bool]:
-    return [bool(allowed) for allowed in allowed_rows(FRAME, TREE, within, where)]
+    found = RowFilter(FRAME, TREE, TREE.encode(FRAME["condition"])).rows(within, where)
+    return [found is None or row in found for row in range(3)]
 
 
 def test_by_node_and_by_column() -> None:
