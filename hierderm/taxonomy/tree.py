@@ -117,7 +117,9 @@ class Taxonomy:
 
     def encode(self, names: Iterable[str]) -> IntArray:
         """Condition names to their numbers, shape (n_images,), int64. Unknown names raise TaxonomyError."""
-        return np.array([self.index(name) for name in names], dtype=np.int64)
+        names = list(names)
+        numbers = {name: self.index(name) for name in dict.fromkeys(names)}
+        return np.array([numbers[name] for name in names], dtype=np.int64)
 
     # --- structure -----------------------------------------------------------------------------------------------
 

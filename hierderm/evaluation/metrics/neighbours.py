@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 
 from hierderm.engines import Engine, Kind
-from hierderm.evaluation.metrics.ranking import THREADS, K, Labelled
-from hierderm.types import Floats, IntArray, Vectors
+from hierderm.evaluation.metrics.ranking import K, Labelled
+from hierderm.types import FloatArray, Floats, IntArray, Vectors
 
 BLOCK = 2**25  # similarities at a time
 COPIED = 2**22  # numbers of proposed vectors at a time
@@ -28,7 +29,7 @@ def nearest_exact(queries: Labelled, gallery: Labelled, k: int) -> IntArray:
     -1 where there are fewer. Every query is compared with the whole gallery. Of equals the first in the gallery comes
     first.
     """
-    own, cases = _case_numbers(queries, gallery)
+    own, cases = case_numbers(queries, gallery)
     found = np.full((len(queries), k), -1)
     together = max(1, BLOCK // max(1, len(gallery)))
     for start in range(0, len(queries), together):
@@ -46,7 +47,7 @@ def nearest_proposed(engine: Engine, queries: Labelled, gallery: Labelled, k: in
 
     Where an engine finds too few, the query is compared with the whole gallery.
     """
-    own, cases = _case_numbers(queries, gallery)
+    own, cases = case_numbers(queries, gallery)
     sizes = np.bincount(cases, minlength=max(own.max(initial=0), cases.max(initial=0)) + 1)
     wanted = np.minimum(k, len(gallery) - sizes[own])
     n = n_proposed(k, len(gallery))
@@ -63,7 +64,7 @@ def nearest_proposed(engine: Engine, queries: Labelled, gallery: Labelled, k: in
         best = np.take_along_axis(rows, order, axis=1)
         found[some, : order.shape[1]] = np.where(np.take_along_axis(similarity, order, axis=1) > -np.inf, best, -1)
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(min(4, cpu_count())) as pool:
         for begin in range(0, len(queries), TOGETHER):
             proposed = engine.propose(queries.embeddings[begin : begin + TOGETHER], n)
             starts = range(0, len(proposed), part)
@@ -97,7 +98,7 @@ class RecallSample:
         return float(np.mean(true_shares(nearest_proposed(engine, self.queries, self.gallery, K), self.exact)))
 
 
-def true_shares(found: IntArray, exact: IntArray) -> Floats:
+def true_shares(found: IntArray, exact: IntArray) -> FloatArray:
     """Which share of the items in each row of `exact` is in that row of `found`, in [0, 1], shape (n_queries,).
 
     Both shape (n_queries, k), -1 where there are fewer. 1 where nothing is to be found.
@@ -118,7 +119,7 @@ def tuned_engine(kind: Kind, vectors: Vectors, wanted: float) -> tuple[Engine, f
     return engine, recall
 
 
-def _case_numbers(queries: Labelled, gallery: Labelled) -> tuple[IntArray, IntArray]:
+def case_numbers(queries: Labelled, gallery: Labelled) -> tuple[IntArray, IntArray]:
     """The cases of both as numbers that can be compared."""
     if queries is gallery:
         numbers = pd.factorize(gallery.cases)[0]
