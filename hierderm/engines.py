@@ -147,9 +147,9 @@ class Engine:
 
 
 def _coding(kind: Kind, n: int, dim: int) -> str:
-    """How an inverted file keeps its vectors: in half precision, or as product codes, a byte for eight numbers."""
+    """How an inverted file keeps its vectors: as they are, or as product codes of about a byte for eight numbers."""
     if kind == "ivf":
-        return "SQfp16"
+        return "Flat"
     parts = next(parts for parts in range(max(1, dim // 8), 0, -1) if dim % parts == 0)
     bits = 8 if n >= 4 * 256 else 4
     return f"PQ{parts}x{bits}np"  # np: without polysemous training, which takes nearly all the time and is not used

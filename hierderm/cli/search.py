@@ -20,6 +20,15 @@ index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_ar
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
 MovedModel = Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")]
+Within = Annotated[
+    list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
+]
+Where = Annotated[
+    list[str] | None, typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns.")
+]
+Aggregated = Annotated[
+    Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
+]
 
 
 @index_app.command("build")
@@ -164,15 +173,9 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Number of cases.")] = 10,
     image_id: Annotated[str, typer.Option(help="Instead: an image that is in the index.")] = "",
     text: Annotated[str, typer.Option(help="Instead: words, where the model has a text tower.")] = "",
-    within: Annotated[
-        list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
-    ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns.")
-    ] = None,
-    aggregation: Annotated[
-        Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
-    ] = "best",
+    within: Within = None,
+    where: Where = None,
+    aggregation: Aggregated = "best",
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: MovedModel = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,
@@ -191,7 +194,7 @@ def search(
         raise ConfigError("give images, or --image-id, or --text: one of them.")
     if html is not None:
         require_free(html, replace=replace, suffixes=(".html", ".htm"), inputs=images or [])
-    options = SearchOptions(k, within or [], _columns(where or []), aggregation, per_condition)
+    options = SearchOptions(k, within or [], columns_of(where or []), aggregation, per_condition)
     searched = _search(CaseFinder.open(index, model=model), images or [], image_id, text, options)
     contents = [(title, shown, found.to_dict(paths=True)) for title, shown, found in searched]
     if html is not None:
@@ -233,7 +236,7 @@ def _search(
     return results
 
 
-def _columns(where: list[str]) -> dict[str, list[str]]:
+def columns_of(where: list[str]) -> dict[str, list[str]]:
     """`fitzpatrick=5,6` as a column and its values."""
     pairs = [pair.partition("=") for pair in where]
     if any(not sign or not column for column, sign, _ in pairs):

@@ -66,7 +66,7 @@ def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None, *, worker
 
     `model`: where the index's model is now; None: where it was when the index was built.
     """
-    table = _embed(cases, model or index.about.model or None, workers)
+    table = embed_queries(index, cases, model, workers=workers)
     root = Path(index.about.image_root)
     paths = [path.absolute() for path in cases.paths]
     names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
@@ -74,6 +74,11 @@ def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None, *, worker
     if c.SPLIT in frame:
         frame[c.SPLIT] = ""  # another table's validation cases are not those the index was calibrated on
     return EmbeddingTable(table.embeddings, frame, table.provenance)
+
+
+def embed_queries(index: CaseIndex, cases: CaseTable, model: Model = None, *, workers: int = 0) -> EmbeddingTable:
+    """The images of a table embedded by the index's model; for `model` see `embed_for`."""
+    return _embed(cases, model or index.about.model or None, workers)
 
 
 def calibrate_on_validation(
