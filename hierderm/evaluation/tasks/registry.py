@@ -138,10 +138,10 @@ for _task in (
         "few_shot", "prototypes of 1, 5 and 10 training images a condition", few_shot,
         (("fine", "few_shot_1"), ("fine", "few_shot_5")),
     ),
+    Task("groups", "the worst skin tone, body site and source", worst_groups),
     Task(
         "retrieval_index", "the first 10 neighbours through an index, beside exact search", retrieval_index,
         (("coarse", "index_recall_at_1"), ("fine", "index_recall_at_1"), (TREE, "index_true_neighbours_at_10")),
     ),
-    Task("groups", "the worst skin tone, body site and source", worst_groups),
 ):  # fmt: skip
     register(_task)
