@@ -84,7 +84,7 @@ def evaluate(
         raise ConfigError("-k, --within, --where, --aggregation, --splits and --model go with --index.")
     if index is not None and (taxonomy or probabilities):
         raise ConfigError(
-            "an index has its own taxonomy, and its cases vote: leave out --taxonomy and --probabilities."
+            "an index has its own tree and its cases vote: give neither --taxonomy nor --probabilities."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EvaluationWarning)  # they are printed below
