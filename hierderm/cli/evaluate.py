@@ -83,9 +83,7 @@ def evaluate(
     if index is None and (k, within, where, aggregation, splits, model) != (10, None, None, "best", "", ""):
         raise ConfigError("-k, --within, --where, --aggregation, --splits and --model go with --index.")
     if index is not None and (taxonomy or probabilities):
-        raise ConfigError(
-            "an index has its own tree and its cases vote: give neither --taxonomy nor --probabilities."
-        )
+        raise ConfigError("an index has its own tree and its cases vote: give neither --taxonomy nor --probabilities.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EvaluationWarning)  # they are printed below
         if index is None:
