@@ -16,7 +16,7 @@ from hierderm import columns as c
 from hierderm.embeddings import Aggregation, EmbeddingTable, Provenance
 from hierderm.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
 from hierderm.errors import SearchError
-from hierderm.evaluation.metrics.neighbours import RecallSample, n_proposed, tuned_engine
+from hierderm.evaluation.metrics.neighbours import RecallSample, n_proposed, tune
 from hierderm.search.answer import Calibration
 from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
@@ -364,7 +364,8 @@ class CaseIndex:
     def _build_engine(self) -> None:
         if self.about.kind == "flat":
             return
-        self.engine, recall = tuned_engine(self.about.kind, self.vectors, WANTED_RECALL)
+        self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+        recall = tune(self.engine, self.vectors, WANTED_RECALL)
         self.about = replace(self.about, effort=self.engine.effort, recall_at_10=recall)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from joblib import cpu_count
 
-from hierderm.engines import Engine, Kind
+from hierderm.engines import Engine
 from hierderm.evaluation.metrics.ranking import K, Labelled
 from hierderm.types import FloatArray, Floats, IntArray, Vectors
 
@@ -109,14 +109,14 @@ def true_shares(found: IntArray, exact: IntArray) -> FloatArray:
     return np.where(total > 0, both.sum(axis=1) / np.maximum(total, 1), 1.0)
 
 
-def tuned_engine(kind: Kind, vectors: Vectors, wanted: float) -> tuple[Engine, float]:
-    """An engine over `vectors` whose effort is doubled until its recall@10 is `wanted`, or to its limit; the recall."""
-    engine, sample = Engine.build(kind, np.asarray(vectors)), RecallSample(vectors)
+def tune(engine: Engine, vectors: Vectors, wanted: float) -> float:
+    """Double the effort of an engine over `vectors` until its recall@10 is `wanted`, or to its limit; the recall."""
+    sample = RecallSample(vectors)
     recall = sample.recall(engine)
     while recall < wanted and engine.effort < engine.max_effort:
         engine.effort = min(2 * engine.effort, engine.max_effort)
         recall = sample.recall(engine)
-    return engine, recall
+    return recall
 
 
 def case_numbers(queries: Labelled, gallery: Labelled) -> tuple[IntArray, IntArray]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.engines import FLAT_UP_TO
+from hierderm.engines import FLAT_UP_TO, Engine
 from hierderm.evaluation.catalogue import TREE, Key
-from hierderm.evaluation.metrics.neighbours import nearest_exact, nearest_proposed, select, tuned_engine
+from hierderm.evaluation.metrics.neighbours import nearest_exact, nearest_proposed, select, tune
 from hierderm.evaluation.metrics.ranking import K
 from hierderm.evaluation.metrics.top_k import count_relevant, top_k_scores, true_neighbours, with_loss
 from hierderm.evaluation.scores import Scores
@@ -39,7 +39,8 @@ def retrieval_index(subject: Subject) -> Scores:
         rows = exact = nearest_exact(images, images, K)
     else:
         logger.info("Building an index of kind '%s' of %s test images ...", kind, f"{len(images):,}")
-        engine, recall = tuned_engine(kind, images.embeddings, WANTED_RECALL)
+        engine = Engine.build(kind, images.embeddings)
+        recall = tune(engine, images.embeddings, WANTED_RECALL)
         about |= {"effort": engine.effort, "max_effort": engine.max_effort, "recall_at_10": recall}
         said = (engine.effort, engine.max_effort, recall)
         logger.info("Searching with effort %d of %d: recall@10 is %.3f on a sample ...", *said)

@@ -12,7 +12,7 @@ from hierderm.evaluation.metrics.neighbours import (
     nearest_proposed,
     select,
     true_shares,
-    tuned_engine,
+    tune,
 )
 from hierderm.evaluation.metrics.ranking import Labelled
 
@@ -49,7 +49,8 @@ def test_ties_keep_the_order_of_the_gallery_and_missing_ones_are_minus_one() -> 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "flat"])
 def test_proposed_neighbours(kind: Kind) -> None:
     gallery = made_up(600, 2, n_cases=200)
-    engine, recall = tuned_engine(kind, gallery.embeddings, 0.95)
+    engine = Engine.build(kind, gallery.embeddings)
+    recall = tune(engine, gallery.embeddings, 0.95)
     exact = nearest_exact(gallery, gallery, 5)
     found = nearest_proposed(engine, gallery, gallery, 5)
     assert found.shape == exact.shape and (gallery.cases[found] != gallery.cases[:, None]).all()
