@@ -46,21 +46,21 @@ def evaluate_index(
     name: str = "index",
     progress: bool | None = None,
 ) -> Evaluation:
-    """Evaluate an index as it is served: with its kind, its effort and its filters, each query's own case left out.
+    """Evaluate an index as it is served, with its kind and filters, each query's own case left out.
 
-    A query is a case of one to three images (the first three), and so is what it finds. Metrics at each level are
-    recall@1, recall@k, precision@k, MAP@k and 5-NN accuracy, each as `index_...`, `exact_...` and `loss_...` (exact -
-    index), and the share of the true k nearest cases that the index finds. Where the index is calibrated and no filter
-    narrows the search, so are the share, the error and the depth of its answers. Exact values come from a sample of the
-    queries where all would take too long (more than 1,000 million pairs of a query and an image of the index).
+    A query is a case, by its first three images; what it finds are cases, too. Metrics of each level are recall@1,
+    recall@k, precision@k, MAP@k and 5-NN accuracy, each as `index_...`, `exact_...` and `loss_...` (exact - index); of
+    the tree the share of the true k nearest cases that are found and, where the index is calibrated and no filter
+    narrows the search, the share, error and depth of answers. Exact values come from a sample of the queries where
+    there are more than 1,000 million pairs of a query and an image.
 
     Args:
         index: The index.
         queries: Embeddings of the query cases by the index's model; None for its own cases.
         k: Nearest cases that are looked at, >= 1.
-        within: As in `CaseIndex.search`.
-        where: As in `CaseIndex.search`.
-        aggregation: As in `CaseIndex.search`.
+        within: As in `CaseIndex.search`, and so are `where` and `aggregation`.
+        where: See there.
+        aggregation: See there.
         config: How much work goes into the intervals. They are of the query cases; the index stays as it is.
         name: Of the result, in tables.
         progress: Show a progress bar; by default in a terminal only.
@@ -79,20 +79,15 @@ def evaluate_index(
     cases = _cases_of(table, index.gallery)
     options = {"k": k, "within": within, "where": where, "aggregation": aggregation}
     served = _serve(index, cases, np.arange(len(cases)), options, progress)
-    exact, chosen = served, np.arange(len(cases))
-    if index.engine is not None:
-        flat = copy(index)  # shares rows and vectors
-        flat.engine = None
-        chosen = exact_sample(len(cases), len(index), 0)
-        exact = _serve(flat, cases, chosen, options, progress)
+    exact, chosen = _exactly(index, cases, served, options, progress)
     allowed = index.gallery.filter.rows(within, where)
     subject = Subject(name, index.taxonomy, config or EvaluationConfig(), cases.table, cases.ids)
-    values = _values(index, cases, served, exact, chosen, allowed)
     names = [*(level for _, level in subject.levels), TREE]
-    scores = {(level, metric): v for level, found in zip(names, values, strict=True) for metric, v in found.items()}
+    tables = zip(names, _values(index, cases, served, exact, chosen, allowed), strict=True)
+    scores = {(level, metric): values for level, table in tables for metric, values in table.items()}
+    n_allowed = len(index) if allowed is None else len(allowed)
     about = {"kind": index.about.kind, "effort": index.about.effort, "images": len(index), "cases": index.n_cases}
-    asked = {**options, "images_within_filters": len(index) if allowed is None else len(allowed)}
-    details = {"index": {**about, **asked, "exact_queries": len(chosen)}}
+    details = {"index": about | options | {"images_within_filters": n_allowed, "exact_queries": len(chosen)}}
     task = Task("index", "an index as it is served", lambda _: Scores(per_case=scores, details=details))
     return evaluate_subject(subject, [task], progress=progress)
 
@@ -152,6 +147,18 @@ def _serve(
             bar.update(len(some))
     answers = {name: np.concatenate([part.answers[name] for part in parts]) for name in parts[0].answers}
     return _Served(np.concatenate([part.rows for part in parts]), answers)
+
+
+def _exactly(
+    index: CaseIndex, cases: _Cases, served: _Served, options: Mapping[str, Any], progress: bool | None
+) -> tuple[_Served, IntArray]:
+    """What exact search gives, and for which of the cases."""
+    if index.engine is None:
+        return served, np.arange(len(cases))
+    flat = copy(index)  # shares rows and vectors
+    flat.engine = None
+    chosen = exact_sample(len(cases), len(index), 0)
+    return _serve(flat, cases, chosen, options, progress), chosen
 
 
 def _answers(
