@@ -134,7 +134,9 @@ _OF_FIRST = {"recall": "Recall", "precision": "Precision", "map": "MAP", "true_n
 
 
 def add_metric(entry: MetricEntry) -> None:
-    """Make a metric known by its name; a name that is taken is a BenchmarkError."""
+    """Make a metric known by its name; a name that is taken, or of several words, is a BenchmarkError."""
+    if not entry.name.isidentifier():  # results are stored as 'LEVEL METRIC', and tables have 'LEVEL METRIC low'
+        raise BenchmarkError(f"a metric's name must be of letters, digits and '_', got '{entry.name}'.")
     if entry.name in METRICS:
         raise BenchmarkError(f"there is a metric '{entry.name}' already; give yours another name.")
     METRICS[entry.name] = entry

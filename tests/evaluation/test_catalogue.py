@@ -81,6 +81,12 @@ def test_names_and_directions() -> None:
         add_metric(MetricEntry("ami", "another"))
 
 
+@pytest.mark.parametrize("name", ["ami low", "fine ami", "", "a/b"])
+def test_a_metric_has_one_word_for_a_name(name: str) -> None:
+    with pytest.raises(BenchmarkError, match=f"of letters, digits and '_', got '{name}'"):
+        add_metric(MetricEntry(name, "x"))
+
+
 @pytest.mark.parametrize(
     ("name", "title", "better"),
     [
