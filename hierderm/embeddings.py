@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +18,7 @@ from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
 UNIT_TOLERANCE = 1e-3
+BLOCK = 2**14  # rows at a time
 Aggregation = Literal["best", "mean"]  # how cases of several images are compared
 
 
@@ -50,10 +51,11 @@ class EmbeddingTable:
                 f"embeddings must have shape (n_images, dim) with n_images = {len(self.frame)} rows of the table, "
                 f"got {self.embeddings.shape}. For one image use embeddings[None]."
             )
-        if not np.isfinite(self.embeddings).all():
-            rows = np.flatnonzero(~np.isfinite(self.embeddings).all(axis=1))
+        finite = by_blocks(self.embeddings, lambda block: np.isfinite(block).all(axis=1))
+        if not finite.all():
+            rows = np.flatnonzero(~finite)
             raise EmbeddingError(f"embeddings must be finite; {len(rows)} row(s) are not, the first is row {rows[0]}.")
-        length = np.linalg.norm(self.embeddings, axis=1)
+        length = by_blocks(self.embeddings, lambda block: np.linalg.norm(block, axis=1))
         if len(length) and np.abs(length - 1).max() > UNIT_TOLERANCE:
             row = int(np.abs(length - 1).argmax())
             raise EmbeddingError(f"embeddings must have unit length, row {row} has {length[row]:.4f}. Normalise them.")
@@ -180,14 +182,25 @@ def embeddings_of(
     return replace(source, probabilities=_numbers(given, "probabilities").astype(np.float32))
 
 
+def by_blocks(rows: Floats, compute: Callable[[Floats], Any]) -> npt.NDArray[Any]:
+    """`compute` of some rows after the others, joined: its intermediate arrays stay small."""
+    parts = [compute(rows[start : start + BLOCK]) for start in range(0, max(1, len(rows)), BLOCK)]
+    return np.concatenate(parts)
+
+
 def unit_length(vectors: Floats) -> Vectors:
     """Rows divided by their length, float32; a zero row is an error, as it has no direction."""
-    vectors = np.asarray(vectors, dtype=np.float64)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.isfinite(vectors).all() or (length == 0).any():
-        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1) | (length[:, 0] == 0))[0])
-        raise EmbeddingError(f"embeddings must be finite and not zero, row {row} is.")
-    return np.asarray(vectors / length, dtype=np.float32)
+    vectors = np.asarray(vectors)
+    unit = np.empty(vectors.shape, dtype=np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        some = vectors[start : start + BLOCK].astype(np.float64)
+        length = np.linalg.norm(some, axis=1, keepdims=True)
+        if not np.isfinite(some).all() or (length == 0).any():
+            wrong = ~np.isfinite(some).all(axis=1) | (length[:, 0] == 0)
+            row = start + int(np.flatnonzero(wrong)[0])
+            raise EmbeddingError(f"embeddings must be finite and not zero, row {row} is.")
+        unit[start : start + BLOCK] = some / length
+    return unit
 
 
 def read_array(path: Path | str) -> Floats:
@@ -209,14 +222,14 @@ def _load(path: Path | str) -> npt.NDArray[Any]:
 
 
 def _numbers(values: Any, name: str) -> Floats:
-    """Values as float64; EmbeddingError where they are no real numbers, which a conversion would hide."""
+    """Values as floating-point numbers; EmbeddingError where they are no real numbers, which a conversion would hide."""
     try:
         array = np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise EmbeddingError(f"{name} must be an array of numbers ({error}).") from None
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         raise EmbeddingError(f"{name} must be real numbers, got {array.dtype}.")
-    return np.asarray(array, dtype=np.float64)
+    return np.asarray(array, dtype=array.dtype if np.issubdtype(array.dtype, np.floating) else np.float64)
 
 
 def _require_probabilities(probabilities: Floats, n_images: int) -> None:

@@ -20,6 +20,16 @@ index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_ar
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
 MovedModel = Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")]
+Within = Annotated[
+    list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."),
+]
+Aggregated = Annotated[
+    Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
+]
 
 
 @index_app.command("build")
@@ -164,18 +174,9 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Number of cases.")] = 10,
     image_id: Annotated[str, typer.Option(help="Instead: an image that is in the index.")] = "",
     text: Annotated[str, typer.Option(help="Instead: words, where the model has a text tower.")] = "",
-    within: Annotated[
-        list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."
-        ),
-    ] = None,
-    aggregation: Annotated[
-        Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
-    ] = "best",
+    within: Within = None,
+    where: Where = None,
+    aggregation: Aggregated = "best",
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: MovedModel = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,

@@ -91,13 +91,17 @@ class EvaluationConfig:
         tuple[
             Literal[
                 "retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels", "knn",
-                "linear_probe", "few_shot", "groups",
+                "linear_probe", "few_shot", "groups", "retrieval_index",
             ],
             ...,
         ],
         Field(min_length=1),
         doc("what is computed; knn, linear_probe and few_shot learn from the training embeddings and take longer"),
     ] = ("retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels")  # fmt: skip
+    index_kind: Annotated[
+        Literal["auto", "flat", "hnsw", "ivf", "ivfpq"],
+        doc("index of the task retrieval_index; 'auto' is exact up to 50,000 images and ivf above"),
+    ] = "auto"
     groups: Annotated[bool, doc("every metric by skin tone, body site and source, where the table has them")] = True
     permutations: Annotated[NotNegative, doc("shufflings of a permutation test; 0 for none")] = 1000
     calibration_bins: Annotated[Positive, doc("bins of the calibration error and the reliability diagram")] = 15

@@ -14,11 +14,11 @@ from hierderm import columns as c
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
+from hierderm.engines import Kind
 from hierderm.errors import SearchError
 from hierderm.evaluation.scores import mean_of_known
 from hierderm.search.answer import Calibration, calibrate
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import Kind
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
 from hierderm.types import Floats, IntArray
@@ -71,11 +71,16 @@ def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None, *, worker
 
     `model`: where the index's model is now; None: where it was when the index was built.
     """
-    table = _embed(cases, model or index.about.model or None, workers)
+    table = embed_queries(index, cases, model, workers=workers)
     root = Path(index.about.image_root)
     paths = [path.absolute() for path in cases.paths]
     names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
     return EmbeddingTable(table.embeddings, table.frame.assign(**{c.IMAGE_PATH: names}), table.provenance)
+
+
+def embed_queries(index: CaseIndex, cases: CaseTable, model: Model = None, *, workers: int = 0) -> EmbeddingTable:
+    """The images of a table embedded by the index's model; for `model` see `embed_for`."""
+    return _embed(cases, model or index.about.model or None, workers)
 
 
 def calibrate_on_validation(

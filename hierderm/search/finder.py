@@ -16,7 +16,6 @@ from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
 from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.filters import allowed_rows
 from hierderm.search.gallery import Hit
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
@@ -210,8 +209,8 @@ class CaseFinder:
             given = gallery.levels_of_one_node
             if options.within or options.where:
                 differs = "it is learnt from searches of all cases, and a filter narrows this one"
-                allowed = allowed_rows(gallery.frame, gallery.taxonomy, options.within, options.where)
-                given = gallery.taxonomy.levels_of_one_node(gallery.fine[allowed])
+                allowed = gallery.filter.rows(options.within, options.where)
+                given = gallery.taxonomy.levels_of_one_node(gallery.fine if allowed is None else gallery.fine[allowed])
             shown = index.search(vectors, **query, **asked)
             voters = shown if votes == asked else index.search(vectors, **query, **votes)
         return FinderResult(vectors, shown, answer(voters, calibration, differs=differs, given=given))

@@ -176,6 +176,6 @@ def fewest_queries(wanted: float, errors: int) -> int:
     with 0.107: 32.
     """
     count = errors + 1
-    while binom.cdf(errors, count, 1 - wanted) > RISK:
+    while bdtr(errors, count, 1 - wanted) > RISK:
         count += 1
     return count
