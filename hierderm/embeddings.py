@@ -229,7 +229,7 @@ def _numbers(values: Any, name: str) -> Floats:
         raise EmbeddingError(f"{name} must be an array of numbers ({error}).") from None
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         raise EmbeddingError(f"{name} must be real numbers, got {array.dtype}.")
-    return np.asarray(array, dtype=array.dtype if np.issubdtype(array.dtype, np.floating) else np.float64)
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
 
 
 def _require_probabilities(probabilities: Floats, n_images: int) -> None:
