@@ -58,10 +58,10 @@ def _walk(folder: Path, found: ImageFolder) -> Iterator[tuple[Path, list[str], l
     def unreadable(error: OSError) -> None:
         found.leave_out("folder(s) that can't be read", str(error.filename))
 
-    above: dict[str, set[tuple[int, int]]] = {str(folder): set()}
+    above: dict[Path, set[tuple[int, int]]] = {folder: set()}
     for root, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         here = Path(root).stat()
-        line = above.pop(root) | {(here.st_dev, here.st_ino)}
+        line = above.pop(Path(root)) | {(here.st_dev, here.st_ino)}
         kept = []
         for name in sorted(folders):
             place = Path(root) / name
@@ -72,7 +72,7 @@ def _walk(folder: Path, found: ImageFolder) -> Iterator[tuple[Path, list[str], l
                 found.leave_out("link(s) that lead back to a folder above", shown)
             else:
                 kept.append(name)
-                above[str(place)] = line
+                above[place] = line
         folders[:] = kept
         yield Path(root), kept, files
 

@@ -205,6 +205,8 @@ def _as_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
         rgb = transform.apply(colours)
     else:
         rgb = colours if colours.mode == "RGB" else colours.convert("RGB")  # a new image in either case
+        if (exponent := _exponent_of_png(image)) != 1:
+            rgb = rgb.point([round(255 * (value / 255) ** exponent) for value in range(256)] * 3)
     if alpha is not None:
         white = Image.new("RGB", rgb.size, "white")
         white.paste(rgb, mask=alpha)
@@ -259,6 +261,15 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode in ("L", "LA", "1"):
         return image.convert("L"), alpha
     return (image if image.mode == "CMYK" else image.convert("RGB")), alpha
+
+
+def _exponent_of_png(image: Image.Image) -> float:
+    """What brings the colours of a PNG that names its gamma, and no profile, to sRGB's gamma of about 1 / 2.2."""
+    gamma = image.info.get("gamma", 0)
+    if "icc_profile" in image.info or "srgb" in image.info or not 0.05 < gamma < 5:
+        return 1.0
+    exponent = 1 / (2.2 * gamma)
+    return 1.0 if abs(exponent - 1) < 0.05 else float(exponent)
 
 
 @cache

@@ -113,6 +113,20 @@ def test_profiles_that_change_nothing(tmp_path: Path, profile: bytes) -> None:
     assert worst(open_image(path), COLOUR) == 0
 
 
+@pytest.mark.parametrize(("gamma", "exponent"), [(1.0, 1 / 2.2), (1 / 2.2, 1), (1 / 1.8, 1.8 / 2.2), (0, 1)])
+def test_the_gamma_that_a_png_names(tmp_path: Path, gamma: float, exponent: float) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    named = PngInfo()
+    named.add(b"gAMA", round(gamma * 100_000).to_bytes(4, "big"))
+    path = saved(tmp_path / "a.png", Image.fromarray(COLOUR), pnginfo=named)
+    assert worst(open_image(path), np.round(255 * (COLOUR / 255) ** exponent)) <= 1
+    with Image.open(path) as opened:
+        assert worst(as_image(opened.copy()), np.asarray(open_image(path))) == 0
+    both = saved(tmp_path / "b.png", Image.fromarray(COLOUR), pnginfo=named, icc_profile=gamut("sRGB", 0))
+    assert worst(open_image(both), COLOUR) == 0  # a profile says more
+
+
 def test_cmyk_without_a_profile_is_read_as_browsers_do(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.tif", Image.fromarray(COLOUR).convert("CMYK"))
     assert worst(open_image(path), COLOUR) <= 1

@@ -40,6 +40,13 @@ def test_categories_and_conditions_make_their_own_tree(tmp_path: Path) -> None:
     assert tree.names(0) == ("Eczemas", "Infections")
 
 
+def test_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "A" / "x" / "1.jpg")
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "./A/..", str(tmp_path) + "/"):
+        assert read_folder(name).frame[c.CONDITION].tolist() == ["x"]  # type: ignore[arg-type]
+
+
 def test_conditions_alone_need_a_taxonomy(tmp_path: Path) -> None:
     image(tmp_path / "images" / "Impetigo" / "a.jpg")
     with pytest.raises(CaseTableError, match=r"lie \[1\] folder\(s\) deep \(Impetigo/a.jpg\) and no taxonomy"):
