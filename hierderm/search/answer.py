@@ -143,11 +143,11 @@ def _answer_by(
     reasons = map(rule.why_never, range(len(names)))
     never = [f"No {name} is ever answered: {why}." for name, why in zip(names, reasons, strict=True) if why]
     if level < 0:
-        open_ = (
+        undecided = (
             f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
             f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed."
         )
-        texts = never if len(never) == len(names) else [open_, *never]
+        texts = never if len(never) == len(names) else [undecided, *never]
         return Answer(None, "", confidence, differential, " ".join(texts))
     learnt = rule.levels[level]
     reason = (
