@@ -124,7 +124,8 @@ def answer(
     if not differential[0]:
         return Answer(None, "", None, differential, "No case was found.", given)
     if calibration is None or differs:
-        reason = f"Shares only, without a confidence: {differs or 'answers of this index are not calibrated'}."
+        why = "answers of this index are not calibrated" if calibration is None else differs
+        reason = f"Shares only, without a confidence: {why}."
         found = Answer(None, "", None, differential, reason)
     else:
         found = _answer_by(calibration.rule, votes, differential, taxonomy)
