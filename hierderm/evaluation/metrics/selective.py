@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -170,12 +171,12 @@ def controlled_threshold(confidence: FloatArray, right: Mask, wanted: float) -> 
 
 
 def fewest_queries(wanted: float, errors: int) -> int:
-    """How many answered queries can show the accuracy `wanted` although `errors` of them are wrong.
+    """How many answered queries can show the accuracy `wanted`, in (0, 1), although `errors` of them are wrong.
 
     Worked example: of 32 queries answered at a true accuracy of 0.8, 3 or fewer are wrong with probability 0.093, of 31
     with 0.107: 32.
     """
-    count = errors + 1
-    while bdtr(errors, count, 1 - wanted) > RISK:
-        count += 1
-    return count
+    high = 1
+    while bdtr(errors, high, 1 - wanted) > RISK:
+        high *= 2
+    return bisect_left(range(high + 1), True, key=lambda count: bdtr(errors, count, 1 - wanted) <= RISK)
