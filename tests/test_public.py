@@ -15,7 +15,7 @@ import pytest
 
 import hierderm
 
-HEAVY = ("torch", "numpy", "pandas", "sklearn", "pydantic", "PIL")
+HEAVY = ("torch", "numpy", "scipy", "pandas", "sklearn", "pydantic", "PIL", "rich")
 USER = """
 import hierderm
 import numpy as np
@@ -106,8 +106,16 @@ def test_every_name_is_there() -> None:
         hierderm.lode  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_importing_hierderm_is_light() -> None:
-    code = f"import sys, hierderm; print([name for name in {HEAVY} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("hierderm", HEAVY),
+        ("hierderm.cli.main", HEAVY),  # what `hierderm --help` waits for
+        ("hierderm.evaluation.evaluation", ("torch", "sklearn", "scipy.stats", "PIL")),  # `hierderm evaluate`
+    ],
+)
+def test_importing_is_light(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
