@@ -93,7 +93,7 @@ def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Res
 def _best_of_rows(similarity: Floats, starts: IntArray, counts: IntArray) -> Floats:
     """The largest over the rows of each case, shape (n_cases, n). Faster than `np.maximum.reduceat`."""
     best = similarity[starts]
-    for number in range(1, counts.max()):
+    for number in range(1, counts.max(initial=0)):
         cases = np.flatnonzero(counts > number)
         best[cases] = np.maximum(best[cases], similarity[starts[cases] + number])
     return best
@@ -102,7 +102,7 @@ def _best_of_rows(similarity: Floats, starts: IntArray, counts: IntArray) -> Flo
 def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, counts: IntArray) -> Floats:
     """The largest over the columns of each case, shape (n, n_cases)."""
     best = similarity[:, order[starts]]
-    for number in range(1, counts.max()):
+    for number in range(1, counts.max(initial=0)):
         cases = np.flatnonzero(counts > number)
         best[:, cases] = np.maximum(best[:, cases], similarity[:, order[starts[cases] + number]])
     return best
