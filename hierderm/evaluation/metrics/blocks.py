@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
+from threading import Event
 from typing import TypeVar
 
 import numpy as np
@@ -91,7 +93,7 @@ def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Res
 def _best_of_rows(similarity: Floats, starts: IntArray, counts: IntArray) -> Floats:
     """The largest over the rows of each case, shape (n_cases, n). Faster than `np.maximum.reduceat`."""
     best = similarity[starts]
-    for number in range(1, counts.max()):
+    for number in range(1, counts.max(initial=0)):
         cases = np.flatnonzero(counts > number)
         best[cases] = np.maximum(best[cases], similarity[starts[cases] + number])
     return best
@@ -100,7 +102,7 @@ def _best_of_rows(similarity: Floats, starts: IntArray, counts: IntArray) -> Flo
 def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, counts: IntArray) -> Floats:
     """The largest over the columns of each case, shape (n, n_cases)."""
     best = similarity[:, order[starts]]
-    for number in range(1, counts.max()):
+    for number in range(1, counts.max(initial=0)):
         cases = np.flatnonzero(counts > number)
         best[:, cases] = np.maximum(best[:, cases], similarity[:, order[starts[cases] + number]])
     return best
@@ -201,12 +203,21 @@ def _in_blocks(
     order = np.lexsort(sorter.query_labels[::-1])
     n_blocks = -(-len(order) // (most * THREADS)) * THREADS if len(order) > most // 4 else 1
     blocks = [block for block in np.array_split(order, n_blocks) if len(block)]
+    stopped = Event()
+
+    def ranked(block: IntArray) -> Result:
+        parts = sorter.rankings(block, similarity(block))
+        return work(takewhile(lambda _: not stopped.is_set(), parts))
+
     with threadpool_limits(1, user_api="blas"):  # each thread multiplies alone
-        yield from _in_order(lambda block: work(sorter.rankings(block, similarity(block))), blocks)
+        yield from _in_order(ranked, blocks, stopped)
 
 
-def _in_order(work: Callable[[IntArray], Result], blocks: Iterable[IntArray]) -> Iterator[Result]:
-    """The results of `work`, in order, made by threads that are a few results ahead and no more."""
+def _in_order(work: Callable[[IntArray], Result], blocks: Iterable[IntArray], stopped: Event) -> Iterator[Result]:
+    """The results of `work`, in order, made by threads that are a few results ahead and no more.
+
+    Sets `stopped` where the caller is interrupted or asks no more, so that threads end within a part of a block.
+    """
     pool = ThreadPoolExecutor(THREADS)
     ahead: deque[Future[Result]] = deque()
     try:
@@ -217,4 +228,5 @@ def _in_order(work: Callable[[IntArray], Result], blocks: Iterable[IntArray]) ->
         while ahead:
             yield ahead.popleft().result()
     finally:
+        stopped.set()
         pool.shutdown(cancel_futures=True)

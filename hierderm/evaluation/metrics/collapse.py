@@ -17,8 +17,11 @@ def effective_rank(embeddings: Floats) -> float:
     Roy and Vetterli 2007 (The effective rank, EUSIPCO), on the covariance's eigenvalues' square roots; 1 where all
     embeddings are equal. Worked example: two orthogonal directions of equal spread: 2.
     """
-    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0)
-    eigenvalues = np.linalg.eigvalsh(centred.T @ centred)
+    mean, scatter = embeddings.mean(axis=0), np.zeros((embeddings.shape[1],) * 2)
+    for start in range(0, len(embeddings), CHUNK):
+        centred = embeddings[start : start + CHUNK].astype(np.float64) - mean
+        scatter += centred.T @ centred
+    eigenvalues = np.linalg.eigvalsh(scatter)
     singular = np.sqrt(np.maximum(eigenvalues, 0))
     if singular.max() < 1e-6 * np.sqrt(len(embeddings)):
         return 1.0
