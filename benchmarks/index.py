@@ -197,7 +197,7 @@ def evaluation_row(n: int) -> dict[str, Any]:
         start = time.perf_counter()
         subprocess.run([*command, "-o", "out.json"], cwd=folder, check=True)
         seconds = time.perf_counter() - start
-        content = json.loads((folder / "out.json").read_text())
+        content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     shown = {f"{m['level']} {m['name']}": m["value"] for m in content["metrics"] if re.search("map|true_", m["name"])}
     return {"evaluate": n, "seconds": seconds, "peak_gb": peak, **content["details"]["retrieval_index"], **shown}

@@ -222,7 +222,7 @@ def _load(path: Path | str) -> npt.NDArray[Any]:
 
 
 def _numbers(values: Any, name: str) -> Floats:
-    """Values as floating-point numbers; EmbeddingError where they are no real numbers, which a conversion would hide."""
+    """Values as floats; EmbeddingError where they are no real numbers, which a conversion would hide."""
     try:
         array = np.asarray(values)
     except ValueError as error:  # rows of different lengths
