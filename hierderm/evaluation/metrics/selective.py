@@ -176,7 +176,5 @@ def fewest_queries(wanted: float, errors: int) -> int:
     Worked example: of 32 queries answered at a true accuracy of 0.8, 3 or fewer are wrong with probability 0.093, of 31
     with 0.107: 32.
     """
-    high = 1
-    while bdtr(errors, high, 1 - wanted) > RISK:
-        high *= 2
-    return bisect_left(range(high + 1), True, key=lambda count: bdtr(errors, count, 1 - wanted) <= RISK)
+    counts = range(errors + 1, 2**31)  # bdtr is not defined for fewer queries than errors
+    return counts[bisect_left(counts, True, key=lambda count: bool(bdtr(errors, count, 1 - wanted) <= RISK))]
