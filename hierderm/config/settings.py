@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, TreeLda, doc
 
+Engine = Literal["auto", "torch", "onnx"]
 NAME = Field(pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
 
 
@@ -62,6 +63,7 @@ class BackboneConfig:
 
     name: Annotated[str, doc("'hierderm:tiny', 'timm:<model>', 'hf:<repository or folder>'")] = "hierderm:tiny"
     weights: Annotated[str, doc("'pretrained', 'random', or a safetensors file (timm)")] = "pretrained"
+    engine: Annotated[Engine, doc("what computes frozen vectors on a CPU; auto: the faster (docs/engines.md)")] = "auto"
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -59,7 +59,5 @@ def _frozen_features(
     settings: Gradient, backbone: Backbone, table: CaseTable, store: FeatureStore
 ) -> tuple[list[Tensor], Tensor]:
     """The features of each view of the training images, and those of the validation images."""
-    views, validation = store.for_training(
-        backbone, table, settings.views, settings.augmentation, seed=settings.seed, workers=settings.workers
-    )
+    views, validation = store.for_training(backbone, table, settings.views, settings.augmentation, seed=settings.seed)
     return [torch.from_numpy(view) for view in views], torch.from_numpy(validation)
