@@ -15,7 +15,6 @@ import torch
 from joblib import cpu_count
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
 from hierderm.artifacts import README
 from hierderm.config.settings import BackboneConfig
@@ -30,6 +29,7 @@ from hierderm.model.features import best_device, feature_batches
 from hierderm.model.network import Network
 from hierderm.model.text import TextTower, load_text_tower
 from hierderm.model.weights import LOADING, weights_hash
+from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Vectors
 
@@ -322,8 +322,7 @@ class Encoder:
             raise ModelError(f"batch_size must be 1 or more, got {batch_size}.")
         many = each_image(images)
         total = len(many) if isinstance(many, Sized) else total
-        hidden, wait = (None, 2) if progress is None else (not progress, 0)
-        bar = tqdm(desc="Encoding", total=total, unit="image", leave=False, delay=wait, disable=hidden)
+        bar = Progress("Encoding", total, unit="images", shown=progress)
         source = iter(many)
         with bar, ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
             # Files are decoded side by side; a PIL image is not safe for threads, and may occur twice.

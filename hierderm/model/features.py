@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from hierderm.data.dataset import ImageDataset
 from hierderm.model.backbone import Backbone
+from hierderm.progress import Progress
 from hierderm.types import Vectors
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def feature_batches(
 ) -> Iterator[Tensor]:
     """The features of one batch after another, on the backbone's device. Call it in inference mode."""
     device = next((weight.device for weight in backbone.parameters()), torch.device("cpu"))
-    loader = DataLoader(images if rows is None else Subset(images, rows), batch_size=batch_size, num_workers=workers)
-    for batch, _ in tqdm(loader, "Embedding", len(loader), leave=False, delay=2, disable=None):
-        yield backbone(batch.to(device))
+    chosen = images if rows is None else Subset(images, rows)
+    loader = DataLoader(chosen, batch_size=batch_size, num_workers=workers)
+    with Progress("Embedding", len(chosen), unit="images") as progress:
+        for batch, _ in loader:
+            yield backbone(batch.to(device))
+            progress.update(len(batch))
