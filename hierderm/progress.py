@@ -18,6 +18,8 @@ DELAY = 2.0  # seconds that a step takes before a terminal shows it
 REFRESH = 0.5  # seconds between two looks of the bar on a terminal
 LINES = 30.0  # seconds between two lines in a log file
 
+_lines_of: list[str] = []  # what this process works on, if its parent has the terminal
+
 
 class Progress:
     """How far a step is: a bar on a terminal after two seconds, else a message every 30 seconds.
@@ -71,12 +73,12 @@ class Progress:
         return f"{self.what}: {count}{clock(seconds)} so far{left}"
 
     def _show(self) -> None:
-        if self._shown or sys.stderr.isatty():
+        if self._shown or (sys.stderr.isatty() and not _lines_of):
             if self._shown or not self._ended.wait(DELAY):
                 self._bar()
             return
         while not self._ended.wait(LINES):
-            logger.info("%s", str(self))  # as it is now, not when a handler reads it
+            logger.info("%s", ": ".join([*_lines_of, str(self)]))
 
     def _bar(self) -> None:
         from tqdm import tqdm
@@ -114,7 +116,13 @@ class _Messages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        over_bar = "\r\x1b[K" if _lines_of and sys.stderr.isatty() else ""  # of the process that shows one
+        tqdm.write(over_bar + self.format(record), file=sys.stderr)
+
+
+def lines_of(name: str) -> None:
+    """Show steps as lines that begin with `name`: in a process whose parent has the terminal."""
+    _lines_of[:] = [name]
 
 
 def show_messages() -> None:

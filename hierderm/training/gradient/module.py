@@ -156,15 +156,14 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def _note(self, name: str, loss: Tensor) -> None:
-        """Keep the loss of a batch for the mean of the epoch: Lightning's log of each step takes longer than small steps."""
+        """Keep the loss of a batch for the mean of the epoch: Lightning's log of each would slow down small steps."""
         self.losses.setdefault(name, []).append(loss.detach())
 
     def _mean_losses(self) -> dict[str, Tensor]:
         """The mean over the images of the epoch that ends."""
         sizes = torch.tensor(self.sizes, dtype=torch.float32)
-        means = {
-            name: (torch.stack(own).float().cpu() * sizes).sum() / sizes.sum() for name, own in self.losses.items()
-        }
+        share = sizes / sizes.sum()
+        means = {name: (torch.stack(own).float().cpu() * share).sum() for name, own in self.losses.items()}
         self.losses.clear()
         self.sizes.clear()
         return means
@@ -176,8 +175,8 @@ class TrainingModule(lightning.LightningModule):
         embeddings = torch.cat(self.embedded).numpy()
         self.embedded.clear()
         scores = validation_scores(embeddings, self.validation_table)
-        self.log_dict(self._mean_losses())
-        self.log_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in scores.items()})
+        found = {name: torch.tensor(value, dtype=torch.float32) for name, value in scores.items()}
+        self.log_dict(self._mean_losses() | found)
         # An epoch before the classification loss has its full weight is not yet the model that was asked for: one
         # off (scores lie in [0, 1]) puts it behind all later ones, so it is chosen only where there are none.
         handicap = 0.0 if self.classification_share() == 1 else 1.0

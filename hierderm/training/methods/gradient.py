@@ -35,7 +35,7 @@ def fit(settings: Gradient, backbone: BackboneConfig, table: CaseTable, store: F
     )
     if isinstance(network.classifier, CosineClassifier):
         network.classifier.log_scale.data.fill_(math.log(settings.classifier_scale))
-    features = _frozen_features(settings, encoder, table, store) if settings.freeze == "frozen" else None
+    features = frozen_features(settings, encoder, table, store) if settings.freeze == "frozen" else None
     module = TrainingModule(network, settings, table.part(c.TRAIN), table.part(c.VALIDATION), features)
     network.train()
     history, chosen = run_training(module, folder)
@@ -55,7 +55,7 @@ def shape_of(settings: Gradient) -> NetworkShape:
     )
 
 
-def _frozen_features(
+def frozen_features(
     settings: Gradient, backbone: Backbone, table: CaseTable, store: FeatureStore
 ) -> tuple[list[Tensor], Tensor]:
     """The features of each view of the training images, and those of the validation images."""

@@ -1,4 +1,4 @@
-"""Fisher's linear discriminants of the conditions, as scikit-learn's, without the tree: a baseline on frozen features."""
+"""Fisher's linear discriminants of the conditions, as in scikit-learn, without the tree: a baseline on features."""
 
 from __future__ import annotations
 
