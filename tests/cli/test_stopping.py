@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -37,6 +38,17 @@ IN_A_LONG_CALL = """
     print("ready", flush=True)
     np.linalg.svd(matrix)
 """
+IN_PROCESSES = """
+    from functools import partial
+    from hierderm.experiment.parallel import at_once
+
+    def svd():
+        import numpy as np
+        np.linalg.svd(np.random.default_rng(0).normal(size=(4000, 4000)))
+
+    for name in at_once({"quick": int, "slow": svd, "slower": svd}, 2):
+        print("ready", flush=True)
+"""
 SWALLOWED = """
     import time
     print("ready", flush=True)
@@ -51,17 +63,23 @@ SWALLOWED = """
 def stopped(body: str) -> tuple[int, str, float]:
     """Exit code and standard error of a command that got SIGINT, and the seconds that it took to end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(body=body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT.format(body=body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as a shell gives a job a group of processes, which a terminal sends SIGINT to
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     start = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors, time.monotonic() - start
 
 
-@pytest.mark.parametrize("body", [IN_PYTHON, IN_A_LONG_CALL, SWALLOWED], ids=["python", "long call", "swallowed"])
+@pytest.mark.parametrize(
+    "body", [IN_PYTHON, IN_A_LONG_CALL, IN_PROCESSES, SWALLOWED], ids=["python", "long call", "processes", "swallowed"]
+)
 def test_a_command_stops_within_a_second_and_says_how_to_go_on(body: str) -> None:
     code, errors, seconds = stopped(body)
     assert code == 130

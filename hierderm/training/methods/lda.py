@@ -92,7 +92,7 @@ class _Scatter(NamedTuple):
 def _shrunk(covariance: FloatArray, shrinkage: float) -> FloatArray:
     """Towards a sphere of the same total variance."""
     sphere = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    return (1 - shrinkage) * covariance + shrinkage * sphere
+    return np.asarray((1 - shrinkage) * covariance + shrinkage * sphere)
 
 
 def _standardiser(features: Floats, components: int) -> Pipeline:
