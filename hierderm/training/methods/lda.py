@@ -18,6 +18,7 @@ from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.model.heads import Discriminants
+from hierderm.progress import track
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
 from hierderm.training.frozen import FrozenData, Linear, choose, discriminants
@@ -33,7 +34,8 @@ def fit(settings: Lda, backbone: BackboneConfig, table: CaseTable, store: Featur
         for kind, width in data.widths.items()
         for shrinkage, found in analyses(settings, data.stacked(width), data.fine, n_fine)
     )
-    return choose(data, tried, settings.monitor)
+    n_settings = len(data.widths) * len(settings.shrinkages)
+    return choose(data, track(tried, "Fitting", n_settings, unit="settings"), settings.monitor)
 
 
 def analyses(settings: Lda, features: Floats, fine: IntArray, n_fine: int) -> Iterator[tuple[float, Discriminants]]:
