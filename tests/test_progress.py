@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hierderm import progress
-from hierderm.progress import Progress, clock, show_messages, track
+from hierderm.progress import Progress, clock, lines_of, show_messages, track
 
 
 class Terminal(io.StringIO):
@@ -101,6 +101,20 @@ def test_items_are_counted_when_they_are_done(caplog: pytest.LogCaptureFixture) 
     for item in track(iter(range(4)), "Numbers"):
         slow(item)
     assert caplog.messages[0].startswith("Numbers: 2, ")
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_process_without_the_terminal_shows_lines_that_say_of_what(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(progress, "_lines_of", [])
+    lines_of("lda")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Progress("Fitting", 8, unit="settings"):
+        while not caplog.messages:
+            time.sleep(0.02)
+    assert caplog.messages[0].startswith("lda: Fitting: 0 of 8 settings, 0:0") and not terminal.getvalue()
 
 
 @pytest.mark.usefixtures("soon")
