@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from hierderm.errors import HierdermError
+from hierderm.progress import track
 
 ImageLike = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -95,7 +95,7 @@ def unreadable_images(paths: Sequence[Path], *, decode: bool = True) -> dict[int
         return ""
 
     with ThreadPoolExecutor() as pool:
-        reasons = tqdm(pool.map(problem, paths), "Checking images", len(paths), leave=False, delay=2, disable=None)
+        reasons = track(pool.map(problem, paths), "Checking images", len(paths), unit="images")
         return {position: reason for position, reason in enumerate(reasons) if reason}
 
 
@@ -107,5 +107,5 @@ def perceptual_hashes(paths: Sequence[Path]) -> npt.NDArray[np.uint64]:
         return np.packbits(phash(open_image(path), hash_size=HASH_SIDE).hash)
 
     with ThreadPoolExecutor() as pool:
-        rows = list(tqdm(pool.map(bits, paths), "Hashing images", len(paths), leave=False, delay=2, disable=None))
+        rows = list(track(pool.map(bits, paths), "Hashing images", len(paths), unit="images"))
     return np.array(rows, dtype=np.uint8).reshape(len(paths), -1).view(np.uint64)

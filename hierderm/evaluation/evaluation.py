@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
@@ -24,6 +23,7 @@ from hierderm.evaluation.inference.groups import Gap, GroupScore, gaps, group_sc
 from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject, case_table, subject_of
 from hierderm.evaluation.tasks.registry import Task, tasks_named
+from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray
 
@@ -192,18 +192,17 @@ def evaluate(
 def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool | None = None) -> Evaluation:
     """The metrics of some tasks, with intervals, groups and the table of categories."""
     config, case_ids, draws = subject.config, subject.test.case_ids, subject.draws
-    disable = None if progress is None else not progress
-    with tqdm(total=len(tasks) + 2, leave=False, delay=2, disable=disable) as bar:
+    with Progress("Evaluating", len(tasks) + 2, unit="steps", shown=progress) as bar:
         parts = []
         for task in tasks:
-            bar.set_description(f"Evaluating: {task.name}")
+            bar.what = f"Evaluating: {task.name}"
             parts.append(task.scores(subject))
             bar.update()
         scores = Scores.joined(parts)
-        bar.set_description("Evaluating: intervals")
+        bar.what = "Evaluating: intervals"
         evaluation = _without_groups(subject, scores)
         bar.update()
-        bar.set_description("Evaluating: groups")
+        bar.what = "Evaluating: groups"
         ranked = any(task.name == "retrieval" for task in tasks)
         if config.groups and scores.per_image:
             groups = groups_of(subject.test.frame)

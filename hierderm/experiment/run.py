@@ -182,7 +182,6 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
 def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | None) -> None:
     from hierderm.model.checkpoint import save_model
     from hierderm.report.model_card import model_card
-    from hierderm.report.plots import history_figure
     from hierderm.training.features import FeatureStore
     from hierderm.training.fit import fit
 
@@ -195,6 +194,8 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
     write_atomically(folder / "history.csv", found.history.to_csv(index=False))
     if "train_loss" in found.history:
+        from hierderm.report.plots import history_figure
+
         write_atomically(folder / "curves.png", history_figure({config.name: found.history}))
     seconds = round(time.monotonic() - start, 1)
     write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), "chosen": found.chosen})

@@ -21,6 +21,7 @@ PALETTE = (
     "#000000", "#117733", "#88CCEE", "#DDCC77", "#882255", "#44AA99", "#332288", "#CC6677", "#661100", "#6699CC",
 )  # fmt: skip
 MARKERS = "o^sDvP*X"
+ITERATIONS = 500  # of t-SNE: half of scikit-learn's default, after which points of a map hardly move
 MAP_SIDE = 560  # of the map in the page, in its own units
 MAP_SHAPES = ("circle", "square", "diamond")
 
@@ -82,9 +83,8 @@ def project(embeddings: Floats, seed: int) -> Floats:
         flat = PCA(min(2, *embeddings.shape), random_state=seed).fit_transform(embeddings)
         return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    points: Floats = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        embeddings.astype(np.float64)
-    )
+    tsne = TSNE(perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=seed)
+    points: Floats = tsne.fit_transform(embeddings.astype(np.float64))
     return points
 
 
