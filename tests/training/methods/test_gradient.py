@@ -188,3 +188,19 @@ def test_settings_that_do_not_go_together(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         train(with_overrides(toy_config, {f"training.{name}": v for name, v in settings.items()}), toy, tmp_path)
+
+
+def test_cached_activations_change_nothing(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    """Without augmentation, training from what enters the last block is training from the images."""
+    off = {"crop": 1.0, "flip": False, "rotation": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0,
+           "hue": 0.0, "blur": 0.0}  # fmt: skip
+    settings = {"freeze": "last_blocks", "last_blocks": 1, "projection_dim": 16}
+    config = with_overrides(
+        toy_config,
+        {f"training.{name}": value for name, value in settings.items()}
+        | {f"training.augmentation.{name}": value for name, value in off.items()},
+    )
+    cached = with_overrides(config, {"training.cache_activations": True, "training.views": 0})
+    one, other = train(config, toy, tmp_path / "images"), train(cached, toy, tmp_path / "cached")
+    np.testing.assert_allclose(other.history["train_loss"], one.history["train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(other.embeddings().embeddings, one.embeddings().embeddings, atol=1e-3)
