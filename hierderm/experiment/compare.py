@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +18,13 @@ from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.tasks.registry import tasks_named
+from hierderm.experiment.parallel import at_once, processes_for
 from hierderm.experiment.protocol import Division, Divisions, divide
+from hierderm.experiment.results import Results, result_path
 from hierderm.experiment.run import RUN, Run, environment, train
 from hierderm.experiment.runner import Model, Source, logger, run
 from hierderm.experiment.sources import version
+from hierderm.progress import Progress
 from hierderm.report.page import GENERATOR
 from hierderm.report.rows import Row
 
@@ -68,38 +73,99 @@ def evaluated(comparison: Comparison, divisions: Divisions, folder: Path) -> lis
     """Train every model on every division with every seed and run the tasks, with the store in `folder`."""
     from hierderm.training.features import FeatureStore
 
-    entries, features = entries_of(comparison), FeatureStore(folder / "features")  # all divisions share the features
-    runs: dict[str, list[Run]] = {entry.name: [] for entry in entries}
-
-    def sources(entry: ModelEntry, division: Division) -> list[Source]:
-        found = _train(comparison, entry, division, features)
-        runs[entry.name] += found
-        embed = [partial(_embeddings, one.folder, features) for one in found]
-        return [Source(version(one.folder / "model"), division.table, e) for one, e in zip(found, embed, strict=True)]
-
-    models = [Model(entry.name, partial(sources, entry)) for entry in entries]
-    tasks = tasks_named(comparison.evaluation.tasks)
-    results = run(models, divisions, tasks, comparison.evaluation, folder)
-    first = divisions[0][0]
+    entries, tasks = entries_of(comparison), tasks_named(comparison.evaluation.tasks)
+    make_models(comparison, divisions, folder)
+    results, first = Results.open(folder), divisions[0][0]
+    test_images = first.table.part(c.TEST).frame[c.IMAGE_ID]
     rows = []
     for entry in entries:
-        own = runs[entry.name]
-        embedded = _embeddings(own[0].folder, features)
-        test = embedded.select(np.isin(embedded.frame[c.IMAGE_ID], first.table.part(c.TEST).frame[c.IMAGE_ID]))
+        own = [Run.open(place) for place in _places(comparison, entry, divisions)]
+        embedded = own[0].embeddings(FeatureStore(folder / "features"))
+        test = embedded.select(np.isin(embedded.frame[c.IMAGE_ID], test_images))
         config, seconds = _config(comparison, entry, first, 0), float(np.mean([one.seconds for one in own]))
         evaluation = results.joined(entry.name, tasks)
         rows.append(Row(entry, config, evaluation, test, own[0].history, own[0].chosen, own[0].by, seconds, len(own)))
     return rows
 
 
-def _train(comparison: Comparison, entry: ModelEntry, division: Division, features: FeatureStore) -> list[Run]:
-    """The runs of one model on one division: one for each seed, where its method reads a seed."""
+def make_models(comparison: Comparison, divisions: Divisions, folder: Path) -> None:
+    """Train and evaluate what is left, several models on frozen features at once where that is worth it."""
+    from hierderm.training.fit import is_frozen
+
+    entries, tasks = entries_of(comparison), tasks_named(comparison.evaluation.tasks)
+    works = {entry.name: partial(_make, comparison, entry, divisions, folder) for entry in entries}
+    places = {entry.name: _places(comparison, entry, divisions) for entry in entries}
+    files = {name: [place / "finished.json" for place in own] for name, own in places.items()}
+    files = {name: [*own, *(result_path(folder, name, task.name) for task in tasks)] for name, own in files.items()}
+    left = [entry for entry in entries if not all(file.is_file() for file in files[entry.name])]
+    for entry in entries:
+        if entry not in left:
+            works.pop(entry.name)()  # quick, unless its data or settings have changed
+    if not left:
+        return
+    n_fits = sum(len(places[entry.name]) for entry in left)
+    n_images = len(divisions[0][0].table)
+    logger.info(
+        "To do: %d models, %d fits, %d tasks, on %d images.", len(left), n_fits, len(left) * len(tasks), n_images
+    )
+    _embed_first(comparison, left, divisions, folder)
+    frozen = [entry.name for entry in left if is_frozen(model_config(comparison, entry).training)]
+    n_processes = processes_for(len(frozen), folder / "features")
+    apart = {name: works.pop(name) for name in frozen} if n_processes > 1 else {}
+    if apart:
+        logger.info("%d models on frozen features, %d at once ...", len(apart), n_processes)
+    with Progress("Comparing", len(left), unit="models") as progress:
+        for _ in chain(at_once(apart, n_processes), at_once(works, 1)):
+            progress.update()
+            if progress.done == 1:
+                logger.info("%s", progress)
+
+
+def _make(comparison: Comparison, entry: ModelEntry, divisions: Divisions, folder: Path) -> None:
+    """Train one model on every division with every seed, and run the tasks."""
+    from hierderm.training.features import FeatureStore
+
+    features = FeatureStore(folder / "features")  # all divisions share it
+
+    def sources(division: Division) -> list[Source]:
+        runs = [
+            train(config, division.table, place, features) for config, place in _trainings(comparison, entry, division)
+        ]
+        return [
+            Source(version(one.folder / "model"), division.table, partial(_embeddings, one.folder, features))
+            for one in runs
+        ]
+
+    tasks = tasks_named(comparison.evaluation.tasks)
+    run([Model(entry.name, sources)], divisions, tasks, comparison.evaluation, folder)
+
+
+def _embed_first(comparison: Comparison, entries: Sequence[ModelEntry], divisions: Divisions, folder: Path) -> None:
+    """Cache what models on frozen features share, with all cores; those of all layers first: they hold the output."""
+    from hierderm.training.features import FeatureStore
+    from hierderm.training.fit import cache_features
+
+    features, wanted = FeatureStore(folder / "features"), dict[str, tuple[Config, Division]]()
+    for division in (fold for folds in divisions for fold in folds):
+        for entry in entries:
+            for config, _ in _trainings(comparison, entry, division):
+                read = [getattr(config.training, name, None) for name in ("features", "views", "augmentation", "seed")]
+                wanted.setdefault(repr([read, division.folder]), (config, division))
+    for config, division in sorted(wanted.values(), key=lambda one: "layers" not in repr(one[0].training)):
+        cache_features(config.training, config.backbone, division.table, features)
+
+
+def _trainings(comparison: Comparison, entry: ModelEntry, division: Division) -> list[tuple[Config, Path]]:
+    """Settings and folder of each run of a model on a division: one for each seed, where its method reads a seed."""
     configs = [_config(comparison, entry, division, seed) for seed in range(comparison.protocol.seeds)]
-    runs = []
-    for seed, config in enumerate(configs if hasattr(configs[0].training, "seed") else configs[:1]):
-        place = division.folder / "models" / (entry.name if seed == 0 else f"{entry.name}@{seed}")
-        runs.append(train(config, division.table, place, features))
-    return runs
+    configs = configs if hasattr(configs[0].training, "seed") else configs[:1]
+    names = [entry.name if seed == 0 else f"{entry.name}@{seed}" for seed in range(len(configs))]
+    return [(config, division.folder / "models" / name) for config, name in zip(configs, names, strict=True)]
+
+
+def _places(comparison: Comparison, entry: ModelEntry, divisions: Divisions) -> list[Path]:
+    """The folders of all runs of one model."""
+    return [place for folds in divisions for fold in folds for _, place in _trainings(comparison, entry, fold)]
 
 
 def _config(comparison: Comparison, entry: ModelEntry, division: Division, seed: int) -> Config:

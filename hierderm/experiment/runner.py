@@ -23,7 +23,6 @@ from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.protocol import Division, Divisions
 from hierderm.experiment.results import Results, is_stored, store
 from hierderm.experiment.run import RUN, environment
-from hierderm.files import text_hash
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +99,9 @@ def _evaluate(
 
 def _data_identity(divisions: Divisions) -> dict[str, Any]:
     """The part of an identity that all models and tasks share."""
-    tables = [division.table for folds in divisions for division in folds]
     return {
-        "table_hashes": [text_hash(table.frame.to_csv(index=False)) for table in tables],
-        "taxonomy_hash": tables[0].taxonomy.content_hash,
+        "table_hashes": [division.table_hash for folds in divisions for division in folds],
+        "taxonomy_hash": divisions[0][0].table.taxonomy.content_hash,
     }
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hierderm import columns as c
 from hierderm.config.methods import Augmentation
 from hierderm.config.settings import BackboneConfig
+from hierderm.data.dataset import ImageDataset
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import Backbone, load_backbone
-from hierderm.model.features import backbone_features
+from hierderm.model.features import feature_batches
 from hierderm.training.features import FeatureStore
+from hierderm.types import Vectors
 
 AUGMENTATION = Augmentation()
 
@@ -31,16 +34,20 @@ def store(tmp_path: Path) -> FeatureStore:
 
 
 def files(store: FeatureStore) -> list[str]:
-    return sorted(path.name for path in store.folder.iterdir())
+    return sorted(path.name for path in store.folder.glob("*.npy"))
+
+
+def computed(backbone: Backbone, paths: list[Path]) -> Vectors:
+    return torch.cat([*feature_batches(backbone, ImageDataset(paths, backbone.preprocessing))]).numpy()
 
 
 def test_views_are_made_once_and_differ(backbone: Backbone, toy: CaseTable, store: FeatureStore) -> None:
     first = store.for_training(backbone, toy, 2, AUGMENTATION)[0]
     assert len(first) == 3
     assert not np.allclose(first[0], first[1]) and not np.allclose(first[1], first[2])
-    np.testing.assert_allclose(first[0], backbone_features(backbone, toy.part(c.TRAIN).paths), atol=1e-5)
+    np.testing.assert_allclose(first[0], computed(backbone, toy.part(c.TRAIN).paths), atol=1e-5)
     validation = store.features(backbone, toy)[toy.splits == c.VALIDATION]
-    np.testing.assert_allclose(validation, backbone_features(backbone, toy.part(c.VALIDATION).paths), atol=1e-5)
+    np.testing.assert_allclose(validation, computed(backbone, toy.part(c.VALIDATION).paths), atol=1e-5)
     made = files(store)
     assert len(made) == 3
     np.testing.assert_array_equal(first, store.for_training(backbone, toy, 2, AUGMENTATION)[0])
@@ -58,11 +65,11 @@ def test_divisions_of_a_table_share_their_views(
     """Each adds the images that others have not trained on; the augmentation does not depend on who asks first."""
     other, asked = replace(toy, frame=toy.frame.replace({"split": {"train": "test", "test": "train"}})), []
 
-    def counted(*args: Any, rows: list[int], **kwargs: Any) -> Any:
+    def counted(backbone: Backbone, images: ImageDataset, rows: list[int]) -> Any:
         asked.append(len(rows))
-        return backbone_features(*args, rows=rows, **kwargs)
+        return feature_batches(backbone, images, rows)
 
-    monkeypatch.setattr("hierderm.training.features.backbone_features", counted)
+    monkeypatch.setattr("hierderm.training.features.feature_batches", counted)
     shared, alone = FeatureStore(tmp_path / "shared"), FeatureStore(tmp_path / "alone")
     for division in (toy, other, toy):
         shared.for_training(backbone, division, 1, AUGMENTATION)
@@ -105,8 +112,6 @@ def test_an_image_that_was_replaced_is_embedded_again(
 
 
 def test_other_weights_have_other_features(small_siglip: Path, toy: CaseTable, store: FeatureStore) -> None:
-    import torch
-
     random = []
     for seed in (0, 1):
         torch.manual_seed(seed)

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
-from tqdm import tqdm
 
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.ranking import K_VOTE, Labelled, labels_at, votes_are_right
+from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Vectors
 
@@ -109,9 +109,9 @@ def fit_linear_probe(
     problem = _Problem(standard @ axes, classed, len(classes))
     best, best_score = None, -np.inf
     tried = sorted(set(penalties)) if score is not None else [1.0]
-    with tqdm(unit=" iterations", leave=False, delay=2, disable=None) as bar:
+    with Progress("Linear probe", unit="iterations") as bar:
         for number, penalty in enumerate(tried, 1):
-            bar.set_description(f"Linear probe: penalty {number} of {len(tried)}", refresh=False)
+            bar.what = f"Linear probe: penalty {number} of {len(tried)}"
             centred = problem.solve(penalty, bar.update)
             weight, bias = (axes @ centred[:-1]).T.astype(np.float32), centred[-1].astype(np.float32)
             probe = LinearProbe(weight, bias, classes, float(penalty), centre, spread)
