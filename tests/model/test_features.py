@@ -47,7 +47,8 @@ def vectors(backbone: Backbone, n: int = 8, batch_size: int = 4) -> Tensor:
 
 def by_hand(backbone: Backbone, n: int = 8) -> Tensor:
     with torch.inference_mode():
-        return backbone(backbone.preprocessing.normalise(torch.stack([noise(number) for number in range(n)])))
+        found: Tensor = backbone(backbone.preprocessing.normalise(torch.stack([noise(number) for number in range(n)])))
+        return found
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_efficientnet"])
@@ -59,7 +60,7 @@ def test_engines_agree(name: str) -> None:
     pixels = {n: torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for n in range(7)}
     by_engine = []
     for engine in ("torch", "onnx"):
-        made.engine = engine  # type: ignore[assignment]
+        made.engine = engine
         by_engine.append(torch.cat([*image_features(made, range(7), pixels.__getitem__, batch_size=2, total=7)]))
     with torch.inference_mode():
         expected = made(made.preprocessing.normalise(torch.stack(list(pixels.values()))))
@@ -110,7 +111,8 @@ def test_a_graph_with_other_vectors_is_not_used(
 
         def __call__(self, pixels: Tensor) -> Tensor:
             with torch.inference_mode():
-                return backbone(backbone.preprocessing.normalise(pixels)) * 1.01
+                found: Tensor = backbone(backbone.preprocessing.normalise(pixels)) * 1.01
+                return found
 
     caplog.set_level(logging.INFO, "hierderm")
     monkeypatch.setattr(onnx, "make_graph", lambda _: Wrong())
@@ -177,7 +179,7 @@ def test_an_error_of_an_image_comes_out_and_stops(backbone: Backbone) -> None:
 
 def test_the_engine_is_a_setting_of_a_model(small_siglip: Path) -> None:
     name = f"hf:{small_siglip}"
-    by_torch, by_graph = (load(name, engine=engine) for engine in ("torch", "onnx"))  # type: ignore[arg-type]
+    by_torch, by_graph = (load(name, engine=engine) for engine in ("torch", "onnx"))
     assert (by_torch.network.backbone.engine, by_graph.network.backbone.engine) == ("torch", "onnx")
     assert by_graph.provenance == by_torch.provenance
     assert load_backbone(BackboneConfig(name, engine="torch")).engine == "torch"
