@@ -51,8 +51,8 @@ def index_build(
 ) -> None:
     """Index the images of a table.
 
-    Where the table has validation cases, answers are calibrated on them. What is embedded is kept: after an
-    interruption give the same command again, it continues.
+    Where the table has validation cases, answers are calibrated on them. Many images are embedded first, with
+    `hierderm embed`, which goes on after an interruption; give them as --embeddings.
 
     Example: `hierderm index build runs/first/cases.csv --model runs/first/model -o index`
     """
@@ -61,18 +61,15 @@ def index_build(
     from hierderm.search.building import describe_index
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.persistence import require_free_index
-    from hierderm.training.features import unfinished
 
     if not model and embeddings is None:
         raise ConfigError("give --model, or --embeddings, or both.")
     require_free_index(out, replace=replace)  # before minutes of embedding
     chosen = [name.strip() for name in splits.split(",") if name.strip()]
     table = read_cases(cases, tree_for(model, taxonomy), decode=False)
-    with unfinished(out) as store:
-        encoder = load(model, engine=engine) if model else None
-        known = embeddings if embeddings is not None or encoder is None else store.embed(encoder, table)
-        index = CaseIndex.build(table, encoder, embeddings=known, kind=kind, splits=chosen, accuracy=accuracy)
-        index.save(out, replace=replace)
+    encoder = load(model, engine=engine) if model else None
+    index = CaseIndex.build(table, encoder, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy)
+    index.save(out, replace=replace)
     typer.echo("\n".join([f"{out}:", *describe_index(index)]))
 
 

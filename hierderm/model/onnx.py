@@ -34,15 +34,15 @@ class NotExportedError(HierdermError):
 class OnnxGraph:
     """uint8 pixels, shape (n, 3, size, size), to the vectors of a backbone, shape (n, dim), float32.
 
-    A call computes on one thread, its caller's, and threads may call at the same time: on one core each, they are
-    faster than one call that shares its work among them. Its memory is that of the weights once more.
+    By default a call computes on its caller's thread alone, and threads may call at the same time: on one core each,
+    they are faster than one call that shares its work among them. Its memory is that of the weights once more.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, *, threads: int = 1) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3  # errors
         with TemporaryDirectory(prefix="hierderm-onnx-") as folder:
             path = Path(folder) / "backbone.onnx"
