@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.cli.commands import fails, refusal, run
@@ -28,5 +30,9 @@ def test_help_of_every_command_has_an_example() -> None:
 
 
 def test_what_the_system_refuses_is_a_message(toy_csv: Path) -> None:
-    message = refusal("taxonomy", "from-csv", toy_csv, "--levels", "condition", "-o", "/proc/none/tree.csv")
-    assert message == "Error: /proc/none: No such file or directory. Check the path.\n"
+    """In a process of its own, as users have it."""
+    arguments = ["taxonomy", "from-csv", str(toy_csv), "--levels", "condition", "-o", "/proc/none/tree.csv"]
+    done = subprocess.run([sys.executable, "-m", "hierderm", *arguments], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Error: /proc/none: No such file or directory. Check the path.\n"
+    assert refusal(*arguments) == done.stderr
