@@ -23,6 +23,7 @@ from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.protocol import Division, Divisions
 from hierderm.experiment.results import Results, is_stored, store
 from hierderm.experiment.run import RUN, environment
+from hierderm.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def run(
     """
     claim_folder(folder, RUN)
     data = _data_identity(divisions)
-    for model in models:
+    for model in track(models, "Models", unit="models", shown=None if len(models) > 1 else False):
         sources = [[model.sources(division) for division in folds] for folds in divisions]
         identities = {task: _identity(model, sources, task, data, config) for task in tasks}
         missing = {task: identity for task, identity in identities.items() if not is_stored(folder, identity)}
@@ -82,7 +83,7 @@ def _evaluate(
         "embedding_seconds": round(time.monotonic() - start, 2),
         "environment": environment(),
     }
-    for task, identity in missing.items():
+    for task, identity in track(missing.items(), name, unit="tasks"):
         logger.info("%s: %s ...", name, task.name)
         start = time.monotonic()
         parts = [[[evaluate_subject(s, [task]) for s in seeds] for seeds in folds] for folds in subjects]
