@@ -21,7 +21,7 @@ from hierderm.evaluation.inference.combine import combine
 from hierderm.evaluation.subject import subject_of
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.protocol import Division, Divisions
-from hierderm.experiment.results import Results, is_stored, store
+from hierderm.experiment.results import is_stored, store
 from hierderm.experiment.run import RUN, environment
 from hierderm.progress import track
 
@@ -47,7 +47,7 @@ class Model:
 
 def run(
     models: Sequence[Model], divisions: Divisions, tasks: Sequence[Task], config: EvaluationConfig, folder: Path
-) -> Results:
+) -> None:
     """Every task of every model into the store of `folder`; results that are there with the same identity are kept.
 
     The result of a task is written as soon as it is computed, so a killed run goes on where it was.
@@ -62,7 +62,6 @@ def run(
             _evaluate(sources, missing, config, folder)
         else:
             logger.info("%s: all tasks done.", model.name)
-    return Results.open(folder)
 
 
 def _evaluate(
