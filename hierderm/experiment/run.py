@@ -252,11 +252,11 @@ class Run:
 
         `store`: where the features of the backbone are, if it is frozen; by default in the run's folder.
         """
-        from hierderm.training.features import FeatureStore
-        from hierderm.training.fit import is_frozen
-
         place = self.folder / "embeddings"
         if not holds(place, KIND):
+            from hierderm.training.features import FeatureStore
+            from hierderm.training.fit import is_frozen
+
             features, workers = None, self.config.training.workers
             if is_frozen(self.config.training):
                 store = store or FeatureStore(self.folder / "features")
