@@ -45,23 +45,28 @@ def stopping() -> Iterator[None]:
         raise Stopped
 
     def watch() -> None:
-        while True:
-            numbers = os.read(heard, 64)
+        while numbers := os.read(heard, 64):  # nothing once the other end is closed
             if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is stop:
                 Event().wait(PATIENCE)
                 tell()
                 os._exit(STOPPED)
+        os.close(heard)
 
     heard, spoken = os.pipe()
     os.set_blocking(spoken, False)
-    signal.signal(signal.SIGINT, stop)
-    signal.set_wakeup_fd(spoken, warn_on_full_buffer=False)
+    before = signal.signal(signal.SIGINT, stop)
+    descriptor = signal.set_wakeup_fd(spoken, warn_on_full_buffer=False)
     Thread(target=watch, daemon=True).start()
     try:
         yield
     except Stopped:
         tell()
         sys.exit(STOPPED)
+    finally:
+        if not said.is_set():  # else the watch goes on: what Python does at its end may take long, too
+            signal.signal(signal.SIGINT, before)
+            signal.set_wakeup_fd(descriptor)
+            os.close(spoken)
 
 
 def _command() -> str:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.artifacts import claim_folder
+from hierderm.artifacts import claim_folder, holds
 from hierderm.config.loading import entries_of, model_config, with_overrides
 from hierderm.config.settings import Comparison, Config, ModelEntry
-from hierderm.embeddings import EmbeddingTable
+from hierderm.embeddings import KIND, EmbeddingTable
 from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.parallel import at_once, processes_for
@@ -71,8 +71,6 @@ def compare(comparison: Comparison, folder: Path | str) -> Path:
 
 def evaluated(comparison: Comparison, divisions: Divisions, folder: Path) -> list[Row]:
     """Train every model on every division with every seed and run the tasks, with the store in `folder`."""
-    from hierderm.training.features import FeatureStore
-
     entries, tasks = entries_of(comparison), tasks_named(comparison.evaluation.tasks)
     make_models(comparison, divisions, folder)
     results, first = Results.open(folder), divisions[0][0]
@@ -80,7 +78,7 @@ def evaluated(comparison: Comparison, divisions: Divisions, folder: Path) -> lis
     rows = []
     for entry in entries:
         own = [Run.open(place) for place in _places(comparison, entry, divisions)]
-        embedded = own[0].embeddings(FeatureStore(folder / "features"))
+        embedded = own[0].embeddings()
         test = embedded.select(np.isin(embedded.frame[c.IMAGE_ID], test_images))
         config, seconds = _config(comparison, entry, first, 0), float(np.mean([one.seconds for one in own]))
         evaluation = results.joined(entry.name, tasks)
@@ -90,26 +88,18 @@ def evaluated(comparison: Comparison, divisions: Divisions, folder: Path) -> lis
 
 def make_models(comparison: Comparison, divisions: Divisions, folder: Path) -> None:
     """Train and evaluate what is left, several models on frozen features at once where that is worth it."""
-    from hierderm.training.fit import is_frozen
-
-    entries, tasks = entries_of(comparison), tasks_named(comparison.evaluation.tasks)
+    entries = entries_of(comparison)
     works = {entry.name: partial(_make, comparison, entry, divisions, folder) for entry in entries}
-    places = {entry.name: _places(comparison, entry, divisions) for entry in entries}
-    files = {name: [place / "finished.json" for place in own] for name, own in places.items()}
-    files = {name: [*own, *(result_path(folder, name, task.name) for task in tasks)] for name, own in files.items()}
-    left = [entry for entry in entries if not all(file.is_file() for file in files[entry.name])]
+    left = [entry for entry in entries if not _seems_made(comparison, entry, divisions, folder)]
     for entry in entries:
         if entry not in left:
             works.pop(entry.name)()  # quick, unless its data or settings have changed
     if not left:
         return
-    n_fits = sum(len(places[entry.name]) for entry in left)
-    n_images = len(divisions[0][0].table)
-    logger.info(
-        "To do: %d models, %d fits, %d tasks, on %d images.", len(left), n_fits, len(left) * len(tasks), n_images
-    )
-    _embed_first(comparison, left, divisions, folder)
-    frozen = [entry.name for entry in left if is_frozen(model_config(comparison, entry).training)]
+    n_fits = sum(len(_places(comparison, entry, divisions)) for entry in left)
+    n_tasks, n_images = len(left) * len(tasks_named(comparison.evaluation.tasks)), len(divisions[0][0].table)
+    logger.info("To do: %d models, %d fits, %d tasks, on %d images.", len(left), n_fits, n_tasks, n_images)
+    frozen = _embed_first(comparison, left, divisions, folder)
     n_processes = processes_for(len(frozen), folder / "features")
     apart = {name: works.pop(name) for name in frozen} if n_processes > 1 else {}
     if apart:
@@ -121,11 +111,18 @@ def make_models(comparison: Comparison, divisions: Divisions, folder: Path) -> N
                 logger.info("%s", progress)
 
 
+def _seems_made(comparison: Comparison, entry: ModelEntry, divisions: Divisions, folder: Path) -> bool:
+    """Whether all runs and results of a model are there, for whatever data and settings."""
+    results = [result_path(folder, entry.name, task.name) for task in tasks_named(comparison.evaluation.tasks)]
+    runs = [place / "finished.json" for place in _places(comparison, entry, divisions)]
+    return all(file.is_file() for file in (*runs, *results))
+
+
 def _make(comparison: Comparison, entry: ModelEntry, divisions: Divisions, folder: Path) -> None:
     """Train one model on every division with every seed, and run the tasks."""
-    from hierderm.training.features import FeatureStore
-
-    features = FeatureStore(folder / "features")  # all divisions share it
+    places = _places(comparison, entry, divisions)
+    done = all((place / "finished.json").is_file() and holds(place / "embeddings", KIND) for place in places)
+    features = None if done else _features(folder)  # whose import takes seconds
 
     def sources(division: Division) -> list[Source]:
         runs = [
@@ -140,19 +137,32 @@ def _make(comparison: Comparison, entry: ModelEntry, divisions: Divisions, folde
     run([Model(entry.name, sources)], divisions, tasks, comparison.evaluation, folder)
 
 
-def _embed_first(comparison: Comparison, entries: Sequence[ModelEntry], divisions: Divisions, folder: Path) -> None:
-    """Cache what models on frozen features share, with all cores; those of all layers first: they hold the output."""
+def _features(folder: Path) -> FeatureStore:
+    """The store that all models and divisions share."""
     from hierderm.training.features import FeatureStore
-    from hierderm.training.fit import cache_features
 
-    features, wanted = FeatureStore(folder / "features"), dict[str, tuple[Config, Division]]()
+    return FeatureStore(folder / "features")
+
+
+def _embed_first(
+    comparison: Comparison, entries: Sequence[ModelEntry], divisions: Divisions, folder: Path
+) -> list[str]:
+    """Cache what models on frozen features share, with all cores, and give the names of these models.
+
+    Features of all layers come first: they hold the output, too.
+    """
+    from hierderm.training.fit import cache_features, is_frozen
+
+    frozen = [entry for entry in entries if is_frozen(model_config(comparison, entry).training)]
+    wanted: dict[str, tuple[Config, Division]] = {}
     for division in (fold for folds in divisions for fold in folds):
-        for entry in entries:
+        for entry in frozen:
             for config, _ in _trainings(comparison, entry, division):
                 read = [getattr(config.training, name, None) for name in ("features", "views", "augmentation", "seed")]
                 wanted.setdefault(repr([read, division.folder]), (config, division))
     for config, division in sorted(wanted.values(), key=lambda one: "layers" not in repr(one[0].training)):
-        cache_features(config.training, config.backbone, division.table, features)
+        cache_features(config.training, config.backbone, division.table, _features(folder))
+    return [entry.name for entry in frozen]
 
 
 def _trainings(comparison: Comparison, entry: ModelEntry, division: Division) -> list[tuple[Config, Path]]:
@@ -174,6 +184,6 @@ def _config(comparison: Comparison, entry: ModelEntry, division: Division, seed:
     return config if first is None else with_overrides(config, {"training.seed": first + division.first_seed + seed})
 
 
-def _embeddings(folder: Path, features: FeatureStore) -> EmbeddingTable:
+def _embeddings(folder: Path, features: FeatureStore | None) -> EmbeddingTable:
     """The embeddings of a run's table; the run is opened anew, so that its model is let go."""
     return Run.open(folder).embeddings(features)

@@ -16,6 +16,7 @@ from hierderm.progress import lines_of, show_messages
 from hierderm.threads import n_threads
 
 LEAST = 16 * 2**20  # bytes of features from which the work outweighs the seconds in which a process starts
+LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 COPIES = 8  # of the features, that a fit may hold: of all views, standardised, and in float64
 
 
@@ -27,8 +28,14 @@ def processes_for(n_models: int, features: Path) -> int:
     size = sum(path.stat().st_size for path in features.rglob("*") if path.is_file())
     if size < LEAST:
         return 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(n_models, n_threads(), memory // 2 // (COPIES * size)))
+    return max(1, min(n_models, n_threads(), _memory() // 2 // (COPIES * size)))
+
+
+def _memory() -> int:
+    """Bytes that the machine, or the container, has."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
+    return physical if limit == "max" else min(physical, int(limit))
 
 
 def at_once(works: Mapping[str, Callable[[], None]], n_processes: int) -> Iterator[str]:

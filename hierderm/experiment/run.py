@@ -276,11 +276,11 @@ class Run:
 
         `store`: where the features of the backbone are, if it is frozen; by default in the run's folder.
         """
-        from hierderm.training.features import FeatureStore, unfinished
-        from hierderm.training.fit import is_frozen
-
         place = self.folder / "embeddings"
         if not holds(place, KIND):
+            from hierderm.training.features import FeatureStore, unfinished
+            from hierderm.training.fit import is_frozen
+
             if is_frozen(self.config.training):
                 made = (store or FeatureStore(self.folder / "features")).embed(self.encoder, self.table)
             else:

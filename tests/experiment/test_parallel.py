@@ -36,12 +36,16 @@ def test_as_many_models_as_cores_and_memory_have_room_for(tmp_path: Path, monkey
         return processes_for(n_models, tmp_path / "features")
 
     memory = 2**30
-    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}.__getitem__)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 2, "SC_PHYS_PAGES": memory}.__getitem__)
+    monkeypatch.setattr(parallel, "LIMIT", limit := tmp_path / "memory.max")
+    limit.write_text(f"{memory}\n")
     assert of(2**24 - 1) == 1
     assert of(2**24) == 4
     assert of(2**24, n_models=3) == 3
     assert of(memory // 2 // 8 // 3) == 3
     assert of(memory) == 1
+    limit.write_text("max\n")
+    assert of(memory // 8 // 3) == 3
 
 
 def test_one_process_is_this_one() -> None:

@@ -50,8 +50,11 @@ def analyses(settings: Lda, features: Floats, fine: IntArray, n_fine: int) -> It
             "augmented copies of an image count."
         )
     classes, number = np.unique(fine[several], return_inverse=True)
-    scaler = _standardiser(features[several], settings.components)
-    scatter = _Scatter.of(scaler.transform(features[several]), number)
+    learnt = features[several]
+    if len(learnt) <= learnt.shape[1]:
+        learnt = learnt.astype(np.float64)  # few enough
+    scaler = _standardiser(learnt, settings.components)
+    scatter = _Scatter.of(scaler.transform(learnt), number, min(learnt.shape[1], settings.components))
     for shrinkage in settings.shrinkages:
         projection, logits = scatter.analysis(shrinkage)
         embedding, own = _on_raw_features(projection, scaler), _on_raw_features(logits, scaler)
@@ -61,47 +64,51 @@ def analyses(settings: Lda, features: Floats, fine: IntArray, n_fine: int) -> It
 class _Scatter(NamedTuple):
     """Means and covariances that all shrinkages share: LinearDiscriminantAnalysis would compute them for each.
 
-    `means`: of the classes, shape (n_classes, n_features); `priors`: their shares, (n_classes,); `within`, `between`:
-    covariances within the classes and of their means, (n_features, n_features).
+    `means`: of the classes, shape (n_classes, n_axes); `priors`: their shares, (n_classes,); `within`, `between`:
+    covariances within the classes and of their means, (n_axes, n_axes); `n_features`: of the sphere they are shrunk
+    towards, which has as many axes where the images vary along fewer.
     """
 
     means: FloatArray
     priors: FloatArray
     within: FloatArray
     between: FloatArray
+    n_features: int
 
     @classmethod
-    def of(cls, standard: Floats, number: IntArray) -> _Scatter:
-        """Of features, shape (n_rows, n_features), whose classes are numbered from 0, shape (n_rows,)."""
+    def of(cls, standard: Floats, number: IntArray, n_features: int) -> _Scatter:
+        """Of features, shape (n_rows, n_axes), whose classes are numbered from 0, shape (n_rows,)."""
         counts = np.bincount(number)
         members = csr_array((np.ones(len(number)), (number, np.arange(len(number)))))
         means, priors = np.asarray(members @ standard.astype(np.float64)) / counts[:, None], counts / len(number)
         apart = means - priors @ means
         deviations = standard - means[number]
         within = deviations.T @ deviations / len(number)
-        return cls(means, priors, within, (apart * priors[:, None]).T @ apart)
+        return cls(means, priors, within, (apart * priors[:, None]).T @ apart, n_features)
 
     def analysis(self, shrinkage: float) -> tuple[Linear, Linear]:
         """The projection on the discriminants and the logits of the classes."""
-        within, between = _shrunk(self.within, shrinkage), _shrunk(self.between, shrinkage)
-        n_features, n_axes = len(within), min(len(self.means) - 1, len(within))
-        _, axes = eigh(between, within, subset_by_index=(n_features - n_axes, n_features - 1))
+        within, between = (_shrunk(one, shrinkage, self.n_features) for one in (self.within, self.between))
+        n_axes = min(len(self.means) - 1, len(within))
+        _, axes = eigh(between, within, subset_by_index=(len(within) - n_axes, len(within) - 1))
         weight = cho_solve(cho_factor(within), self.means.T).T
         bias = np.log(self.priors) - (self.means * weight).sum(axis=1) / 2
         return Linear(axes[:, ::-1].T, np.zeros(n_axes)), Linear(weight, bias)
 
 
-def _shrunk(covariance: FloatArray, shrinkage: float) -> FloatArray:
-    """Towards a sphere of the same total variance."""
-    sphere = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+def _shrunk(covariance: FloatArray, shrinkage: float, n_features: int) -> FloatArray:
+    """Towards a sphere in `n_features` of the same total variance."""
+    sphere = np.trace(covariance) / n_features * np.eye(len(covariance))
     return np.asarray((1 - shrinkage) * covariance + shrinkage * sphere)
 
 
 def _standardiser(features: Floats, components: int) -> Pipeline:
-    """Features of equal spread; of more than `components`, their principal components."""
+    """Features of equal spread; of more than `components`, or than there are rows, their principal components."""
     steps: list[object] = [StandardScaler()]
     if features.shape[1] > components:
         steps.append(PCA(min(components, len(features) - 1), svd_solver="randomized", random_state=0))
+    elif len(features) <= features.shape[1]:  # no loss: means differ, and images vary, only along their own axes
+        steps.append(PCA(len(features) - 1, svd_solver="full"))
     return make_pipeline(*steps).fit(features)
 
 

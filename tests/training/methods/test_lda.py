@@ -52,6 +52,20 @@ def test_conditions_with_a_single_image_are_left_out() -> None:
         list(analyses(Lda(), FEATURES[20:], FINE[20:], 5))
 
 
+def test_fewer_images_than_features_lose_nothing() -> None:
+    """The oracle is scikit-learn on all features; a shrunk covariance of 24 images in 40 dimensions has its inverse."""
+    rng = np.random.default_rng(1)
+    fine = np.arange(24) % 3
+    features = 2 * rng.normal(size=(3, 40))[fine] + rng.normal(size=(24, 40))
+    ((_, found),) = analyses(Lda(shrinkages=(0.3,)), features.astype(np.float32), fine, 3)
+    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.3)
+    expected = make_pipeline(StandardScaler(), model).fit(features, fine)
+    others = rng.normal(size=(9, 40))
+    similarity = (own := unit_length(expected.transform(others))) @ own.T
+    np.testing.assert_allclose(found.embed(others) @ found.embed(others).T, similarity, atol=1e-5)
+    np.testing.assert_allclose(probabilities(found, others), expected.predict_proba(others), atol=1e-5)
+
+
 def test_very_many_features_are_reduced_first() -> None:
     wide = np.hstack([FEATURES, np.random.default_rng(0).normal(0, 0.1, (36, 100))])
     ((_, found),) = analyses(Lda(shrinkages=(0.9,), components=20), wide, FINE, 5)
