@@ -38,7 +38,7 @@ def test_a_flat_index_gives_what_the_full_ranking_gives(subject: Subject) -> Non
     for level in ("coarse", "fine"):
         for name in SAME:
             for prefix in ("index_", "exact_"):
-                np.testing.assert_array_equal(found.per_image[level, prefix + name], whole.per_image[level, name])
+                np.testing.assert_allclose(found.per_image[level, prefix + name], whole.per_image[level, name])
             assert np.nanmax(np.abs(found.per_image[level, f"loss_{name}"])) == 0
     assert found.details["retrieval_index"] == {"kind": "flat", "images": 801, "k": 10, "exact_queries": 801}
     assert np.isnan(found.per_image["fine", "index_map_at_10"][-1])  # no other image of its condition
@@ -54,7 +54,7 @@ def test_approximate_indexes_lose_little_and_say_how_much(subject: Subject, kind
     assert (0.75 if kind == "ivfpq" else 0.95) < shares.mean() <= 1  # so few vectors get codes of four bits
     for name in SAME:
         served, exact, loss = (found.per_image["fine", prefix + name] for prefix in ("index_", "exact_", "loss_"))
-        np.testing.assert_array_equal(exact, whole["fine", name])
+        np.testing.assert_allclose(exact, whole["fine", name])
         np.testing.assert_allclose(loss, exact - served)
         assert abs(np.nanmean(loss)) < 0.03
 
