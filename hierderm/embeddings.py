@@ -33,7 +33,7 @@ class Provenance:
     split_hash: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EmbeddingTable:
     """`embeddings`: unit length, shape (n_images, dim), float32; `frame`: the rows of the case table they belong to.
 
@@ -63,6 +63,11 @@ class EmbeddingTable:
             raise EmbeddingError(
                 f"probabilities must have a row an image ({len(self.frame)}), got {self.probabilities.shape}."
             )
+
+    def __repr__(self) -> str:
+        n, dim = self.embeddings.shape
+        classified = "" if self.probabilities is None else ", with probabilities"
+        return f"EmbeddingTable({n} embeddings of length {dim}{classified}, model {self.provenance.model or 'unknown'})"
 
     def __len__(self) -> int:
         return len(self.embeddings)

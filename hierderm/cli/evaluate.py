@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierderm.cli.output import JsonFlag, Replace, Workers, say, show_json, value_with_interval
-from hierderm.cli.search import Aggregated, MovedModel, Where, Within, columns_of
+from hierderm.cli.search import Aggregated, MovedModel, Where, Within
 from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
 
@@ -72,6 +72,7 @@ def evaluate(
     from hierderm.files import require_free, write_json
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.evaluation import evaluate_index
+    from hierderm.search.filters import where_of
 
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
@@ -87,7 +88,7 @@ def evaluate(
         opened = CaseIndex.open(index)
         queries = queries_of(opened, words, cases, splits, model, workers)
         evaluation = evaluate_index(
-            opened, queries, k=k, within=within, where=columns_of(where or []), aggregation=aggregation,
+            opened, queries, k=k, within=within, where=where_of(where or [], opened.frame), aggregation=aggregation,
             config=config, name=str(index),
         )  # fmt: skip
     for warning in evaluation.warnings:
@@ -132,9 +133,7 @@ def _lines(evaluation: Evaluation) -> list[str]:
 
 def _group_lines(evaluation: Evaluation) -> list[str]:
     """The gaps between groups in the metric that most readers look at first."""
+    from hierderm.report.words import gap_sentence
+
     found = [gap for gap in evaluation.gaps if (gap.level, gap.name) == ("coarse", "recall_at_1")]
-    return [
-        f"By {gap.column}: coarse Recall@1 is worst for {gap.worst} and best for {gap.best}, a gap of {gap.value:.3f} "
-        f"[{gap.low:.3f}, {gap.high:.3f}], p {gap.p_value:.3f} (permutation)"
-        for gap in found
-    ]
+    return [f"By {gap.column}: {gap_sentence(gap)}" for gap in found]

@@ -73,5 +73,7 @@ def show(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 def value_with_interval(metric: Metric) -> str:
     """A metric as text, with its interval and how many images or cases have no value."""
+    if metric.value != metric.value:  # nan
+        return "undefined" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
     ends = "" if metric.low != metric.low else f"  [{metric.low:.3f}, {metric.high:.3f}]"
     return f"{metric.value:7.3f}{ends}" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")

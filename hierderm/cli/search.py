@@ -24,7 +24,8 @@ Within = Annotated[
     list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
 ]
 Where = Annotated[
-    list[str] | None, typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns.")
+    list[str] | None,
+    typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."),
 ]
 Aggregated = Annotated[
     Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
@@ -95,7 +96,7 @@ def index_add(
     typer.echo(f"{folder}: {len(table)} images added, now {len(index)} of {index.n_cases} cases")
 
 
-@index_app.command("remove")
+@index_app.command("remove", context_settings={"ignore_unknown_options": True})  # ids may begin with a minus
 def index_remove(
     folder: IndexFolder, case_ids: Annotated[list[str], typer.Argument(help="Ids of the cases to take out.")]
 ) -> None:
@@ -188,14 +189,16 @@ def search(
 
     Example: `hierderm search photo.jpg -i index -k 10 --within "Fungal Infections"`
     """
+    from hierderm.search.filters import where_of
     from hierderm.search.finder import CaseFinder, SearchOptions
 
     if sum([bool(images), bool(image_id), bool(text)]) != 1:
         raise ConfigError("give images, or --image-id, or --text: one of them.")
     if html is not None:
         require_free(html, replace=replace, suffixes=(".html", ".htm"), inputs=images or [])
-    options = SearchOptions(k, within or [], columns_of(where or []), aggregation, per_condition)
-    searched = _search(CaseFinder.open(index, model=model), images or [], image_id, text, options)
+    finder = CaseFinder.open(index, model=model)
+    options = SearchOptions(k, within or [], where_of(where or [], finder.index.frame), aggregation, per_condition)
+    searched = _search(finder, images or [], image_id, text, options)
     contents = [(title, shown, found.to_dict(paths=True)) for title, shown, found in searched]
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
@@ -236,37 +239,30 @@ def _search(
     return results
 
 
-def columns_of(where: list[str]) -> dict[str, list[str]]:
-    """`fitzpatrick=5,6` as a column and its values."""
-    pairs = [pair.partition("=") for pair in where]
-    if any(not sign or not column for column, sign, _ in pairs):
-        raise ConfigError(f"--where must look like fitzpatrick=5,6, got {where}.")
-    return {column: values.split(",") for column, _, values in pairs}
-
-
 def _print(title: str, content: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     shown = Table(title=f"Nearest cases of {escape(title)}", title_justify="left")
     shown.add_column("", justify="right")
-    for name in ("case", "condition", "category", "similarity", "image"):
-        shown.add_column(name, justify="right" if name == "similarity" else "left", overflow="fold")
+    for name in ("case", "condition", "category", "similarity", "closer than", "image"):
+        shown.add_column(name, justify="right" if name in ("similarity", "closer than") else "left", overflow="fold")
     for place, hit in enumerate(content["hits"], start=1):
         above = " > ".join(hit["path"][:-1])
-        cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", hit["image_path"])
+        closer = "" if hit["closer_than"] is None else f"{hit['closer_than']:.1%}"
+        cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", closer, hit["image_path"])
         shown.add_row(str(place), *(escape(cell) for cell in cells))
     show_table(shown)
     read = content["answer"]
     if read is None:
         return
+    typer.echo("closer than: the share of pairs of cases of the index that are less similar")
     for level, nodes in zip(content["levels"], read["differential"], strict=True):
-        typer.echo(f"{level}: " + ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5]))
+        shares = ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5])
+        given = level in read["given"] and bool(nodes)
+        typer.echo(f"{level}: {nodes[0]['name'] + ', no other could come' if given else shares}")
     if read["node"]:
-        typer.echo(
-            f"Answer: {read['node']} ({read['level']}). "
-            f"On validation cases, answers with this share of votes were right in about {read['confidence']:.0%}."
-        )
+        typer.echo(f"Answer: {read['node']} ({read['level']})")
     elif read["confidence"] is not None:
         typer.echo("Answer: none")
     typer.echo(read["reason"])
@@ -278,10 +274,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is reached from this machine only.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     model: MovedModel = "",
-    max_megabytes: Annotated[float, typer.Option(help="Largest size of an uploaded image.")] = 15,
-    max_megapixels: Annotated[float, typer.Option(help="Largest number of pixels of an uploaded image.")] = 50,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest size of an uploaded image.")] = 15,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Largest number of pixels of an uploaded image.")
+    ] = 50,
 ) -> None:
     """Start the page to search with images.
 
@@ -289,6 +287,7 @@ def serve(
 
     Example: `hierderm serve index --port 8000`
     """
+    say(f"Opening {index} and loading its model ...")  # before the imports, which take as long
     from hierderm.errors import MissingExtraError
     from hierderm.search.finder import CaseFinder
 

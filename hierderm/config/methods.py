@@ -5,12 +5,13 @@ A setting belongs to the method that reads it; one that the chosen method does n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -19,12 +20,22 @@ NotNegative = Annotated[int, Field(ge=0)]
 NotNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Options = dict[str, Any]
+Options = Annotated[dict[str, Any], AfterValidator(lambda value: _finite(value))]
 Value = TypeVar("Value")
 Several = Annotated[tuple[Value, ...], Field(min_length=1)]  # values that are all tried
 LOGIT_LOSSES = ("CrossEntropy", "LogitAdjusted", "HXE", "SoftLabels")
 TREE_LOSSES = ("TreeSupCon", "HiMulConE", "SmoothHAP")  # take their levels from the tree
 Monitor = Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
+
+
+def _finite(value: Any) -> Any:
+    """Options as they are; ValueError where one of them, at any depth, is no finite number."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for one in inner:
+        _finite(one)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"numbers must be finite, one is {value}")
+    return value
 
 
 def doc(text: str) -> Any:

@@ -150,8 +150,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.models]
-        if len(set(names)) < len(names):
-            raise ValueError(f"the names of models must differ, got {names}")
+        if len({name.casefold() for name in names}) < len(names):
+            raise ValueError(f"the names of models must differ by more than case, got {names}")
         if self.protocol.every_fold and not self.split.folds:
             raise ValueError("protocol.every_fold needs split.folds of at least 2, e.g. 5")
         if self.protocol.repeats > 1 and not self.protocol.every_fold:

@@ -20,7 +20,7 @@ from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CaseTable:
     """A checked table, one row an image, with the tree its conditions belong to.
 
@@ -32,6 +32,10 @@ class CaseTable:
     taxonomy: Taxonomy
     root: Path
     excluded: tuple[Fault, ...] = field(default=(), compare=False)
+
+    def __repr__(self) -> str:
+        cases = self.frame[c.CASE_ID].nunique()
+        return f"CaseTable({len(self)} images of {cases} cases, {len(self.excluded)} rows left out, {self.taxonomy!r})"
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -15,7 +15,8 @@ from typing import Literal
 from hierderm import columns as c
 from hierderm.errors import BenchmarkError
 from hierderm.evaluation.metrics import hierarchy, terms
-from hierderm.evaluation.metrics.ranking import K, Ranking
+from hierderm.evaluation.metrics.ranking import K, Rankings
+from hierderm.types import FloatArray
 
 Direction = Literal["higher", "lower", "none"]
 Key = tuple[str, str]  # level name, metric name
@@ -32,8 +33,8 @@ class MetricEntry:
         direction: 'higher' or 'lower'; 'none' where neither is a quality by itself.
         headlines: Levels at which it is a headline of reports.
         terms: Of a retrieval metric of each level: see `hierderm.evaluation.metrics.terms`.
-        ranking: Of a retrieval metric of the whole tree: its value from one query's ranking.
-        changes: With `ranking`: its change when items are left out, see `hierderm.evaluation.metrics.hierarchy`;
+        rankings: Of a retrieval metric of the whole tree: the value of each query from a block of rankings.
+        changes: With `rankings`: its change when items are left out, see `hierderm.evaluation.metrics.hierarchy`;
             without it intervals do not allow for another gallery.
     """
 
@@ -42,7 +43,7 @@ class MetricEntry:
     direction: Direction = "higher"
     headlines: tuple[str, ...] = ()
     terms: terms.Terms | None = None
-    ranking: Callable[[Ranking], float] | None = None
+    rankings: Callable[[Rankings], FloatArray] | None = None
     changes: hierarchy.Changes | None = None
 
 
@@ -63,16 +64,16 @@ _ENTRIES = (
         MetricEntry(f"recall_at_1_of_worst_{column}", f"Recall@1 of the worst group by {column.replace('_', ' ')}")
         for column in (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
     ),
-    MetricEntry("ndcg", "nDCG", ranking=hierarchy.ndcg, changes=hierarchy.ndcg_changes),
+    MetricEntry("ndcg", "nDCG", rankings=hierarchy.ndcg, changes=hierarchy.ndcg_changes),
     MetricEntry(
-        "hap", "Hierarchical AP", ranking=hierarchy.hierarchical_average_precision, changes=hierarchy.hap_changes
+        "hap", "Hierarchical AP", rankings=hierarchy.hierarchical_average_precision, changes=hierarchy.hap_changes
     ),
-    MetricEntry("asi", "Average set intersection", ranking=hierarchy.average_set_intersection),
+    MetricEntry("asi", "Average set intersection", rankings=hierarchy.average_set_intersection),
     MetricEntry(
         f"lca_height_at_{K}", f"Height of common ancestor, top {K}", "lower",
-        ranking=partial(hierarchy.mean_lca_height, k=K),
+        rankings=partial(hierarchy.mean_lca_height, k=K),
     ),
-    MetricEntry("mistake_severity", "Severity of wrong nearest", "lower", ranking=hierarchy.mistake_severity),
+    MetricEntry("mistake_severity", "Severity of wrong nearest", "lower", rankings=hierarchy.mistake_severity),
     MetricEntry("expected_relevance_at_1", "Expected relevance, nearest"),
     MetricEntry(f"expected_relevance_at_{K}", f"Expected relevance, top {K}"),
     MetricEntry("nearest_is_plausible", "Nearest is plausible"),
@@ -133,7 +134,9 @@ _OF_FIRST = {"recall": "Recall", "precision": "Precision", "map": "MAP", "true_n
 
 
 def add_metric(entry: MetricEntry) -> None:
-    """Make a metric known by its name; a name that is taken is a BenchmarkError."""
+    """Make a metric known by its name; a name that is taken, or of several words, is a BenchmarkError."""
+    if not entry.name.isidentifier():  # results are stored as 'LEVEL METRIC', and tables have 'LEVEL METRIC low'
+        raise BenchmarkError(f"a metric's name must be of letters, digits and '_', got '{entry.name}'.")
     if entry.name in METRICS:
         raise BenchmarkError(f"there is a metric '{entry.name}' already; give yours another name.")
     METRICS[entry.name] = entry
@@ -144,9 +147,9 @@ def level_metrics() -> dict[str, terms.Terms]:
     return {name: entry.terms for name, entry in METRICS.items() if entry.terms}
 
 
-def tree_metrics() -> dict[str, Callable[[Ranking], float]]:
+def tree_metrics() -> dict[str, Callable[[Rankings], FloatArray]]:
     """The retrieval metrics of the whole tree, by name."""
-    return {name: entry.ranking for name, entry in METRICS.items() if entry.ranking}
+    return {name: entry.rankings for name, entry in METRICS.items() if entry.rankings}
 
 
 def tree_changes() -> dict[str, hierarchy.Changes]:

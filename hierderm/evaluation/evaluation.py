@@ -22,7 +22,8 @@ from hierderm.evaluation.catalogue import HEADLINES, Direction, Key, direction, 
 from hierderm.evaluation.categories import category_table
 from hierderm.evaluation.inference.bootstrap import interval, resampled_means
 from hierderm.evaluation.inference.groups import Gap, GroupScore, gaps, group_scores, groups_of, neighbour_shares
-from hierderm.evaluation.scores import Scores
+from hierderm.evaluation.partitions import partition_warnings
+from hierderm.evaluation.scores import Scores, mean_of_known
 from hierderm.evaluation.subject import Subject, case_table, subject_of
 from hierderm.evaluation.tasks.registry import LARGE_TASKS, TOP_K_ABOVE, Task, tasks_named
 from hierderm.taxonomy.tree import Taxonomy
@@ -246,7 +247,7 @@ def _without_groups(subject: Subject, scores: Scores) -> Evaluation:
         scores.linearised(scores.per_image),
         subject.test.case_ids,
         details=dict(scores.details),
-        warnings=scores.warnings,
+        warnings=(*partition_warnings(subject), *scores.warnings),
     )
 
 
@@ -274,6 +275,5 @@ def _with_intervals(
 
 
 def _mean_metric(key: Key, values: FloatArray, rounds: FloatArray, confidence: float) -> Metric:
-    defined = values[~np.isnan(values)]
-    value = float(defined.mean()) if len(defined) else float("nan")
-    return Metric(*key, value, *interval(value, rounds, confidence), len(defined), len(values) - len(defined))
+    value, n_known = mean_of_known(values), int((~np.isnan(values)).sum())
+    return Metric(*key, value, *interval(value, rounds, confidence), n_known, len(values) - n_known)

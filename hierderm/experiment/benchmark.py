@@ -62,6 +62,8 @@ def bench(
     folder = Path(folder)
     if not isinstance(models, Mapping) or not models:
         raise BenchmarkError(f"models must be names with models, {{'mine': model, ...}}, at least one, got {models!r}.")
+    if len({name.casefold() for name in models}) < len(models):
+        raise BenchmarkError(f"the names of models must differ by more than case, got {list(models)}.")
     chosen = tasks_named(tasks)
     known = [as_model(name, source, folder / "embeddings", workers=workers) for name, source in models.items()]
     tables = [case_table(one, taxonomy) for one in (cases if isinstance(cases, list | tuple) else [cases])]

@@ -69,7 +69,7 @@ def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
         one, table = seeds[seed], division.table
         if isinstance(one, str | Path):
             own = str(one).replace("{fold}", str(division.fold))
-            place = cache / (f"{name}.{seed}" + (f".{division.fold}" if own != str(one) else ""))
+            place = cache / (f"{name}@{seed}" + (f"@{division.fold}" if own != str(one) else ""))
             made_from = version(own)
             return Source(f"{own} {made_from}".strip(), table, partial(_cached, own, made_from, place, table, workers))
         key = (seed, _table_hash(table))

@@ -14,7 +14,7 @@ def methods(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[str, str]
     return [
         ("Data and split", _split(comparison)),
         ("Models", " ".join(f"{row.entry.name}: {describe_method(row.config.training)}." for row in rows)),
-        ("Training", _training(comparison, [row.config.training for row in rows])),
+        ("Training", _training(comparison, rows)),
         ("Evaluation", _evaluation(comparison.evaluation)),
         ("Statistics", _statistics(comparison.evaluation)),
     ]
@@ -108,14 +108,14 @@ def _views(views: int) -> str:
     return f", with {views} augmented views of each training image" if views else ""
 
 
-def _training(comparison: Comparison, settings: Sequence[Method]) -> str:
+def _training(comparison: Comparison, rows: Sequence[Row]) -> str:
     backbone, seeds = comparison.backbone, comparison.protocol.seeds
     sentences = [
         f"Backbone {backbone.name} ({backbone.weights}); an image's vector is its output, or with features 'layers' "
         "that and the mean and deviation of every block's tokens.",
-        *dict.fromkeys(_optimiser(own) for own in settings if isinstance(own, Gradient)),
+        *dict.fromkeys(_optimiser(own) for row in rows if isinstance(own := row.config.training, Gradient)),
     ]
-    if monitors := dict.fromkeys(own.monitor for own in settings if not isinstance(own, Vanilla)):
+    if monitors := dict.fromkeys(row.by for row in rows if row.by):
         named = " or ".join(monitor.replace("_map_at_r", " MAP@R") for monitor in monitors)
         sentences.append(f"Setting or epoch was chosen by {named} on validation (a mean of levels is geometric).")
     where = " on each division" if comparison.protocol.every_fold else ""

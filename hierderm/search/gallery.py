@@ -16,6 +16,8 @@ from hierderm.search.filters import RowFilter
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Floats, IntArray, Vectors
 
+PAIRS = 5000  # that say what a similarity is worth
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -92,6 +94,24 @@ class Gallery:
     @cached_property
     def _row_by_image(self) -> dict[str, int]:
         return {image_id: row for row, image_id in enumerate(self.frame[c.IMAGE_ID].astype(str))}
+
+    @cached_property
+    def levels_of_one_node(self) -> tuple[int, ...]:
+        """Levels on which all images are of the same node."""
+        return self.taxonomy.levels_of_one_node(self.fine)
+
+    @cached_property
+    def _pair_similarities(self) -> Floats:
+        """Cosines of up to 5,000 pairs of images of different cases, drawn at random, ascending."""
+        first, second = np.random.default_rng(0).integers(len(self), size=(2, PAIRS))
+        kept = self.cases[first] != self.cases[second]
+        pairs = np.asarray(self.vectors[first[kept]]), np.asarray(self.vectors[second[kept]])
+        return np.sort(np.einsum("ij,ij->i", *pairs))
+
+    def closer_than(self, similarity: float) -> float:
+        """The share of pairs of images of different cases that are less similar, in [0, 1]; nan of a single case."""
+        pairs = self._pair_similarities
+        return float(np.searchsorted(pairs, similarity) / len(pairs)) if len(pairs) else float("nan")
 
     def case_rows(self, case_id: str) -> list[int]:
         """Positions of a case's images; empty where there is no such case."""

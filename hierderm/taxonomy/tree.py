@@ -21,6 +21,7 @@ from hierderm.files import text_hash
 from hierderm.types import FloatArray, Floats, IntArray
 
 KINDS = ("diagnosis", "group", "finding")
+RESERVED = ("coarse", "fine", "tree")  # how results name the ends of any tree, and all of it
 
 
 def fold(name: str) -> str:
@@ -48,7 +49,7 @@ class Node:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Taxonomy:
     """The tree. Build one with `read_taxonomy`, `taxonomy_from_columns` or by hand from `levels` of nodes."""
 
@@ -57,12 +58,23 @@ class Taxonomy:
     level_names: tuple[str, ...]
     levels: tuple[tuple[Node, ...], ...]
 
+    def __repr__(self) -> str:
+        return f"Taxonomy({self.summary()})"
+
     def __post_init__(self) -> None:
         if len(self.level_names) != len(self.levels) or not all(self.levels):
             raise TaxonomyError(
                 f"taxonomy '{self.id}' must have at least one node on each of its levels {list(self.level_names)}, "
                 f"got {[len(level) for level in self.levels]} nodes."
             )
+
+        ends = {"coarse": 0, "fine": self.n_levels - 1}
+        for level, name in enumerate(self.level_names):
+            if name.casefold() in RESERVED and ends.get(name.casefold()) != level:
+                raise TaxonomyError(
+                    f"taxonomy '{self.id}': level {level + 1} of {self.n_levels} must not be called '{name}': results "
+                    "name the top level 'coarse', the finest 'fine' and all of it 'tree'. Call it otherwise."
+                )
 
     # --- names ---------------------------------------------------------------------------------------------------
 
@@ -209,6 +221,11 @@ class Taxonomy:
             nodes[new] = replace(nodes[new], synonyms=names)
         merged = replace(self, levels=(*self.levels[:-1], tuple(nodes)))
         return merged.keep(node.name for number, node in enumerate(nodes) if number not in target)
+
+    def levels_of_one_node(self, fine: IntArray) -> tuple[int, ...]:
+        """Levels on which some conditions, shape (n,), are all of the same node: no label can be wrong there."""
+        nodes = self.ancestors[np.unique(fine)]
+        return tuple(level for level in range(self.n_levels) if len(np.unique(nodes[:, level])) == 1)
 
     # --- identity and text ---------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ def test_an_image_is_answered(client: TestClient, toy: CaseTable) -> None:
     assert len(answer["hits"]) == 4 and answer["levels"] == ["category", "condition"]
     hit = answer["hits"][0]
     columns = {"fitzpatrick", "monk", "body_site", "source"}
-    assert set(hit) == {"case_id", "image_id", "condition", "path", "similarity", *columns}
+    assert set(hit) == {"case_id", "image_id", "condition", "path", "similarity", "closer_than", *columns}
     assert answer["answer"]["differential"][0][0]["share"] > 0
     assert "not a medical device" in answer["disclaimer"]
     shown = client.get("/api/image", params={"image_id": hit["image_id"]})
@@ -125,8 +125,11 @@ def test_info_and_map(client: TestClient, finder: CaseFinder) -> None:
     info = client.get("/api/info").json()
     assert (info["images"], info["cases"], info["text"]) == (len(finder.index), finder.index.n_cases, True)
     assert info["filters"]["fitzpatrick"] == ["1", "2", "3", "4", "5", "6"]
+    for node in info["nodes"]:  # each is a filter
+        assert post(client, png(), within=node["value"], k=1).json()["hits"], node
     assert sum(len(conditions) for conditions in info["tree"].values()) == len(set(finder.index.gallery.fine))
     drawn = client.get("/api/map").json()
+    assert len(drawn["looks"]) == len(drawn["names"]) == 3 and len({look["shape"] for look in drawn["looks"]}) == 3
     assert len(drawn["points"]) == len(drawn["images"]) == len(finder.index)
     x, y = post(client, png()).json()["place"]
     assert 0 <= x <= 1 and 0 <= y <= 1

@@ -47,7 +47,7 @@ def test_evaluate_an_external_array(toy_csv: Path, toy_folder: Path, tmp_path: P
         "--evaluation.bootstrap_rounds",
         10,
     )
-    assert "By monk: coarse Recall@1 is worst for" in by_monk
+    assert "By monk: coarse Recall@1: worst in" in by_monk
     assert "an .npy file needs --cases" in fails("evaluate", tmp_path / "x.npy", "-t", "scin")
     assert "Closest: 'retrieval'" in fails("evaluate", *common, "--evaluation.tasks", "retreival")
     np.save(tmp_path / "x.npy", np.zeros((3, 9)))

@@ -73,6 +73,14 @@ def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> N
         hit["case_id"] for hit in json.loads(run("search", test.paths[0], "-i", made, "--json"))[0]["hits"]
     }
     assert "not in the index: ['nobody']" in fails("index", "remove", made, "nobody")
+    assert "not in the index: ['-17']" in fails("index", "remove", made, "-17")  # an id, not an option
+    run("index", "remove", made, *left_validation(made))
+    assert "validation cases that it was calibrated on were removed" in run("index", "info", made)
+
+
+def left_validation(index: Path) -> list[str]:
+    frame = pd.read_parquet(next(index.glob("cases-*")))
+    return sorted(set(frame.loc[frame[c.SPLIT] == c.VALIDATION, c.CASE_ID]))
 
 
 def test_moved_images_are_named_by_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:
@@ -97,7 +105,7 @@ def test_refusals(made: Path, split_table: Path, small_siglip: Path, toy_folder:
     assert "give --model, or --embeddings, or both" in fails("index", "build", split_table, "-o", tmp_path / "x")
     assert "needs --taxonomy" in fails("index", "build", split_table, "--model", model, "-o", tmp_path / "x")
     assert "give images, or --image-id, or --text" in fails("search", "-i", made)
-    assert "--where must look like" in fails("search", "x.png", "-i", made, "--where", "tone")
+    assert "a filter must look like" in fails("search", "x.png", "-i", made, "--where", "tone")
     assert "the file does not exist" in fails("search", "x.png", "-i", made)
     assert "must be a hierderm case index folder" in fails("search", "x.png", "-i", tmp_path)
     (tmp_path / "empty").mkdir()

@@ -216,7 +216,7 @@ def test_overrides_win_over_a_models_own_settings() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"models": [{"name": "a"}, {"name": "a"}]}, "the names of models must differ, got ['a', 'a']"),
+        ({"models": [{"name": "a"}, {"name": "A"}]}, "the names of models must differ by more than case, got ['a', 'A']"),
         ({"models": [{"name": "a"}], "focus": "b"}, "focus must be one of the models"),
         ({"models": [{"name": "a", "set": {"split.seed": 3}}]}, "model 'a' must not change ['split.seed']: all models share data, split and evaluation."),
         ({"models": [{"name": "a", "set": {"training.method": "lda"}}]}, "model 'a' must give its method by method = '...', not in its set"),

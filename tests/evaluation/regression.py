@@ -1,7 +1,7 @@
 """Planted embeddings, and all values of their evaluation, which `regression.json` pins.
 
 The file holds the values of commit e3fa371, before the evaluation was reorganised, but for the linear probe, which is
-another solver since. To write it again after a change that is meant: `python -m tests.evaluation.regression`.
+another solver since, and the answers, whose first test is of other numbers of cases since. To write it again after a change that is meant: `python -m tests.evaluation.regression`.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ from hierderm.report.rows import Row, chosen_setting
 def paragraphs(content: dict[str, Any]) -> dict[str, str]:
     comparison = build_comparison(content)
     nothing, history = Evaluation("m", (), (), 0, 0, {}), pd.DataFrame()
+    configs = [(entry, model_config(comparison, entry)) for entry in entries_of(comparison)]
     rows = [
-        Row(entry, model_config(comparison, entry), nothing, None, history, 0, 0.0)  # type: ignore[arg-type]  # no images are read
-        for entry in entries_of(comparison)
+        Row(entry, config, nothing, None, history, 0, getattr(config.training, "monitor", ""), 0.0)  # type: ignore[arg-type]  # no images are read
+        for entry, config in configs
     ]
     return dict(methods(comparison, rows))
 

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hierderm.errors import SearchError
-from hierderm.search.filters import RowFilter, Where, Within, as_text
+from hierderm.search.filters import RowFilter, Where, Within, where_of
+from hierderm.search.values import as_text, key_of
+from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 from tests.search.toy import TREE
 
 FRAME = pd.DataFrame(
@@ -16,8 +18,14 @@ FRAME = pd.DataFrame(
 
 
 def rows(within: Within | None = None, where: Where | None = None) -> list[bool]:
-    found = RowFilter(FRAME, TREE, TREE.encode(FRAME["condition"])).rows(within, where)
-    return [found is None or row in found for row in range(3)]
+    return [bool(allowed) for allowed in allowed_rows(FRAME, TREE, within, where)]
+
+
+def allowed_rows(
+    frame: pd.DataFrame, tree: Taxonomy, within: Within | None = None, where: Where | None = None
+) -> np.ndarray:
+    found = RowFilter(frame, tree, tree.encode(frame["condition"])).rows(within, where)
+    return np.ones(len(frame), dtype=bool) if found is None else np.isin(np.arange(len(frame)), found)
 
 
 def test_by_node_and_by_column() -> None:
@@ -30,10 +38,44 @@ def test_by_node_and_by_column() -> None:
     assert rows(within=["C0"], where={"body_site": ["leg"]}) == [False, False, False]
 
 
-def test_cells_as_text() -> None:
-    assert [as_text(value) for value in (3, 3.0, "3.0", 2.5, " arm ", None, float("nan"), pd.NA)] == [
-        "3", "3", "3", "2.5", "arm", "", "", "",
-    ]  # fmt: skip
+def test_a_19_digit_id_finds_its_own_row_alone() -> None:
+    ids = [2**61 + number for number in range(6)]  # a float has one value for all of them
+    for column in (pd.Series([str(i) for i in ids]), pd.Series(ids), pd.Series(ids, dtype="Int64")):
+        frame = pd.DataFrame({"condition": "F0", "patient": column})
+        for place, patient in enumerate(ids):
+            for asked in (patient, str(patient)):
+                found = allowed_rows(frame, TREE, where={"patient": asked})
+                assert found.tolist() == [row == place for row in range(6)]
+
+
+def test_text_that_looks_like_a_number_is_text() -> None:
+    texts = ["1E5", "100000", "007", "7", "1_000", "1000", "nan", "inf", "-0", "0", "3.0", "3"]
+    frame = pd.DataFrame({"condition": "F0", "lot": texts})
+    for place, text in enumerate(texts):
+        assert np.flatnonzero(allowed_rows(frame, TREE, where={"lot": text})).tolist() == [place]
+    with pytest.raises(SearchError, match="column 'lot' has no value '00'"):
+        allowed_rows(frame, TREE, where={"lot": "00"})
+
+
+def test_alternatives_and_values_with_commas() -> None:
+    frame = pd.DataFrame({"condition": ["F0", "F4", "F8"], "note": ["red, itchy", "red", "itchy"], "tone": [1, 2, 5]})
+    assert where_of(["tone=1,2", "tone=5"], frame) == {"tone": ["1", "2", "5"]}
+    assert where_of(["note=red, itchy"], frame) == {"note": ["red, itchy"]}
+    assert allowed_rows(frame, TREE, where=where_of(["note=red,itchy"], frame)).tolist() == [False, True, True]
+    assert where_of(["note=a=b"], frame) == {"note": ["a=b"]}
+    with pytest.raises(SearchError, match="a filter must look like fitzpatrick=5 or fitzpatrick=5,6, got 'tone'"):
+        where_of(["tone"], frame)
+    with pytest.raises(SearchError, match="no column 'tones'. Closest: 'tone'"):
+        where_of(["tones=1"], frame)
+
+
+def test_a_name_on_two_levels() -> None:
+    tree = taxonomy_from_paths(
+        [("Psoriasis", "Psoriasis"), ("Psoriasis", "Guttate"), ("Acne", "Cyst")], ("a", "b"), id="t"
+    )
+    frame = pd.DataFrame({"condition": ["Psoriasis", "Guttate", "Cyst"]})
+    assert allowed_rows(frame, tree, within="Psoriasis").tolist() == [True, True, False]
+    assert allowed_rows(frame, tree, within="Psoriasis > Psoriasis").tolist() == [True, False, False]
 
 
 def test_refusals_name_the_closest() -> None:
@@ -70,7 +112,10 @@ def test_against_comparing_each_row(seed: int, data: st.DataObject) -> None:
         row
         for row in range(n)
         if (not within or any(frame["condition"][row] in under[name] for name in within))
-        and all(as_text(frame[column][row]) in values for column, values in where.items())
+        and all(
+            key_of(frame[column])(as_text(frame[column][row])) in map(key_of(frame[column]), values)
+            for column, values in where.items()
+        )
     ]
     found = RowFilter(frame, TREE, TREE.encode(frame["condition"])).rows(within, where)
     assert found is None or found.tolist() == expected

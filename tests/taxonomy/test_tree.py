@@ -123,3 +123,32 @@ def test_sums_up_the_tree_keep_the_total(places: list[tuple[str, int, int]]) -> 
     probabilities = np.random.default_rng(0).dirichlet(np.ones(tree.size(-1)), size=3)
     for level in range(3):
         np.testing.assert_allclose(tree.sum_up(probabilities, level).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (("top", "coarse", "leaf"), "level 2 of 3 must not be called 'coarse'"),
+        (("top", "Fine", "leaf"), "level 2 of 3 must not be called 'Fine'"),
+        (("tree", "middle", "leaf"), "level 1 of 3 must not be called 'tree'"),
+        (("fine", "middle", "coarse"), "level 1 of 3 must not be called 'fine'"),
+        (("coarse", "middle", "fine"), ""),
+        (("coarse",), ""),
+        (("fine",), ""),
+    ],
+)
+def test_levels_never_have_the_names_of_others(names: tuple[str, ...], fault: str) -> None:
+    """Results name the ends of any tree 'coarse' and 'fine': a middle level of that name would take their place."""
+    paths = [tuple(f"{level}{k}" for level in range(len(names))) for k in range(2)]
+    if fault:
+        with pytest.raises(TaxonomyError, match=fault):
+            taxonomy_from_paths(paths, names, id="t")
+    else:
+        assert taxonomy_from_paths(paths, names, id="t").level_names == names
+
+
+@given(st.lists(st.integers(0, 8), min_size=1))
+def test_levels_on_which_nothing_differs(fine: list[int]) -> None:
+    tree = taxonomy_from_paths([(f"B{k // 6}", f"C{k // 3}", f"F{k}") for k in range(9)], ("a", "b", "c"), id="t")
+    alike = [level for level, size in enumerate((6, 3, 1)) if len({k // size for k in fine}) == 1]
+    assert tree.levels_of_one_node(np.array(fine)) == tuple(alike)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from hierderm.types import Floats
+from hierderm.types import Floats, IntArray
 
 MOST_COSINE = 0.95
 TWIN = 0.9999
@@ -55,17 +54,11 @@ def collapse_warning(rank: float, cosine: float, n_coarse: int) -> str:
     return ""
 
 
-def n_twins(
-    test: Floats,
-    others: Floats,
-    test_cases: npt.NDArray[np.str_],
-    other_cases: npt.NDArray[np.str_],
-) -> int:
-    """How many test images have an image of another case at a cosine above 0.9999 among `others`."""
-    found = 0
-    for start in range(0, len(test), CHUNK):
-        rows = slice(start, start + CHUNK)
-        close = test[rows] @ others.T > TWIN
-        close[test_cases[rows, None] == other_cases] = False
-        found += int(close.any(axis=1).sum())
-    return found
+def n_twins(test: Floats, others: Floats, nearest: IntArray) -> int:
+    """How many test images have an image of another case at a cosine above 0.9999 among `others`.
+
+    `nearest`: which of the others of another case is nearest to each test image, shape (n_test,), -1 for none.
+    """
+    some = np.flatnonzero(nearest >= 0)
+    parts = np.array_split(some, len(some) // CHUNK + 1)
+    return sum(int((np.einsum("ij,ij->i", test[rows], others[nearest[rows]]) > TWIN).sum()) for rows in parts)

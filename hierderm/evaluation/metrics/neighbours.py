@@ -1,4 +1,4 @@
-"""The nearest images of other cases: exactly, or the nearest of those that an index proposes."""
+"""The nearest images of other cases among those that an index proposes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pandas as pd
 from joblib import cpu_count
 
 from hierderm.engines import Engine
+from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.ranking import K, Labelled
-from hierderm.types import FloatArray, Floats, IntArray, Vectors
+from hierderm.types import FloatArray, IntArray, Vectors
 
-BLOCK = 2**25  # similarities at a time
 COPIED = 2**22  # numbers of proposed vectors at a time
 TOGETHER = 2**14  # queries that an engine is asked at a time
 RECALL_QUERIES = 200
@@ -23,27 +23,8 @@ def n_proposed(k: int, n_gallery: int) -> int:
     return min(n_gallery, max(64, 8 * k))
 
 
-def nearest_exact(queries: Labelled, gallery: Labelled, k: int) -> IntArray:
-    """Positions in the gallery of the `k` nearest images of other cases, nearest first, shape (n_queries, k).
-
-    -1 where there are fewer. Every query is compared with the whole gallery. Of equals the first in the gallery comes
-    first.
-    """
-    own, cases = case_numbers(queries, gallery)
-    found = np.full((len(queries), k), -1)
-    together = max(1, BLOCK // max(1, len(gallery)))
-    for start in range(0, len(queries), together):
-        rows = slice(start, start + together)
-        similarity = queries.embeddings[rows] @ gallery.embeddings.T  # (n_some, n_gallery)
-        similarity[own[rows, None] == cases] = -np.inf
-        for query, values in enumerate(similarity, start=start):
-            best = _best(values, k)
-            found[query, : len(best)] = best
-    return found
-
-
 def nearest_proposed(engine: Engine, queries: Labelled, gallery: Labelled, k: int) -> IntArray:
-    """As `nearest_exact`, among the rows that an engine over the gallery proposes, compared by the gallery's vectors.
+    """As `nearest_items`, among the rows that an engine over the gallery proposes, compared by the gallery's vectors.
 
     Where an engine finds too few, the query is compared with the whole gallery.
     """
@@ -71,7 +52,7 @@ def nearest_proposed(engine: Engine, queries: Labelled, gallery: Labelled, k: in
             list(pool.map(compare, [begin + s for s in starts], [proposed[s : s + part] for s in starts]))
     short = np.flatnonzero((found >= 0).sum(axis=1) < wanted)
     if len(short):
-        found[short] = nearest_exact(select(queries, short), gallery, k)
+        found[short] = nearest_items(select(queries, short), gallery, k=k)
     return found
 
 
@@ -91,7 +72,7 @@ class RecallSample:
         self.gallery = Labelled(vectors, np.zeros((1, n), dtype=np.int64), np.arange(n))
         rows = np.sort(np.random.default_rng(0).permutation(n)[:RECALL_QUERIES])
         self.queries = select(self.gallery, rows)
-        self.exact = nearest_exact(self.queries, self.gallery, K)
+        self.exact = nearest_items(self.queries, self.gallery, k=K)
 
     def recall(self, engine: Engine) -> float:
         """Share of the exact 10 nearest that are found among the rows that `engine` proposes, in [0, 1]."""
@@ -126,11 +107,3 @@ def case_numbers(queries: Labelled, gallery: Labelled) -> tuple[IntArray, IntArr
         return numbers, numbers
     numbers = pd.factorize(np.concatenate([queries.cases, gallery.cases]))[0]
     return numbers[: len(queries)], numbers[len(queries) :]
-
-
-def _best(values: Floats, k: int) -> IntArray:
-    """Positions of the `k` highest values above -inf, the highest first."""
-    place = max(0, len(values) - k)
-    kept = np.flatnonzero(values >= np.partition(values, place)[place]) if len(values) else np.arange(0)
-    kept = kept[values[kept] > -np.inf]
-    return kept[np.lexsort((kept, -values[kept]))][:k]

@@ -71,8 +71,10 @@ LARGE_TASKS = ("retrieval_index", "classification", "calibration")
 
 def register(task: Task) -> Task:
     """Make a task and its metrics known by name; a name that is taken is a BenchmarkError."""
-    if task.name in TASKS:
-        raise BenchmarkError(f"there is a task '{task.name}' already; give yours another name.")
+    if task.name in TASKS or task.name in SUITES:
+        raise BenchmarkError(f"there is a task or a suite '{task.name}' already; give yours another name.")
+    if not task.name.isidentifier():  # it names the file of its results
+        raise BenchmarkError(f"a task's name must be of letters, digits and '_', got '{task.name}'.")
     for entry in task.metrics:
         add_metric(entry)
     TASKS[task.name] = task
@@ -121,7 +123,7 @@ for _task in (
     ),
     Task(
         "calibration", "calibration of its probabilities, answers, conformal sets", calibration,
-        (("fine", "ece"), ("fine", "aurc")), version=2,
+        (("fine", "ece"), ("fine", "aurc")), version=3,
     ),
     Task(
         "soft_labels", "agreement with weighted differentials", soft_labels, (("fine", "expected_relevance_at_10"),)

@@ -7,6 +7,7 @@ import numpy as np
 from hierderm.embeddings import Aggregation
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.inference.influence import GalleryEffect
+from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.collapse import mean_cosine, n_twins
 from hierderm.evaluation.metrics.retrieval import case_scores
 from hierderm.evaluation.scores import Scores
@@ -28,7 +29,7 @@ def retrieval(subject: Subject) -> Scores:
         effects |= {(name, metric): effect for metric, effect in found.effects.items()}
     if len(np.unique(subject.test.case_ids)) < len(subject.test):
         for aggregation in AGGREGATIONS:
-            cases = case_scores(subject.labelled, aggregation, gallery_effects=True)
+            cases = case_scores(subject.labelled, aggregation, metrics=CASE_METRICS, gallery_effects=True)
             for level, name in subject.levels:
                 for metric in CASE_METRICS:
                     key = (name, f"case_{metric}_{aggregation}")
@@ -55,8 +56,11 @@ def _twins(subject: Subject) -> tuple[str, ...]:
     if mean_cosine(test.embeddings) > 0.999:
         return ()  # every image is every other's twin: the warning of the collapse says so
     for name, part in parts:
-        n = 0 if part is None else n_twins(test.embeddings, part.embeddings, test.case_ids, part.case_ids)
-        if n:
+        if part is None:
+            continue
+        own = part is test
+        nearest = subject.retrieval.nearest if own else nearest_items(subject.labelled, subject.label(part), k=1)
+        if n := n_twins(test.embeddings, part.embeddings, nearest[:, 0]):
             warnings.append(
                 f"{n} test image(s) have a twin (cosine above 0.9999) in another {name} case. The same image under "
                 "two cases inflates the scores: split again with near-duplicates kept together. Where the images "

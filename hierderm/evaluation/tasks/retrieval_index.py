@@ -9,7 +9,8 @@ import numpy as np
 
 from hierderm.engines import FLAT_UP_TO, Engine
 from hierderm.evaluation.catalogue import TREE, Key
-from hierderm.evaluation.metrics.neighbours import nearest_exact, nearest_proposed, select, tune
+from hierderm.evaluation.metrics.blocks import nearest_items
+from hierderm.evaluation.metrics.neighbours import nearest_proposed, select, tune
 from hierderm.evaluation.metrics.ranking import K
 from hierderm.evaluation.metrics.top_k import count_relevant, top_k_scores, true_neighbours, with_loss
 from hierderm.evaluation.scores import Scores
@@ -36,7 +37,7 @@ def retrieval_index(subject: Subject) -> Scores:
     about: dict[str, Any] = {"kind": kind, "images": len(images), "k": K}
     if kind == "flat":
         chosen = np.arange(len(images))
-        rows = exact = nearest_exact(images, images, K)
+        rows = exact = nearest_items(images, k=K)
     else:
         logger.info("Building an index of kind '%s' of %s test images ...", kind, f"{len(images):,}")
         engine = Engine.build(kind, images.embeddings)
@@ -46,7 +47,7 @@ def retrieval_index(subject: Subject) -> Scores:
         logger.info("Searching with effort %d of %d: recall@10 is %.3f on a sample ...", *said)
         rows = nearest_proposed(engine, images, images, K)
         del engine  # its memory is needed
-        exact = nearest_exact(select(images, chosen), images, K)
+        exact = nearest_items(select(images, chosen), images, k=K)
     n_relevant = count_relevant(images, images)
     labels = images.labels
     served = top_k_scores(rows, labels, labels, n_relevant)

@@ -72,9 +72,9 @@ def every_setting(
 ) -> Iterator[tuple[dict[str, Any], Discriminants]]:
     """Each combination of values with its scores, and the analysis of all training images by it.
 
-    The scores are those of validation, and as "held_out" the mean of `settings.monitor` over images that were not
-    learnt from: those of validation and, with `settings.folds`, of each part of the training cases in turn, embedded
-    by the analysis of the others.
+    The scores are those of validation, and as "held_out" the mean of `settings.monitor`, where it is defined, over
+    images that were not learnt from: those of validation and, with `settings.folds`, of each part of the training
+    cases in turn, embedded by the analysis of the others.
     """
     held_out = [(whole, validation)]
     n_folds = min(settings.folds, len(np.unique(train.table.case_ids)))
@@ -84,7 +84,7 @@ def every_setting(
             left_out = np.isin(np.arange(len(train.table)), rows)
             part = Images(train.features[left_out], train.table.select(left_out))
             held_out.append((whole.leaving_out(left_out), part))
-    sizes = [len(images.table) for _, images in held_out]
+    sizes = np.array([len(images.table) for _, images in held_out])
     for shrinkage, decay, strength in itertools.product(settings.shrinkages, settings.decays, settings.strengths):
         setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
         found = [analysis.fit(**setting) for analysis, _ in held_out]
@@ -94,7 +94,9 @@ def every_setting(
                 validation_scores(discriminants.embed(images.features), images.table)
                 for discriminants, (_, images) in zip(shared, held_out, strict=True)
             ]
-            mean = float(np.average([score[settings.monitor] for score in scores], weights=sizes))
+            found_scores = np.array([score[settings.monitor] for score in scores])
+            known = ~np.isnan(found_scores)
+            mean = float(np.average(found_scores[known], weights=sizes[known])) if known.any() else float("nan")
             yield {**setting, "probability_share": share, **scores[0], "held_out": mean}, shared[0]
 
 

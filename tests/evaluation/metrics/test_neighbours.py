@@ -3,14 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import hierderm.evaluation.metrics.neighbours as module
 from hierderm.embeddings import unit_length
 from hierderm.engines import KINDS, Engine, Kind
+from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.neighbours import (
     RecallSample,
-    nearest_exact,
     nearest_proposed,
-    select,
     true_shares,
     tune,
 )
@@ -32,26 +30,12 @@ def slow_nearest(queries: Labelled, gallery: Labelled, k: int) -> list[list[int]
     return found
 
 
-def test_exact_against_a_slow_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery, queries = made_up(120, 0), made_up(30, 1)
-    assert nearest_exact(queries, gallery, 7).tolist() == slow_nearest(queries, gallery, 7)
-    monkeypatch.setattr(module, "BLOCK", 500)  # four queries at a time
-    assert nearest_exact(gallery, gallery, 7).tolist() == slow_nearest(gallery, gallery, 7)
-
-
-def test_ties_keep_the_order_of_the_gallery_and_missing_ones_are_minus_one() -> None:
-    vectors = np.array([[1.0, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
-    images = Labelled(vectors, np.zeros((1, 5), dtype=np.int64), np.array(list("aabcd")))
-    assert nearest_exact(images, images, 4).tolist()[0] == [4, 2, 3, -1]  # image 1 is of the same case
-    assert nearest_exact(select(images, np.arange(0)), images, 2).shape == (0, 2)
-
-
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "flat"])
 def test_proposed_neighbours(kind: Kind) -> None:
     gallery = made_up(600, 2, n_cases=200)
     engine = Engine.build(kind, gallery.embeddings)
     recall = tune(engine, gallery.embeddings, 0.95)
-    exact = nearest_exact(gallery, gallery, 5)
+    exact = nearest_items(gallery, k=5)
     found = nearest_proposed(engine, gallery, gallery, 5)
     assert found.shape == exact.shape and (gallery.cases[found] != gallery.cases[:, None]).all()
     least = 0.8 if kind == "ivfpq" else 0.95  # so few vectors get codes of four bits
@@ -62,7 +46,7 @@ def test_proposed_neighbours(kind: Kind) -> None:
     assert true_shares(nearest_proposed(engine, gallery, gallery, 5), exact).mean() >= recall - 0.02
 
 
-def test_a_query_that_an_engine_finds_too_little_for_is_compared_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_that_an_engine_finds_too_little_for_is_compared_with_all() -> None:
     gallery = made_up(400, 3, n_cases=5)  # of 64 proposals for a query, a fifth is of its own case
     engine = Engine.build("ivf", gallery.embeddings)  # looks at one of its lists, of about 40
     assert (engine.propose(gallery.embeddings, 64) < 0).any()

@@ -11,7 +11,7 @@ import pytest
 
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import embeddings_of
-from hierderm.errors import BenchmarkError
+from hierderm.errors import BenchmarkError, EvaluationWarning
 from hierderm.evaluation.catalogue import INDEX_PREFIXES, METRICS, direction
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.scores import Scores
@@ -88,7 +88,7 @@ def test_names_of_tasks_and_suites() -> None:
     assert [task.name for task in tasks_named(["quick", "retrieval", "knn"])] == [*SUITES["quick"], "knn"]
     with pytest.raises(BenchmarkError, match="unknown task or suite 'retreival'. Closest: 'retrieval'"):
         tasks_named(["retreival"])
-    with pytest.raises(BenchmarkError, match="there is a task 'retrieval' already"):
+    with pytest.raises(BenchmarkError, match="there is a task or a suite 'retrieval' already"):
         register(TASKS["retrieval"])
 
 
@@ -117,7 +117,8 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     assert read_task_file(own) == ["coordinate"]
     assert direction("first") == "lower"
     frame = pd.DataFrame({"case_id": ["a", "b"], "condition": ["F0", "F1"]})
-    evaluation = evaluate(np.array([[3.0, 4.0], [0.0, 1.0]]), frame, TREE, tasks=["coordinate"])
+    with pytest.warns(EvaluationWarning, match="These values show nothing"):  # of two images
+        evaluation = evaluate(np.array([[3.0, 4.0], [0.0, 1.0]]), frame, TREE, tasks=["coordinate"])
     assert evaluation["tree", "first"].value == pytest.approx(0.3)
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(BenchmarkError, match=r"empty.py must register a task"):
