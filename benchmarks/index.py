@@ -197,7 +197,7 @@ def evaluation_row(n: int) -> dict[str, Any]:
         start = time.perf_counter()
         subprocess.run([*command, "-o", "out.json"], cwd=folder, check=True)
         seconds = time.perf_counter() - start
-        content = json.loads((folder / "out.json").read_text())
+        content = json.loads((folder / "out.json").read_text(encoding="utf-8"))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     shown = {f"{m['level']} {m['name']}": m["value"] for m in content["metrics"] if re.search("map|true_", m["name"])}
     return {"evaluate": n, "seconds": seconds, "peak_gb": peak, **content["details"]["retrieval_index"], **shown}
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=DIM, help="with --filters")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/index.json"))
     options = parser.parse_args()
-    found: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.is_file() else []
+    found: list[dict[str, Any]] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else []
     for n in options.sizes:
         for row in _measured(n, options):
             found = [old for old in found if any(old.get(key) != row.get(key) for key in IDENTITY)] + [row]

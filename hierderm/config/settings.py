@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -60,8 +61,23 @@ class SplitConfig:
 class BackboneConfig:
     """The image encoder, by name."""
 
-    name: Annotated[str, doc("'hierderm:tiny', 'timm:<model>', 'hf:<repository or folder>'")] = "hierderm:tiny"
+    name: Annotated[str, doc("hierderm:tiny, hierderm:lite0, timm:<model>, hf:<repository or folder>")] = (
+        "hierderm:tiny"
+    )
     weights: Annotated[str, doc("'pretrained', 'random', or a safetensors file (timm)")] = "pretrained"
+
+    @classmethod
+    def parse(cls, text: str) -> BackboneConfig:
+        """The backbone of one text: its name, or '<name>@random' or '<name>@<file>.safetensors'."""
+        name, _, weights = text.rpartition("@")
+        given = bool(name) and (weights == "random" or weights.endswith(".safetensors"))
+        return cls(name, weights) if given else cls(text)
+
+    def __str__(self) -> str:
+        """The text that `parse` reads, its file as an absolute path."""
+        if self.weights == "pretrained":
+            return self.name
+        return f"{self.name}@{self.weights if self.weights == 'random' else Path(self.weights).absolute()}"
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -192,9 +192,9 @@ def _temperature_sentence(evaluation: Evaluation, answers: dict[str, Any]) -> st
 
 def _why_unanswered(evaluation: Evaluation, row: dict[str, Any]) -> str:
     accuracy = evaluation.get((row["level"], "top1_accuracy"))
-    right = "" if accuracy is None else f", though {accuracy.value:.0%} of all predictions are right there"
-    why = row["why_never"]
-    return f"{right}: {why}. More validation cases may allow answers." if why else f"{right}."
+    right = "" if accuracy is None else f" Of all predictions there {accuracy.value:.0%} are right."
+    why = f": {row['why_never']}. More validation cases may allow answers" if row["why_never"] else ""
+    return f"{why}.{right}"
 
 
 def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -124,7 +124,8 @@ def answer(
     if not differential[0]:
         return Answer(None, "", None, differential, "No case was found.", given)
     if calibration is None or differs:
-        reason = f"Shares only, without a confidence: {differs or 'answers of this index are not calibrated'}."
+        why = "answers of this index are not calibrated" if calibration is None else differs
+        reason = f"Shares only, without a confidence: {why}."
         found = Answer(None, "", None, differential, reason)
     else:
         found = _answer_by(calibration.rule, votes, differential, taxonomy)
@@ -143,11 +144,11 @@ def _answer_by(
     reasons = map(rule.why_never, range(len(names)))
     never = [f"No {name} is ever answered: {why}." for name, why in zip(names, reasons, strict=True) if why]
     if level < 0:
-        open_ = (
+        undecided = (
             f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
             f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed."
         )
-        texts = never if len(never) == len(names) else [open_, *never]
+        texts = never if len(never) == len(names) else [undecided, *never]
         return Answer(None, "", confidence, differential, " ".join(texts))
     learnt = rule.levels[level]
     reason = (

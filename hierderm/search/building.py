@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from hierderm import columns as c
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
 from hierderm.engines import Kind
@@ -30,7 +31,7 @@ def build_index(
     cases: CaseTable,
     model: Model,
     *,
-    embeddings: EmbeddingTable | Floats | Path | None = None,
+    embeddings: EmbeddingTable | Floats | Path | str | None = None,
     kind: Kind | Literal["auto"] = "auto",
     splits: Sequence[str] = (),
     accuracy: float = 0.8,
@@ -166,7 +167,7 @@ def _embed(cases: CaseTable, model: Model, workers: int) -> EmbeddingTable:
     return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
 
 
-def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path) -> EmbeddingTable:
+def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path | str) -> EmbeddingTable:
     """Known embeddings as a table, where they are those of the images of `cases`."""
     found = embeddings_of(embeddings, cases)
     if list(found.frame[c.IMAGE_ID]) != list(cases.frame[c.IMAGE_ID]):
@@ -183,7 +184,7 @@ def _provenance(model: str | Path | Encodes) -> Provenance:
 def _name(model: Model) -> str:
     """What an index records of its model, such that it can be loaded again; '' where it can't."""
     name = str(model or "") if model is None or isinstance(model, str | Path) else provenance_of(model).model
-    return str(Path(name).absolute()) if name and Path(name).is_dir() else name
+    return str(Path(name).absolute() if name and Path(name).is_dir() else BackboneConfig.parse(name))
 
 
 def _not_calibrated(index: CaseIndex, reason: str) -> CaseIndex:

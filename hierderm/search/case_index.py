@@ -106,7 +106,7 @@ class CaseIndex:
         cases: CaseTable,
         model: Model,
         *,
-        embeddings: EmbeddingTable | Floats | Path | None = None,
+        embeddings: EmbeddingTable | Floats | Path | str | None = None,
         kind: Kind | Literal["auto"] = "auto",
         splits: Sequence[str] = (),
         accuracy: float = 0.8,

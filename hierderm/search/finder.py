@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.data.image_io import ImageLike
+from hierderm.data.image_io import ImageLike, each_image
 from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
 from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
@@ -138,7 +138,7 @@ class CaseFinder:
         """Whether the model embeds text, too."""
         return getattr(self.encoder, "text_tower", None) is not None
 
-    def search(self, images: Sequence[ImageLike] | str | Path, options: SearchOptions = DEFAULTS) -> FinderResult:
+    def search(self, images: ImageLike | Sequence[ImageLike], options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to one case.
 
         Args:
@@ -149,13 +149,12 @@ class CaseFinder:
             ImageError: A file is missing or no image.
             SearchError: There are no images or too many, or an option does not fit the index.
         """
-        if isinstance(images, str | Path):
-            images = [images]
+        images = list(each_image(images))
         if not 1 <= len(images) <= MAX_IMAGES:
             raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
         encoder: Any = self.encoder
         if not hasattr(encoder, "encode_all"):  # a model of the user's; ours embeds and classifies in one pass
-            return self.search_vectors(unit_length(np.asarray(encoder.encode(list(images)))), options)
+            return self.search_vectors(unit_length(np.asarray(encoder.encode(images))), options)
         encoded, tree = encoder.encode_all(images), encoder.taxonomy
         found = self.search_vectors(encoded.embeddings, options)
         if encoded.probabilities is None:

@@ -124,8 +124,8 @@ def test_calibration_of_a_model() -> None:
         "0.050 at the coarse level and from 0.219 to 0.250 at the fine level. It is worse at the fine level: the "
         "temperature makes the fine classes of validation most likely, which does not bind the error on the test.",
         "40% of the test images are answered at the coarse level, with an error of 15% (3 of 20; target: at most 20%).",
-        "No test image is answered at the fine level (target error: at most 20%), though 78% of all predictions are "
-        "right there: 20 cases are too few. More validation cases may allow answers.",
+        "No test image is answered at the fine level (target error: at most 20%): 20 cases are too few. More validation "
+        "cases may allow answers. Of all predictions there 78% are right.",
         "Conformal sets at the fine level contain the true class of 82% of the test images (78% to 86%; nominal 90%), "
         "with 3.1 classes on average; the lowest coverage is 70%, for b (20 images).",
     ]

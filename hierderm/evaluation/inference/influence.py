@@ -192,14 +192,13 @@ class GalleryEffects:
             relevant, items = rankings.relevant(level), rankings.items[rankings.which(level)]
             alone = relevant.counts == 1
             sums.lose(items[relevant.total == 1], level_values[level][:, alone])
-            by_gap, by_each = _stacked([changes(terms, relevant) for terms in self.terms])
-            sums.add_rankings(rankings, relevant, items, by_gap, by_each)
+            sums.add_rankings(rankings, relevant, items, *changes(self.terms, relevant))
             self._add_votes(level, rankings, items, alone, votes[level])
         found, items = rankings.found, rankings.items
         values = np.array([tree_values[name] for name in self.tree.names]).reshape(-1, len(rankings.queries))
         self.tree.lose(items[found.total == 1], values[:, found.counts == 1])
         if self.changes:
-            by_gap, by_each = _stacked([change(rankings) for change in self.changes])
+            by_gap, by_each = map(np.array, zip(*(change(rankings) for change in self.changes), strict=True))
             self.tree.add_rankings(rankings, found, items, by_gap, np.where(found.total == 1, 0.0, by_each))
         self._add_heights(rankings)
 
@@ -256,12 +255,6 @@ class GalleryEffects:
                 sums.squares - 2 * severity * product + severity**2 * counts.squares,
             )
         return found
-
-
-def _stacked(changes: Sequence[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
-    """Both kinds of change of several metrics, each shape (n_names, n_relevant)."""
-    by_gap, by_each = zip(*changes, strict=True)
-    return np.array(by_gap), np.array(by_each)
 
 
 def heights_without(heights: IntArray, known: Mask, k: int) -> FloatArray:

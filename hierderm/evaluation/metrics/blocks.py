@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
+from threading import Event
 from typing import TypeVar
 
 import numpy as np
@@ -80,21 +82,30 @@ def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Res
         some = counts[cases]
         ends = np.cumsum(some)
         rows = np.arange(ends[-1]) + np.repeat(starts[cases] - ends + some, some)
-        found = images.embeddings[order[rows]] @ images.embeddings.T
-        return _best_of_columns(np.maximum.reduceat(found, ends - some, axis=0), order, starts, counts)
+        by_case = _best_of_rows(images.embeddings[order[rows]] @ images.embeddings.T, ends - some, some)
+        return _best_of_columns(by_case, order, starts, counts)
 
     own = np.arange(len(first))
     per_case = len(images) * len(images) // max(1, len(first))
     return _in_blocks(work, similarity, _Sorter(labels, labels, own, own, None), per_case)
 
 
+def _best_of_rows(similarity: Floats, starts: IntArray, counts: IntArray) -> Floats:
+    """The largest over the rows of each case, shape (n_cases, n). Faster than `np.maximum.reduceat`."""
+    best = similarity[starts]
+    for number in range(1, counts.max(initial=0)):
+        cases = np.flatnonzero(counts > number)
+        best[cases] = np.maximum(best[cases], similarity[starts[cases] + number])
+    return best
+
+
 def _best_of_columns(similarity: Floats, order: IntArray, starts: IntArray, counts: IntArray) -> Floats:
     """The largest over the columns of each case, shape (n, n_cases)."""
     best = similarity[:, order[starts]]
-    for number in range(1, counts.max()):
+    for number in range(1, counts.max(initial=0)):
         cases = np.flatnonzero(counts > number)
         best[:, cases] = np.maximum(best[:, cases], similarity[:, order[starts[cases] + number]])
-    return np.asarray(best)
+    return best
 
 
 def nearest_items(queries: Labelled, gallery: Labelled | None = None, *, k: int) -> IntArray:
@@ -192,12 +203,21 @@ def _in_blocks(
     order = np.lexsort(sorter.query_labels[::-1])
     n_blocks = -(-len(order) // (most * THREADS)) * THREADS if len(order) > most // 4 else 1
     blocks = [block for block in np.array_split(order, n_blocks) if len(block)]
+    stopped = Event()
+
+    def ranked(block: IntArray) -> Result:
+        parts = sorter.rankings(block, similarity(block))
+        return work(takewhile(lambda _: not stopped.is_set(), parts))
+
     with threadpool_limits(1, user_api="blas"):  # each thread multiplies alone
-        yield from _in_order(lambda block: work(sorter.rankings(block, similarity(block))), blocks)
+        yield from _in_order(ranked, blocks, stopped)
 
 
-def _in_order(work: Callable[[IntArray], Result], blocks: Iterable[IntArray]) -> Iterator[Result]:
-    """The results of `work`, in order, made by threads that are a few results ahead and no more."""
+def _in_order(work: Callable[[IntArray], Result], blocks: Iterable[IntArray], stopped: Event) -> Iterator[Result]:
+    """The results of `work`, in order, made by threads that are a few results ahead and no more.
+
+    Sets `stopped` where the caller is interrupted or asks no more, so that threads end within a part of a block.
+    """
     pool = ThreadPoolExecutor(THREADS)
     ahead: deque[Future[Result]] = deque()
     try:
@@ -208,4 +228,5 @@ def _in_order(work: Callable[[IntArray], Result], blocks: Iterable[IntArray]) ->
         while ahead:
             yield ahead.popleft().result()
     finally:
+        stopped.set()
         pool.shutdown(cancel_futures=True)

@@ -240,6 +240,9 @@ def case_means(images: Labelled) -> Labelled:
     """One embedding a case: the mean of its images at unit length. A case takes its first image's labels."""
     order, first, counts = case_order(images)
     starts = np.cumsum(counts) - counts
-    means = np.add.reduceat(images.embeddings[order], starts, axis=0, dtype=np.float64)
-    means /= counts[:, None]
-    return Labelled(unit_length(means), images.labels[:, first], images.cases[first])
+    sums = images.embeddings[order[starts]].astype(np.float64)
+    for number in range(1, counts.max(initial=0)):
+        cases = np.flatnonzero(counts > number)
+        sums[cases] += images.embeddings[order[starts[cases] + number]]
+    sums /= counts[:, None]
+    return Labelled(unit_length(sums), images.labels[:, first], images.cases[first])

@@ -10,7 +10,7 @@ the gallery (`hierderm.evaluation.inference.influence`). A new metric is such a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -54,18 +54,21 @@ def sums(metrics: Iterable[Terms], relevant: Relevant) -> FloatArray:
     return np.array([relevant.sums(terms(number, place, total)) for terms in metrics])
 
 
-def changes(terms: Terms, relevant: Relevant) -> tuple[FloatArray, FloatArray]:
-    """Changes of a metric when one item is left out, both of shape (n_relevant,).
+def changes(metrics: Sequence[Terms], relevant: Relevant) -> tuple[FloatArray, FloatArray]:
+    """Changes of some metrics when one item is left out, both of shape (n_metrics, n_relevant).
 
     First by an irrelevant item between each relevant one and the one before it: the later ones move up by a place.
     Then by each relevant item: it also takes one off their number, and off the total. 0 where it is the only one.
     """
     number, place, total = relevant.number, relevant.place, relevant.total
-    before, fewer = np.maximum(place - 1, 1), np.maximum(total - 1, 1)
-    now = np.asarray(terms(number, place, total), dtype=np.float64)
-    by_irrelevant = relevant.sums_from(terms(number, before, total) - now)
-    earlier, later = terms(number, place, fewer), np.asarray(terms(number - 1, before, fewer), dtype=np.float64)
-    by_relevant = relevant.sums_before(earlier - later) - later
-    by_relevant += relevant.spread(relevant.sums(later - now))
-    by_relevant[total == 1] = 0.0
+    number_up, place_up, fewer = number - 1, np.maximum(place - 1, 1), np.maximum(total - 1, 1)
+    by_irrelevant, by_relevant = np.empty((2, len(metrics), len(place)))
+    for row, terms in enumerate(metrics):
+        now = np.asarray(terms(number, place, total), dtype=np.float64)
+        by_irrelevant[row] = relevant.sums_from(terms(number, place_up, total) - now)
+        earlier = np.asarray(terms(number, place, fewer), dtype=np.float64)
+        later = np.asarray(terms(number_up, place_up, fewer), dtype=np.float64)
+        by_relevant[row] = relevant.sums_before(earlier - later)
+        by_relevant[row] += relevant.spread(relevant.sums(later - now)) - later
+    by_relevant[:, total == 1] = 0.0
     return by_irrelevant, by_relevant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -112,7 +113,8 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("of", ["images", "cases"])
 def test_memory_grows_with_the_blocks_not_with_all_pairs(monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     monkeypatch.setattr(module, "PRODUCT", 2**18)
-    monkeypatch.setattr(module, "SORTED", 2**15)
+    monkeypatch.setattr(module, "SORTED", 2**16)
+    monkeypatch.setattr(module, "THREADS", 1)
     rng, n = np.random.default_rng(0), 2000
     fine = rng.integers(0, 60, n)
     images = Labelled(unit_length(rng.normal(size=(n, 4))), np.stack([fine // 3, fine]), np.arange(n) // 2)
@@ -123,8 +125,7 @@ def test_memory_grows_with_the_blocks_not_with_all_pairs(monkeypatch: pytest.Mon
         case_scores(images, "best")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    pairs = n**2 if of == "images" else (n // 2) ** 2
-    assert peak < 4 * pairs / 2  # half of their similarities, float32
+    assert peak < 4 * {"images": 2000**2 / 2, "cases": 1000**2}[of]  # bytes: float32 of half the pairs; of all pairs
 
 
 def test_cases_by_best_pair_against_all_pairs() -> None:
@@ -149,6 +150,26 @@ def test_an_error_of_the_work_reaches_the_caller() -> None:
 
     with pytest.raises(EmbeddingError, match="no"):
         list(over_rankings(broken, toy(0, 20, 20)))
+
+
+def test_threads_stop_where_nobody_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "THREADS", 2)
+    monkeypatch.setattr(module, "MOST_QUERIES", 20)
+    monkeypatch.setattr(module, "SORTED", 1)  # a part a query
+    images = toy(0, 200, 200)
+    first, closed, seen = int(np.lexsort(images.labels[::-1])[0]), Event(), []
+
+    def slow(block: Iterator[Rankings]) -> None:
+        for number, rankings in enumerate(block):
+            seen.extend(rankings.queries.tolist())
+            if number == 0 and seen[-1] != first:
+                closed.wait(10)  # all blocks but the first are in the middle of their work then
+
+    results = over_rankings(slow, images)
+    next(results)
+    Timer(0.1, closed.set).start()
+    results.close()  # type: ignore[attr-defined]
+    assert 20 <= len(seen) <= 22
 
 
 def test_the_gallery_must_fit_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
