@@ -17,6 +17,7 @@ from hierderm.data.table import CaseTable, read_frame
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.inference.bootstrap import case_draws
+from hierderm.evaluation.metrics.kmeans import kmeans_clusters
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import RetrievalScores, retrieval_scores
 from hierderm.taxonomy.file import load_taxonomy
@@ -82,6 +83,21 @@ class Subject:
     def labelled(self) -> Labelled:
         """The test images with their nodes and cases."""
         return self.label(self.test)
+
+    def clusters(self, level: int, n_runs: int) -> list[IntArray]:
+        """k-means clusters of the test images, as many as labels of a level occur; each run is made once for all tasks.
+
+        The runs take the seeds from `config.seed` on; arrays of shape (n_images,).
+        """
+        runs = self._clusters.setdefault(level, [])
+        seeds = range(self.config.seed + len(runs), self.config.seed + n_runs)
+        if seeds:
+            runs += kmeans_clusters(self.test.embeddings, len(np.unique(self.labels(level))), seeds)
+        return runs[:n_runs]
+
+    @cached_property
+    def _clusters(self) -> dict[int, list[IntArray]]:
+        return {}
 
     @cached_property
     def retrieval(self) -> RetrievalScores:

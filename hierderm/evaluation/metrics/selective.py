@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.optimize import isotonic_regression
+from scipy.special import bdtr
 
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
@@ -127,12 +128,11 @@ def _confidence_curve(leading: FloatArray, right: Mask) -> tuple[tuple[float, ..
     Each knot is a bin of 25 queries of like scores, smoothed towards a half by two imagined queries (Laplace), so that
     a few right answers by chance don't make certainty.
     """
-    from sklearn.isotonic import IsotonicRegression
-
     bins = np.array_split(np.argsort(leading, kind="stable"), max(1, len(leading) // BIN))
     centres = np.array([leading[inside].mean() for inside in bins])
     smoothed = np.array([(right[inside].sum() + 1) / (len(inside) + 2) for inside in bins])
-    rising = IsotonicRegression().fit_transform(centres, smoothed)
+    _, knot, times = np.unique(centres, return_inverse=True, return_counts=True)
+    rising = isotonic_regression(np.bincount(knot, smoothed) / times, weights=times).x[knot]
     return tuple(centres.tolist()), tuple(rising.tolist())
 
 
@@ -149,7 +149,7 @@ def controlled_threshold(confidence: FloatArray, right: Mask, wanted: float) -> 
     for count in counts[counts >= FEWEST]:
         candidate = float(falling[count - 1])
         answered = confidence >= candidate
-        if binom.cdf(int((~right[answered]).sum()), int(answered.sum()), 1 - wanted) > RISK:
+        if bdtr(int((~right[answered]).sum()), int(answered.sum()), 1 - wanted) > RISK:
             break
         threshold = candidate
     return threshold
