@@ -27,7 +27,7 @@ def bench_run(
         typer.Option(
             "--models",
             "-m",
-            help="NAME=SOURCE, repeated: 'colour', a backbone, random:<backbone>, a model folder, a folder of "
+            help="NAME=SOURCE, repeated: 'colour', a backbone, <backbone>@random, a model folder, a folder of "
             "embeddings, or X.npy.",
         ),
     ],
@@ -85,6 +85,7 @@ def bench_table(
 
     Example: `hierderm bench table bench --format markdown`
     """
+    from hierderm.delimited import shielded
     from hierderm.experiment.leaderboard import as_html, as_markdown, warnings_of
     from hierderm.experiment.results import Results
     from hierderm.files import require_free, write_atomically
@@ -100,7 +101,7 @@ def bench_table(
     texts = {
         "markdown": lambda: as_markdown(results),
         "terminal": lambda: as_markdown(results),
-        "csv": lambda: results.to_pandas().to_csv(index=False),
+        "csv": lambda: results.to_pandas().map(shielded).to_csv(index=False),  # for spreadsheets
         "html": lambda: as_html(results, folder.name),
     }
     text = texts[as_]()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hierderm import __version__
+from hierderm.cli.backbones import backbones
 from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.evaluate import evaluate
@@ -34,6 +35,7 @@ app.add_typer(bench_app, name="bench")
 app.command(context_settings=TAKES_SETTINGS)(split)
 app.command(context_settings=TAKES_SETTINGS)(train)
 app.command()(embed)
+app.command()(backbones)
 app.command(context_settings=TAKES_SETTINGS)(evaluate)
 app.command(context_settings=TAKES_SETTINGS)(compare)
 app.command(context_settings=TAKES_SETTINGS)(inflation)

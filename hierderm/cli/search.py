@@ -20,6 +20,16 @@ index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_ar
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
 MovedModel = Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")]
+Within = Annotated[
+    list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."),
+]
+Aggregated = Annotated[
+    Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
+]
 
 
 @index_app.command("build")
@@ -164,18 +174,9 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Number of cases.")] = 10,
     image_id: Annotated[str, typer.Option(help="Instead: an image that is in the index.")] = "",
     text: Annotated[str, typer.Option(help="Instead: words, where the model has a text tower.")] = "",
-    within: Annotated[
-        list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."
-        ),
-    ] = None,
-    aggregation: Annotated[
-        Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
-    ] = "best",
+    within: Within = None,
+    where: Where = None,
+    aggregation: Aggregated = "best",
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: MovedModel = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,
@@ -197,7 +198,7 @@ def search(
         require_free(html, replace=replace, suffixes=(".html", ".htm"), inputs=images or [])
     finder = CaseFinder.open(index, model=model)
     options = SearchOptions(k, within or [], where_of(where or [], finder.index.frame), aggregation, per_condition)
-    searched = _search(finder, images or [], image_id, text, options)
+    searched, failed = _search(finder, images or [], image_id, text, options)
     contents = [(title, shown, found.to_dict(paths=True)) for title, shown, found in searched]
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
@@ -206,36 +207,46 @@ def search(
         say(f"Page: {html.resolve()}")
     if as_json:
         show_json([{"query": title, **content} for title, _, content in contents])
-        return
-    for title, _, content in contents:
-        _print(title, content)
+    else:
+        for title, _, content in contents:
+            _print(title, content)
+    if failed:
+        raise SearchError(f"{len(failed)} of {len(contents) + len(failed)} images can't be read:\n" + "\n".join(failed))
 
 
 def _search(
     finder: CaseFinder, paths: list[Path], image_id: str, text: str, options: SearchOptions
-) -> list[tuple[str, list[Any], FinderResult]]:
-    """For each query its title, its images and what was found."""
-    from hierderm.data.image_io import SUFFIXES, open_image
+) -> tuple[list[tuple[str, list[Any], FinderResult]], list[str]]:
+    """For each query its title, its images and what was found; and which images of a folder can't be read."""
+    from hierderm.data.image_files import find_images
+    from hierderm.data.image_io import ImageError, open_image
 
     if text:
-        return [(f"'{text}'", [], finder.search_text(text, options))]
+        return [(f"'{text}'", [], finder.search_text(text, options))], []
     if image_id:
         gallery = finder.index.gallery
         (path,) = gallery.image_paths([gallery.image_row(image_id)])
         images = [open_image(path)] if path.is_file() else []
-        return [(image_id, images, finder.search_image_id(image_id, options))]
-    groups = [paths]
-    if any(path.is_dir() for path in paths):
-        if len(paths) > 1:
-            raise ConfigError("give one folder, or images of one case, not both.")
-        groups = [[path] for path in sorted(paths[0].rglob("*")) if path.suffix.lower() in SUFFIXES]
-        if not groups:
-            raise ConfigError(f"{paths[0]} must hold images ({', '.join(SUFFIXES)}), it has none.")
-    results = []
-    for group in groups:
-        images = [open_image(path) for path in group]
-        results.append((", ".join(map(str, group)), images, finder.search(images, options)))
-    return results
+        return [(image_id, images, finder.search_image_id(image_id, options))], []
+    if not any(path.is_dir() for path in paths):
+        images = [open_image(path) for path in paths]
+        return [(", ".join(map(str, paths)), images, finder.search(images, options))], []
+    if len(paths) > 1:
+        raise ConfigError("give one folder, or images of one case, not both.")
+    found = find_images(paths[0])
+    if not found.images:
+        raise ConfigError(f"{paths[0]} must hold images, it has none{found.in_words()}.")
+    if found.left_out:
+        say(f"{paths[0]}: {len(found.images)} images{found.in_words()}")
+    results, failed = [], []
+    for path in found.images:
+        try:
+            image = open_image(path)
+        except ImageError as error:
+            failed.append(str(error))
+        else:
+            results.append((str(path), [image], finder.search([image], options)))
+    return results, failed
 
 
 def _print(title: str, content: dict[str, Any]) -> None:

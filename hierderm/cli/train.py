@@ -84,7 +84,7 @@ def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
     from hierderm.experiment.compare import compare
 
     page = compare(comparison, folder)
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if as_json:
         show_json(report)
         return

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from hierderm.data.table import CaseTable
-from hierderm.evaluation.metrics.ranking import Labelled, rankings
+from hierderm.evaluation.metrics.blocks import over_rankings
+from hierderm.evaluation.metrics.ranking import Labelled, Rankings
 from hierderm.evaluation.metrics.terms import map_at_r, sums
 from hierderm.types import FloatArray, Floats
 
@@ -39,10 +42,14 @@ def level_queries(table: CaseTable, level: str) -> tuple[int, int]:
 
 def mean_map_at_r(labelled: Labelled) -> FloatArray:
     """Mean MAP@R of each level, coarse first, shape (n_levels,); nan where no query has a relevant image."""
-    total, count = np.zeros(len(labelled.labels)), np.zeros(len(labelled.labels))
-    for ranking in rankings(labelled):
-        for level in range(len(total)):
-            relevant = ranking.relevant(level)
-            total[level] += sums([map_at_r], relevant)[0]
-            count[level] += len(relevant) > 0
+
+    def add_up(block: Iterator[Rankings]) -> FloatArray:
+        total = np.zeros((2, len(labelled.labels)))
+        for rankings in block:
+            for level in range(len(labelled.labels)):
+                relevant = rankings.relevant(level)
+                total[:, level] += sums([map_at_r], relevant).sum(), (relevant.counts > 0).sum()
+        return total
+
+    total, count = np.sum(list(over_rankings(add_up, labelled)), axis=0)
     return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))

@@ -39,7 +39,7 @@ def bench(
         models: Name (letters, digits, '.', '_', '-') and source of each model. A source is anything that
             `hierderm.evaluate` takes: an object with `encode(paths) -> array`, an array, shape (n_images, dim), an
             EmbeddingTable; or the name of one: an .npy file, a folder of embeddings, a model folder, a backbone
-            ('hierderm:tiny', 'timm:...', 'hf:...'), 'random:<backbone>', or 'colour'. A list or tuple holds trainings
+            ('hierderm:tiny', 'timm:...', 'hf:...'), '<backbone>@random', or 'colour'. A list or tuple holds trainings
             of one model with other seeds, whose mean is reported.
         cases: As `hierderm.evaluate` takes them: a table, or its CSV or Parquet file; without a `split` column all
             cases are the test. A list or tuple holds the tables of all folds, whose results are combined; '{fold}' in

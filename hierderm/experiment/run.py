@@ -66,7 +66,7 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
     inputs = {name: file_hash(path) for name in (data.cases, data.taxonomy) if (path := Path(name)).is_file()}
     wanted = json.loads(json.dumps({"data": asdict(data), "split": asdict(split), "inputs": inputs}))
     if done.is_file():
-        saved = json.loads(stamp.read_text())
+        saved = json.loads(stamp.read_text(encoding="utf-8"))
         if changed := differences(saved["settings"], wanted):
             raise ConfigError(
                 f"{folder} holds results on other data or another split: {'; '.join(changed)}. Choose another --out, "
@@ -93,7 +93,7 @@ def _write_table(table: CaseTable, folder: Path) -> None:
 
 def _prepared(folder: Path) -> CaseTable:
     """The table as every later step sees it, the first time and after a resumption alike."""
-    excluded = tuple(Fault(**fault) for fault in json.loads((folder / "excluded.json").read_text()))
+    excluded = tuple(Fault(**fault) for fault in json.loads((folder / "excluded.json").read_text(encoding="utf-8")))
     table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
     return replace(table, excluded=excluded)
 
@@ -166,7 +166,7 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     hashes = {"split_hash": table.split_hash, "taxonomy_hash": table.taxonomy.content_hash}
     identity = json.loads(json.dumps({**read, **hashes}))
     if stamp.is_file():
-        saved = json.loads(stamp.read_text())
+        saved = json.loads(stamp.read_text(encoding="utf-8"))
         if changed := differences(saved, identity):
             raise CheckpointError(
                 f"{folder} holds another run: {'; '.join(changed)}. Choose another --out, or delete the folder."
@@ -235,12 +235,13 @@ class Run:
         return f"Run({str(self.folder)!r}, method {self.config.training.method}{by}, {self.seconds:g} s)"
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path | str) -> Run:
         """Read a run folder; CheckpointError where it holds no finished run."""
+        folder = Path(folder)
         done = folder / "finished.json"
         if not done.is_file():
             raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
-        finished = json.loads(done.read_text())
+        finished = json.loads(done.read_text(encoding="utf-8"))
         if "by" not in finished:
             raise CheckpointError(f"{folder} was made by an earlier hierderm. Train again, in another folder.")
         history = pd.read_csv(folder / "history.csv")
@@ -251,7 +252,7 @@ class Run:
     def table(self) -> CaseTable:
         """The cases with their split."""
         table = _prepared(self.folder)
-        saved = json.loads((self.folder / "run.json").read_text())["split_hash"]
+        saved = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["split_hash"]
         if table.split_hash != saved:
             raise CheckpointError(
                 f"{self.folder}: cases.csv has split {table.split_hash}, the run was made on {saved}."

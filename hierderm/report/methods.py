@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hierderm.config.methods import Gradient, Lda, LinearProbe, Loss, Method, TreeLda, Vanilla
+from hierderm.config.methods import ClosedForm, Gradient, Lda, LinearProbe, Loss, Method, TreeLda, Vanilla
 from hierderm.config.settings import Comparison, EvaluationConfig
 from hierderm.report.rows import Row
 
@@ -46,7 +46,8 @@ def describe_method(settings: Method) -> str:
         case Vanilla():
             return "the backbone's own output, nothing learnt"
         case Gradient():
-            return f"{_losses(settings.loss)}; of the backbone, {_freezing(settings)}"
+            started = f", starting as {_tree_lda(settings.closed_form)}" if settings.init == "tree_lda" else ""
+            return f"{_losses(settings.loss)}{started}; of the backbone, {_freezing(settings)}"
         case LinearProbe():
             tried = _values("an inverse penalty", settings.penalties)
             what = f"multinomial logistic regression on frozen features, the embedding its centred logits, {tried}"
@@ -58,7 +59,7 @@ def describe_method(settings: Method) -> str:
     return f"{what}, with features {' or '.join(settings.features)}{_views(settings.views)}"
 
 
-def _tree_lda(settings: TreeLda) -> str:
+def _tree_lda(settings: ClosedForm) -> str:
     levels = f" of the {' and '.join(settings.probability_levels)} level" if settings.probability_levels else ""
     tried = (
         ("a shrinkage", settings.shrinkages),

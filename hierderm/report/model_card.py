@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hierderm import columns as c
 from hierderm.config.methods import Method, TreeLda
-from hierderm.config.settings import Config
+from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.validation import level_queries
 from hierderm.report.methods import describe_method
@@ -33,7 +33,7 @@ def model_card(config: Config, table: CaseTable, found: Fitted) -> str:
 
 | | |
 |---|---|
-| backbone | `{config.backbone.name}` ({config.backbone.weights}) |
+| backbone | `{config.backbone.name}` ({config.backbone.weights}){_origin(config.backbone)} |
 | method | `{config.training.method}`: {describe_method(config.training)} |
 | taxonomy | {table.taxonomy.summary()} |
 | data | `{config.data.cases}` |
@@ -45,6 +45,14 @@ Test metrics, with intervals, are in the report of the comparison. How well the 
 or skin tones than those of its data is not known. Load it with `hierderm.load`, or embed with `hierderm embed`; the
 weights are safetensors.
 """
+
+
+def _origin(backbone: BackboneConfig) -> str:
+    """Licence and origin of the weights, where they are those of a listed backbone."""
+    from hierderm.model.listing import BACKBONES
+
+    listed = next((one for one in BACKBONES if one.name == backbone.name and backbone.weights == "pretrained"), None)
+    return f": {listed.licence}, {listed.pretraining}, {listed.origin}" if listed else ""
 
 
 def _choice(settings: Method, found: Fitted) -> str:

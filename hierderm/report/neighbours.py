@@ -10,7 +10,8 @@ import numpy as np
 from hierderm import columns as c
 from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
-from hierderm.evaluation.metrics.ranking import nearest_others
+from hierderm.evaluation.metrics.blocks import nearest_items
+from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.report.rows import Row
 from hierderm.report.thumbnails import thumbnail_uri
 from hierderm.types import IntArray, Mask
@@ -42,8 +43,8 @@ def nearest_neighbours(table: CaseTable, row: Row) -> Neighbours:
     frame = row.test.frame
     fine = table.taxonomy.encode(frame[c.CONDITION])
     k = min(N_NEIGHBOURS, len(frame) - int(frame[c.CASE_ID].value_counts().max()))
-    images = np.arange(len(frame))
-    nearest = nearest_others(row.test.embeddings, row.test.case_ids, images, k) if k > 0 else images[:, None][:, :0]
+    test = Labelled(row.test.embeddings, fine[None], row.test.case_ids)
+    nearest = nearest_items(test, k=k) if k > 0 else np.empty((len(frame), 0), dtype=np.int64)
     return Neighbours(fine, table.taxonomy.to_level(fine, 0), nearest)
 
 

@@ -11,13 +11,14 @@ from typing import Literal
 import numpy as np
 
 from hierderm import columns as c
+from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
+from hierderm.engines import Kind
 from hierderm.errors import SearchError
 from hierderm.evaluation.scores import mean_of_known
 from hierderm.search.answer import Calibration, calibrate
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import Kind
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
 from hierderm.types import Floats, IntArray
@@ -30,7 +31,7 @@ def build_index(
     cases: CaseTable,
     model: Model,
     *,
-    embeddings: EmbeddingTable | Floats | Path | None = None,
+    embeddings: EmbeddingTable | Floats | Path | str | None = None,
     kind: Kind | Literal["auto"] = "auto",
     splits: Sequence[str] = (),
     accuracy: float = 0.8,
@@ -70,11 +71,16 @@ def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None, *, worker
 
     `model`: where the index's model is now; None: where it was when the index was built.
     """
-    table = _embed(cases, model or index.about.model or None, workers)
+    table = embed_queries(index, cases, model, workers=workers)
     root = Path(index.about.image_root)
     paths = [path.absolute() for path in cases.paths]
     names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
     return EmbeddingTable(table.embeddings, table.frame.assign(**{c.IMAGE_PATH: names}), table.provenance)
+
+
+def embed_queries(index: CaseIndex, cases: CaseTable, model: Model = None, *, workers: int = 0) -> EmbeddingTable:
+    """The images of a table embedded by the index's model; for `model` see `embed_for`."""
+    return _embed(cases, model or index.about.model or None, workers)
 
 
 def calibrate_on_validation(
@@ -161,7 +167,7 @@ def _embed(cases: CaseTable, model: Model, workers: int) -> EmbeddingTable:
     return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
 
 
-def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path) -> EmbeddingTable:
+def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path | str) -> EmbeddingTable:
     """Known embeddings as a table, where they are those of the images of `cases`."""
     found = embeddings_of(embeddings, cases)
     if list(found.frame[c.IMAGE_ID]) != list(cases.frame[c.IMAGE_ID]):
@@ -178,7 +184,7 @@ def _provenance(model: str | Path | Encodes) -> Provenance:
 def _name(model: Model) -> str:
     """What an index records of its model, such that it can be loaded again; '' where it can't."""
     name = str(model or "") if model is None or isinstance(model, str | Path) else provenance_of(model).model
-    return str(Path(name).absolute()) if name and Path(name).is_dir() else name
+    return str(Path(name).absolute() if name and Path(name).is_dir() else BackboneConfig.parse(name))
 
 
 def _not_calibrated(index: CaseIndex, reason: str) -> CaseIndex:

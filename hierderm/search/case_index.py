@@ -14,19 +14,20 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.embeddings import Aggregation, EmbeddingTable, Provenance
+from hierderm.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
 from hierderm.errors import SearchError
+from hierderm.evaluation.metrics.neighbours import RecallSample, n_proposed, tune
 from hierderm.search.answer import Calibration
 from hierderm.search.checks import check_conditions, refuse_repeated
-from hierderm.search.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
-from hierderm.search.filters import Where, Within, allowed_rows
+from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
-from hierderm.search.nearest import Candidates, RecallSample, count_cases, every_row, nearest_cases, spans
+from hierderm.search.nearest import Candidates, count_cases, every_row, nearest_cases, spans
 from hierderm.search.query import check_options, mean_vector, query_groups
 from hierderm.search.result import SearchResult
 from hierderm.search.shared_lock import SharedLock
 from hierderm.search.values import joined
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Floats, IntArray, Mask, Vectors
+from hierderm.types import Floats, IntArray, Vectors
 
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable
@@ -105,7 +106,7 @@ class CaseIndex:
         cases: CaseTable,
         model: Model,
         *,
-        embeddings: EmbeddingTable | Floats | Path | None = None,
+        embeddings: EmbeddingTable | Floats | Path | str | None = None,
         kind: Kind | Literal["auto"] = "auto",
         splits: Sequence[str] = (),
         accuracy: float = 0.8,
@@ -329,7 +330,7 @@ class CaseIndex:
         similarity = np.full((len(groups), k), np.nan, dtype=np.float32)
         with self.lock.reading():
             gallery = self.gallery
-            allowed = allowed_rows(gallery.frame, self.taxonomy, within, where)
+            allowed = gallery.filter.rows(within, where)
             outs = [gallery.case_numbers(out) for out in ([()] * len(groups) if leave_out is None else leave_out)]
             candidates = self._candidates(groups, allowed, k, outs, per_condition)
             for query, (near, nearness) in enumerate(candidates):
@@ -346,20 +347,24 @@ class CaseIndex:
     def measure_recall(self) -> float:
         """Share of the exact 10 nearest other images that a search of some images of the index finds, in [0, 1]."""
         with self.lock.reading():
-            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(partial(_propose, self.engine))
+            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self.engine)
 
     def _candidates(
-        self, groups: list[Vectors], allowed: Mask, k: int, outs: list[list[int]], per_condition: int
+        self, groups: list[Vectors], allowed: IntArray | None, k: int, outs: list[list[int]], per_condition: int
     ) -> Iterator[Candidates]:
         """The rows to compare for each query: those the engine proposes, or all that are allowed."""
-        if self.engine is None or not groups or (not allowed.all() and allowed.sum() <= EXACT_BELOW):
+        if self.engine is None or not groups or (allowed is not None and len(allowed) <= EXACT_BELOW):
             yield from every_row(self.vectors, groups, allowed)
             return
-        proposals = _propose(self.engine, np.concatenate(groups), k, allowed)
-        for group, (begin, end), out in zip(groups, spans(groups), outs, strict=True):
-            rows = np.unique(np.concatenate(proposals[begin:end]))
-            rows = rows[allowed[rows]]
-            kept = rows[~np.isin(self.gallery.cases[rows], out)]
+        passes = None
+        if allowed is not None:
+            passes = np.zeros(len(self), dtype=bool)
+            passes[allowed] = True
+        proposals = self.engine.propose(np.concatenate(groups), n_proposed(k, len(self)), passes)
+        for (begin, end), group, out in zip(spans(groups), groups, outs, strict=True):
+            rows = np.unique(proposals[begin:end])
+            rows = rows[(rows >= 0) if passes is None else (rows >= 0) & passes[rows]]
+            kept = rows[~np.isin(self.gallery.cases[rows], out)] if out else rows
             if count_cases(kept, self.gallery, per_condition) < k:
                 yield next(every_row(self.vectors, [group], allowed))
             else:
@@ -373,10 +378,7 @@ class CaseIndex:
 
     def _tune_engine(self, engine: Engine) -> None:
         """Raise the effort until the recall is as wanted, and record both."""
-        recall = (sample := RecallSample(self.vectors)).recall(partial(_propose, engine))
-        while recall < WANTED_RECALL and engine.effort < engine.max_effort:
-            engine.effort = min(2 * engine.effort, engine.max_effort)
-            recall = sample.recall(partial(_propose, engine))
+        recall = tune(engine, self.vectors, WANTED_RECALL)
         self.about = replace(self.about, effort=engine.effort, recall_at_10=recall)
 
     def _learn_again(self) -> None:
@@ -386,11 +388,6 @@ class CaseIndex:
         if self.engine is not None:
             self._tune_engine(self.engine)
         recalibrate(self)
-
-
-def _propose(engine: Engine, queries: Vectors, k: int, allowed: Mask | None = None) -> list[IntArray]:
-    """For each query the rows its engine finds near: several times `k`, as images of a case come together."""
-    return engine.propose(queries, min(len(engine.ids), max(64, 8 * k)), allowed)
 
 
 def _mean_similarity(gallery: Gallery, query: Vectors, cases: IntArray) -> Floats:

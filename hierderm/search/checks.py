@@ -13,7 +13,7 @@ from hierderm.taxonomy.tree import Taxonomy
 
 def check_conditions(frame: pd.DataFrame, taxonomy: Taxonomy) -> None:
     """SearchError where a condition is not in the tree."""
-    unknown = sorted({str(name) for name in frame[c.CONDITION] if taxonomy.find(str(name)) is None})
+    unknown = sorted({name for name in map(str, frame[c.CONDITION].unique()) if taxonomy.find(name) is None})
     if unknown:
         raise SearchError(f"{len(unknown)} condition(s) are not in the taxonomy of the index: {unknown[:5]}.")
 

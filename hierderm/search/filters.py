@@ -2,47 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hierderm import columns as c
 from hierderm.errors import SearchError, suggest
 from hierderm.search.values import as_text, distinct_values, key_of
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Mask
+from hierderm.types import IntArray, Mask
 
 Within = str | Iterable[str]  # names of nodes of any level, one of which a row must be under
 Where = Mapping[str, Any]  # column -> allowed value or values
 BETWEEN = " > "  # the names of a node's path, where its own name stands on several levels
 
 
-def allowed_rows(
-    frame: pd.DataFrame, taxonomy: Taxonomy, within: Within | None = None, where: Where | None = None
-) -> Mask:
-    """Which rows pass, shape (n_images,). Unknown nodes, columns and values are SearchErrors with the closest.
+class RowFilter:
+    """Finds the rows of a table that pass. Each column is sorted by value once, when it is first asked for.
 
-    How values are compared: `hierderm.search.values`.
+    Args:
+        frame: A row an image.
+        taxonomy: The tree of its conditions.
+        fine: Numbers of the conditions, shape (n_images,).
     """
-    allowed = np.ones(len(frame), dtype=bool)
-    if names := _several(within):  # none named: all
-        under = np.zeros(taxonomy.size(-1), dtype=bool)
-        for name in names:
-            under |= _under(str(name), taxonomy)
-        allowed &= under[taxonomy.encode(frame[c.CONDITION])]
-    for column, values in (where or {}).items():
-        cells, key = column_of(frame, column), key_of(column_of(frame, column))
-        texts, wanted = cells.map(as_text), [as_text(value) for value in _several(values)]
-        known = set(texts.map(key))
-        for text in wanted:
-            if key(text) not in known:
-                some = distinct_values(cells)
-                hint = suggest(text, some)
-                raise SearchError(f"column '{column}' has no value '{text}'.{hint} It has {some[:12]}.")
-        allowed &= texts.map(key).isin([key(text) for text in wanted]).to_numpy(dtype=bool)
-    return allowed
+
+    def __init__(self, frame: pd.DataFrame, taxonomy: Taxonomy, fine: IntArray) -> None:
+        self.frame, self.taxonomy = frame, taxonomy
+        self._conditions = _Column(fine, {name: number for number, name in enumerate(taxonomy.names())})
+        self._columns: dict[str, _Column] = {}
+
+    def rows(self, within: Within | None = None, where: Where | None = None) -> IntArray | None:
+        """Positions of the rows that pass, ascending, shape (n_allowed,); None where nothing is asked.
+
+        Unknown nodes, columns and values are SearchErrors with the closest. How values are compared:
+        `hierderm.search.values`.
+        """
+        asked: list[tuple[_Column, Mask]] = []
+        if names := _several(within):  # none named: all
+            under = np.zeros(self.taxonomy.size(-1), dtype=bool)
+            for name in names:
+                under |= _under(str(name), self.taxonomy)
+            asked.append((self._conditions, under))
+        for name, values in (where or {}).items():
+            column = self.column(name)
+            keys = []
+            for text in map(as_text, _several(values)):
+                keys.append(column.key(text))
+                if keys[-1] not in column.numbers:
+                    some = distinct_values(self.frame[name])
+                    hint = suggest(text, some)
+                    raise SearchError(f"column '{name}' has no value '{text}'.{hint} It has {some[:12]}.")
+            chosen = np.zeros(len(column.numbers), dtype=bool)
+            chosen[[column.numbers[key] for key in keys]] = True
+            asked.append((column, chosen))
+        if not asked:
+            return None
+        asked.sort(key=lambda pair: pair[0].count(pair[1]))
+        rows = asked[0][0].rows(asked[0][1])
+        for column, chosen in asked[1:]:
+            rows = rows[chosen[column.codes[rows]]]
+        return rows
+
+    def column(self, name: str) -> _Column:
+        """The values of a column with their rows; SearchError where there is no such column."""
+        cells = column_of(self.frame, name)
+        if name not in self._columns:
+            key = key_of(cells)
+            if cells.dtype == object:  # 1 and True would be one value
+                cells = cells.map(as_text)
+            codes, distinct = pd.factorize(cells, use_na_sentinel=False)
+            numbers: dict[Hashable, int] = {}
+            for value in distinct:
+                numbers.setdefault(key(as_text(value)), len(numbers))
+            recoded = np.array([numbers[key(as_text(value))] for value in distinct], dtype=np.int64)
+            self._columns[name] = _Column(recoded[codes], numbers, key)
+        return self._columns[name]
+
+
+class _Column:
+    """`codes`: number of each row's value, shape (n_rows,); `numbers`: of each value, by its `key`."""
+
+    def __init__(self, codes: IntArray, numbers: Mapping[Hashable, int], key: Callable[[str], Hashable] = str) -> None:
+        self.codes, self.numbers, self.key = codes, numbers, key
+        self._order = np.argsort(codes, kind="stable")
+        self._ends = np.cumsum(np.bincount(codes, minlength=len(numbers)))
+        self._starts = self._ends - np.bincount(codes, minlength=len(numbers))
+
+    def count(self, chosen: Mask) -> int:
+        """How many rows have one of the values `chosen`, shape (n_values,)."""
+        return int((self._ends - self._starts)[chosen].sum())
+
+    def rows(self, chosen: Mask) -> IntArray:
+        """Positions of those rows, ascending."""
+        spans = zip(self._starts[chosen], self._ends[chosen], strict=True)
+        return np.sort(np.concatenate([self._order[:0], *(self._order[start:end] for start, end in spans)]))
 
 
 def where_of(pairs: Sequence[str], frame: pd.DataFrame) -> dict[str, list[str]]:

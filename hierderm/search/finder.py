@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.data.image_io import ImageLike
+from hierderm.data.image_io import ImageLike, each_image
 from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
 from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.filters import allowed_rows
 from hierderm.search.gallery import Hit
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
@@ -139,7 +138,7 @@ class CaseFinder:
         """Whether the model embeds text, too."""
         return getattr(self.encoder, "text_tower", None) is not None
 
-    def search(self, images: Sequence[ImageLike] | str | Path, options: SearchOptions = DEFAULTS) -> FinderResult:
+    def search(self, images: ImageLike | Sequence[ImageLike], options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to one case.
 
         Args:
@@ -150,13 +149,12 @@ class CaseFinder:
             ImageError: A file is missing or no image.
             SearchError: There are no images or too many, or an option does not fit the index.
         """
-        if isinstance(images, str | Path):
-            images = [images]
+        images = list(each_image(images))
         if not 1 <= len(images) <= MAX_IMAGES:
             raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
         encoder: Any = self.encoder
         if not hasattr(encoder, "encode_all"):  # a model of the user's; ours embeds and classifies in one pass
-            return self.search_vectors(unit_length(np.asarray(encoder.encode(list(images)))), options)
+            return self.search_vectors(unit_length(np.asarray(encoder.encode(images))), options)
         encoded, tree = encoder.encode_all(images), encoder.taxonomy
         found = self.search_vectors(encoded.embeddings, options)
         if encoded.probabilities is None:
@@ -211,8 +209,8 @@ class CaseFinder:
             given = gallery.levels_of_one_node
             if options.within or options.where:
                 differs = "it is learnt from searches of all cases, and a filter narrows this one"
-                allowed = allowed_rows(gallery.frame, gallery.taxonomy, options.within, options.where)
-                given = gallery.taxonomy.levels_of_one_node(gallery.fine[allowed])
+                allowed = gallery.filter.rows(options.within, options.where)
+                given = gallery.taxonomy.levels_of_one_node(gallery.fine if allowed is None else gallery.fine[allowed])
             shown = index.search(vectors, **query, **asked)
             voters = shown if votes == asked else index.search(vectors, **query, **votes)
         return FinderResult(vectors, shown, answer(voters, calibration, differs=differs, given=given))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.errors import SearchError, suggest
+from hierderm.search.filters import RowFilter
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Floats, IntArray, Vectors
 
@@ -58,6 +59,11 @@ class Gallery:
         return self.taxonomy.encode(self.frame[c.CONDITION])
 
     @cached_property
+    def filter(self) -> RowFilter:
+        """Which images may come back."""
+        return RowFilter(self.frame, self.taxonomy, self.fine)
+
+    @cached_property
     def n_cases(self) -> int:
         return int(self.cases.max()) + 1
 
@@ -71,17 +77,19 @@ class Gallery:
         """Mean of each case's vectors at unit length, shape (n_cases, dim)."""
         if self.n_cases == len(self.cases):
             return self.vectors
-        order = np.argsort(self.cases, kind="stable")
-        starts = np.searchsorted(self.cases[order], np.arange(self.n_cases))
-        sums = np.add.reduceat(self.vectors[order], starts, axis=0)
+        order, starts = self._case_order
+        sums = np.add.reduceat(self.vectors[order], starts[:-1], axis=0)
         return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True))
 
     @cached_property
-    def _rows_by_case(self) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {}
-        for row, case_id in enumerate(self.frame[c.CASE_ID].astype(str)):
-            rows.setdefault(case_id, []).append(row)
-        return rows
+    def _number_by_case(self) -> dict[str, int]:
+        return {str(case_id): number for number, case_id in enumerate(self.frame[c.CASE_ID].astype(str).unique())}
+
+    @cached_property
+    def _case_order(self) -> tuple[IntArray, IntArray]:
+        """The rows by case, shape (n_images,), and where each case starts among them, shape (n_cases + 1,)."""
+        order = np.argsort(self.cases, kind="stable")
+        return order, np.searchsorted(self.cases[order], np.arange(self.n_cases + 1))
 
     @cached_property
     def _row_by_image(self) -> dict[str, int]:
@@ -107,12 +115,13 @@ class Gallery:
 
     def case_rows(self, case_id: str) -> list[int]:
         """Positions of a case's images; empty where there is no such case."""
-        return self._rows_by_case.get(case_id, [])
+        order, starts = self._case_order
+        return [int(row) for case in self.case_numbers(case_id) for row in order[starts[case] : starts[case + 1]]]
 
     def case_numbers(self, case_ids: str | Iterable[str]) -> list[int]:
         """Numbers of those cases that there are."""
-        wanted = {case_ids} if isinstance(case_ids, str) else set(map(str, case_ids))
-        return [int(self.cases[rows[0]]) for case_id in wanted if (rows := self.case_rows(case_id))]
+        wanted = [case_ids] if isinstance(case_ids, str) else map(str, case_ids)
+        return [self._number_by_case[case_id] for case_id in wanted if case_id in self._number_by_case]
 
     def image_row(self, image_id: str) -> int:
         """Position of an image; SearchError where there is none of that id."""

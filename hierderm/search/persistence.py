@@ -18,11 +18,11 @@ import pandas as pd
 
 from hierderm.artifacts import HEADER, Header, read_folder, read_header, require_free_folder
 from hierderm.embeddings import Provenance
+from hierderm.engines import Engine
 from hierderm.errors import IndexFolderError
 from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, sync
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
-from hierderm.search.engines import Engine
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 
 KIND, VERSION = "case index", 3

@@ -29,6 +29,7 @@ from hierderm.app.gallery_map import make_map
 from hierderm.app.server import create_app
 from hierderm.app.uploads import Limits, RefusedError, decode
 from hierderm.config.settings import BackboneConfig
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import save_model
@@ -89,8 +90,6 @@ def test_an_image_is_answered(client: TestClient, toy: CaseTable) -> None:
 
 
 def test_the_answer_is_that_of_the_library(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
-    from hierderm.data.image_io import open_image
-
     paths = toy.part(c.TEST).paths[:2]
     expected = finder.search([open_image(path) for path in paths]).to_dict(paths=False)
     answer = post(client, *(path.read_bytes() for path in paths)).json()
@@ -174,6 +173,15 @@ def test_no_path_of_the_server_is_exposed(client: TestClient, finder: CaseFinder
     assert [answer.status_code for answer in answers[-2:]] == [404, 404]
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "1"])
+def test_an_upload_is_read_as_its_file(tmp_path: Path, mode: str) -> None:
+    pixels = np.arange(30 * 40 * 4, dtype=np.uint32).reshape(30, 40, 4) % 256
+    image = Image.fromarray(pixels.astype(np.uint8))
+    image = Image.fromarray((pixels[..., 0] * 257).astype(np.uint16)) if mode == "I;16" else image.convert(mode)
+    image.save(tmp_path / "x.png")
+    assert decode((tmp_path / "x.png").read_bytes(), Limits()) == open_image(tmp_path / "x.png")
+
+
 def test_an_image_that_went_missing_is_named_by_its_id(
     finder: CaseFinder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -190,7 +198,7 @@ def test_an_image_that_went_missing_is_named_by_its_id(
 @pytest.mark.parametrize(
     ("images", "fields", "status", "reason"),
     [
-        ([b"GIF89a nonsense"], {}, 415, "must be an image .JPEG, PNG, WEBP., it is not"),
+        ([b"GIF89a nonsense"], {}, 415, "not an image that can be read .15 bytes.. Those of JPEG, PNG, WEBP, AVIF, HEIF can"),
         ([png()[:60]], {}, 422, "the image is damaged"),
         ([header_of_a_huge_png()], {}, 413, "at most 1 megapixels"),
         ([header_of_a_huge_png(5_000)], {}, 413, "at most 1 megapixels, got 5000 x 5000"),

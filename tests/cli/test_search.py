@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from hierderm import columns as c
+from hierderm.cli.main import app
 from hierderm.data.table import CaseTable
-from hierderm.errors import HierdermError, MissingExtraError
+from hierderm.errors import HierdermError, MissingExtraError, SearchError
 from tests.cli.commands import fails, refusal, run
 
 
@@ -53,6 +55,24 @@ def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     image_id = content[0]["hits"][0]["image_id"]
     assert image_id in run("search", "--image-id", image_id, "-i", made)
     assert json.loads(run("search", "--text", "red papule", "-i", made, "--json"))[0]["answer"] is None
+
+
+def test_a_folder_is_answered_though_some_of_it_can_not_be_read(made: Path, toy: CaseTable, tmp_path: Path) -> None:
+    folder = tmp_path / "queries"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.jpg", "sub/b.jfif"):
+        (folder / name).write_bytes(toy.paths[0].read_bytes())
+    (folder / "cut.jpg").write_bytes(toy.paths[0].read_bytes()[:400])
+    (folder / "._a.jpg").write_bytes(b"\0\5\x16\7")
+    (folder / "notes.txt").write_text("none")
+    result = CliRunner().invoke(app, ["search", str(folder), "-i", str(made), "-k", "1", "--json"])
+    assert [found["query"] for found in json.loads(result.stdout)] == [
+        str(folder / "a.jpg"),
+        str(folder / "sub/b.jfif"),
+    ]
+    assert "3 images (left out: 1 hidden: ._a.jpg; 1 no image(s): notes.txt)" in result.stderr
+    assert isinstance(result.exception, SearchError)
+    assert f"1 of 3 images can't be read:\n{folder / 'cut.jpg'}: the image is damaged" in str(result.exception)
 
 
 def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_setting_that_the_method_does_not_read() -> None:
     setting = ("--loss.contrastive", "TripletMarginLoss")
     assert f"{reason} 'tree_lda'." in refusal("train", *setting)
     others = "'lda' or 'linear_probe' or 'tree_lda' or 'vanilla'"
-    assert f"{reason} {others}." in fails("compare", "experiments/three_way.toml", *setting)
+    assert f"{reason} {others}." in fails("compare", "experiments/tree.toml", *setting)
 
 
 def test_an_unknown_config_key(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_how_models_are_named() -> None:
 
 def test_embeddings_of_names_are_made_once(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
     made: list[np.ndarray] = []
-    for source in ("colour", f"hf:{small_siglip}", f"random:hf:{small_siglip}"):
+    for source in ("colour", f"hf:{small_siglip}", f"hf:{small_siglip}@random"):
         cache = tmp_path / str(len(made))
         made.append(embed(source, toy, cache).embeddings)
         file = cache / "model@0" / "embeddings.npy"

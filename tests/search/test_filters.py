@@ -3,10 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hierderm.errors import SearchError
-from hierderm.search.filters import Where, Within, allowed_rows, where_of
-from hierderm.taxonomy.tree import taxonomy_from_paths
+from hierderm.search.filters import RowFilter, Where, Within, where_of
+from hierderm.search.values import as_text, key_of
+from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 from tests.search.toy import TREE
 
 FRAME = pd.DataFrame(
@@ -16,6 +19,13 @@ FRAME = pd.DataFrame(
 
 def rows(within: Within | None = None, where: Where | None = None) -> list[bool]:
     return [bool(allowed) for allowed in allowed_rows(FRAME, TREE, within, where)]
+
+
+def allowed_rows(
+    frame: pd.DataFrame, tree: Taxonomy, within: Within | None = None, where: Where | None = None
+) -> np.ndarray:
+    found = RowFilter(frame, tree, tree.encode(frame["condition"])).rows(within, where)
+    return np.ones(len(frame), dtype=bool) if found is None else np.isin(np.arange(len(frame)), found)
 
 
 def test_by_node_and_by_column() -> None:
@@ -77,3 +87,36 @@ def test_refusals_name_the_closest() -> None:
         SearchError, match=r"column 'body_site' has no value 'arms'. Closest: 'arm'. It has \['arm', 'leg'\]"
     ):
         rows(where={"body_site": ["arms"]})
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), data=st.data())
+def test_against_comparing_each_row(seed: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 60))
+    frame = pd.DataFrame(
+        {
+            "condition": [f"F{k}" for k in rng.integers(0, 9, n)],
+            "tone": rng.choice([1.0, 2.0, 3.5, np.nan], n),
+            "site": rng.choice(["arm", "leg", ""], n),
+            "mixed": pd.Series(rng.choice(np.array([1, True, "1", None, "x"], dtype=object), n), dtype=object),
+        }
+    )
+    where = {
+        column: data.draw(st.lists(st.sampled_from(sorted({as_text(cell) for cell in frame[column]})), min_size=1))
+        for column in data.draw(st.lists(st.sampled_from(["tone", "site", "mixed"]), unique=True))
+    }
+    within = data.draw(st.lists(st.sampled_from(["C0", "C2", "F4"])))
+    under = {"C0": ("F0", "F1", "F2"), "C2": ("F6", "F7", "F8"), "F4": ("F4",)}
+    expected = [
+        row
+        for row in range(n)
+        if (not within or any(frame["condition"][row] in under[name] for name in within))
+        and all(
+            key_of(frame[column])(as_text(frame[column][row])) in map(key_of(frame[column]), values)
+            for column, values in where.items()
+        )
+    ]
+    found = RowFilter(frame, TREE, TREE.encode(frame["condition"])).rows(within, where)
+    assert found is None or found.tolist() == expected
+    assert (found is None) == (not within and not where)

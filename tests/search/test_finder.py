@@ -51,8 +51,9 @@ def test_an_image_of_the_gallery_finds_itself(finder: CaseFinder) -> None:
 def test_files_images_and_arrays_are_the_same(finder: CaseFinder, toy: CaseTable) -> None:
     path = toy.part(c.TEST).paths[0]
     image = open_image(path)
-    answers = [finder.search([given]).hits for given in (path, image, np.asarray(image))]
-    assert answers[0] == answers[1] == answers[2]
+    given = (path, str(path), image, np.asarray(image))
+    answers = [finder.search([image]).hits for image in given] + [finder.search(image).hits for image in given]
+    assert all(answer == answers[0] for answer in answers)
 
 
 def test_a_filter_takes_the_confidence_away(finder: CaseFinder) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from hierderm.artifacts import HEADER
+from hierderm.engines import KINDS
 from hierderm.errors import IndexFolderError, OutputError, SearchError
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import KINDS
 from hierderm.search.persistence import writing
 from tests.killing import kill_at_every_change
 from tests.search.toy import TREE, random_table

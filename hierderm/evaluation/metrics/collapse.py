@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from hierderm.types import Floats, IntArray
 
@@ -18,8 +17,11 @@ def effective_rank(embeddings: Floats) -> float:
     Roy and Vetterli 2007 (The effective rank, EUSIPCO), on the covariance's eigenvalues' square roots; 1 where all
     embeddings are equal. Worked example: two orthogonal directions of equal spread: 2.
     """
-    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0)
-    eigenvalues = np.linalg.eigvalsh(centred.T @ centred)
+    mean, scatter = embeddings.mean(axis=0), np.zeros((embeddings.shape[1],) * 2)
+    for start in range(0, len(embeddings), CHUNK):
+        centred = embeddings[start : start + CHUNK].astype(np.float64) - mean
+        scatter += centred.T @ centred
+    eigenvalues = np.linalg.eigvalsh(scatter)
     singular = np.sqrt(np.maximum(eigenvalues, 0))
     if singular.max() < 1e-6 * np.sqrt(len(embeddings)):
         return 1.0
@@ -72,16 +74,13 @@ def twin_distance(test: Floats, nearest: IntArray) -> float:
     return min(1 - TWIN, max(1e-6, typical / 1000))
 
 
-def twins(
-    test: Floats, others: Floats, test_cases: npt.NDArray[np.str_], other_cases: npt.NDArray[np.str_], distance: float
-) -> IntArray:
-    """For each test image the nearest of `others` of another case, -1 where it is not within `distance`, shape (n,)."""
-    found = np.full(len(test), -1)
-    for start in range(0, len(test), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(test)))
-        cosine = test[rows] @ others.T
-        cosine[test_cases[rows, None] == other_cases] = -np.inf
-        nearest = cosine.argmax(axis=1)
-        close = cosine[np.arange(len(rows)), nearest] > 1 - distance
-        found[rows[close]] = nearest[close]
+def twins(test: Floats, others: Floats, nearest: IntArray, distance: float) -> IntArray:
+    """For each test image its nearest among `others`, -1 where it is not within `distance`, shape (n_test,).
+
+    `nearest`: which of the others of another case is nearest to each test image, shape (n_test,), -1 for none.
+    """
+    found, some = np.full(len(test), -1), np.flatnonzero(nearest >= 0)
+    for rows in np.array_split(some, len(some) // CHUNK + 1):
+        close = np.einsum("ij,ij->i", test[rows], others[nearest[rows]]) > 1 - distance
+        found[rows[close]] = nearest[rows[close]]
     return found

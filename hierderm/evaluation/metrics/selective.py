@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.optimize import isotonic_regression
+from scipy.special import bdtr
 
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
@@ -139,12 +140,11 @@ def _confidence_curve(leading: FloatArray, right: Mask) -> tuple[tuple[float, ..
     Each knot is a bin of about 25 queries of like scores, smoothed towards a half by two imagined queries (Laplace), so
     that a few right answers by chance don't make certainty.
     """
-    from sklearn.isotonic import IsotonicRegression
-
     bins = np.array_split(np.argsort(leading, kind="stable"), max(1, round(len(leading) / BIN)))
     centres = np.array([leading[inside].mean() for inside in bins])
     smoothed = np.array([(right[inside].sum() + 1) / (len(inside) + 2) for inside in bins])
-    rising = IsotonicRegression().fit_transform(centres, smoothed)
+    _, knot, times = np.unique(centres, return_inverse=True, return_counts=True)
+    rising = isotonic_regression(np.bincount(knot, smoothed) / times, weights=times).x[knot]
     return tuple(centres.tolist()), tuple(rising.tolist())
 
 
@@ -164,7 +164,7 @@ def controlled_threshold(confidence: FloatArray, right: Mask, wanted: float) -> 
     for count in np.unique(np.linspace(first, len(confidence), STEPS).astype(int)):
         candidate = float(falling[count - 1])
         answered = confidence >= candidate
-        if binom.cdf(int((~right[answered]).sum()), int(answered.sum()), 1 - wanted) > RISK:
+        if bdtr(int((~right[answered]).sum()), int(answered.sum()), 1 - wanted) > RISK:
             break
         threshold = candidate
     return threshold
@@ -176,7 +176,5 @@ def fewest_queries(wanted: float, errors: int) -> int:
     Worked example: of 32 queries answered at a true accuracy of 0.8, 3 or fewer are wrong with probability 0.093, of 31
     with 0.107: 32.
     """
-    high = 1
-    while binom.cdf(errors, high, 1 - wanted) > RISK:
-        high *= 2
-    return bisect_left(range(high + 1), True, key=lambda count: binom.cdf(errors, count, 1 - wanted) <= RISK)
+    counts = range(errors + 1, 2**31)  # bdtr is not defined for fewer queries than errors
+    return counts[bisect_left(counts, True, key=lambda count: bool(bdtr(errors, count, 1 - wanted) <= RISK))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hierderm.errors import BenchmarkError, suggest
-from hierderm.evaluation.catalogue import METRICS, TREE, Key, MetricEntry, add_metric
+from hierderm.evaluation.catalogue import TREE, Key, MetricEntry, add_metric, find_entry
 from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject
 from hierderm.evaluation.tasks.calibration import calibration
@@ -20,6 +20,7 @@ from hierderm.evaluation.tasks.classification import classification
 from hierderm.evaluation.tasks.clustering import clustering
 from hierderm.evaluation.tasks.groups import worst_groups
 from hierderm.evaluation.tasks.retrieval import hierarchy, retrieval
+from hierderm.evaluation.tasks.retrieval_index import retrieval_index
 from hierderm.evaluation.tasks.soft_labels import soft_labels
 from hierderm.evaluation.tasks.training_based import few_shot, knn, linear_probe
 
@@ -47,7 +48,7 @@ class Task:
     def scores(self, subject: Subject) -> Scores:
         """Compute the scores; BenchmarkError where one of them has no entry in the catalogue."""
         found = self.compute(subject)
-        unknown = sorted({name for _, name in found.keys} - set(METRICS))
+        unknown = sorted({name for _, name in found.keys if find_entry(name) is None})
         if unknown:
             raise BenchmarkError(
                 f"every metric of task '{self.name}' must be in the catalogue, {unknown} are not. "
@@ -64,6 +65,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "quick": ("clustering", "retrieval", "hierarchy"),
 }  # fmt: skip
+TOP_K_ABOVE = 200_000  # test images; above, the default tasks are LARGE_TASKS
+LARGE_TASKS = ("retrieval_index", "classification", "calibration")
 
 
 def register(task: Task) -> Task:
@@ -138,5 +141,9 @@ for _task in (
         (("fine", "few_shot_1"), ("fine", "few_shot_5")),
     ),
     Task("groups", "the worst skin tone, body site and source", worst_groups),
+    Task(
+        "retrieval_index", "the first 10 neighbours through an index, beside exact search", retrieval_index,
+        (("coarse", "index_recall_at_1"), ("fine", "index_recall_at_1"), (TREE, "index_true_neighbours_at_10")),
+    ),
 ):  # fmt: skip
     register(_task)

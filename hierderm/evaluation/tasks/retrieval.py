@@ -8,6 +8,7 @@ from hierderm import columns as c
 from hierderm.embeddings import Aggregation
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.inference.influence import GalleryEffect
+from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.collapse import mean_cosine, twin_distance, twins
 from hierderm.evaluation.metrics.retrieval import case_scores
 from hierderm.evaluation.scores import Scores
@@ -29,7 +30,7 @@ def retrieval(subject: Subject) -> Scores:
         effects |= {(name, metric): effect for metric, effect in found.effects.items()}
     if len(np.unique(subject.test.case_ids)) < len(subject.test):
         for aggregation in AGGREGATIONS:
-            cases = case_scores(subject.labelled, aggregation, gallery_effects=True)
+            cases = case_scores(subject.labelled, aggregation, metrics=CASE_METRICS, gallery_effects=True)
             for level, name in subject.levels:
                 for metric in CASE_METRICS:
                     key = (name, f"case_{metric}_{aggregation}")
@@ -59,7 +60,9 @@ def _twins(subject: Subject) -> tuple[str, ...]:
     for name, part in parts:
         if part is None:
             continue
-        found = twins(test.embeddings, part.embeddings, test.case_ids, part.case_ids, distance)
+        own = part is test
+        nearest = subject.retrieval.nearest if own else nearest_items(subject.labelled, subject.label(part), k=1)
+        found = twins(test.embeddings, part.embeddings, nearest[:, 0], distance)
         having = np.flatnonzero(found >= 0)
         if len(having):
             first, second = test.frame.iloc[having[0]], part.frame.iloc[found[having[0]]]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.special import log_softmax
 from sklearn.model_selection import GroupKFold
 
@@ -31,6 +32,12 @@ SCALES = tuple(float(s) for s in np.geomspace(0.05, 5, 29))
 def fit(settings: TreeLda, backbone: BackboneConfig, table: CaseTable, store: FeatureStore, folder: Path) -> Fitted:
     """The setting that is best on held-out images, its logits calibrated on validation."""
     data = FrozenData.load(settings, backbone, table, store)
+    best, history, chosen = best_analysis(settings, data)
+    return Fitted(Network.from_discriminants(data.backbone, best, table.taxonomy), history, chosen)
+
+
+def best_analysis(settings: TreeLda, data: FrozenData) -> tuple[Discriminants, pd.DataFrame, int]:
+    """The analysis of the best setting, its logits calibrated; all settings as a history; the row of the best."""
     tried = (
         ({"features": kind, **row}, found)
         for kind, width in data.widths.items()
@@ -38,8 +45,7 @@ def fit(settings: TreeLda, backbone: BackboneConfig, table: CaseTable, store: Fe
     )
     best, history, chosen = best_of(tried, "held_out")
     scale = best_scale(best.logits(data.validation_features[:, : best.n_features]), data.validation.fine)
-    network = Network.from_discriminants(data.backbone, replace(best, scale=scale), table.taxonomy)
-    return Fitted(network, history, chosen)
+    return replace(best, scale=scale), history, chosen
 
 
 class Images(NamedTuple):
