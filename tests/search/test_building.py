@@ -106,7 +106,7 @@ def test_what_was_learnt_from_removed_cases_goes_with_them() -> None:
     assert index.calibration is None
 
 
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**31)), min_size=1, max_size=4))
 def test_whatever_changes_the_calibration_is_that_of_what_is_there(changes: list[tuple[bool, int]]) -> None:
     index = split_index(8)
