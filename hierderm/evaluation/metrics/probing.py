@@ -158,10 +158,10 @@ class _Problem:
         """The solution, centred over the classes; `progress` is called after each iteration."""
         strength = np.full((self.features.shape[1], 1), 1 / penalty)
         strength[-1] = 0  # the bias is not penalised
-        starts = [(start, *self._cost(start, strength)) for start in self._starts(penalty)]
-        start, _, probabilities = min(starts, key=lambda found: found[1])
+        start = min(self._starts(penalty), key=lambda start: self._cost(start, strength)[0])
+        probabilities = self._cost(start, strength)[1]
         curvature = (self.features**2).T @ (probabilities * (1 - probabilities)) + strength
-        scale = 1 / np.sqrt(np.maximum(curvature, 1e-6 * len(self.labels)))
+        scale: FloatArray = 1 / np.sqrt(np.maximum(curvature, 1e-6 * len(self.labels)))
 
         def objective(scaled: FloatArray) -> tuple[float, FloatArray]:
             solution = scaled.reshape(scale.shape) * scale
@@ -170,12 +170,15 @@ class _Problem:
             gradient = self.features.T @ probabilities + strength * solution
             return cost, (gradient * scale).ravel()
 
+        def after_iteration(_: FloatArray) -> None:
+            progress()
+
         found = minimize(
             objective,
             (start / scale).ravel(),
             jac=True,
             method="L-BFGS-B",
-            callback=lambda _: progress(),
+            callback=after_iteration,
             options={"maxiter": 1000, "ftol": TOLERANCE, "gtol": 0.0},
         )
         solution = found.x.reshape(scale.shape) * scale
