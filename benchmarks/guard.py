@@ -94,7 +94,10 @@ def modules(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.glob("*.py"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "rows" for node in ast.parse(path.read_text()).body)
+        if any(
+            isinstance(node, ast.FunctionDef) and node.name == "rows"
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+        )
     ]
 
 
@@ -128,7 +131,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="MODULE", help="modules by name")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    committed: dict[str, Row] = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    committed: dict[str, Row] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     if options.one:
         print(json.dumps(measured_module(options.one, {} if options.update else committed)))
         return 0

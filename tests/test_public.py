@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,26 @@ def test_type_checkers_see_the_names_that_are_imported_on_first_use() -> None:
     }
     assert typed == hierderm._MODULES
     assert sorted(hierderm.__all__) == dir(hierderm) == sorted(["__version__", *typed])
+
+
+def test_a_path_may_be_a_text_everywhere() -> None:
+    """Whatever takes a Path takes a str: a user's first word is a text."""
+    places = [getattr(hierderm, name) for name in hierderm._MODULES]
+    functions: list[Any] = [value for value in places if inspect.isfunction(value)]
+    for kind in (value for value in places if inspect.isclass(value)):
+        members = [getattr(kind, name) for name in vars(kind) if not name.startswith("_")]
+        functions += [
+            getattr(value, "__func__", value)
+            for value in members
+            if inspect.isfunction(value) or inspect.ismethod(value)
+        ]
+    alone = [
+        f"{function.__qualname__}({name}: {parameter.annotation})"
+        for function in functions
+        for name, parameter in inspect.signature(function).parameters.items()
+        if "Path" in str(parameter.annotation) and "str" not in str(parameter.annotation)
+    ]
+    assert alone == []
 
 
 def test_every_name_is_there() -> None:

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
-from hierderm.evaluation.metrics.ranking import K_VOTE, Labelled, rankings, vote_is_right
+from hierderm.evaluation.metrics.blocks import nearest_items
+from hierderm.evaluation.metrics.ranking import K_VOTE, Labelled, labels_at, votes_are_right
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Vectors
 
@@ -24,9 +25,9 @@ TOLERANCE = 1e-6  # relative fall of the probe's objective in an iteration at wh
 
 def knn_accuracies(test: Labelled, train: Labelled) -> list[FloatArray]:
     """For each level, coarse first: 1 where most of the 5 nearest training images are right, shape (n_images,)."""
-    nearest = [ranking.nearest for ranking in rankings(test, train, k=K_VOTE)]
+    nearest = nearest_items(test, train, k=K_VOTE)
     return [
-        np.array([vote_is_right(train_labels[near], int(label)) for near, label in zip(nearest, labels, strict=True)])
+        votes_are_right(labels_at(train_labels, nearest), labels)
         for labels, train_labels in zip(test.labels, train.labels, strict=True)
     ]
 

@@ -127,10 +127,12 @@ def _answers(subject: Subject, learnt: _Learnt) -> Scores:
             "level": name,
             "answered": int((found.level == level).sum()),
             "wrong": int(np.nansum(wrong[found.level == level])),
+            "why_never": rule.why_never(level),
         }
         for level, name in subject.levels
     ]
     details = {
+        "n_validation": len(learnt.fine),
         "temperature": learnt.temperature,
         "thresholds": [level.threshold for level in rule.levels],
         "by_level": levels,
