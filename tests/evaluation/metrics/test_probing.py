@@ -6,6 +6,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
 import hierderm.evaluation.metrics.probing as module
 from hierderm.embeddings import unit_length
@@ -85,12 +86,13 @@ def test_every_penalty_of_a_path_is_solved_as_well_as_by_scikit_learn() -> None:
 def test_a_fit_shows_its_penalties_and_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
 
-    class Bar(module.tqdm):  # type: ignore[misc]
-        def set_description(self, desc: str | None = None, refresh: bool = True) -> None:
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
             shown.append(str(desc))
 
-        def update(self, n: float | None = 1) -> None:
+        def update(self, n: float | None = 1) -> bool | None:
             shown[-1] += "."
+            return None
 
     monkeypatch.setattr(module, "tqdm", Bar)
     train, fine = points(90, 0.3)
