@@ -9,13 +9,12 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from hierderm import __version__
 from hierderm import columns as c
-from hierderm.app.gallery_map import GalleryMap
+from hierderm.app.following import Following, Served
 from hierderm.app.request_queue import RequestQueue
-from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
+from hierderm.app.uploads import Form, Limits, RefusedError, Uploads, decoded
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.report.page import DISCLAIMER
 from hierderm.report.plots import map_look
@@ -33,19 +32,15 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/api")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Service:
-    """What the routes share: the finder, the queue of its searches, and the map of its images once it is drawn."""
+    """What the routes share: the index as it is now, and what limits their work."""
 
-    finder: CaseFinder
+    following: Following
     limits: Limits
-    queue: RequestQueue
-    map: asyncio.Task[GalleryMap] | None = None
-
-    def place(self, result: FinderResult) -> tuple[float, float] | None:
-        """Where a query is on the map; None while there is no map."""
-        drawn = self.map is not None and self.map.done() and self.map.exception() is None
-        return self.map.result().place(result.vectors) if self.map is not None and drawn else None
+    uploads: Uploads
+    searches: RequestQueue
+    images: RequestQueue
 
 
 def _service(request: Request) -> Service:
@@ -59,7 +54,8 @@ Shared = Annotated[Service, Depends(_service)]
 @router.get("/info")
 async def info(service: Shared) -> dict[str, Any]:
     """What the index holds and how it can be searched."""
-    gallery, calibration = service.finder.index.gallery, service.finder.index.calibration
+    finder = service.following.current.finder
+    gallery, calibration = finder.index.gallery, finder.index.calibration
     tree, frame, present = gallery.taxonomy, gallery.frame, set(gallery.fine.tolist())
     conditions: dict[str, list[str]] = {}
     for fine, path in enumerate(tree.ancestors):
@@ -68,6 +64,7 @@ async def info(service: Shared) -> dict[str, Any]:
     columns = {name: distinct_values(frame[name]) for name in SHOWN_COLUMNS if name in frame}
     return {
         "version": __version__,
+        "generation": finder.generation,
         "disclaimer": DISCLAIMER,
         "images": len(gallery),
         "cases": gallery.n_cases,
@@ -75,7 +72,7 @@ async def info(service: Shared) -> dict[str, Any]:
         "tree": conditions,
         "nodes": _nodes(gallery),
         "filters": {name: values for name, values in columns.items() if 1 < len(values) <= MOST_VALUES},
-        "text": service.finder.takes_text,
+        "text": finder.takes_text,
         "calibrated": calibration is not None,
         "wanted_accuracy": calibration.rule.wanted if calibration else None,
         "max_images": MAX_IMAGES,
@@ -106,20 +103,20 @@ async def search(request: Request, service: Shared) -> dict[str, Any]:
     Other fields: k, aggregation (best or mean), per_condition, within (repeatable), where (column=value,
     repeatable: values of one column are alternatives).
     """
-    limits = service.limits
-    async with service.queue.admitted():
-        try:
-            form = await asyncio.wait_for(read_form(request, limits), limits.seconds)
-        except TimeoutError:
-            raise RefusedError(408, f"the upload took more than {limits.seconds:g} s.") from None
-        result = await service.queue.run(lambda: find(service.finder, form, limits))
-    return {**result.to_dict(paths=False), "place": service.place(result), "disclaimer": DISCLAIMER}
+
+    def work() -> tuple[Served, FinderResult]:
+        served = service.following.current
+        return served, find(served.finder, form, service.limits)
+
+    async with service.uploads.received(request) as form:
+        served, result = await service.searches.run(request, work)
+    return {**result.to_dict(paths=False), "place": served.place(result), "disclaimer": DISCLAIMER}
 
 
 @router.get("/case")
 async def case(image_id: str, service: Shared) -> dict[str, Any]:
     """A case of the index, by one of its images."""
-    gallery = service.finder.index.gallery
+    gallery = service.following.current.finder.index.gallery
     row = gallery.image_row(image_id)
     frame, path = gallery.frame, gallery.path(row)
     case_id = str(frame[c.CASE_ID].iloc[row])
@@ -133,25 +130,26 @@ async def case(image_id: str, service: Shared) -> dict[str, Any]:
 
 
 @router.get("/image")
-async def image(image_id: str, service: Shared, side: int = Query(SIDES[0])) -> Response:
+async def image(request: Request, image_id: str, service: Shared, side: int = Query(SIDES[0])) -> Response:
     """An image of the index as JPEG, scaled, without its metadata."""
     if side not in SIDES:
         raise RefusedError(422, f"side must be one of {list(SIDES)}, got {side}.")
-    gallery = service.finder.index.gallery
+    gallery = service.following.current.finder.index.gallery
     (path,) = gallery.image_paths([gallery.image_row(image_id)])
     try:
-        content = await run_in_threadpool(lambda: thumbnail(open_image(path), side))
+        content = await service.images.run(request, lambda: thumbnail(open_image(path, least_side=side), side))
     except ImageError as error:
         logger.error("%s", error)
         raise RefusedError(404, f"the image '{image_id}' can't be read on the server.") from None
-    return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+    return Response(content, media_type="image/jpeg")
 
 
 @router.get("/map")
 async def gallery_map(service: Shared) -> dict[str, Any]:
     """The gallery in the plane: for each drawn image its id, place and category."""
-    assert service.map is not None
-    made = await asyncio.shield(service.map)
+    drawing = service.following.current.map
+    assert drawing is not None
+    made = await asyncio.shield(drawing)
     gallery = made.gallery
     names = gallery.taxonomy.names(0)
     return {
@@ -175,7 +173,8 @@ def find(finder: CaseFinder, form: Form, limits: Limits) -> FinderResult:
         if not finder.takes_text:
             raise RefusedError(422, "this index can't be searched by words: its model has no text tower.")
         return finder.search_text(text, options)
-    return finder.search([decode(content, limits) for content in form.images], options)
+    with decoded(form.images, limits) as images:
+        return finder.search(images, options)
 
 
 def search_options(form: Form) -> SearchOptions:

@@ -294,10 +294,15 @@ def serve(
     max_megapixels: Annotated[
         float, typer.Option(min=0.001, max=1e6, help="Largest number of pixels of an uploaded image.")
     ] = 50,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with a token that clients must send; or set HIERDERM_TOKEN. None is asked for else."),
+    ] = None,
 ) -> None:
     """Start the page to search with images.
 
-    Upload an image or take a photo, and look at the nearest cases. Uploads are not stored.
+    Upload an image or take a photo, and look at the nearest cases. Uploads are not stored. A change of the index is
+    followed within a second.
 
     Example: `hierderm serve index --port 8000`
     """
@@ -313,9 +318,29 @@ def serve(
     except ImportError:
         raise MissingExtraError("the page", "app") from None
     limits = Limits(image_bytes=round(max_megabytes * 1e6), image_pixels=round(max_megapixels * 1e6))
-    local = host in ("127.0.0.1", "localhost", "::1")
-    app = create_app(CaseFinder.open(index, model=model), limits=limits, hosts=LOOPBACK if local else ("*",))
-    if not local:
-        say("Everybody who can reach this address can search the index and see its images.")
+    local, token = host in ("127.0.0.1", "localhost", "::1"), _token(token_file)
+    hosts = LOOPBACK if local else ("*",)
+    app = create_app(CaseFinder.open(index, model=model), limits=limits, hosts=hosts, token=token)
+    if token:
+        say("Clients must send the token; a browser asks for it as a password, with any user name.")
+    elif not local:
+        say("Everybody who can reach this address can search the index and see its images. Set a token: --token-file.")
     say(f"Open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
     uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def _token(file: Path | None) -> str:
+    """What clients must send: of the file, or else of the environment; '' where neither names a token."""
+    import os
+
+    from hierderm.app.guard import check_token
+    from hierderm.errors import describe_os_error
+
+    if file is None:
+        token = os.environ.get("HIERDERM_TOKEN")
+        return "" if token is None else check_token(token)
+    try:
+        return check_token(file.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = describe_os_error(error) if isinstance(error, OSError) else f"{file}: it is not a text file."
+        raise ConfigError(f"the token can't be read ({reason})") from None

@@ -55,15 +55,16 @@ class TooLargeError(ImageError):
     """An image has too many pixels."""
 
 
-def open_image(path: str | PathLike[str]) -> Image.Image:
+def open_image(path: str | PathLike[str], *, least_side: int = 0) -> Image.Image:
     """The decoded image of a file: RGB, upright, sRGB, without metadata. ImageError names the file and the reason.
 
-    A damaged image is never replaced by a black one: exclude it with the user's consent, or stop.
+    `least_side`: for small views only; a JPEG may be decoded at a fraction of its size, no side below this. A damaged
+    image is never replaced by a black one: exclude it with the user's consent, or stop.
     """
     try:
         require_file(path)
         with Path(path).open("rb") as stream:
-            return decode(stream)
+            return decode(stream, least_side=least_side)
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from None
     except (OSError, ValueError) as error:
@@ -94,7 +95,9 @@ def is_image(path: str | PathLike[str]) -> bool:
         return True  # a damaged one, or one that takes more to be read
 
 
-def decode(stream: BinaryIO, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(
+    stream: BinaryIO, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS, least_side: int = 0
+) -> Image.Image:
     """As `open_image`, from an open file. The header is read first: too large an image takes no memory."""
     try:
         with _opened(stream, formats) as file:
@@ -103,6 +106,8 @@ def decode(stream: BinaryIO, *, formats: Sequence[str] = FORMATS, max_pixels: in
                 raise TooLargeError(
                     f"an image must have at most {max_pixels / 1e6:g} megapixels, got {width} x {height}."
                 )
+            if least_side:
+                file.draft(None, (least_side, least_side))  # of formats other than JPEG it changes nothing
             return _as_srgb(file)
     except Image.DecompressionBombError:
         raise TooLargeError(f"an image must have at most {max_pixels / 1e6:g} megapixels, it has far more.") from None

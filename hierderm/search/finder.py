@@ -17,6 +17,7 @@ from hierderm.errors import SearchError
 from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.gallery import Hit
+from hierderm.search.persistence import generation
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
 from hierderm.search.values import as_text
@@ -99,6 +100,11 @@ class FinderResult:
 class CaseFinder:
     """Search an index with images, text or vectors. Threads may share a finder.
 
+    Attributes:
+        index: The cases that are searched.
+        folder: Where `open` found the index; None of an index in memory.
+        generation: Another value for each state of that folder; '' of an index in memory.
+
     Args:
         index: The cases to search.
         model: Where the model of the index is now, or the model itself, any object with `encode`; None: where it was
@@ -107,13 +113,39 @@ class CaseFinder:
 
     def __init__(self, index: CaseIndex, model: str | Path | Encodes | None = None) -> None:
         self.index, self._model = index, model
+        self.folder: Path | None = None
+        self.generation = ""
         self._encoder: Encoder | Encodes | None = None
         self._loading = Lock()
 
     @classmethod
     def open(cls, folder: Path | str, *, model: str | Path | Encodes | None = None) -> CaseFinder:
         """A finder on the folder of an index."""
-        return cls(CaseIndex.open(folder), model)
+        found = generation(Path(folder))  # first: an index that is opened later than this is opened again, not missed
+        finder = cls(CaseIndex.open(folder), model)
+        finder.folder, finder.generation = Path(folder), found
+        return finder
+
+    def reopened(self) -> CaseFinder:
+        """A finder on the folder as it is now, ready to search; it shares the model while the index keeps it.
+
+        Raises:
+            IndexFolderError: The folder is damaged.
+            SearchError: The model of the index is missing, or another one is in its place.
+        """
+        assert self.folder is not None
+        finder = CaseFinder.open(self.folder, model=self._model)
+        if self._same_model(finder.index):
+            finder._encoder = self._encoder
+        _ = finder.encoder
+        return finder
+
+    def _same_model(self, index: CaseIndex) -> bool:
+        try:
+            self.index.require_same_model(index.provenance)
+        except SearchError:
+            return False
+        return index.about.model == self.index.about.model
 
     @property
     def encoder(self) -> Encoder | Encodes:

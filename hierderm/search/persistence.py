@@ -53,6 +53,14 @@ def open_index(folder: Path, *, writable: bool = False) -> CaseIndex:
     )
 
 
+def generation(folder: Path) -> str:
+    """What tells one state of an index's folder from another: the hash of its header; '' where there is no index."""
+    try:
+        return file_hash(folder / HEADER)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
 @contextmanager
 def updating(folder: Path) -> Iterator[CaseIndex]:
     """Open an index, change it in the block, and write it when the block ends well; other writers wait meanwhile."""

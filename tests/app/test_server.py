@@ -22,6 +22,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import hierderm.app.following as following
 import hierderm.app.routes as routes
 import hierderm.app.server as server
 from hierderm import columns as c
@@ -141,7 +142,7 @@ def test_a_map_that_fails_stops_no_search(finder: CaseFinder, monkeypatch: pytes
     def broken(_: object) -> None:
         raise RuntimeError("no map")
 
-    monkeypatch.setattr(server, "make_map", broken)
+    monkeypatch.setattr(following, "make_map", broken)
     with TestClient(create_app(finder), raise_server_exceptions=False) as client:
         assert client.get("/api/map").status_code == 500
         answer = post(client, png())

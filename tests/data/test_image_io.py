@@ -338,3 +338,13 @@ def test_images_are_opened_in_one_place_alone() -> None:
     root = Path(image_io.__file__).parents[1]
     opening = [path.name for path in root.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")]
     assert opening == ["image_io.py"]
+
+
+def test_a_jpeg_for_a_small_view_is_decoded_at_a_fraction(tmp_path: Path) -> None:
+    whole = Image.new("RGB", (800, 400), (200, 120, 110))
+    whole.save(tmp_path / "x.jpg")
+    whole.save(tmp_path / "x.png")
+    small = open_image(tmp_path / "x.jpg", least_side=100)
+    assert small.size == (200, 100)  # a quarter; an eighth would be too small
+    np.testing.assert_allclose(np.asarray(small).mean(axis=(0, 1)), (200, 120, 110), atol=2)
+    assert open_image(tmp_path / "x.jpg").size == open_image(tmp_path / "x.png", least_side=100).size == (800, 400)

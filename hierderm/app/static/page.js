@@ -34,8 +34,24 @@ const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 async function getJson(url, options) {
   const response = await fetch(url, options);
   const content = await response.json().catch(() => ({ error: `the server answered ${response.status}.` }));
+  follow(response.headers.get("Index-Generation"));
   if (!response.ok) throw new Error(content.error || `the server answered ${response.status}.`);
   return content;
+}
+
+// The index has changed on the server: what the page knows of it is asked for again, and so is the last search.
+let following = false;
+async function follow(generation) {
+  if (!info || !generation || generation === info.generation || following) return;
+  following = true;
+  try {
+    info = await getJson("/api/info");
+    offer();
+    again();
+    await drawMap();
+  } catch { /* the next answer tries again */ } finally {
+    following = false;
+  }
 }
 
 // --- choosing -----------------------------------------------------------------------------------------------------
@@ -253,6 +269,7 @@ async function drawMap() {
     const map = await getJson("/api/map");
     const drawing = svg("svg", { viewBox: "-0.03 -0.03 1.06 1.06", role: "img", "aria-label": "Map of the gallery, coloured by category" });
     const used = new Set();
+    points.clear();
     map.images.forEach((id, place) => {
       const category = map.categories[place];
       used.add(category);
@@ -295,9 +312,12 @@ function offer() {
   byId("holdings").textContent = `${info.images.toLocaleString("en")} images of ${info.cases.toLocaleString("en")} cases`;
   byId("disclaimer").textContent = info.disclaimer;
   byId("words").hidden = !info.text;
-  for (const { value, label } of info.nodes) byId("nodes").append(element("option", { value, label }));
+  byId("nodes").replaceChildren(...info.nodes.map(({ value, label }) => element("option", { value, label })));
+  const before = Object.fromEntries([...byId("filters").querySelectorAll("select")].map(({ name, value }) => [name, value]));
+  byId("filters").replaceChildren();
   for (const [column, values] of Object.entries(info.filters)) {
     const select = element("select", { name: column }, element("option", { value: "", textContent: "any" }), ...values.map((value) => element("option", { value, textContent: value })));
+    if (values.includes(before[column])) select.value = before[column];
     select.onchange = again;
     byId("filters").append(element("label", {}, `${COLUMN_NAMES[column]} `, select));
   }
@@ -321,6 +341,7 @@ function bind() {
   byId("use").onclick = () => searchWith(openedImage);
   byId("case").onkeydown = (event) => { if (event.key === "ArrowLeft") step(-1); if (event.key === "ArrowRight") step(1); };
   document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) addFiles(event.clipboardData.files); });
+  document.addEventListener("visibilitychange", () => { if (info && !document.hidden) getJson("/api/info").catch(() => {}); });
   const drop = byId("drop");
   for (const name of ["dragover", "dragleave", "drop"]) {
     drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); });
