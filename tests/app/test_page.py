@@ -6,15 +6,19 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from hierderm import columns as c
 from hierderm.app.server import create_app
 from hierderm.data.table import CaseTable
+from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
@@ -26,9 +30,9 @@ expect.set_options(timeout=20_000)  # CI machines are slow and shared
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
 
 
-@pytest.fixture(scope="module")
-def address(finder: CaseFinder) -> Iterator[str]:
-    running = uvicorn.Server(uvicorn.Config(create_app(finder), port=0, log_level="error", lifespan="on"))
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
     thread = threading.Thread(target=running.run)
     thread.start()
     while not running.started:
@@ -36,6 +40,12 @@ def address(finder: CaseFinder) -> Iterator[str]:
     yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     running.should_exit = True
     thread.join(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def address(finder: CaseFinder) -> Iterator[str]:
+    with serving(create_app(finder)) as started:
+        yield started
 
 
 @pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
@@ -137,3 +147,33 @@ def test_a_file_that_is_no_image_is_refused(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#status.error")).to_contain_text("Choose an image file")
     page.click("#go")
     expect(page.locator("#status.error")).to_contain_text("Choose an image or type words first")
+
+
+def test_an_open_page_follows_its_index_and_sends_the_token(
+    finder: CaseFinder, toy_index: Path, toy: CaseTable, tmp_path: Path
+) -> None:
+    folder, token = Path(shutil.copytree(toy_index, tmp_path / "index")), "kHb0-2c9s_lnQ4xTz"
+    app = create_app(CaseFinder.open(folder, model=finder.encoder), token=token)
+    with serving(app) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(http_credentials={"username": "anybody", "password": token})
+        page.goto(address)
+        page.set_input_files("#files", toy.part(c.TEST).paths[0])
+        first = page.locator("#hits button img").first
+        expect(first).to_have_js_property("complete", True)
+        assert first.evaluate("image => image.naturalWidth") > 0  # images are sent with the token, too
+        expect(page.locator("#map svg")).to_be_attached()
+        image_id = parse_qs(urlsplit(str(first.get_attribute("src"))).query)["image_id"][0]
+        drawn = page.locator("#map svg > *:not(.mark)").count()
+        with CaseIndex.updating(folder) as index:
+            index.remove([str(index.frame.loc[index.frame[c.IMAGE_ID] == image_id, c.CASE_ID].iloc[0])])
+        for _ in range(100):
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # somebody comes back to the tab
+            if page.locator("#holdings").inner_text().startswith(f"{len(index)} images"):
+                break
+            page.wait_for_timeout(100)
+        expect(page.locator(f'#hits img[src*="image_id={image_id}&"]')).to_have_count(0)
+        expect(page.locator("#hits button")).to_have_count(10)
+        expect(page.locator("#map svg > *:not(.mark)")).not_to_have_count(drawn)
+        expect(page.locator("#holdings")).to_contain_text(f"{len(index)} images of {index.n_cases} cases")
+        browser.close()
