@@ -127,7 +127,7 @@ def main() -> None:
             "calibration": calibration,
         },
     )
-    print(as_markdown(json.loads(options.out.read_text())))
+    print(as_markdown(json.loads(options.out.read_text(encoding="utf-8"))))
 
 
 def calibration_rows(repetitions: int, n_cases: int, config: EvaluationConfig) -> list[dict[str, Any]]:

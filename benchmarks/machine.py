@@ -15,7 +15,7 @@ LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "torch", "pytorch-metri
 
 def machine() -> dict[str, Any]:
     """Processor, cores, Python and libraries."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     found = {"processor": (names or [platform.processor()])[0], "cores": cpu_count()}
     return found | {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}

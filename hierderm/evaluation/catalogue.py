@@ -6,6 +6,7 @@ from the entry.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -130,8 +131,14 @@ HEADLINES: tuple[Key, ...] = tuple(
 )
 
 
+INDEX_PREFIXES = {"index_": "index", "exact_": "exact", "loss_": "exact - index"}  # of its values, in names and titles
+_OF_FIRST = {"recall": "Recall", "precision": "Precision", "map": "MAP", "true_neighbours": "True neighbours"}
+
+
 def add_metric(entry: MetricEntry) -> None:
-    """Make a metric known by its name; a name that is taken is a BenchmarkError."""
+    """Make a metric known by its name; a name that is taken, or of several words, is a BenchmarkError."""
+    if not entry.name.isidentifier():  # results are stored as 'LEVEL METRIC', and tables have 'LEVEL METRIC low'
+        raise BenchmarkError(f"a metric's name must be of letters, digits and '_', got '{entry.name}'.")
     if entry.name in METRICS:
         raise BenchmarkError(f"there is a metric '{entry.name}' already; give yours another name.")
     METRICS[entry.name] = entry
@@ -162,6 +169,21 @@ def metric_name(level: str, name: str) -> str:
     return f"{level} {_entry(name).title}"
 
 
+def find_entry(name: str) -> MetricEntry | None:
+    """The entry of a metric; those of the first k, and those of an index, are derived from their names."""
+    if name in METRICS:
+        return METRICS[name]
+    for prefix, suffix in INDEX_PREFIXES.items():
+        if name.startswith(prefix):
+            base = find_entry(name.removeprefix(prefix))
+            turned: dict[Direction, Direction] = {"higher": "lower", "lower": "higher", "none": "none"}
+            return base and MetricEntry(
+                name, f"{base.title}, {suffix}", turned[base.direction] if prefix == "loss_" else base.direction
+            )
+    found = re.fullmatch(r"(recall|precision|map|true_neighbours)_at_([1-9]\d*)", name)
+    return MetricEntry(name, f"{_OF_FIRST[found[1]]}@{found[2]}") if found else None
+
+
 def _entry(name: str) -> MetricEntry:
     """Stored results may hold metrics of tasks that are not registered now: these are shown, but not ranked."""
-    return METRICS.get(name) or MetricEntry(name, name, "none")
+    return find_entry(name) or MetricEntry(name, name, "none")

@@ -24,7 +24,8 @@ def validation_scores(embeddings: Floats, table: CaseTable) -> dict[str, float]:
         table: The validation images with their conditions and cases.
 
     Returns:
-        `coarse_map_at_r`, `fine_map_at_r` and `mean_map_at_r`, each in [0, 1]; 0 where no image has a relevant one.
+        `coarse_map_at_r`, `fine_map_at_r` and `mean_map_at_r`, each in [0, 1], means over the images that have a
+        relevant one; nan where no image has.
     """
     labels = table.taxonomy.ancestors[table.fine].T
     coarse, fine = mean_map_at_r(Labelled(np.asarray(embeddings), labels, table.case_ids))[[0, -1]]
@@ -32,8 +33,15 @@ def validation_scores(embeddings: Floats, table: CaseTable) -> dict[str, float]:
     return {"coarse_map_at_r": float(coarse), "fine_map_at_r": float(fine), "mean_map_at_r": mean}
 
 
+def level_queries(table: CaseTable, level: str) -> tuple[int, int]:
+    """How many images have another case of their node on a level, and how many nodes the images are of."""
+    labels = table.labels(table.taxonomy.level_number(level))
+    cases = np.unique(np.stack([labels, np.unique(table.case_ids, return_inverse=True)[1]]), axis=1)[0]
+    return int((np.bincount(cases)[labels] > 1).sum()), len(np.unique(labels))
+
+
 def mean_map_at_r(labelled: Labelled) -> FloatArray:
-    """Mean MAP@R of each level, coarse first, shape (n_levels,); 0 where no query has a relevant image."""
+    """Mean MAP@R of each level, coarse first, shape (n_levels,); nan where no query has a relevant image."""
 
     def add_up(block: Iterator[Rankings]) -> FloatArray:
         total = np.zeros((2, len(labelled.labels)))
@@ -44,4 +52,4 @@ def mean_map_at_r(labelled: Labelled) -> FloatArray:
         return total
 
     total, count = np.sum(list(over_rankings(add_up, labelled)), axis=0)
-    return np.asarray(total / np.maximum(count, 1))
+    return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))

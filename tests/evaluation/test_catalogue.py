@@ -79,3 +79,26 @@ def test_names_and_directions() -> None:
     assert len({entry.title for entry in METRICS.values()}) == len(METRICS)
     with pytest.raises(BenchmarkError, match="there is a metric 'ami' already"):
         add_metric(MetricEntry("ami", "another"))
+
+
+@pytest.mark.parametrize("name", ["ami low", "fine ami", "", "a/b"])
+def test_a_metric_has_one_word_for_a_name(name: str) -> None:
+    with pytest.raises(BenchmarkError, match=f"of letters, digits and '_', got '{name}'"):
+        add_metric(MetricEntry(name, "x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "better"),
+    [
+        ("recall_at_20", "fine Recall@20", "higher"),
+        ("index_map_at_5", "fine MAP@5, index", "higher"),
+        ("loss_knn_accuracy", "fine 5-NN accuracy, exact - index", "lower"),
+        ("loss_answer_error", "fine Error of answers, exact - index", "higher"),
+        ("exact_answer_rate", "fine Share answered, exact", "none"),
+        ("index_true_neighbours_at_10", "fine True neighbours@10, index", "higher"),
+        ("recall_at_0", "fine recall_at_0", "none"),
+        ("index_nothing", "fine index_nothing", "none"),
+    ],
+)
+def test_metrics_of_the_first_k_and_of_an_index_follow_from_their_names(name: str, title: str, better: str) -> None:
+    assert (metric_name("fine", name), direction(name)) == (title, better)

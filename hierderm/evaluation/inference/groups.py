@@ -76,7 +76,10 @@ def groups_of(frame: pd.DataFrame) -> dict[str, TextArray]:
         if column in frame:
             texts = frame[column].fillna("").astype(str)
             kept = texts[texts != ""].value_counts().index[:MOST_NAMES]
-            found[column] = np.where(texts.isin(kept) | (texts == ""), texts, "others").astype(str)
+            rest = "others"
+            while rest in set(texts):
+                rest = f"all {rest}"
+            found[column] = np.where(texts.isin(kept) | (texts == ""), texts, rest).astype(str)
     return {column: names for column, names in found.items() if len(set(names) - {""}) > 1}
 
 

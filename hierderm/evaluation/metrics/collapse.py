@@ -57,11 +57,30 @@ def collapse_warning(rank: float, cosine: float, n_coarse: int) -> str:
     return ""
 
 
-def n_twins(test: Floats, others: Floats, nearest: IntArray) -> int:
-    """How many test images have an image of another case at a cosine above 0.9999 among `others`.
+def twin_distance(test: Floats, nearest: IntArray) -> float:
+    """From which cosine distance on two images of different cases are no twins, in [1e-6, 1e-4].
+
+    1e-4, or where the embedding is tight a thousandth of the typical distance of a far neighbour: in an embedding that
+    draws a category together, different images lie closer than two copies of one lie elsewhere.
+
+    `nearest`: positions of each image's neighbours, nearest first, shape (n_images, k), -1 for none.
+    """
+    found = nearest >= 0
+    some = np.flatnonzero(found.any(axis=1))
+    if not len(some):
+        return 1 - TWIN
+    last = nearest[some, found[some].sum(axis=1) - 1]
+    typical = float(np.median(1 - np.einsum("ij,ij->i", test[some], test[last])))
+    return min(1 - TWIN, max(1e-6, typical / 1000))
+
+
+def twins(test: Floats, others: Floats, nearest: IntArray, distance: float) -> IntArray:
+    """For each test image its nearest among `others`, -1 where it is not within `distance`, shape (n_test,).
 
     `nearest`: which of the others of another case is nearest to each test image, shape (n_test,), -1 for none.
     """
-    some = np.flatnonzero(nearest >= 0)
-    parts = np.array_split(some, len(some) // CHUNK + 1)
-    return sum(int((np.einsum("ij,ij->i", test[rows], others[nearest[rows]]) > TWIN).sum()) for rows in parts)
+    found, some = np.full(len(test), -1), np.flatnonzero(nearest >= 0)
+    for rows in np.array_split(some, len(some) // CHUNK + 1):
+        close = np.einsum("ij,ij->i", test[rows], others[nearest[rows]]) > 1 - distance
+        found[rows[close]] = nearest[rows[close]]
+    return found
