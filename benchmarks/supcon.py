@@ -75,7 +75,7 @@ def main() -> None:
             values = f"{row['seconds']:.3f} | {row['processor_seconds']:.3f} | {row['megabytes']:.0f}"
             print(f"| {n} | {name} | {values} |", flush=True)
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + "\n")
+        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,14 +20,11 @@ from hierderm.experiment.runner import Model, Source
 from hierderm.files import file_hash, text_hash
 from hierderm.model.colour import ColourHistograms
 
-RANDOM = "random:"
-
 
 def _encoded(source: str, table: CaseTable, workers: int) -> EmbeddingTable:
     from hierderm.model.encoder import load
 
-    weights = "random" if source.startswith(RANDOM) else "pretrained"
-    return load(source.removeprefix(RANDOM), weights=weights).embed(table, workers=workers)
+    return load(source).embed(table, workers=workers)
 
 
 # Which sources each kind takes, and what it gives of (source, table, workers): anything `embeddings_of` takes.
@@ -69,7 +66,7 @@ def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
         one, table = seeds[seed], division.table
         if isinstance(one, str | Path):
             own = str(one).replace("{fold}", str(division.fold))
-            place = cache / (f"{name}.{seed}" + (f".{division.fold}" if own != str(one) else ""))
+            place = cache / (f"{name}@{seed}" + (f"@{division.fold}" if own != str(one) else ""))
             made_from = version(own)
             return Source(f"{own} {made_from}".strip(), table, partial(_cached, own, made_from, place, table, workers))
         key = (seed, _table_hash(table))
@@ -81,8 +78,8 @@ def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
 
 
 def version(source: str | Path) -> str:
-    """What changes when the file or folder behind a source does; '' where there is none."""
-    files = (Path(source), Path(source) / HEADER)
+    """What changes when the file or folder behind a source, or its weights, do; '' where there is none."""
+    files = (Path(source), Path(source) / HEADER, Path(str(source).rpartition("@")[2]))
     return next((file_hash(path) for path in files if path.is_file()), "")
 
 
@@ -97,8 +94,8 @@ def _cached(source: str, made_from: str, place: Path, table: CaseTable, workers:
     make = next((make for takes, make in KINDS if takes(source)), None)
     if make is None:
         raise BenchmarkError(
-            f"'{source}' is no model: give 'colour', a backbone such as 'hierderm:tiny', 'random:<backbone>', a model "
-            "folder of a run, a folder of embeddings, or an .npy file."
+            f"'{source}' is no model: give 'colour', a backbone such as 'hierderm:tiny' or '<backbone>@random', a "
+            "model folder of a run, a folder of embeddings, or an .npy file."
         )
     try:
         made = embeddings_of(make(source, table, workers), table)

@@ -12,7 +12,6 @@ from threading import Lock
 
 import pandas as pd
 import torch
-from joblib import cpu_count
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -31,6 +30,7 @@ from hierderm.model.text import TextTower, load_text_tower
 from hierderm.model.weights import LOADING, weights_hash
 from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
+from hierderm.threads import n_threads
 from hierderm.types import Vectors
 
 ROWS = 4096  # of cached features that pass the heads together
@@ -94,8 +94,9 @@ class Encoder:
         """Embed images.
 
         Args:
-            images: One image or many: paths, PIL images, or uint8 arrays of shape (height, width, 3), or (height,
-                width) for grey; an array of four dimensions is many. An iterator is read a batch at a time.
+            images: One image or many: paths, PIL images, or arrays of uint8 or uint16, shape (height, width, 3), 4
+                with alpha, or (height, width) for grey; an array of four dimensions is many. All are read as a browser
+                shows them: upright, in sRGB, on white. An iterator is read a batch at a time.
             batch_size: Images that are read and pass the network together, >= 1.
             progress: Show a progress bar; None shows one on a terminal after two seconds.
 
@@ -324,7 +325,7 @@ class Encoder:
         total = len(many) if isinstance(many, Sized) else total
         bar = Progress("Encoding", total, unit="images", shown=progress)
         source = iter(many)
-        with bar, ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
+        with bar, ThreadPoolExecutor(min(READERS, n_threads())) as pool:
             # Files are decoded side by side; a PIL image is not safe for threads, and may occur twice.
             while batch := [
                 image if isinstance(image, str | PathLike) else as_image(image) for image in islice(source, batch_size)
@@ -340,15 +341,14 @@ class Encoder:
 # --- loading -----------------------------------------------------------------------------------------------------
 
 
-def load(name: str | Path, *, device: str = "auto", weights: str = "pretrained") -> Encoder:
+def load(name: str | Path, *, device: str = "auto") -> Encoder:
     """Load a trained model, or a backbone by name.
 
     Args:
-        name: The folder of a model, the folder of a run that holds one in `model`, or a backbone: 'hierderm:tiny',
-            'timm:<model>', 'hf:<repository or folder>'.
+        name: The folder of a model, the folder of a run that holds one in `model`, or a backbone:
+            'hierderm:tiny', 'hierderm:lite0', 'timm:<model>', 'hf:<repository or folder>', and with other weights
+            than those of its name '<backbone>@random' (the same each time) or '<backbone>@<file>.safetensors' (timm).
         device: 'auto' is a GPU where there is one, else the CPU; or a device of torch such as 'cuda:1'.
-        weights: Of a backbone: 'pretrained', 'random' (the same each time), or a safetensors file (timm). A model
-            folder has its own.
 
     Returns:
         The encoder, ready to use.
@@ -359,9 +359,7 @@ def load(name: str | Path, *, device: str = "auto", weights: str = "pretrained")
     """
     folder = model_folder(str(name))
     if folder is None:
-        return Encoder(*_load_backbone(str(name), weights), device=device)
-    if weights != "pretrained":
-        raise CheckpointError(f"a model folder has weights of its own, got weights = '{weights}' for {folder}.")
+        return Encoder(*_load_backbone(BackboneConfig.parse(str(name))), device=device)
     header, network = read_header(folder), load_model(folder)
     provenance = Provenance(
         str(folder),
@@ -386,12 +384,11 @@ def model_folder(name: str) -> Path | None:
     return folder / "model" if (folder / "model").is_dir() else folder
 
 
-def _load_backbone(name: str, weights: str) -> tuple[Network, Provenance]:
-    config = BackboneConfig(name, weights)
-    if weights == "random":
+def _load_backbone(config: BackboneConfig) -> tuple[Network, Provenance]:
+    if config.weights == "random":
         with LOADING, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             backbone = load_backbone(config)
     else:
         backbone = load_backbone(config)
-    return Network(backbone), Provenance(name, weights_hash(backbone), backbone.preprocessing.hash)
+    return Network(backbone), Provenance(str(config), weights_hash(backbone), backbone.preprocessing.hash)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from hierderm.data.dataset import ImageDataset
 from hierderm.model.backbone import Backbone
+from hierderm.model.tail import Stem
 from hierderm.progress import Progress
 from hierderm.types import Vectors
 
@@ -26,7 +27,7 @@ def best_device() -> torch.device:
 
 @torch.inference_mode()
 def backbone_features(
-    backbone: Backbone,
+    backbone: Backbone | Stem,
     paths: Sequence[Path],
     *,
     batch_size: int = 64,
@@ -49,7 +50,7 @@ def backbone_features(
 
 
 def feature_batches(
-    backbone: Backbone, images: ImageDataset, rows: Sequence[int] | None = None, *, batch_size: int, workers: int
+    backbone: Backbone | Stem, images: ImageDataset, rows: Sequence[int] | None = None, *, batch_size: int, workers: int
 ) -> Iterator[Tensor]:
     """The features of one batch after another, on the backbone's device. Call it in inference mode."""
     device = next((weight.device for weight in backbone.parameters()), torch.device("cpu"))

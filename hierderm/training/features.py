@@ -16,6 +16,7 @@ from hierderm.data.table import CaseTable
 from hierderm.files import replacing, text_hash
 from hierderm.model.backbone import Backbone
 from hierderm.model.features import backbone_features
+from hierderm.model.tail import Stem
 from hierderm.model.weights import weights_hash
 from hierderm.types import Mask, Vectors
 
@@ -30,13 +31,13 @@ class FeatureStore:
 
     folder: Path
 
-    def features(self, backbone: Backbone, table: CaseTable, *, workers: int = 0) -> Vectors:
+    def features(self, backbone: Backbone | Stem, table: CaseTable, *, workers: int = 0) -> Vectors:
         """The backbone's vector of each image of a table, shape (n_images, dim), not normalised."""
         return self._rows(_Source(backbone, table, workers), np.ones(len(table), dtype=bool))
 
     def for_training(
         self,
-        backbone: Backbone,
+        backbone: Backbone | Stem,
         table: CaseTable,
         n_views: int,
         augmentation: Augmentation,
@@ -100,7 +101,7 @@ class _View(NamedTuple):
 class _Source:
     """A backbone and the images it reads."""
 
-    backbone: Backbone
+    backbone: Backbone | Stem
     table: CaseTable
     workers: int
 

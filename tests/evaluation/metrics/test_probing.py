@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -12,6 +14,7 @@ from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.probing import LinearProbe, few_shot_accuracies, fit_linear_probe, knn_accuracies
 from hierderm.evaluation.metrics.ranking import Labelled
+from hierderm.progress import Progress
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
@@ -59,6 +62,41 @@ def test_the_probe_reaches_the_optimum_of_scikit_learn(n: int, c: float) -> None
     assert ours == pytest.approx(cross_entropy(model.coef_, model.intercept_, standard, labels, c), abs=1e-4)
     np.testing.assert_allclose(probe.predict_proba(features), model.predict_proba(standard), atol=0.02)
     assert (probe.predict(features) == model.predict(standard)).mean() > 0.99
+
+
+def test_every_penalty_of_a_path_is_solved_as_well_as_by_scikit_learn() -> None:
+    """Starts that earlier solutions lead to, and the small costs of weak penalties, where an absolute rule stops early."""
+    rng = np.random.default_rng(3)
+    labels = np.minimum(rng.geometric(0.2, 240), 12) - 1
+    features = (1.5 * rng.normal(size=(12, 40))[labels] + rng.normal(size=(240, 40))) * np.geomspace(3, 0.1, 40)
+    standard = StandardScaler().fit_transform(features)
+    found: list[LinearProbe] = []
+
+    def score(probe: LinearProbe) -> float:
+        found.append(probe)
+        return probe.penalty
+
+    fit_linear_probe(features, labels, score=score)
+    for probe in found:
+        model = LogisticRegression(C=probe.penalty, max_iter=20000, tol=1e-8).fit(standard, labels)
+        best = cross_entropy(model.coef_, model.intercept_, standard, labels, probe.penalty)
+        ours = cross_entropy(probe.weight, probe.bias, standard, labels, probe.penalty)
+        assert best * (1 - 1e-5) <= ours <= best * (1 + 3e-4), probe.penalty
+        assert (probe.predict(features) == model.predict(standard)).all()
+
+
+def test_a_fit_shows_its_penalties_and_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Bar(Progress):
+        def update(self, n: int = 1) -> None:
+            shown.append(self.what)
+
+    monkeypatch.setattr(module, "Progress", Bar)
+    train, fine = points(90, 0.3)
+    fit_linear_probe(train, fine, penalties=(0.1, 1, 1), score=lambda probe: probe.penalty)  # once each
+    counts = Counter(shown)
+    assert list(counts) == [f"Linear probe: penalty {number} of 2" for number in (1, 2)] and min(counts.values()) > 3
 
 
 def test_the_probe_takes_the_penalty_that_validation_prefers() -> None:
