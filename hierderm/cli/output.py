@@ -21,7 +21,9 @@ TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped t
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="A model folder or a run's, or a backbone by name such as hierderm:tiny.")
 ]
-Workers = Annotated[int, typer.Option(help="Processes that load images.")]
+EngineName = Annotated[
+    Literal["auto", "torch", "onnx"], typer.Option("--engine", help="What computes on a CPU; auto: the faster.")
+]
 Unreadable = Annotated[
     Literal["error", "exclude"], typer.Option(help="Images that can't be read: stop, or leave out and list.")
 ]

@@ -269,7 +269,7 @@ class Run:
         """The model, read from the run's folder on first use."""
         from hierderm.model.encoder import load
 
-        return load(self.folder / "model")
+        return load(self.folder / "model", engine=self.config.backbone.engine)
 
     def embeddings(self, store: FeatureStore | None = None) -> EmbeddingTable:
         """The embeddings of the run's table, computed once and kept in its folder.
@@ -278,14 +278,14 @@ class Run:
         """
         place = self.folder / "embeddings"
         if not holds(place, KIND):
-            from hierderm.training.features import FeatureStore
+            from hierderm.training.features import FeatureStore, unfinished
             from hierderm.training.fit import is_frozen
 
-            features, workers = None, self.config.training.workers
             if is_frozen(self.config.training):
-                store = store or FeatureStore(self.folder / "features")
-                features = store.features(self.encoder.network.backbone, self.table, workers=workers)
-            made = self.encoder.embed(self.table, workers=workers, features=features)
+                made = (store or FeatureStore(self.folder / "features")).embed(self.encoder, self.table)
+            else:
+                with unfinished(place) as own:
+                    made = own.embed(self.encoder, self.table)
             replace(made, provenance=replace(made.provenance, model=self.config.name)).save(place)
         return EmbeddingTable.load(place)
 

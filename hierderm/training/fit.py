@@ -59,7 +59,7 @@ def cache_features(settings: Method, backbone: BackboneConfig, table: CaseTable,
     elif isinstance(settings, Gradient) and is_frozen(settings):
         gradient.frozen_features(settings, load_backbone(backbone, settings.features), table, store)
     elif isinstance(settings, Vanilla):
-        store.features(load_backbone(backbone), table, workers=settings.workers)
+        store.features(load_backbone(backbone), table)
 
 
 def is_frozen(settings: Method) -> bool:
