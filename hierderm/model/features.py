@@ -12,7 +12,6 @@ from itertools import chain, islice
 from typing import TypeVar
 
 import torch
-from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from hierderm.errors import ModelError
 from hierderm.model import onnx
 from hierderm.model.backbone import Backbone
 from hierderm.progress import Progress
+from hierderm.threads import n_threads
 
 logger = logging.getLogger(__name__)
 READERS = 8  # threads that read image files for torch, at most
@@ -127,7 +127,7 @@ def _by_torch(
     backbone: Backbone, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
 ) -> Iterator[Tensor]:
     """Threads read the next batch while one passes the backbone, which uses all threads of torch."""
-    with ThreadPoolExecutor(min(READERS, cpu_count()), initializer=_one_thread) as pool:
+    with ThreadPoolExecutor(min(READERS, n_threads()), initializer=_one_thread) as pool:
         for images in _batches(_ahead(pool, pixels, items, batch_size), batch_size):
             yield _forward(backbone, images)
 
