@@ -1,10 +1,10 @@
-# Two commands on a fresh machine: make demo, make test. Both set up .venv first.
+# Two commands on a fresh machine: make demo, make test. All set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -25,6 +25,9 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY) ## time the benchmarks' rows and compare them with benchmarks/bench.json, about 10 minutes
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/guard.py
 
 clean: ## remove the environment and the caches, not the runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ def draw_test(rng: np.random.Generator, n_cases: int, noise: float) -> tuple[Emb
     return EmbeddingTable(unit_length(images), frame), EmbeddingTable(unit_length(worse), frame)
 
 
+def rows() -> dict[str, Callable[[], object]]:
+    """For benchmarks/guard.py."""
+    table, _ = draw_test(np.random.default_rng(1), 150, 1.2)
+    config = EvaluationConfig(bootstrap_rounds=200, kmeans_seeds=3)
+    return {
+        "evaluation of one test set": lambda: evaluate(table, table.frame, TREE, config=config),
+        "20 repetitions of conformal sets and answers": lambda: calibration_rows(20, 150, config),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", type=int, default=200)
@@ -116,7 +127,7 @@ def main() -> None:
             "calibration": calibration,
         },
     )
-    print(as_markdown(json.loads(options.out.read_text())))
+    print(as_markdown(json.loads(options.out.read_text(encoding="utf-8"))))
 
 
 def calibration_rows(repetitions: int, n_cases: int, config: EvaluationConfig) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ def main() -> None:
         name: {key: float(np.average([row[key] for row in folds], weights=sizes)) for key in folds[0]}
         for name, folds in rows.items()
     }
-    options.out.write_text(json.dumps(result, indent=1))
+    options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 

@@ -122,7 +122,7 @@ def main() -> None:
         "minutes": round((time.monotonic() - start) / 60, 1),
         "weights": sum(weight.numel() for weight in model.parameters()),
     }
-    (arguments.out / "pretraining.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (arguments.out / "pretraining.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(facts))
 
 

@@ -191,7 +191,7 @@ def main() -> None:
         "unseen": reduced(fitted, 0),
         "another tree": other_tree(fitted),
     }
-    options.out.write_text(json.dumps(result, indent=1))
+    options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(json.dumps(result, indent=1))
 
 

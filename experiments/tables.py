@@ -96,4 +96,4 @@ def settings(folder: Path) -> list[str]:
 if __name__ == "__main__":
     kind, path = sys.argv[1], Path(sys.argv[2])
     make = {"report": report, "against": against, "scarce": scarce, "costs": costs}
-    print("\n".join(settings(path) if kind == "settings" else make[kind](json.loads(path.read_text()))))
+    print("\n".join(settings(path) if kind == "settings" else make[kind](json.loads(path.read_text(encoding="utf-8")))))

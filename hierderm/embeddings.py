@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +18,7 @@ from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
 UNIT_TOLERANCE = 1e-3
+BLOCK = 2**14  # rows at a time
 Aggregation = Literal["best", "mean"]  # how cases of several images are compared
 
 
@@ -32,7 +33,7 @@ class Provenance:
     split_hash: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EmbeddingTable:
     """`embeddings`: unit length, shape (n_images, dim), float32; `frame`: the rows of the case table they belong to.
 
@@ -50,17 +51,21 @@ class EmbeddingTable:
                 f"embeddings must have shape (n_images, dim) with n_images = {len(self.frame)} rows of the table, "
                 f"got {self.embeddings.shape}. For one image use embeddings[None]."
             )
-        if not np.isfinite(self.embeddings).all():
-            rows = np.flatnonzero(~np.isfinite(self.embeddings).all(axis=1))
+        finite = by_blocks(self.embeddings, lambda block: np.isfinite(block).all(axis=1))
+        if not finite.all():
+            rows = np.flatnonzero(~finite)
             raise EmbeddingError(f"embeddings must be finite; {len(rows)} row(s) are not, the first is row {rows[0]}.")
-        length = np.linalg.norm(self.embeddings, axis=1)
+        length = by_blocks(self.embeddings, lambda block: np.linalg.norm(block, axis=1))
         if len(length) and np.abs(length - 1).max() > UNIT_TOLERANCE:
             row = int(np.abs(length - 1).argmax())
             raise EmbeddingError(f"embeddings must have unit length, row {row} has {length[row]:.4f}. Normalise them.")
-        if self.probabilities is not None and len(self.probabilities) != len(self.frame):
-            raise EmbeddingError(
-                f"probabilities must have a row an image ({len(self.frame)}), got {self.probabilities.shape}."
-            )
+        if self.probabilities is not None:
+            _require_probabilities(self.probabilities, len(self.frame))
+
+    def __repr__(self) -> str:
+        n, dim = self.embeddings.shape
+        classified = "" if self.probabilities is None else ", with probabilities"
+        return f"EmbeddingTable({n} embeddings of length {dim}{classified}, model {self.provenance.model or 'unknown'})"
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -109,10 +114,10 @@ class EmbeddingTable:
         def read(header: Header) -> EmbeddingTable:
             probabilities = folder / "probabilities.npy"
             return cls(
-                np.load(folder / "embeddings.npy", allow_pickle=False),
+                _load(folder / "embeddings.npy"),
                 pd.read_parquet(folder / "cases.parquet"),
                 Provenance(**header.content["provenance"]),
-                np.load(probabilities, allow_pickle=False) if probabilities.name in header.files else None,
+                _load(probabilities) if probabilities.name in header.files else None,
             )
 
         return read_folder(folder, KIND, read, error=EmbeddingError)
@@ -158,13 +163,13 @@ def embeddings_of(
         EmbeddingError: The vectors do not fit the table, or are not finite.
     """
     if isinstance(source, str | Path):
-        source = read_array(Path(source)) if Path(source).suffix == ".npy" else EmbeddingTable.load(Path(source))
+        source = read_array(source) if Path(source).suffix.lower() == ".npy" else EmbeddingTable.load(source)
     elif not isinstance(source, EmbeddingTable) and hasattr(source, "embed"):
         source = source.embed(table)
     elif hasattr(source, "encode"):
         source = source.encode(table.paths)
     if not isinstance(source, EmbeddingTable):
-        vectors = np.asarray(source)
+        vectors = _numbers(source, "embeddings")
         if vectors.ndim != 2 or len(vectors) != len(table.frame):
             raise EmbeddingError(
                 f"embeddings must have shape (n_images, dim) with a row for each of the {len(table.frame)} rows of the "
@@ -173,26 +178,68 @@ def embeddings_of(
         source = EmbeddingTable(unit_length(vectors), table.frame.reset_index(drop=True))
     if probabilities is None:
         return source
-    given = read_array(Path(probabilities)) if isinstance(probabilities, str | Path) else probabilities
-    return replace(source, probabilities=np.asarray(given, dtype=np.float32))
+    given = read_array(probabilities) if isinstance(probabilities, str | Path) else probabilities
+    return replace(source, probabilities=_numbers(given, "probabilities").astype(np.float32))
+
+
+def by_blocks(rows: Floats, compute: Callable[[Floats], Any]) -> npt.NDArray[Any]:
+    """`compute` of some rows after the others, joined: its intermediate arrays stay small."""
+    parts = [compute(rows[start : start + BLOCK]) for start in range(0, max(1, len(rows)), BLOCK)]
+    return np.concatenate(parts)
 
 
 def unit_length(vectors: Floats) -> Vectors:
     """Rows divided by their length, float32; a zero row is an error, as it has no direction."""
-    vectors = np.asarray(vectors, dtype=np.float64)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.isfinite(vectors).all() or (length == 0).any():
-        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1) | (length[:, 0] == 0))[0])
-        raise EmbeddingError(f"embeddings must be finite and not zero, row {row} is.")
-    return np.asarray(vectors / length, dtype=np.float32)
+    vectors = np.asarray(vectors)
+    unit = np.empty(vectors.shape, dtype=np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        some = vectors[start : start + BLOCK].astype(np.float64)
+        length = np.linalg.norm(some, axis=1, keepdims=True)
+        if not np.isfinite(some).all() or (length == 0).any():
+            wrong = ~np.isfinite(some).all(axis=1) | (length[:, 0] == 0)
+            row = start + int(np.flatnonzero(wrong)[0])
+            raise EmbeddingError(f"embeddings must be finite and not zero, row {row} is.")
+        unit[start : start + BLOCK] = some / length
+    return unit
 
 
-def read_array(path: Path) -> Floats:
+def read_array(path: Path | str) -> Floats:
     """A numeric array from an .npy file; EmbeddingError where it is none. Pickles are never loaded."""
+    array = _load(path)
+    if array.ndim != 2:
+        raise EmbeddingError(f"{path} must hold numbers, shape (n_images, dim), got {array.shape} of {array.dtype}.")
+    return _numbers(array, str(path))
+
+
+def _load(path: Path | str) -> npt.NDArray[Any]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # numpy raises errors of all kinds on damaged headers
         raise EmbeddingError(f"{path} must be an .npy file of numbers: {error}.") from None
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number):
-        raise EmbeddingError(f"{path} must hold numbers, shape (n_images, dim), got {array.shape} of {array.dtype}.")
-    return np.asarray(array, dtype=np.float64)
+    if not isinstance(array, np.ndarray):
+        raise EmbeddingError(f"{path} must hold one array, it is an archive of several. Save the one with np.save.")
+    return array
+
+
+def _numbers(values: Any, name: str) -> Floats:
+    """Values as floats; EmbeddingError where they are no real numbers, which a conversion would hide."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise EmbeddingError(f"{name} must be an array of numbers ({error}).") from None
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        raise EmbeddingError(f"{name} must be real numbers, got {array.dtype}.")
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+
+
+def _require_probabilities(probabilities: Floats, n_images: int) -> None:
+    if probabilities.ndim != 2 or len(probabilities) != n_images:
+        raise EmbeddingError(f"probabilities must have a row an image ({n_images}), got {probabilities.shape}.")
+    wrong = ~np.isfinite(probabilities).all(axis=1) | (probabilities < 0).any(axis=1)
+    wrong |= np.abs(probabilities.sum(axis=1, dtype=np.float64) - 1) > UNIT_TOLERANCE
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise EmbeddingError(
+            f"probabilities must be finite, from 0, and sum to 1 in each row; {int(wrong.sum())} row(s) are not so, "
+            f"the first is row {row} with the sum {probabilities[row].sum():.4f}."
+        )

@@ -59,6 +59,7 @@ def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
             "training": {
                 "method": "gradient",
                 "features": "output",
+                "init": "random",
                 "freeze": "full",
                 "neck": "identity",
                 "projection_dim": 16,

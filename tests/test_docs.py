@@ -129,11 +129,11 @@ def _loader_app() -> typer.Typer:
 def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a model of hierderm:tiny, made from a few random images of conditions of the shipped tree."""
     rng, rows = np.random.default_rng(0), []
-    for number in range(24):
+    for number in range(32):
         name = f"image-{number}.jpg"
         Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(tmp_path / name)
         condition = ("Tinea", "Eczema", "Impetigo", "Psoriasis")[number % 4]
-        split = ("train", "train", "validation", "test")[number // 4 % 4]
+        split = ("train", "validation", "test", "train")[number // 4 % 4]
         rows.append((name, str(number), str(number), condition, split))
     frame = pd.DataFrame(rows, columns=["image_path", "image_id", "case_id", "condition", "split"])
     frame.to_csv(tmp_path / "cases.csv", index=False)
@@ -148,7 +148,7 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     [block] = blocks((ROOT / "README.md").read_text(), "python")
     names: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), names)
-    assert names["vectors"].shape == (24, names["model"].dim)
+    assert names["vectors"].shape == (32, names["model"].dim)
     assert names["probabilities"].shape == (1, 4)
     assert set(names["hits"]["condition"]) == {"Tinea"}
     assert ("fine", "map_at_r") in {(m.level, m.name) for m in names["result"].metrics}

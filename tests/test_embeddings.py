@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,9 +122,9 @@ def test_embeddings_of_anything(tmp_path: Path) -> None:
         assert found.case_ids.tolist() == images.case_ids.tolist() and found.probabilities is None
     for source in (table(), tmp_path / "saved", Embedder()):
         assert embeddings_of(source, images).provenance.model == "m"
-    np.save(tmp_path / "p.npy", np.full((3, 2), 0.25))
+    np.save(tmp_path / "p.npy", np.full((3, 2), 0.5))
     given = embeddings_of(vectors, images, tmp_path / "p.npy").probabilities
-    assert given is not None and given.dtype == np.float32 and given.tolist() == [[0.25, 0.25]] * 3
+    assert given is not None and given.dtype == np.float32 and given.tolist() == [[0.5, 0.5]] * 3
     with pytest.raises(
         EmbeddingError, match=r"a row for each of the 3 rows of the table, in their order, got \(2, 2\)"
     ):
@@ -132,3 +133,41 @@ def test_embeddings_of_anything(tmp_path: Path) -> None:
         embeddings_of(tmp_path / "none.npy", images)
     with pytest.raises(EmbeddingError, match="probabilities must have a row an image"):
         embeddings_of(vectors, images, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([["1", "2"]] * 3), "embeddings must be real numbers, got <U1"),
+        (np.array([[1j, 2]] * 3), "embeddings must be real numbers, got complex128"),
+        ([[1, 2], [3], [4, 5]], "embeddings must be an array of numbers"),
+        (np.array([[True, False]] * 3), "embeddings must be real numbers, got bool"),
+    ],
+)
+def test_what_is_no_embedding(tmp_path: Path, values: Any, message: str) -> None:
+    with pytest.raises(EmbeddingError, match=message):
+        embeddings_of(values, cases(tmp_path))
+
+
+def test_files_that_are_no_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "several.npy.npz", a=np.ones(3))
+    (tmp_path / "several.npy.npz").rename(tmp_path / "several.npy")
+    (tmp_path / "damaged.npy").write_bytes(
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': Fal(se, }\n" + b" " * 90
+    )
+    np.save(tmp_path / "texts.npy", np.array([["a"]]))
+    for name in ("several", "damaged", "texts"):
+        with pytest.raises(
+            EmbeddingError, match=rf"{name}\.npy must (hold one array|be an \.npy file|be real numbers)"
+        ):
+            embeddings_of(str(tmp_path / f"{name}.npy"), cases(tmp_path))
+
+
+@pytest.mark.parametrize("row", [[0.5, 0.4], [1.5, -0.5], [np.nan, 1.0], [np.inf, 0.0]])
+def test_probabilities_that_are_none(row: list[float]) -> None:
+    with pytest.raises(
+        EmbeddingError, match=r"must be finite, from 0, and sum to 1 in each row; 1 row\(s\) .* is row 1"
+    ):
+        EmbeddingTable(
+            table().embeddings, table().frame, probabilities=np.array([[1, 0], row, [0, 1]], dtype=np.float32)
+        )

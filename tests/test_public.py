@@ -9,12 +9,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hierderm
 
-HEAVY = ("torch", "numpy", "pandas", "sklearn", "pydantic", "PIL")
+HEAVY = ("torch", "numpy", "scipy", "pandas", "sklearn", "pydantic", "PIL", "rich")
 USER = """
 import hierderm
 import numpy as np
@@ -78,6 +79,26 @@ def test_type_checkers_see_the_names_that_are_imported_on_first_use() -> None:
     assert sorted(hierderm.__all__) == dir(hierderm) == sorted(["__version__", *typed])
 
 
+def test_a_path_may_be_a_text_everywhere() -> None:
+    """Whatever takes a Path takes a str: a user's first word is a text."""
+    places = [getattr(hierderm, name) for name in hierderm._MODULES]
+    functions: list[Any] = [value for value in places if inspect.isfunction(value)]
+    for kind in (value for value in places if inspect.isclass(value)):
+        members = [getattr(kind, name) for name in vars(kind) if not name.startswith("_")]
+        functions += [
+            getattr(value, "__func__", value)
+            for value in members
+            if inspect.isfunction(value) or inspect.ismethod(value)
+        ]
+    alone = [
+        f"{function.__qualname__}({name}: {parameter.annotation})"
+        for function in functions
+        for name, parameter in inspect.signature(function).parameters.items()
+        if "Path" in str(parameter.annotation) and "str" not in str(parameter.annotation)
+    ]
+    assert alone == []
+
+
 def test_every_name_is_there() -> None:
     for name in hierderm._MODULES:
         assert getattr(hierderm, name).__name__ == name
@@ -85,8 +106,16 @@ def test_every_name_is_there() -> None:
         hierderm.lode  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_importing_hierderm_is_light() -> None:
-    code = f"import sys, hierderm; print([name for name in {HEAVY} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("hierderm", HEAVY),
+        ("hierderm.cli.main", HEAVY),  # what `hierderm --help` waits for
+        ("hierderm.evaluation.evaluation", ("torch", "sklearn", "scipy.stats", "PIL")),  # `hierderm evaluate`
+    ],
+)
+def test_importing_is_light(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

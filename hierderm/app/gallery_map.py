@@ -8,6 +8,7 @@ import numpy as np
 
 from hierderm.report.plots import project
 from hierderm.search.case_index import CaseIndex
+from hierderm.search.gallery import Gallery
 from hierderm.types import FloatArray, IntArray, Vectors
 
 POINTS = 1500
@@ -16,8 +17,12 @@ NEIGHBOURS, TEMPERATURE = 5, 0.05
 
 @dataclass(frozen=True)
 class GalleryMap:
-    """`rows`: positions of the drawn images, shape (n_points,); `points`: t-SNE, in [0, 1], shape (n_points, 2)."""
+    """`rows`: positions of the drawn images in `gallery`, shape (n_points,); `points`: t-SNE, in [0, 1], (n_points, 2).
 
+    It keeps the gallery that it was drawn of: the index may have changed since.
+    """
+
+    gallery: Gallery
     rows: IntArray
     points: FloatArray
     vectors: Vectors
@@ -36,8 +41,9 @@ class GalleryMap:
 
 def make_map(index: CaseIndex, *, seed: int = 0) -> GalleryMap:
     """The map of up to 1,500 images of an index, chosen at random."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(index))[:POINTS])
-    vectors = np.asarray(index.vectors[rows])
+    gallery = index.gallery
+    rows = np.sort(np.random.default_rng(seed).permutation(len(gallery))[:POINTS])
+    vectors = np.asarray(gallery.vectors[rows])
     points = np.asarray(project(vectors, seed), dtype=np.float64)
     span = np.ptp(points, axis=0)
-    return GalleryMap(rows, (points - points.min(axis=0)) / np.where(span > 0, span, 1), vectors)
+    return GalleryMap(gallery, rows, (points - points.min(axis=0)) / np.where(span > 0, span, 1), vectors)

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -17,11 +18,13 @@ from hierderm.app.request_queue import RequestQueue
 from hierderm.app.uploads import Form, Limits, RefusedError, decode, read_form
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.report.page import DISCLAIMER
-from hierderm.report.plots import PALETTE
+from hierderm.report.plots import map_look
 from hierderm.report.thumbnails import thumbnail
-from hierderm.search.filters import as_text
+from hierderm.search.filters import BETWEEN
 from hierderm.search.finder import SHOWN_COLUMNS, CaseFinder, FinderResult, SearchOptions
+from hierderm.search.gallery import Gallery
 from hierderm.search.query import MAX_IMAGES
+from hierderm.search.values import as_text, distinct_values
 
 SIDES = (192, 1024)  # pixels of the longer side of the images that are sent
 MAX_K = 100
@@ -62,11 +65,7 @@ async def info(service: Shared) -> dict[str, Any]:
     for fine, path in enumerate(tree.ancestors):
         if fine in present:
             conditions.setdefault(tree.names(0)[path[0]], []).append(tree.names()[fine])
-    columns = {
-        name: sorted({as_text(value) for value in frame[name]} - {""}, key=_by_number)
-        for name in SHOWN_COLUMNS
-        if name in frame
-    }
+    columns = {name: distinct_values(frame[name]) for name in SHOWN_COLUMNS if name in frame}
     return {
         "version": __version__,
         "disclaimer": DISCLAIMER,
@@ -74,6 +73,7 @@ async def info(service: Shared) -> dict[str, Any]:
         "cases": gallery.n_cases,
         "levels": list(tree.level_names),
         "tree": conditions,
+        "nodes": _nodes(gallery),
         "filters": {name: values for name, values in columns.items() if 1 < len(values) <= MOST_VALUES},
         "text": service.finder.takes_text,
         "calibrated": calibration is not None,
@@ -81,6 +81,22 @@ async def info(service: Shared) -> dict[str, Any]:
         "max_images": MAX_IMAGES,
         "image_bytes": service.limits.image_bytes,
     }
+
+
+def _nodes(gallery: Gallery) -> list[dict[str, str]]:
+    """What a search can be limited to: each node with cases, how `within` names it, and what stands beside it."""
+    tree = gallery.taxonomy
+    nodes: list[dict[str, str]] = []
+    for level in range(tree.n_levels):
+        paths, counts = np.unique(tree.ancestors[gallery.fine, : level + 1], axis=0, return_counts=True)
+        names = [[tree.names(above)[number] for above, number in enumerate(path)] for path in paths]
+        taken = [any(tree.find(path[-1], above) is not None for above in range(level)) for path in names]
+        values = [BETWEEN.join(path) if other else path[-1] for path, other in zip(names, taken, strict=True)]
+        nodes += [
+            {"value": value, "label": f"{BETWEEN.join(path[:-1]) or tree.level_names[0]}, {count} images"}
+            for value, path, count in zip(values, names, counts.tolist(), strict=True)
+        ]
+    return nodes
 
 
 @router.post("/search")
@@ -105,14 +121,14 @@ async def case(image_id: str, service: Shared) -> dict[str, Any]:
     """A case of the index, by one of its images."""
     gallery = service.finder.index.gallery
     row = gallery.image_row(image_id)
-    cells, path = gallery.frame.iloc[row], gallery.path(row)
-    case_id = str(cells[c.CASE_ID])
+    frame, path = gallery.frame, gallery.path(row)
+    case_id = str(frame[c.CASE_ID].iloc[row])
     return {
         "case_id": case_id,
         "condition": path[-1],
         "path": list(path),
-        "images": [str(image) for image in gallery.frame[c.IMAGE_ID].iloc[gallery.case_rows(case_id)]],
-        **{name: as_text(cells[name]) for name in SHOWN_COLUMNS if name in cells},
+        "images": [str(image) for image in frame[c.IMAGE_ID].iloc[gallery.case_rows(case_id)]],
+        **{name: as_text(frame[name].iloc[row]) for name in SHOWN_COLUMNS if name in frame},
     }
 
 
@@ -136,13 +152,14 @@ async def gallery_map(service: Shared) -> dict[str, Any]:
     """The gallery in the plane: for each drawn image its id, place and category."""
     assert service.map is not None
     made = await asyncio.shield(service.map)
-    gallery = service.finder.index.gallery
+    gallery = made.gallery
+    names = gallery.taxonomy.names(0)
     return {
         "images": [str(name) for name in gallery.frame[c.IMAGE_ID].iloc[made.rows]],
         "points": made.points.round(4).tolist(),
         "categories": gallery.taxonomy.to_level(gallery.fine[made.rows], 0).tolist(),
-        "names": list(gallery.taxonomy.names(0)),
-        "colours": list(PALETTE),
+        "names": list(names),
+        "looks": [map_look(number) for number in range(len(names))],
     }
 
 
@@ -186,10 +203,3 @@ def _whole(form: Form, name: str, default: int, least: int, most: int) -> int:
     if not text.isdecimal() or not least <= int(text) <= most:
         raise RefusedError(422, f"{name} must be a whole number from {least} to {most}, got '{text[:40]}'.")
     return int(text)
-
-
-def _by_number(value: str) -> tuple[int, float, str]:
-    try:
-        return 0, float(value), ""
-    except ValueError:
-        return 1, 0.0, value

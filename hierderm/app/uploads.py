@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from threading import Lock
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from hierderm.data import image_io
 from hierderm.search.query import MAX_IMAGES
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
 MAX_FIELDS = 60
-_HEADER = Lock()  # filters of warnings are those of the process, so one thread changes them at a time
+_STATUS = {image_io.NotAnImageError: 415, image_io.TooLargeError: 413}  # of any other error of an image: 422
 
 
 @dataclass(frozen=True)
@@ -102,28 +101,9 @@ def _too_large(limits: Limits) -> str:
 
 
 def decode(content: bytes, limits: Limits) -> Image.Image:
-    """An RGB image, turned as its EXIF says and free of metadata; RefusedError where it is none or too large.
-
-    Width and height are read from the header first, so an image of 50,000 x 50,000 is refused before any memory is
-    taken for it.
-    """
+    """An upload as `open_image` reads a file; RefusedError where it is no image or too large."""
     try:
-        with _HEADER, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower and an error
-            file = Image.open(io.BytesIO(content), formats=FORMATS)
-        width, height = file.size
-        if width * height > limits.image_pixels:
-            raise RefusedError(
-                413, f"an image must have at most {limits.image_pixels / 1e6:g} megapixels, got {width} x {height}."
-            )
-        turned = ImageOps.exif_transpose(file).convert("RGB")
-    except UnidentifiedImageError:
-        raise RefusedError(415, f"the file must be an image ({', '.join(FORMATS)}), it is not.") from None
-    except Image.DecompressionBombError:
-        megapixels = limits.image_pixels / 1e6
-        raise RefusedError(413, f"an image must have at most {megapixels:g} megapixels, it has far more.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RefusedError(422, f"the image is damaged ({str(error)[:100]}).") from None
-    clean = Image.new("RGB", turned.size)
-    clean.paste(turned)
-    return clean
+        return image_io.decode(io.BytesIO(content), formats=FORMATS, max_pixels=limits.image_pixels)
+    except image_io.ImageError as error:
+        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 422)
+        raise RefusedError(status, str(error)) from None

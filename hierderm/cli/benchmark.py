@@ -27,7 +27,7 @@ def bench_run(
         typer.Option(
             "--models",
             "-m",
-            help="NAME=SOURCE, repeated: 'colour', a backbone, random:<backbone>, a model folder, a folder of "
+            help="NAME=SOURCE, repeated: 'colour', a backbone, <backbone>@random, a model folder, a folder of "
             "embeddings, or X.npy.",
         ),
     ],
@@ -59,8 +59,8 @@ def bench_run(
     tasks_named(tasks)  # before anything slow
     parsed = [parse_model(text) for text in models]
     names = [name for name, _ in parsed]
-    if len(set(names)) < len(names):
-        raise BenchmarkError(f"the names of models must differ, got {names}.")
+    if len({name.casefold() for name in names}) < len(names):
+        raise BenchmarkError(f"the names of models must differ by more than case, got {names}.")
     config = settings_from(arguments, ["data", "split", "evaluation"])
     claim_folder(out, RUN)
     (folds,) = divide(config.data, config.split, ProtocolConfig(every_fold=config.split.folds > 0), out)
@@ -84,6 +84,7 @@ def bench_table(
 
     Example: `hierderm bench table bench --format markdown`
     """
+    from hierderm.delimited import shielded
     from hierderm.experiment.leaderboard import as_html, as_markdown, warnings_of
     from hierderm.experiment.results import Results
     from hierderm.files import require_free, write_atomically
@@ -99,7 +100,7 @@ def bench_table(
     texts = {
         "markdown": lambda: as_markdown(results),
         "terminal": lambda: as_markdown(results),
-        "csv": lambda: results.to_pandas().to_csv(index=False),
+        "csv": lambda: results.to_pandas().map(shielded).to_csv(index=False),  # for spreadsheets
         "html": lambda: as_html(results, folder.name),
     }
     text = texts[as_]()
@@ -135,9 +136,12 @@ def bench_difference(
     width = max((len(metric_name(d.level, d.name)) for d in found), default=0)
     typer.echo(f"{first} minus {second}: difference, 95 % interval, p adjusted for {len(found)} metrics")
     for d in found:
+        if d.low != d.low:  # nan
+            typer.echo(f"{metric_name(d.level, d.name):{width}s}  {d.value:+.3f}  not tested: no bootstrap rounds")
+            continue
         verdict = "better" if d.better else "worse" if d.worse else "no significant difference"
         lower = ", lower is better" if direction(d.name) == "lower" else ""
-        p = f"p {d.p_adjusted:.3f}"
+        p = "no p" if d.p_adjusted != d.p_adjusted else f"p {d.p_adjusted:.3f}"
         name = metric_name(d.level, d.name)
         typer.echo(f"{name:{width}s}  {d.value:+.3f}  [{d.low:+.3f}, {d.high:+.3f}]  {p}  {verdict}{lower}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -13,7 +13,7 @@ from hierderm.cli.output import JsonFlag, OutFile, Replace, TaxonomyName, Unknow
 from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.data.loaders.published import Published
 from hierderm.data.loaders.registry import LOADERS
-from hierderm.errors import ConfigError
+from hierderm.errors import ConfigError, some_of
 from hierderm.files import require_free
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ data_app = typer.Typer(
 )
 
 
-def _finish(table: CaseTable, out: Path, as_json: bool, replace: bool, **more: Any) -> None:
+def _finish(
+    table: CaseTable, out: Path, as_json: bool, replace: bool, left_out: Mapping[str, list[str]], **more: Any
+) -> None:
     table.write(out, replace=replace)
-    for fault in table.excluded[:20]:
-        say(f"left out: {fault}")
-    if len(table.excluded) > 20:
-        say(f"... and {len(table.excluded) - 20} more left out")
+    left_out = {reason: names for reason, names in left_out.items() if names}
+    for reason, names in left_out.items():
+        say(f"left out: {len(names)} {reason}: {some_of(names)}")
     n_cases, n_conditions = len(set(table.case_ids)), len(table.image_counts())
     result = {
         "table": str(out),
@@ -38,9 +39,12 @@ def _finish(table: CaseTable, out: Path, as_json: bool, replace: bool, **more: A
         "cases": n_cases,
         "conditions": n_conditions,
         "excluded": [str(fault) for fault in table.excluded],
+        "left_out": left_out,
+        "notes": list(table.notes),
         **more,
     }
-    extra = "".join(f", {key.replace('_', ' ')} {value}" for key, value in more.items())
+    more |= {"left_out": sum(map(len, left_out.values())) + len(table.excluded)}
+    extra = "".join(f", {key.replace('_', ' ')} {value}" for key, value in more.items() if value)
     show(result, as_json, f"{out}: {len(table)} images of {n_cases} cases, {n_conditions} conditions{extra}")
 
 
@@ -71,11 +75,13 @@ def data_csv(
     pairs = [pair.partition("=") for pair in column or []]
     if any(not sign or not ours or not theirs for ours, sign, theirs in pairs):
         raise ConfigError(f"--column must look like condition=diagnosis, got {column}.")
+    if repeated := sorted({ours for ours, _, _ in pairs if [pair[0] for pair in pairs].count(ours) > 1}):
+        raise ConfigError(f"--column must name each of our columns once, {repeated} come(s) several times.")
     rename = {ours: theirs for ours, _, theirs in pairs}
     done = read_cases(
         table, load_taxonomy(taxonomy), image_root=images, rename=rename, unreadable=unreadable, unknown=unknown
     )
-    _finish(done, out, as_json, replace)
+    _finish(done, out, as_json, replace, {})
 
 
 def _loader_command(read: Callable[..., Published]) -> Callable[..., None]:
@@ -100,7 +106,7 @@ def _loader_command(read: Callable[..., Published]) -> Callable[..., None]:
             published.frame, published.taxonomy, published.root, source=published.source, unreadable=unreadable,
             unknown=unknown,
         )  # fmt: skip
-        _finish(table, out, as_json, replace, **published.counts)
+        _finish(table, out, as_json, replace, published.left_out, **published.counts)
         if published.brings_tree:  # last: a fault of the images leaves nothing behind
             write_taxonomy(published.taxonomy, tree_file, replace=replace)
             say(f"{tree_file}: {published.taxonomy.summary()}")

@@ -8,53 +8,108 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Replace, TaxonomyName, say, show_json
+from hierderm.cli.output import EngineName, JsonFlag, Replace, say, show_json, value_with_interval
+from hierderm.cli.search import Aggregated, MovedModel, Where, Within
 from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hierderm.evaluation.evaluation import Evaluation, Metric
+    from hierderm.config.settings import EvaluationConfig
+    from hierderm.evaluation.evaluation import Evaluation
+
+
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="EMBEDDINGS [--evaluation.SETTING VALUE]...",
+        help="An .npy file with a row for each row of --cases, or a folder of `hierderm embed`; and settings.",
+    ),
+]
+Taxonomy = Annotated[
+    str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file; an index has its own.")
+]
+Cases = Annotated[
+    Path | None, typer.Option(help="Table with case_id and condition, ideally a split; by default the embeddings' own.")
+]
+Probabilities = Annotated[
+    Path | None, typer.Option(help="An .npy file: probabilities of the conditions, in the taxonomy's order.")
+]
+Index = Annotated[Path | None, typer.Option("--index", "-i", help="Evaluate this index; the cases are the queries.")]
+Splits = Annotated[str, typer.Option(help="With --index: splits that query, e.g. test; all by default.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")]
 
 
 def evaluate(
-    taxonomy: TaxonomyName,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="EMBEDDINGS [--evaluation.SETTING VALUE]...",
-            help="An .npy file with a row for each row of --cases, or a folder of `hierderm embed`; and settings.",
-        ),
-    ] = None,
-    cases: Annotated[
-        Path | None,
-        typer.Option(help="Table with case_id and condition, ideally a split; by default the embeddings' own."),
-    ] = None,
-    probabilities: Annotated[
-        Path | None, typer.Option(help="An .npy file: probabilities of the conditions, in the taxonomy's order.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")
-    ] = None,
+    arguments: Arguments = None,
+    taxonomy: Taxonomy = "",
+    cases: Cases = None,
+    probabilities: Probabilities = None,
+    index: Index = None,
+    k: Annotated[int, typer.Option("-k", help="With --index: number of cases.")] = 10,
+    within: Within = None,
+    where: Where = None,
+    aggregation: Aggregated = "best",
+    splits: Splits = "",
+    model: MovedModel = "",
+    out: Out = None,
     replace: Replace = False,
+    engine: EngineName = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Score embeddings of held-out cases.
+    """Score embeddings of held-out cases, or an index.
 
     Any embeddings, at every level of the tree, with intervals. With a split column the rows of 'test' are scored, and
     those of 'validation' and 'train' are learnt from; without one all rows are scored. Settings: `hierderm config`.
 
+    With --index: recall, precision, MAP and k-NN of the first k cases and its answers as it is served, with its kind
+    and filters, each query's own case left out, beside exact search. Without EMBEDDINGS the index's model embeds the
+    images of --cases; without --cases, too, its own cases query it.
+
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
+    from hierderm.cli.evaluate_index import index_lines, queries_of
     from hierderm.config.loading import load_config
-    from hierderm.embeddings import EmbeddingTable
-    from hierderm.errors import EvaluationWarning
-    from hierderm.evaluation.evaluation import evaluate as evaluate_any
     from hierderm.files import require_free, write_json
+    from hierderm.search.case_index import CaseIndex
+    from hierderm.search.evaluation import evaluate_index
+    from hierderm.search.filters import where_of
 
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
-        require_free(out, replace=replace, suffixes=(".json",), inputs=[cases, probabilities, taxonomy, *words])
+        require_free(out, replace=replace, suffixes=(".json",), inputs=[cases, probabilities, taxonomy, index, *words])
     config = load_config(None, settings).evaluation
+    if index is None:
+        if (k, within, where, aggregation, splits, model) != (10, None, None, "best", "", ""):
+            raise ConfigError("-k, --within, --where, --aggregation, --splits and --model go with --index.")
+        evaluation = _evaluate(words, cases, taxonomy, probabilities, config)
+    elif taxonomy or probabilities:
+        raise ConfigError("an index has its own tree and its cases vote: give neither --taxonomy nor --probabilities.")
+    else:
+        opened = CaseIndex.open(index)
+        queries = queries_of(opened, words, cases, splits, model, engine)
+        evaluation = evaluate_index(
+            opened, queries, k=k, within=within, where=where_of(where or [], opened.frame), aggregation=aggregation,
+            config=config, name=str(index),
+        )  # fmt: skip
+    for warning in evaluation.warnings:
+        say(f"Warning: {warning}")
+    if out is not None:
+        write_json(out, evaluation.to_dict(), replace=replace)
+    if as_json:
+        show_json(evaluation.to_dict())
+        return
+    typer.echo("\n".join(_lines(evaluation) if index is None else index_lines(evaluation)))
+
+
+def _evaluate(
+    words: list[str], cases: Path | None, taxonomy: str, probabilities: Path | None, config: EvaluationConfig
+) -> Evaluation:
+    from hierderm.embeddings import EmbeddingTable
+    from hierderm.errors import EvaluationWarning
+    from hierderm.evaluation.evaluation import evaluate as evaluate_any
+
+    if not taxonomy:
+        raise ConfigError("give --taxonomy, the tree of the conditions, or --index.")
     embeddings = one_path(words, "file or folder of embeddings")
     if embeddings.suffix == ".npy" and cases is None:
         raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
@@ -64,38 +119,21 @@ def evaluate(
     table = source.frame if cases is None and isinstance(source, EmbeddingTable) else cases
     assert table is not None  # an .npy file has --cases
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EvaluationWarning)  # they are printed below
-        evaluation = evaluate_any(
-            source, table, taxonomy, config=config, name=embeddings.name, probabilities=probabilities
-        )
-    for warning in evaluation.warnings:
-        say(f"Warning: {warning}")
-    if out is not None:
-        write_json(out, evaluation.to_dict(), replace=replace)
-    if as_json:
-        show_json(evaluation.to_dict())
-        return
-    typer.echo("\n".join(_lines(evaluation)))
+        warnings.simplefilter("ignore", EvaluationWarning)  # they are printed with the result
+        return evaluate_any(source, table, taxonomy, config=config, name=embeddings.name, probabilities=probabilities)
 
 
 def _lines(evaluation: Evaluation) -> list[str]:
     from hierderm.evaluation.catalogue import metric_name
 
     width = max((len(metric_name(m.level, m.name)) for m in evaluation.metrics), default=0)
-    metrics = [f"{metric_name(m.level, m.name):{width}s} {_value(m)}" for m in evaluation.metrics]
+    metrics = [f"{metric_name(m.level, m.name):{width}s} {value_with_interval(m)}" for m in evaluation.metrics]
     return [f"{evaluation.n_images} test images of {evaluation.n_cases} cases", *metrics, *_group_lines(evaluation)]
-
-
-def _value(metric: Metric) -> str:
-    ends = "" if metric.low != metric.low else f"  [{metric.low:.3f}, {metric.high:.3f}]"
-    return f"{metric.value:7.3f}{ends}" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
 
 
 def _group_lines(evaluation: Evaluation) -> list[str]:
     """The gaps between groups in the metric that most readers look at first."""
+    from hierderm.report.words import gap_sentence
+
     found = [gap for gap in evaluation.gaps if (gap.level, gap.name) == ("coarse", "recall_at_1")]
-    return [
-        f"By {gap.column}: coarse Recall@1 is worst for {gap.worst} and best for {gap.best}, a gap of {gap.value:.3f} "
-        f"[{gap.low:.3f}, {gap.high:.3f}], p {gap.p_value:.3f} (permutation)"
-        for gap in found
-    ]
+    return [f"By {gap.column}: {gap_sentence(gap)}" for gap in found]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hierderm import __version__
+from hierderm.cli.backbones import backbones
 from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.evaluate import evaluate
@@ -34,6 +35,7 @@ app.add_typer(bench_app, name="bench")
 app.command(context_settings=TAKES_SETTINGS)(split)
 app.command(context_settings=TAKES_SETTINGS)(train)
 app.command()(embed)
+app.command()(backbones)
 app.command(context_settings=TAKES_SETTINGS)(evaluate)
 app.command(context_settings=TAKES_SETTINGS)(compare)
 app.command(context_settings=TAKES_SETTINGS)(inflation)
@@ -92,7 +94,7 @@ def demo(
     if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
         cases = read_cases(out / "cases.csv", read_taxonomy(out / "taxonomy.csv"), decode=False)
-        # 96 validation cases are too few to promise more than this; at 0.75 it would never name a condition.
+        # 96 validation cases are too few to promise more than this; at 0.7 no category would be answered.
         model = out / "models" / comparison.focus / "model"
         CaseIndex.build(cases, model, splits=("train", "validation"), accuracy=0.65).save(index)
     say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")

@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from hierderm.evaluation.evaluation import Metric
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the output of an earlier run.")]
@@ -69,3 +71,11 @@ def show(result: dict[str, Any], as_json: bool, text: str) -> None:
         show_json(result)
     else:
         typer.echo(text)
+
+
+def value_with_interval(metric: Metric) -> str:
+    """A metric as text, with its interval and how many images or cases have no value."""
+    if metric.value != metric.value:  # nan
+        return "undefined" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")
+    ends = "" if metric.low != metric.low else f"  [{metric.low:.3f}, {metric.high:.3f}]"
+    return f"{metric.value:7.3f}{ends}" + (f"  ({metric.skipped} skipped)" if metric.skipped else "")

@@ -20,6 +20,16 @@ index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_ar
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
 MovedModel = Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")]
+Within = Annotated[
+    list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."),
+]
+Aggregated = Annotated[
+    Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
+]
 
 
 @index_app.command("build")
@@ -47,7 +57,6 @@ def index_build(
     Example: `hierderm index build runs/first/cases.csv --model runs/first/model -o index`
     """
     from hierderm.data.checks import read_cases
-    from hierderm.model.encoder import load
     from hierderm.search.building import describe_index
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.persistence import require_free_index
@@ -57,8 +66,9 @@ def index_build(
     require_free_index(out, replace=replace)  # before minutes of embedding
     chosen = [name.strip() for name in splits.split(",") if name.strip()]
     table = read_cases(cases, tree_for(model, taxonomy), decode=False)
-    encoder = load(model, engine=engine) if model else None
-    index = CaseIndex.build(table, encoder, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy)
+    index = CaseIndex.build(
+        table, model or None, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy, engine=engine
+    )
     index.save(out, replace=replace)
     typer.echo("\n".join([f"{out}:", *describe_index(index)]))
 
@@ -77,20 +87,17 @@ def index_add(
     Example: `hierderm index add index new.csv`
     """
     from hierderm.data.checks import read_cases
-    from hierderm.model.encoder import load
     from hierderm.search.building import embed_for
     from hierderm.search.case_index import CaseIndex
 
     index = CaseIndex.open(folder)
-    name = model or index.about.model
-    encoder = load(name, engine=engine) if name else None
-    table = embed_for(index, read_cases(cases, index.taxonomy), encoder)
+    table = embed_for(index, read_cases(cases, index.taxonomy), model or None, engine=engine)
     with CaseIndex.updating(folder) as index:  # only now: others may write while images are embedded
         index.add(table)
     typer.echo(f"{folder}: {len(table)} images added, now {len(index)} of {index.n_cases} cases")
 
 
-@index_app.command("remove")
+@index_app.command("remove", context_settings={"ignore_unknown_options": True})  # ids may begin with a minus
 def index_remove(
     folder: IndexFolder, case_ids: Annotated[list[str], typer.Argument(help="Ids of the cases to take out.")]
 ) -> None:
@@ -168,15 +175,9 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Number of cases.")] = 10,
     image_id: Annotated[str, typer.Option(help="Instead: an image that is in the index.")] = "",
     text: Annotated[str, typer.Option(help="Instead: words, where the model has a text tower.")] = "",
-    within: Annotated[
-        list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
-    ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns.")
-    ] = None,
-    aggregation: Annotated[
-        Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
-    ] = "best",
+    within: Within = None,
+    where: Where = None,
+    aggregation: Aggregated = "best",
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: MovedModel = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,
@@ -189,14 +190,16 @@ def search(
 
     Example: `hierderm search photo.jpg -i index -k 10 --within "Fungal Infections"`
     """
+    from hierderm.search.filters import where_of
     from hierderm.search.finder import CaseFinder, SearchOptions
 
     if sum([bool(images), bool(image_id), bool(text)]) != 1:
         raise ConfigError("give images, or --image-id, or --text: one of them.")
     if html is not None:
         require_free(html, replace=replace, suffixes=(".html", ".htm"), inputs=images or [])
-    options = SearchOptions(k, within or [], _columns(where or []), aggregation, per_condition)
-    searched = _search(CaseFinder.open(index, model=model), images or [], image_id, text, options)
+    finder = CaseFinder.open(index, model=model)
+    options = SearchOptions(k, within or [], where_of(where or [], finder.index.frame), aggregation, per_condition)
+    searched, failed = _search(finder, images or [], image_id, text, options)
     contents = [(title, shown, found.to_dict(paths=True)) for title, shown, found in searched]
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
@@ -205,44 +208,46 @@ def search(
         say(f"Page: {html.resolve()}")
     if as_json:
         show_json([{"query": title, **content} for title, _, content in contents])
-        return
-    for title, _, content in contents:
-        _print(title, content)
+    else:
+        for title, _, content in contents:
+            _print(title, content)
+    if failed:
+        raise SearchError(f"{len(failed)} of {len(contents) + len(failed)} images can't be read:\n" + "\n".join(failed))
 
 
 def _search(
     finder: CaseFinder, paths: list[Path], image_id: str, text: str, options: SearchOptions
-) -> list[tuple[str, list[Any], FinderResult]]:
-    """For each query its title, its images and what was found."""
-    from hierderm.data.image_io import SUFFIXES, open_image
+) -> tuple[list[tuple[str, list[Any], FinderResult]], list[str]]:
+    """For each query its title, its images and what was found; and which images of a folder can't be read."""
+    from hierderm.data.image_files import find_images
+    from hierderm.data.image_io import ImageError, open_image
 
     if text:
-        return [(f"'{text}'", [], finder.search_text(text, options))]
+        return [(f"'{text}'", [], finder.search_text(text, options))], []
     if image_id:
         gallery = finder.index.gallery
         (path,) = gallery.image_paths([gallery.image_row(image_id)])
         images = [open_image(path)] if path.is_file() else []
-        return [(image_id, images, finder.search_image_id(image_id, options))]
-    groups = [paths]
-    if any(path.is_dir() for path in paths):
-        if len(paths) > 1:
-            raise ConfigError("give one folder, or images of one case, not both.")
-        groups = [[path] for path in sorted(paths[0].rglob("*")) if path.suffix.lower() in SUFFIXES]
-        if not groups:
-            raise ConfigError(f"{paths[0]} must hold images ({', '.join(SUFFIXES)}), it has none.")
-    results = []
-    for group in groups:
-        images = [open_image(path) for path in group]
-        results.append((", ".join(map(str, group)), images, finder.search(images, options)))
-    return results
-
-
-def _columns(where: list[str]) -> dict[str, list[str]]:
-    """`fitzpatrick=5,6` as a column and its values."""
-    pairs = [pair.partition("=") for pair in where]
-    if any(not sign or not column for column, sign, _ in pairs):
-        raise ConfigError(f"--where must look like fitzpatrick=5,6, got {where}.")
-    return {column: values.split(",") for column, _, values in pairs}
+        return [(image_id, images, finder.search_image_id(image_id, options))], []
+    if not any(path.is_dir() for path in paths):
+        images = [open_image(path) for path in paths]
+        return [(", ".join(map(str, paths)), images, finder.search(images, options))], []
+    if len(paths) > 1:
+        raise ConfigError("give one folder, or images of one case, not both.")
+    found = find_images(paths[0])
+    if not found.images:
+        raise ConfigError(f"{paths[0]} must hold images, it has none{found.in_words()}.")
+    if found.left_out:
+        say(f"{paths[0]}: {len(found.images)} images{found.in_words()}")
+    results, failed = [], []
+    for path in found.images:
+        try:
+            image = open_image(path)
+        except ImageError as error:
+            failed.append(str(error))
+        else:
+            results.append((str(path), [image], finder.search([image], options)))
+    return results, failed
 
 
 def _print(title: str, content: dict[str, Any]) -> None:
@@ -251,23 +256,24 @@ def _print(title: str, content: dict[str, Any]) -> None:
 
     shown = Table(title=f"Nearest cases of {escape(title)}", title_justify="left")
     shown.add_column("", justify="right")
-    for name in ("case", "condition", "category", "similarity", "image"):
-        shown.add_column(name, justify="right" if name == "similarity" else "left", overflow="fold")
+    for name in ("case", "condition", "category", "similarity", "closer than", "image"):
+        shown.add_column(name, justify="right" if name in ("similarity", "closer than") else "left", overflow="fold")
     for place, hit in enumerate(content["hits"], start=1):
         above = " > ".join(hit["path"][:-1])
-        cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", hit["image_path"])
+        closer = "" if hit["closer_than"] is None else f"{hit['closer_than']:.1%}"
+        cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", closer, hit["image_path"])
         shown.add_row(str(place), *(escape(cell) for cell in cells))
     show_table(shown)
     read = content["answer"]
     if read is None:
         return
+    typer.echo("closer than: the share of pairs of cases of the index that are less similar")
     for level, nodes in zip(content["levels"], read["differential"], strict=True):
-        typer.echo(f"{level}: " + ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5]))
+        shares = ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5])
+        given = level in read["given"] and bool(nodes)
+        typer.echo(f"{level}: {nodes[0]['name'] + ', no other could come' if given else shares}")
     if read["node"]:
-        typer.echo(
-            f"Answer: {read['node']} ({read['level']}). "
-            f"On validation cases, answers with this share of votes were right in about {read['confidence']:.0%}."
-        )
+        typer.echo(f"Answer: {read['node']} ({read['level']})")
     elif read["confidence"] is not None:
         typer.echo("Answer: none")
     typer.echo(read["reason"])
@@ -279,10 +285,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is reached from this machine only.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     model: MovedModel = "",
-    max_megabytes: Annotated[float, typer.Option(help="Largest size of an uploaded image.")] = 15,
-    max_megapixels: Annotated[float, typer.Option(help="Largest number of pixels of an uploaded image.")] = 50,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest size of an uploaded image.")] = 15,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Largest number of pixels of an uploaded image.")
+    ] = 50,
 ) -> None:
     """Start the page to search with images.
 
@@ -290,6 +298,7 @@ def serve(
 
     Example: `hierderm serve index --port 8000`
     """
+    say(f"Opening {index} and loading its model ...")  # before the imports, which take as long
     from hierderm.errors import MissingExtraError
     from hierderm.search.finder import CaseFinder
 

@@ -75,6 +75,8 @@ def _value(text: str, setting: Setting | None) -> Any:
     from hierderm.config.loading import parse_value
 
     value = parse_value(text)
+    if setting is not None and isinstance(setting.value, str) and not isinstance(value, str):
+        return text  # a name such as 007 or 1E5, and no number
     if setting is None or not isinstance(setting.value, tuple) or not isinstance(value, str):
         return value
     if value == "all" and "|" in setting.kind:

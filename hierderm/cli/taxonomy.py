@@ -94,7 +94,7 @@ def taxonomy_from_csv(
 
     Example: `hierderm taxonomy from-csv mine.csv --levels category,condition -o tree.csv`
     """
-    from hierderm.data.table import read_frame
+    from hierderm.data.table import as_text, read_frame, row_numbers
     from hierderm.taxonomy.file import write_taxonomy
     from hierderm.taxonomy.tree import taxonomy_from_paths
 
@@ -105,10 +105,10 @@ def taxonomy_from_csv(
             raise CaseTableError(
                 f"{table.name} has no column '{name}'.{suggest(name, frame.columns)} It has {list(frame)}."
             )
-    cells = frame[columns].apply(lambda column: column.str.strip())
+    cells = frame[columns].astype(object).map(as_text)
     empty = (cells == "").any(axis=1)
     if empty.any() or cells.empty:
-        rows = [str(position + 2) for position in empty.to_numpy().nonzero()[0]]
+        rows = [str(number) for number in row_numbers(cells[empty])]
         where = f"row(s) {', '.join(rows[:10])} have an empty one" if rows else "the table has no rows"
         raise CaseTableError(f"{table.name}: every row must have a name in {columns}; {where}.")
     tree = taxonomy_from_paths(cells.to_numpy().tolist(), columns, id=taxonomy_id or out.stem)

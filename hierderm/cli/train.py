@@ -38,7 +38,7 @@ def train(
     from hierderm.config.loading import load_config
     from hierderm.experiment.run import prepare
     from hierderm.experiment.run import train as train_model
-    from hierderm.report.rows import chosen_setting
+    from hierderm.report.rows import chosen_setting, score_text
 
     file, settings = file_and_settings(arguments)
     if unread := [name for name in settings if name.startswith("evaluation.")]:
@@ -48,8 +48,8 @@ def train(
     run = train_model(config, prepare(config.data, config.split, folder)[0], folder)
     best = run.history.iloc[run.chosen]
     setting = chosen_setting(run.history, run.chosen)
-    chosen = f", {setting} ({run.chosen + 1} of {len(run.history)})" if setting else ""
-    scores = f"coarse {best['coarse_map_at_r']:.3f}, fine {best['fine_map_at_r']:.3f}"
+    chosen = f", {setting} ({run.chosen + 1} of {len(run.history)}, by {run.by})" if setting else ""
+    scores = ", ".join(f"{level} {score_text(best[f'{level}_map_at_r'])}" for level in ("coarse", "fine"))
     typer.echo(f"{folder / 'model'}: {config.training.method}{chosen}; validation MAP@R: {scores}")
 
 
@@ -88,13 +88,15 @@ def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
     from hierderm.experiment.compare import compare
 
     page = compare(comparison, folder)
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if as_json:
         show_json(report)
         return
     _print_table(report)
     for sentence in report["summary"]:
         typer.echo(f"- {sentence}")
+    for warning in report["warnings"]:
+        typer.echo(f"Warning: {warning}")
     typer.echo(f"\nReport: {page.resolve()}")
 
 
@@ -113,10 +115,10 @@ def _print_table(report: dict[str, Any]) -> None:
     for model, row in values.items():
         cells = []
         for key in HEADLINES:
-            best = max((other.get(key) or -1.0) for other in values.values())
+            known = [value for other in values.values() if (value := other.get(key)) is not None]
             value = row.get(key)
             text = "–" if value is None else f"{value:.3f}"
-            cells.append(f"[bold]{text}[/bold]" if value is not None and round(value, 3) == round(best, 3) else text)
+            cells.append(f"[bold]{text}[/bold]" if known and text == f"{max(known):.3f}" else text)
         shown.add_row(model, *cells)
     show_table(shown, width=120)
 

@@ -55,7 +55,7 @@ def _described(section: Any, prefix: str, condition: str = "", read: bool = True
         name, value, hint = f"{prefix}{setting.name}", getattr(section, setting.name), hints[setting.name]
         extra = getattr(hint, "__metadata__", ())
         only = next((m for m in extra if isinstance(m, OnlyIf)), None)
-        needs = " and ".join(filter(None, [condition, only.text.format(*[prefix] * 2) if only else ""]))
+        needs = " and ".join(filter(None, [condition, only.text.replace("{}", prefix) if only else ""]))
         is_read = read and (only is None or only.holds(section))
         if is_dataclass(value):
             yield from _described(value, f"{name}.", needs, is_read)

@@ -5,12 +5,13 @@ A setting belongs to the method that reads it; one that the chosen method does n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -19,12 +20,22 @@ NotNegative = Annotated[int, Field(ge=0)]
 NotNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Options = dict[str, Any]
+Options = Annotated[dict[str, Any], AfterValidator(lambda value: _finite(value))]
 Value = TypeVar("Value")
 Several = Annotated[tuple[Value, ...], Field(min_length=1)]  # values that are all tried
 LOGIT_LOSSES = ("CrossEntropy", "LogitAdjusted", "HXE", "SoftLabels")
 TREE_LOSSES = ("TreeSupCon", "HiMulConE", "SmoothHAP")  # take their levels from the tree
 Monitor = Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
+
+
+def _finite(value: Any) -> Any:
+    """Options as they are; ValueError where one of them, at any depth, is no finite number."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for one in inner:
+        _finite(one)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"numbers must be finite, one is {value}")
+    return value
 
 
 def doc(text: str) -> Any:
@@ -45,6 +56,15 @@ def only_if(setting: str, *values: str) -> OnlyIf:
     return OnlyIf(lambda section: getattr(section, setting) in values, f"{{}}{setting} is {' or '.join(values)}")
 
 
+def both(first: OnlyIf, second: OnlyIf) -> OnlyIf:
+    """Read only where both hold."""
+    return OnlyIf(lambda section: first.holds(section) and second.holds(section), f"{first.text} and {second.text}")
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+ProbabilityLevels = Annotated[
+    tuple[str, ...], doc("levels whose node probabilities enter the embedding; empty: all that are classified")
+]
 Components = Annotated[Positive, doc("more features than this are first reduced to as many principal components")]
 WITH_VIEWS = OnlyIf(lambda method: method.views > 0, "{}views is above 0")
 WITH_CONTRAST = OnlyIf(lambda loss: loss.contrastive != "", "{}contrastive names a loss")
@@ -59,13 +79,23 @@ WITH_PROJECTION = OnlyIf(lambda method: method.loss.contrastive != "", "{}loss.c
 WITH_LOGITS = OnlyIf(
     lambda method: method.loss.classification in LOGIT_LOSSES, "{}loss.classification names one on logits"
 )
-WITH_COSINE = OnlyIf(
-    lambda method: WITH_LOGITS.holds(method) and method.classifier == "cosine",
-    f"{WITH_LOGITS.text} and {{}}classifier is cosine",
+DRAWN = only_if("init", "random")
+WITH_CLASSIFIER = both(DRAWN, WITH_LOGITS)
+WITH_COSINE = both(WITH_CLASSIFIER, only_if("classifier", "cosine"))
+WITH_SHARE = both(
+    WITH_CLASSIFIER, OnlyIf(lambda method: method.probability_share > 0, "{}probability_share is above 0")
 )
 IN_BATCHES = OnlyIf(lambda method: method.batch_size > 0, "{}batch_size is above 0")
 AUGMENTED = OnlyIf(
     lambda method: method.freeze != "frozen" or method.views > 0, "{}freeze is not frozen, or {}views is above 0"
+)
+COPIED = OnlyIf(
+    lambda method: (
+        method.freeze == "frozen"
+        or method.init == "tree_lda"
+        or (method.freeze == "last_blocks" and method.cache_activations)
+    ),
+    "{}freeze is frozen, {}init is tree_lda or {}cache_activations is true",
 )
 FINE_TUNED = only_if("freeze", "last_blocks", "lora", "full")
 
@@ -190,10 +220,9 @@ class Lda(OnFeatures):
 
 
 @dataclass(frozen=True, config=STRICT)
-class TreeLda(OnFeatures):
-    """Discriminants of the tree and node probabilities, in closed form; the best on held-out images is kept."""
+class ClosedForm:
+    """What the discriminants of the tree are made by; of the values that are tried the best on held-out images stay."""
 
-    method: Literal["tree_lda"] = "tree_lda"
     components: Components = 2048
     shrinkages: Annotated[
         Several[Fraction],
@@ -208,12 +237,10 @@ class TreeLda(OnFeatures):
         doc("how many images the parent mean counts for when a condition's mean is shrunk towards it"),
     ] = (3.0, 10.0)
     probability_shares: Annotated[
-        Several[Annotated[float, Field(ge=0, lt=1)]],
+        Several[Share],
         doc("share of the node probabilities in the cosine of two embeddings"),
     ] = (0.1, 0.2, 0.4, 0.8)
-    probability_levels: Annotated[
-        tuple[str, ...], doc("levels whose node probabilities enter the embedding; empty: all")
-    ] = ()
+    probability_levels: ProbabilityLevels = ()
     folds: Annotated[
         NotNegative,
         doc("parts of the training cases, left out in turn, on which settings are judged as on validation; 0 for none"),
@@ -221,6 +248,13 @@ class TreeLda(OnFeatures):
     shuffle: Annotated[
         bool, doc("control: conditions are assigned to categories at random; a tree that helps must beat this")
     ] = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class TreeLda(ClosedForm, OnFeatures):
+    """Discriminants of the tree and node probabilities, in closed form; the best on held-out images is kept."""
+
+    method: Literal["tree_lda"] = "tree_lda"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -235,28 +269,41 @@ class Gradient:
     freeze: Annotated[
         Literal["frozen", "last_blocks", "lora", "full"],
         doc("what of the backbone is trained; frozen caches its features"),
-    ] = "last_blocks"
+    ] = "frozen"
     last_blocks: Annotated[Positive, doc("how many blocks are trained"), only_if("freeze", "last_blocks")] = 3
+    cache_activations: Annotated[
+        bool,
+        doc("cache what enters the last blocks, of the image and of its augmented copies: an epoch takes seconds"),
+        only_if("freeze", "last_blocks"),
+    ] = False
     lora_rank: Annotated[Positive, doc("rank of the adapters"), only_if("freeze", "lora")] = 8
+    init: Annotated[
+        Literal["random", "tree_lda"],
+        doc("first weights of the two heads: drawn, or discriminants and logits of the tree in closed form (tree_lda)"),
+    ] = "tree_lda"
+    closed_form: Annotated[ClosedForm, only_if("init", "tree_lda")] = ClosedForm()
     neck: Annotated[
         Literal["standardised", "linear", "residual", "identity"],
         doc("from the backbone's vector to the embedding; 'standardised' is linear on standardised features"),
+        DRAWN,
     ] = "standardised"
-    dropout: Annotated[Fraction, doc("share of the features left out in training"), only_if("neck", "standardised")] = (
-        0.5
-    )
+    dropout: Annotated[
+        Fraction, doc("share of the features left out in training"), both(DRAWN, only_if("neck", "standardised"))
+    ] = 0.5
     embedding_dim: Annotated[
-        NotNegative, doc("length of the embedding; 0 is the backbone's"), only_if("neck", "standardised", "linear")
+        NotNegative,
+        doc("length of the embedding; 0 is the backbone's"),
+        both(DRAWN, only_if("neck", "standardised", "linear")),
     ] = 128
     projection_dim: Annotated[
         NotNegative,
         doc("length of the contrastive projection; 0 puts the loss on the embedding itself"),
         WITH_PROJECTION,
-    ] = 128
+    ] = 0
     classifier: Annotated[
         Literal["cosine", "linear"],
         doc("the head of the classification loss"),
-        WITH_LOGITS,
+        WITH_CLASSIFIER,
     ] = "cosine"
     classifier_scale: Annotated[
         float,
@@ -264,21 +311,31 @@ class Gradient:
         doc("logit scale of the cosine classifier at the start"),
         WITH_COSINE,
     ] = 16.0
+    probability_share: Annotated[
+        Share, doc("share of the node probabilities in the cosine of two embeddings; 0 for none"), WITH_CLASSIFIER
+    ] = 0.0
+    probability_levels: Annotated[ProbabilityLevels, WITH_SHARE] = ()
     loss: Loss = Loss()
     sampler: Annotated[BatchSampling, IN_BATCHES] = BatchSampling()
     views: Annotated[
         NotNegative,
         doc("augmented copies of each training image, an epoch seeing one of them or the image itself"),
-        only_if("freeze", "frozen"),
+        COPIED,
     ] = 6
     augmentation: Annotated[
         Augmentation,
         AUGMENTED,
     ] = Augmentation()
-    epochs: Annotated[Positive, doc("passes over the training images, at most")] = 12
-    batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 128
+    epochs: Annotated[Positive, doc("passes over the training images, at most")] = 10
+    batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 256
     learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of heads and neck (AdamW)")] = 1e-3
     backbone_learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of the backbone"), FINE_TUNED] = 3e-4
+    layer_decay: Annotated[
+        float, Field(gt=0, le=1), doc("learning rate of a block of the backbone relative to the next one"), FINE_TUNED
+    ] = 1.0
+    average: Annotated[
+        Share, doc("decay of an exponential moving average of the weights, which is the model; 0 for none")
+    ] = 0.0
     weight_decay: Annotated[NotNegativeFloat, doc("AdamW weight decay")] = 0.05
     warmup: Annotated[Fraction, doc("share of the steps in which the learning rate rises")] = 0.1
     monitor: Annotated[
@@ -300,7 +357,12 @@ class Gradient:
         contrastive = loss.contrastive and any(weight > 0 for weight in loss.contrastive_levels.values())
         if not contrastive and not (loss.classification and loss.classification_weight > 0):
             raise ValueError("at least one of loss.contrastive and loss.classification must be named and weigh > 0")
-        if self.freeze == "frozen" and self.neck == "identity":
+        if self.init == "tree_lda" and loss.classification not in ("", *LOGIT_LOSSES):
+            raise ValueError(
+                f"init = 'tree_lda' needs a loss.classification on logits: {', '.join(LOGIT_LOSSES)}, or ''; "
+                f"got '{loss.classification}'"
+            )
+        if self.init == "random" and self.freeze == "frozen" and self.neck == "identity":
             raise ValueError(
                 "freeze = 'frozen' with neck = 'identity' leaves the embedding as it is: "
                 "choose neck = 'standardised', 'residual' or 'linear'"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, TreeLda, doc
 
-Engine = Literal["auto", "torch", "onnx"]
+ForwardEngine = Literal["auto", "torch", "onnx"]
 NAME = Field(pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
 
 
@@ -61,9 +62,26 @@ class SplitConfig:
 class BackboneConfig:
     """The image encoder, by name."""
 
-    name: Annotated[str, doc("'hierderm:tiny', 'timm:<model>', 'hf:<repository or folder>'")] = "hierderm:tiny"
+    name: Annotated[str, doc("hierderm:tiny, hierderm:lite0, timm:<model>, hf:<repository or folder>")] = (
+        "hierderm:tiny"
+    )
     weights: Annotated[str, doc("'pretrained', 'random', or a safetensors file (timm)")] = "pretrained"
-    engine: Annotated[Engine, doc("what computes frozen vectors on a CPU; auto: the faster (docs/engines.md)")] = "auto"
+    engine: Annotated[
+        ForwardEngine, doc("what computes frozen vectors on a CPU; auto: the faster (docs/embedding.md)")
+    ] = "auto"
+
+    @classmethod
+    def parse(cls, text: str) -> BackboneConfig:
+        """The backbone of one text: its name, or '<name>@random' or '<name>@<file>.safetensors'."""
+        name, _, weights = text.rpartition("@")
+        given = bool(name) and (weights == "random" or weights.endswith(".safetensors"))
+        return cls(name, weights) if given else cls(text)
+
+    def __str__(self) -> str:
+        """The text that `parse` reads, its file as an absolute path."""
+        if self.weights == "pretrained":
+            return self.name
+        return f"{self.name}@{self.weights if self.weights == 'random' else Path(self.weights).absolute()}"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -77,13 +95,17 @@ class EvaluationConfig:
         tuple[
             Literal[
                 "retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels", "knn",
-                "linear_probe", "few_shot", "groups",
+                "linear_probe", "few_shot", "groups", "retrieval_index",
             ],
             ...,
         ],
         Field(min_length=1),
         doc("what is computed; knn, linear_probe and few_shot learn from the training embeddings and take longer"),
     ] = ("retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels")  # fmt: skip
+    index_kind: Annotated[
+        Literal["auto", "flat", "hnsw", "ivf", "ivfpq"],
+        doc("index of the task retrieval_index; 'auto' is exact up to 50,000 images and ivf above"),
+    ] = "auto"
     groups: Annotated[bool, doc("every metric by skin tone, body site and source, where the table has them")] = True
     permutations: Annotated[NotNegative, doc("shufflings of a permutation test; 0 for none")] = 1000
     calibration_bins: Annotated[Positive, doc("bins of the calibration error and the reliability diagram")] = 15
@@ -148,8 +170,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.models]
-        if len(set(names)) < len(names):
-            raise ValueError(f"the names of models must differ, got {names}")
+        if len({name.casefold() for name in names}) < len(names):
+            raise ValueError(f"the names of models must differ by more than case, got {names}")
         if self.protocol.every_fold and not self.split.folds:
             raise ValueError("protocol.every_fold needs split.folds of at least 2, e.g. 5")
         if self.protocol.repeats > 1 and not self.protocol.every_fold:

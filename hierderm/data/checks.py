@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.data.ids import damaged_ids, id_notes
+from hierderm.data.image_files import Spellings
 from hierderm.data.image_io import unreadable_images
-from hierderm.data.table import CaseTable, in_tree_names, read_frame
-from hierderm.errors import CaseTableError, Fault, describe_faults, suggest
+from hierderm.data.table import CaseTable, as_text, in_tree_names, log_excluded, read_frame, row_numbers
+from hierderm.errors import CaseTableError, Fault, describe_faults, some_of, suggest
 from hierderm.taxonomy.tree import Taxonomy
 
 Choice = Literal["error", "exclude"]
 WEIGHT_TOLERANCE = 0.02  # published weights are rounded to two decimals
+_SAID: set[str] = set()
+logger = logging.getLogger(__name__)
 
 
 def parse_weights(text: str) -> dict[str, float]:
@@ -36,7 +42,7 @@ def read_cases(
     path: Path | str,
     taxonomy: Taxonomy,
     *,
-    image_root: Path | None = None,
+    image_root: Path | str | None = None,
     rename: Mapping[str, str] | None = None,
     decode: bool = True,
     unreadable: Choice = "error",
@@ -45,31 +51,25 @@ def read_cases(
     """Read and check a table of cases.
 
     Args:
-        path: A CSV or Parquet file with the columns image_path, image_id, case_id and condition; docs/data.md lists
-            those it may have besides.
+        path: A CSV or Parquet file with the columns image_path, case_id and condition; docs/data.md lists those it may
+            have besides.
         taxonomy: The tree that its conditions belong to.
         image_root: Folder that relative image paths start at; by default the table's own.
-        rename: Our column names and the file's, e.g. `{"condition": "diagnosis"}`.
+        rename: Our column names and the file's, e.g. `{"condition": "diagnosis"}`; one of the file's may serve several.
         decode: Decode every image, not only see that the file exists.
         unreadable: Whether images that can't be read are an 'error', or rows to 'exclude' and list.
         unknown: The same of conditions that the taxonomy lacks.
 
     Returns:
-        The table, with names as the tree spells them.
+        The table, with names as the tree spells them. What was read in another way than it is written, and ids that
+        are doubtful, are logged and in its `notes`.
 
     Raises:
         CaseTableError: All faults of the table, each with its row.
     """
     path = Path(path)
-    frame = read_frame(path)
-    wanted = dict(rename or {})
-    lacking = sorted(set(wanted.values()) - set(frame.columns))
-    if lacking:
-        hints = "".join(suggest(name, frame.columns) for name in lacking)
-        raise CaseTableError(f"{path.name} has no column {lacking}; it has {list(frame.columns)}.{hints}")
-    frame = frame.rename(columns={theirs: ours for ours, theirs in wanted.items()})
     return check_cases(
-        frame,
+        take_columns(read_frame(path), rename or {}, path.name),
         taxonomy,
         image_root if image_root is not None else path.absolute().parent,
         source=path.name,
@@ -79,10 +79,33 @@ def read_cases(
     )
 
 
+def take_columns(frame: pd.DataFrame, wanted: Mapping[str, str], source: str) -> pd.DataFrame:
+    """The frame with our names for columns of the file, `wanted`: ours -> the file's. The named column wins.
+
+    A column of the file that has our name and is not the one that is named goes, and that is logged.
+    """
+    known = (*c.TEXT, c.FITZPATRICK, c.MONK)
+    lacking = sorted(set(wanted.values()) - set(frame.columns))
+    if lacking:
+        hints = "".join(suggest(name, frame.columns) for name in lacking)
+        raise CaseTableError(f"{source} has no column {lacking}; it has {list(frame.columns)}.{hints}")
+    if foreign := sorted(set(wanted) - set(known)):
+        hints = "".join(suggest(name, known) for name in foreign)
+        raise CaseTableError(f"columns can be named as one of {list(known)}, got {foreign}.{hints}")
+    for ours, theirs in wanted.items():
+        if ours in frame and theirs != ours and ours not in wanted.values():
+            logger.warning("%s: its own column '%s' is not used, '%s' is taken for it.", source, ours, theirs)
+    taken: dict[str, pd.Series] = {}
+    for name in frame.columns:
+        served = [mine for mine, theirs in wanted.items() if theirs == name]
+        taken |= {mine: frame[name] for mine in served or [name] if served or name not in wanted}
+    return pd.DataFrame(taken, index=frame.index)
+
+
 def check_cases(
     frame: pd.DataFrame,
     taxonomy: Taxonomy,
-    root: Path,
+    root: Path | str,
     *,
     source: str = "cases",
     decode: bool = True,
@@ -95,33 +118,49 @@ def check_cases(
     Rows are numbered as a spreadsheet shows them, the header being row 1. Rows with an unreadable image or an
     unknown condition are faults, or with "exclude" are left out and listed in `CaseTable.excluded`. `decode` reads
     every image; without it files only have to exist, and without `check_images` not even that (embeddings suffice).
+    Without image ids the names of the files are taken.
     """
+    root, rows, notes = Path(root), [f"{source} row {number}" for number in row_numbers(frame)], list[str]()
     _require_columns(frame, source)
-    frame = _clean(frame)
-    faults = [*_id_faults(frame, source), *_split_faults(frame, source), *_range_faults(frame, source)]
+    frame = _with_image_ids(_clean(frame), notes)
+    if check_images:
+        notes += _respell(frame, root)
+    faults = [
+        Fault(rows[position], what)
+        for find in (_id_faults, _split_faults, _range_faults)
+        for position, what in find(frame, rows)
+    ]
     excluded: dict[int, Fault] = {}
     for position, what in _condition_problems(frame, taxonomy).items():
-        _sort_out(Fault(_row(source, position), what), position, unknown, faults, excluded)
-    paths = [root / path for path in frame[c.IMAGE_PATH]] if check_images else []
-    for position, reason in unreadable_images(paths, decode=decode).items():
-        fault = Fault(_row(source, position), f"image '{frame[c.IMAGE_PATH].iloc[position]}': {reason}.")
+        _sort_out(Fault(rows[position], what), position, unknown, faults, excluded)
+    for position, reason in _image_problems(frame, root, decode).items() if check_images else ():
+        fault = Fault(rows[position], f"image '{frame[c.IMAGE_PATH].iloc[position]}': {reason}")
         _sort_out(fault, position, unreadable, faults, excluded)
     if faults:
+        for note in id_notes(frame):
+            _say(source, note)
         title = f"{source} has {len(faults)} fault(s):"
         hint = "\nImages or conditions can be left out by choice: --unreadable exclude, --unknown exclude."
         raise CaseTableError(describe_faults(title, faults) + hint)
     if len(excluded) == len(frame):
         raise CaseTableError(describe_faults(f"{source}: no row is left, all are excluded:", list(excluded.values())))
+    log_excluded(source, list(excluded.values()))
     kept = frame.drop(index=list(excluded)).reset_index(drop=True)
-    return CaseTable(in_tree_names(kept, taxonomy), taxonomy, root, tuple(excluded.values()))
+    notes += [*_read_as(kept, taxonomy), *id_notes(kept)]
+    for note in notes:
+        _say(source, note)
+    return CaseTable(in_tree_names(kept, taxonomy), taxonomy, root, tuple(excluded.values()), tuple(notes))
+
+
+def _say(source: str, note: str) -> None:
+    """Log a note once, however often a table, or a copy of it in a run, is read."""
+    if note not in _SAID:
+        _SAID.add(note)
+        logger.warning("%s: %s", source, note)
 
 
 def _positions(wrong: pd.Series) -> list[int]:
     return [int(i) for i in np.flatnonzero(wrong)]
-
-
-def _row(source: str, position: int) -> str:
-    return f"{source} row {position + 2}"
 
 
 def _sort_out(fault: Fault, position: int, choice: Choice, faults: list[Fault], excluded: dict[int, Fault]) -> None:
@@ -134,7 +173,7 @@ def _sort_out(fault: Fault, position: int, choice: Choice, faults: list[Fault], 
 def _require_columns(frame: pd.DataFrame, source: str) -> None:
     lacking = [name for name in c.REQUIRED if name not in frame]
     if lacking:
-        hints = "".join(suggest(name, frame.columns) for name in lacking)
+        hints = "".join(suggest(name, map(str, frame.columns)) for name in lacking)
         raise CaseTableError(
             f"{source} must have the columns {', '.join(c.REQUIRED)}; {', '.join(lacking)} missing, it has "
             f"{list(frame.columns)}.{hints} Name your own with e.g. --column condition=diagnosis"
@@ -149,54 +188,95 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
         if name in frame:
             if name in (c.IMAGE_ID, c.CASE_ID) and pd.api.types.is_float_dtype(frame[name]):
                 raise CaseTableError(
-                    f"column '{name}' must be text, got floating point numbers, which corrupt long ids. "
-                    f"Read the table with dtype={{'{name}': str}}."
+                    f"column '{name}' must be text, got floating point numbers, which corrupt long ids; an empty cell "
+                    f"among whole numbers makes them so. Write it as text, or read it with dtype={{'{name}': str}}."
                 )
-            frame[name] = frame[name].fillna("").astype(str).str.strip()
+            frame[name] = frame[name].astype(object).map(as_text)
     return frame
 
 
-def _id_faults(frame: pd.DataFrame, source: str) -> list[Fault]:
-    faults = []
-    for name in c.REQUIRED:
-        faults += [Fault(_row(source, i), f"{name} must not be empty.") for i in _positions(frame[name] == "")]
-    repeated = frame[c.IMAGE_ID].duplicated() & (frame[c.IMAGE_ID] != "")
-    for i in _positions(repeated):
+def _with_image_ids(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    if c.IMAGE_ID not in frame:
+        paths = frame[c.IMAGE_PATH].str.replace("\\", "/", regex=False)
+        stems = paths.map(lambda path: PurePosixPath(path).stem)
+        longer = paths.map(lambda path: str(PurePosixPath(path).parent / PurePosixPath(path).stem))
+        frame[c.IMAGE_ID] = stems if stems.is_unique else longer
+        notes.append("image_id is the name of each file, as the table has none.")
+    return frame
+
+
+def _respell(frame: pd.DataFrame, root: Path) -> list[str]:
+    """Take the file that a path can only mean where it is spelt another way, in `frame`; which, in words."""
+    spellings, taken = Spellings(), list[str]()
+    for position, name in enumerate(frame[c.IMAGE_PATH]):
+        if name and "\0" not in name and not os.path.lexists(root / name) and (found := spellings.find(root, name)):
+            frame.loc[position, c.IMAGE_PATH] = found
+            taken.append(f"'{name}' as '{found}'")
+    return [f"{len(taken)} image path(s) were found under another spelling: {some_of(taken)}."] if taken else []
+
+
+def _image_problems(frame: pd.DataFrame, root: Path, decode: bool) -> dict[int, str]:
+    """Images that can't be read, and why: by position."""
+    spellings, problems = Spellings(), dict[int, str]()
+    for position, reason in unreadable_images([root / path for path in frame[c.IMAGE_PATH]], decode=decode).items():
+        beside = spellings.beside(root / frame[c.IMAGE_PATH].iloc[position]) if "does not exist" in reason else []
+        problems[position] = f"{reason}.{f' There is {some_of(beside)}.' if beside else ''}"
+    return problems
+
+
+def _read_as(frame: pd.DataFrame, taxonomy: Taxonomy) -> list[str]:
+    """Which conditions the tree spells in another way, in words."""
+    names = taxonomy.names()
+    read = {name: names[taxonomy.index(name)] for name in frame[c.CONDITION].unique()}
+    other = [f"'{name}' as '{own}'" for name, own in read.items() if name != own]
+    return [f"{len(other)} condition(s) read by the tree's spelling or synonyms: {some_of(other)}."] if other else []
+
+
+Problems = Iterator[tuple[int, str]]  # a row's position, and what is wrong with it
+
+
+def _id_faults(frame: pd.DataFrame, rows: Sequence[str]) -> Problems:
+    for name in (*c.REQUIRED, c.IMAGE_ID):
+        yield from ((i, f"{name} must not be empty.") for i in _positions(frame[name] == ""))
+    for i in _positions(frame[c.IMAGE_ID].duplicated() & (frame[c.IMAGE_ID] != "")):
         value = frame[c.IMAGE_ID].iloc[i]
         first = int(np.flatnonzero(frame[c.IMAGE_ID] == value)[0])
-        faults.append(Fault(_row(source, i), f"image_id '{value}' is already that of row {first + 2}."))
-    return faults
+        yield i, f"image_id '{value}' is already that of row {_number(rows, first)}."
+    for name in (c.IMAGE_ID, c.CASE_ID):
+        for i, what in damaged_ids(frame[name]).items():
+            yield i, f"{name} {what}. Take it from the original, and write the column as text."
+        for i in _positions(~frame[name].map(str.isprintable)):
+            yield i, f"{name} {frame[name].iloc[i]!a} has characters that can't be seen. Remove them."
 
 
-def _split_faults(frame: pd.DataFrame, source: str) -> list[Fault]:
+def _number(rows: Sequence[str], position: int) -> str:
+    return rows[position].rpartition(" ")[2]
+
+
+def _split_faults(frame: pd.DataFrame, rows: Sequence[str]) -> Problems:
     if c.SPLIT not in frame:
-        return []
-    faults = []
+        return
     for i in _positions(~frame[c.SPLIT].isin([*c.SPLITS, ""])):
-        value = frame[c.SPLIT].iloc[i]
-        faults.append(Fault(_row(source, i), f"split must be one of {list(c.SPLITS)}, got '{value}'."))
+        yield i, f"split must be one of {list(c.SPLITS)}, got '{frame[c.SPLIT].iloc[i]}'."
     first: dict[str, tuple[str, int]] = {}
     for i, (case, split) in enumerate(zip(frame[c.CASE_ID], frame[c.SPLIT], strict=True)):
         other, row = first.setdefault(case, (split, i))
         if other != split:
-            what = f"case '{case}' is in two splits, '{other}' (row {row + 2}) and '{split}'; a case must be in one."
-            faults.append(Fault(_row(source, i), what))
-    return faults
+            where = f"'{other}' (row {_number(rows, row)}) and '{split}'"
+            yield i, f"case '{case}' is in two splits, {where}; a case must be in one."
 
 
-def _range_faults(frame: pd.DataFrame, source: str) -> list[Fault]:
-    faults = []
+def _range_faults(frame: pd.DataFrame, rows: Sequence[str]) -> Problems:
     for name, low, high in ((c.FITZPATRICK, 1, 6), (c.MONK, 1, 10)):
         if name not in frame:
             continue
-        given = frame[name].astype(object).where(frame[name].notna() & (frame[name].astype(str) != ""), None)
+        cells = frame[name].astype(object).map(as_text)
+        given = cells.where(cells != "", None)
         numbers = pd.to_numeric(given, errors="coerce")
         wrong = given.notna() & ~(numbers.between(low, high) & (numbers % 1 == 0))
         for i in _positions(wrong):
-            what = f"{name} must be a whole number from {low} to {high} or empty, got '{given.iloc[i]}'."
-            faults.append(Fault(_row(source, i), what))
+            yield i, f"{name} must be a whole number from {low} to {high} or empty, got '{given.iloc[i]}'."
         frame[name] = numbers.astype("Int64") if not wrong.any() else numbers
-    return faults
 
 
 def _condition_problems(frame: pd.DataFrame, taxonomy: Taxonomy) -> dict[int, str]:

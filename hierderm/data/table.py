@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,24 +15,37 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.errors import CaseTableError, Fault
+from hierderm.delimited import decode_text, format_delimited, parse_delimited
+from hierderm.errors import CaseTableError, Fault, describe_faults
 from hierderm.files import replacing, text_hash
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
 
+ROW = "row"  # name of an index that numbers the rows of a file
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class CaseTable:
     """A checked table, one row an image, with the tree its conditions belong to.
 
     `frame` has the columns of `hierderm.columns` and any others of the user's; conditions carry the tree's own
-    spelling. Relative image paths start at `root`. `excluded` lists the rows left out by choice, with the reason.
+    spelling. Relative image paths start at `root`. `excluded` lists the rows left out by choice, with the reason;
+    `notes` says what was read in another way than it is written, and which ids are doubtful.
     """
 
     frame: pd.DataFrame
     taxonomy: Taxonomy
     root: Path
     excluded: tuple[Fault, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))  # a text is taken, too
+
+    def __repr__(self) -> str:
+        cases = self.frame[c.CASE_ID].nunique()
+        return f"CaseTable({len(self)} images of {cases} cases, {len(self.excluded)} rows left out, {self.taxonomy!r})"
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -92,10 +106,11 @@ class CaseTable:
             Fault(str(row[c.IMAGE_ID]), f"condition '{row[c.CONDITION]}' is not in taxonomy '{taxonomy.id}'")
             for _, row in self.frame[~known].iterrows()
         )
+        log_excluded("the table", faults, shown=5)
         frame = self.frame[known].reset_index(drop=True)
-        return CaseTable(in_tree_names(frame, taxonomy), taxonomy, self.root, (*self.excluded, *faults))
+        return CaseTable(in_tree_names(frame, taxonomy), taxonomy, self.root, (*self.excluded, *faults), self.notes)
 
-    def write(self, path: Path, *, replace: bool = False) -> None:
+    def write(self, path: Path | str, *, replace: bool = False) -> None:
         """Write CSV or Parquet, by the suffix; image paths become relative to the file where they lie below it.
 
         Args:
@@ -105,14 +120,23 @@ class CaseTable:
         Raises:
             OutputError: A file lies there, or can't be written.
         """
+        path = Path(path)
         frame, folder = self.frame.copy(), path.absolute().parent
         full = [(self.root / name).absolute() for name in frame[c.IMAGE_PATH]]
         frame[c.IMAGE_PATH] = [str(p.relative_to(folder) if p.is_relative_to(folder) else p) for p in full]
         with replacing(path, replace=replace) as temporary:
-            if path.suffix == ".parquet":
+            if path.suffix.lower() == ".parquet":
                 frame.to_parquet(temporary, index=False)
             else:
-                frame.to_csv(temporary, index=False)
+                cells = frame.astype(object).where(frame.notna(), "").astype(str)
+                text = format_delimited([list(map(str, cells.columns)), *cells.to_numpy()])
+                temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def log_excluded(source: str, faults: Sequence[Fault], *, shown: int = 20) -> None:
+    """Say which rows of a table are left out by the user's choice, and why."""
+    if faults:
+        logger.warning(describe_faults(f"{source}: {len(faults)} row(s) left out:", faults, shown=shown))
 
 
 def in_tree_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
@@ -137,18 +161,46 @@ def _weights_in(taxonomy: Taxonomy, text: str) -> str:
     return json.dumps({name: weight / total for name, weight in kept.items()}, ensure_ascii=False) if kept else ""
 
 
-def read_frame(path: Path) -> pd.DataFrame:
-    """A CSV (all cells text, empty cells '') or Parquet file as a frame."""
+def read_frame(path: Path | str) -> pd.DataFrame:
+    """A text table (all cells text, empty cells '') or Parquet file as a frame; its index is the number of each row.
+
+    What is unusual about a text table, such as its separator, is logged. CaseTableError says what is wrong with it.
+    """
+    path = Path(path)
     if not path.is_file():
         raise CaseTableError(f"{path}: the file does not exist.")
     try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        raise CaseTableError(f"{path}: the file is empty; it must have a header row and a row an image.") from None
+        content = path.read_bytes()
+        if path.suffix.lower() == ".parquet" or content.startswith(b"PAR1"):
+            frame = pd.read_parquet(path)
+            frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
+            numbers = list(range(2, len(frame) + 2))
+        else:
+            text, notes = decode_text(content, path.name, CaseTableError)
+            sheet = parse_delimited(text, path.name, CaseTableError)
+            for note in (*notes, *sheet.notes):
+                logger.warning("%s: %s", path.name, note)
+            frame = pd.DataFrame([record.cells for record in sheet.records], columns=sheet.header, dtype=str)
+            numbers = [record.row for record in sheet.records]
     except (ValueError, OSError) as error:
         raise CaseTableError(f"{path}: not a readable table ({error}).") from None
+    return frame.set_axis(pd.Index(numbers, name=ROW)).rename(columns=str)
+
+
+def row_numbers(frame: pd.DataFrame) -> list[int]:
+    """The number of each row as a spreadsheet shows it, the header being row 1."""
+    return [int(n) for n in frame.index] if frame.index.name == ROW else list(range(2, len(frame) + 2))
+
+
+def as_text(value: object) -> str:
+    """A cell of any table as text: missing values as '', whole numbers without a point."""
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="backslashreplace").strip()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
 
 
 def frame_from_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

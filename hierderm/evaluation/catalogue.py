@@ -6,6 +6,7 @@ from the entry.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,8 @@ from typing import Literal
 from hierderm import columns as c
 from hierderm.errors import BenchmarkError
 from hierderm.evaluation.metrics import hierarchy, terms
-from hierderm.evaluation.metrics.ranking import K, Ranking
+from hierderm.evaluation.metrics.ranking import K, Rankings
+from hierderm.types import FloatArray
 
 Direction = Literal["higher", "lower", "none"]
 Key = tuple[str, str]  # level name, metric name
@@ -31,8 +33,8 @@ class MetricEntry:
         direction: 'higher' or 'lower'; 'none' where neither is a quality by itself.
         headlines: Levels at which it is a headline of reports.
         terms: Of a retrieval metric of each level: see `hierderm.evaluation.metrics.terms`.
-        ranking: Of a retrieval metric of the whole tree: its value from one query's ranking.
-        changes: With `ranking`: its change when items are left out, see `hierderm.evaluation.metrics.hierarchy`;
+        rankings: Of a retrieval metric of the whole tree: the value of each query from a block of rankings.
+        changes: With `rankings`: its change when items are left out, see `hierderm.evaluation.metrics.hierarchy`;
             without it intervals do not allow for another gallery.
     """
 
@@ -41,7 +43,7 @@ class MetricEntry:
     direction: Direction = "higher"
     headlines: tuple[str, ...] = ()
     terms: terms.Terms | None = None
-    ranking: Callable[[Ranking], float] | None = None
+    rankings: Callable[[Rankings], FloatArray] | None = None
     changes: hierarchy.Changes | None = None
 
 
@@ -62,16 +64,16 @@ _ENTRIES = (
         MetricEntry(f"recall_at_1_of_worst_{column}", f"Recall@1 of the worst group by {column.replace('_', ' ')}")
         for column in (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
     ),
-    MetricEntry("ndcg", "nDCG", ranking=hierarchy.ndcg, changes=hierarchy.ndcg_changes),
+    MetricEntry("ndcg", "nDCG", rankings=hierarchy.ndcg, changes=hierarchy.ndcg_changes),
     MetricEntry(
-        "hap", "Hierarchical AP", ranking=hierarchy.hierarchical_average_precision, changes=hierarchy.hap_changes
+        "hap", "Hierarchical AP", rankings=hierarchy.hierarchical_average_precision, changes=hierarchy.hap_changes
     ),
-    MetricEntry("asi", "Average set intersection", ranking=hierarchy.average_set_intersection),
+    MetricEntry("asi", "Average set intersection", rankings=hierarchy.average_set_intersection),
     MetricEntry(
         f"lca_height_at_{K}", f"Height of common ancestor, top {K}", "lower",
-        ranking=partial(hierarchy.mean_lca_height, k=K),
+        rankings=partial(hierarchy.mean_lca_height, k=K),
     ),
-    MetricEntry("mistake_severity", "Severity of wrong nearest", "lower", ranking=hierarchy.mistake_severity),
+    MetricEntry("mistake_severity", "Severity of wrong nearest", "lower", rankings=hierarchy.mistake_severity),
     MetricEntry("expected_relevance_at_1", "Expected relevance, nearest"),
     MetricEntry(f"expected_relevance_at_{K}", f"Expected relevance, top {K}"),
     MetricEntry("nearest_is_plausible", "Nearest is plausible"),
@@ -127,8 +129,14 @@ HEADLINES: tuple[Key, ...] = tuple(
 )
 
 
+INDEX_PREFIXES = {"index_": "index", "exact_": "exact", "loss_": "exact - index"}  # of its values, in names and titles
+_OF_FIRST = {"recall": "Recall", "precision": "Precision", "map": "MAP", "true_neighbours": "True neighbours"}
+
+
 def add_metric(entry: MetricEntry) -> None:
-    """Make a metric known by its name; a name that is taken is a BenchmarkError."""
+    """Make a metric known by its name; a name that is taken, or of several words, is a BenchmarkError."""
+    if not entry.name.isidentifier():  # results are stored as 'LEVEL METRIC', and tables have 'LEVEL METRIC low'
+        raise BenchmarkError(f"a metric's name must be of letters, digits and '_', got '{entry.name}'.")
     if entry.name in METRICS:
         raise BenchmarkError(f"there is a metric '{entry.name}' already; give yours another name.")
     METRICS[entry.name] = entry
@@ -139,9 +147,9 @@ def level_metrics() -> dict[str, terms.Terms]:
     return {name: entry.terms for name, entry in METRICS.items() if entry.terms}
 
 
-def tree_metrics() -> dict[str, Callable[[Ranking], float]]:
+def tree_metrics() -> dict[str, Callable[[Rankings], FloatArray]]:
     """The retrieval metrics of the whole tree, by name."""
-    return {name: entry.ranking for name, entry in METRICS.items() if entry.ranking}
+    return {name: entry.rankings for name, entry in METRICS.items() if entry.rankings}
 
 
 def tree_changes() -> dict[str, hierarchy.Changes]:
@@ -159,6 +167,21 @@ def metric_name(level: str, name: str) -> str:
     return f"{level} {_entry(name).title}"
 
 
+def find_entry(name: str) -> MetricEntry | None:
+    """The entry of a metric; those of the first k, and those of an index, are derived from their names."""
+    if name in METRICS:
+        return METRICS[name]
+    for prefix, suffix in INDEX_PREFIXES.items():
+        if name.startswith(prefix):
+            base = find_entry(name.removeprefix(prefix))
+            turned: dict[Direction, Direction] = {"higher": "lower", "lower": "higher", "none": "none"}
+            return base and MetricEntry(
+                name, f"{base.title}, {suffix}", turned[base.direction] if prefix == "loss_" else base.direction
+            )
+    found = re.fullmatch(r"(recall|precision|map|true_neighbours)_at_([1-9]\d*)", name)
+    return MetricEntry(name, f"{_OF_FIRST[found[1]]}@{found[2]}") if found else None
+
+
 def _entry(name: str) -> MetricEntry:
     """Stored results may hold metrics of tasks that are not registered now: these are shown, but not ranked."""
-    return METRICS.get(name) or MetricEntry(name, name, "none")
+    return find_entry(name) or MetricEntry(name, name, "none")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.evaluation.metrics.clustering import category_rows, kmeans_clusters
+from hierderm.evaluation.metrics.clustering import category_rows
 from hierderm.evaluation.metrics.ranking import K
 from hierderm.evaluation.subject import Subject
 from hierderm.types import FloatArray
@@ -21,9 +21,8 @@ def category_table(subject: Subject) -> list[dict[str, Any]]:
         "fine_recall_at_1": fine["recall_at_1"],
         f"lca_height_at_{K}": retrieval.tree[f"lca_height_at_{K}"],
     }
-    clusters = kmeans_clusters(subject.test.embeddings, len(np.unique(labels)), subject.config.seed)
     rows = []
-    for row in category_rows(labels, clusters):
+    for row in category_rows(labels, subject.clusters(0, 1)[0]):
         inside = labels == row.label
         rows.append(
             {

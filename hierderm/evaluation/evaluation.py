@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,11 +22,14 @@ from hierderm.evaluation.catalogue import HEADLINES, Direction, Key, direction, 
 from hierderm.evaluation.categories import category_table
 from hierderm.evaluation.inference.bootstrap import interval, resampled_means
 from hierderm.evaluation.inference.groups import Gap, GroupScore, gaps, group_scores, groups_of, neighbour_shares
-from hierderm.evaluation.scores import Scores
+from hierderm.evaluation.partitions import partition_warnings
+from hierderm.evaluation.scores import Scores, mean_of_known
 from hierderm.evaluation.subject import Subject, case_table, subject_of
-from hierderm.evaluation.tasks.registry import Task, tasks_named
+from hierderm.evaluation.tasks.registry import LARGE_TASKS, TOP_K_ABOVE, Task, tasks_named
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,9 @@ def evaluate(
 
     With a `split` column the rows that say 'test' are scored; 'validation' teaches temperature, thresholds and
     conformal sets, 'train' the k-NN vote, the linear probe and few-shot prototypes. Without one all rows are scored.
-    What a reader must know, a collapse or twins of test images, is in `Evaluation.warnings` and warned of.
+    Above 200,000 test images the default tasks are those that do not compare all images with all: the first neighbours
+    come through an index. What a reader must know, that or a collapse or twins of test images, is in
+    `Evaluation.warnings` and warned of.
 
     Args:
         embeddings: An array, shape (n_images, dim), of any length, or an .npy file, row by row those of `cases`; an
@@ -183,7 +189,17 @@ def evaluate(
     wanted = tasks_named(tasks or chosen.tasks)
     table = case_table(cases, taxonomy)
     subject = subject_of(embeddings_of(embeddings, table, probabilities), table, chosen, name=name)
+    notes: tuple[str, ...] = ()
+    if not tasks and chosen.tasks == EvaluationConfig().tasks and len(subject.test) > TOP_K_ABOVE:
+        left_out = ", ".join(name for name in chosen.tasks if name not in LARGE_TASKS)
+        notes = (
+            f"With more than {TOP_K_ABOVE:,} test images the default tasks are {', '.join(LARGE_TASKS)}: the first "
+            f"neighbours come through an index. Tasks that compare all images with all ({left_out}) run by name.",
+        )
+        logger.info(notes[0])
+        wanted = tasks_named(LARGE_TASKS)
     evaluation = evaluate_subject(subject, wanted, progress=progress)
+    evaluation = replace(evaluation, warnings=notes + evaluation.warnings)
     for text in evaluation.warnings:
         warnings.warn(f"{name}: {text}", EvaluationWarning, stacklevel=2)
     return evaluation
@@ -191,7 +207,7 @@ def evaluate(
 
 def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool | None = None) -> Evaluation:
     """The metrics of some tasks, with intervals, groups and the table of categories."""
-    config, case_ids, draws = subject.config, subject.test.case_ids, subject.draws
+    config, case_ids = subject.config, subject.test.case_ids
     disable = None if progress is None else not progress
     with tqdm(total=len(tasks) + 2, leave=False, delay=2, disable=disable) as bar:
         parts = []
@@ -206,7 +222,7 @@ def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool 
         bar.set_description("Evaluating: groups")
         ranked = any(task.name == "retrieval" for task in tasks)
         if config.groups and scores.per_image:
-            groups = groups_of(subject.test.frame)
+            groups, draws = groups_of(subject.test.frame), subject.draws
             confidence, n_permutations = config.confidence, config.permutations
             evaluation = replace(
                 evaluation,
@@ -231,7 +247,7 @@ def _without_groups(subject: Subject, scores: Scores) -> Evaluation:
         scores.linearised(scores.per_image),
         subject.test.case_ids,
         details=dict(scores.details),
-        warnings=scores.warnings,
+        warnings=(*partition_warnings(subject), *scores.warnings),
     )
 
 
@@ -259,6 +275,5 @@ def _with_intervals(
 
 
 def _mean_metric(key: Key, values: FloatArray, rounds: FloatArray, confidence: float) -> Metric:
-    defined = values[~np.isnan(values)]
-    value = float(defined.mean()) if len(defined) else float("nan")
-    return Metric(*key, value, *interval(value, rounds, confidence), len(defined), len(values) - len(defined))
+    value, n_known = mean_of_known(values), int((~np.isnan(values)).sum())
+    return Metric(*key, value, *interval(value, rounds, confidence), n_known, len(values) - n_known)

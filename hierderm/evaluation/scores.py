@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from hierderm.evaluation.catalogue import Key
 from hierderm.evaluation.inference.influence import GalleryEffect
 from hierderm.types import FloatArray, IntArray
@@ -68,3 +70,9 @@ class Scores:
             {key: value for part in parts for key, value in part.details.items()},
             tuple(warning for part in parts for warning in part.warnings),
         )
+
+
+def mean_of_known(values: FloatArray) -> float:
+    """The mean of the values that are defined; nan where none is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +19,17 @@ from hierderm.data.table import CaseTable, read_frame
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.inference.bootstrap import case_draws
+from hierderm.evaluation.metrics.kmeans import kmeans_clusters
+from hierderm.evaluation.metrics.neighbours import select
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import RetrievalScores, retrieval_scores
 from hierderm.taxonomy.file import load_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray
+
+logger = logging.getLogger(__name__)
+
+ANNOUNCED_FROM, ANNOUNCED_QUERIES = 20_000, 256
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,41 @@ class Subject:
         """The test images with their nodes and cases."""
         return self.label(self.test)
 
+    def clusters(self, level: int, n_runs: int) -> list[IntArray]:
+        """k-means clusters of the test images, as many as labels of a level occur; each run is made once for all tasks.
+
+        The runs take the seeds from `config.seed` on; arrays of shape (n_images,).
+        """
+        runs = self._clusters.setdefault(level, [])
+        seeds = range(self.config.seed + len(runs), self.config.seed + n_runs)
+        if seeds:
+            runs += kmeans_clusters(self.test.embeddings, len(np.unique(self.labels(level))), seeds)
+        return runs[:n_runs]
+
+    @cached_property
+    def _clusters(self) -> dict[int, list[IntArray]]:
+        return {}
+
     @cached_property
     def retrieval(self) -> RetrievalScores:
         """Every test image queries the others of other cases; computed once for all tasks."""
+        _announce_ranking(self.labelled)
         return retrieval_scores(self.labelled, gallery_effects=True)
+
+
+def _announce_ranking(images: Labelled) -> None:
+    """Say what ranking all images by all will take, measured on the first queries, where it takes a while."""
+    if len(images) < ANNOUNCED_FROM:
+        return
+    start = time.perf_counter()
+    retrieval_scores(select(images, np.arange(ANNOUNCED_QUERIES)), images, gallery_effects=True)
+    seconds = (time.perf_counter() - start) * len(images) / ANNOUNCED_QUERIES
+    logger.info(
+        "Each of %s images ranks all others, for MAP@R, nDCG and the like: about %s. Recall, precision, MAP@k and k-NN "
+        "of the first neighbours alone are the task retrieval_index.",
+        f"{len(images):,}",
+        f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min",
+    )
 
 
 def case_table(cases: CaseTable | pd.DataFrame | str | Path, taxonomy: Taxonomy | str | Path) -> CaseTable:
@@ -132,9 +171,11 @@ def subject_of(embeddings: EmbeddingTable, table: CaseTable, config: EvaluationC
         if not found or -1 in found:
             return None
         given = embeddings.probabilities
-        probabilities = None if given is None else given[found]
+        every = len(found) == len(embeddings) and bool((np.asarray(found) == np.arange(len(found))).all())
+        taken = slice(None) if every else np.asarray(found)  # not twice in memory where they are all of them
+        probabilities = None if given is None else given[taken]
         return EmbeddingTable(
-            embeddings.embeddings[found], wanted.reset_index(drop=True), embeddings.provenance, probabilities
+            embeddings.embeddings[taken], wanted.reset_index(drop=True), embeddings.provenance, probabilities
         )
 
     test = part(c.TEST)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from hierderm.data.table import CaseTable
-from hierderm.evaluation.metrics.ranking import Labelled, rankings
+from hierderm.evaluation.metrics.blocks import over_rankings
+from hierderm.evaluation.metrics.ranking import Labelled, Rankings
 from hierderm.evaluation.metrics.terms import map_at_r, sums
 from hierderm.types import FloatArray, Floats
 
@@ -21,7 +24,8 @@ def validation_scores(embeddings: Floats, table: CaseTable) -> dict[str, float]:
         table: The validation images with their conditions and cases.
 
     Returns:
-        `coarse_map_at_r`, `fine_map_at_r` and `mean_map_at_r`, each in [0, 1]; 0 where no image has a relevant one.
+        `coarse_map_at_r`, `fine_map_at_r` and `mean_map_at_r`, each in [0, 1], means over the images that have a
+        relevant one; nan where no image has.
     """
     labels = table.taxonomy.ancestors[table.fine].T
     coarse, fine = mean_map_at_r(Labelled(np.asarray(embeddings), labels, table.case_ids))[[0, -1]]
@@ -29,12 +33,23 @@ def validation_scores(embeddings: Floats, table: CaseTable) -> dict[str, float]:
     return {"coarse_map_at_r": float(coarse), "fine_map_at_r": float(fine), "mean_map_at_r": mean}
 
 
+def level_queries(table: CaseTable, level: str) -> tuple[int, int]:
+    """How many images have another case of their node on a level, and how many nodes the images are of."""
+    labels = table.labels(table.taxonomy.level_number(level))
+    cases = np.unique(np.stack([labels, np.unique(table.case_ids, return_inverse=True)[1]]), axis=1)[0]
+    return int((np.bincount(cases)[labels] > 1).sum()), len(np.unique(labels))
+
+
 def mean_map_at_r(labelled: Labelled) -> FloatArray:
-    """Mean MAP@R of each level, coarse first, shape (n_levels,); 0 where no query has a relevant image."""
-    total, count = np.zeros(len(labelled.labels)), np.zeros(len(labelled.labels))
-    for ranking in rankings(labelled):
-        for level in range(len(total)):
-            relevant = ranking.relevant(level)
-            total[level] += sums([map_at_r], relevant)[0]
-            count[level] += len(relevant) > 0
-    return total / np.maximum(count, 1)
+    """Mean MAP@R of each level, coarse first, shape (n_levels,); nan where no query has a relevant image."""
+
+    def add_up(block: Iterator[Rankings]) -> FloatArray:
+        total = np.zeros((2, len(labelled.labels)))
+        for rankings in block:
+            for level in range(len(labelled.labels)):
+                relevant = rankings.relevant(level)
+                total[:, level] += sums([map_at_r], relevant).sum(), (relevant.counts > 0).sum()
+        return total
+
+    total, count = np.sum(list(over_rankings(add_up, labelled)), axis=0)
+    return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))

@@ -38,7 +38,7 @@ def bench(
         models: Name (letters, digits, '.', '_', '-') and source of each model. A source is anything that
             `hierderm.evaluate` takes: an object with `encode(paths) -> array`, an array, shape (n_images, dim), an
             EmbeddingTable; or the name of one: an .npy file, a folder of embeddings, a model folder, a backbone
-            ('hierderm:tiny', 'timm:...', 'hf:...'), 'random:<backbone>', or 'colour'. A list or tuple holds trainings
+            ('hierderm:tiny', 'timm:...', 'hf:...'), '<backbone>@random', or 'colour'. A list or tuple holds trainings
             of one model with other seeds, whose mean is reported.
         cases: As `hierderm.evaluate` takes them: a table, or its CSV or Parquet file; without a `split` column all
             cases are the test. A list or tuple holds the tables of all folds, whose results are combined; '{fold}' in
@@ -60,6 +60,8 @@ def bench(
     folder = Path(folder)
     if not isinstance(models, Mapping) or not models:
         raise BenchmarkError(f"models must be names with models, {{'mine': model, ...}}, at least one, got {models!r}.")
+    if len({name.casefold() for name in models}) < len(models):
+        raise BenchmarkError(f"the names of models must differ by more than case, got {list(models)}.")
     chosen = tasks_named(tasks)
     known = [as_model(name, source, folder / "embeddings") for name, source in models.items()]
     tables = [case_table(one, taxonomy) for one in (cases if isinstance(cases, list | tuple) else [cases])]

@@ -88,7 +88,7 @@ def evaluated(comparison: Comparison, divisions: Divisions, folder: Path) -> lis
         test = embedded.select(np.isin(embedded.frame[c.IMAGE_ID], first.table.part(c.TEST).frame[c.IMAGE_ID]))
         config, seconds = _config(comparison, entry, first, 0), float(np.mean([one.seconds for one in own]))
         evaluation = results.joined(entry.name, tasks)
-        rows.append(Row(entry, config, evaluation, test, own[0].history, own[0].chosen, seconds, len(own)))
+        rows.append(Row(entry, config, evaluation, test, own[0].history, own[0].chosen, own[0].by, seconds, len(own)))
     return rows
 
 

@@ -25,13 +25,14 @@ from hierderm.taxonomy.file import write_taxonomy
 KEYS = (*HEADLINES, ("coarse", "top1_accuracy"), ("fine", "top1_accuracy"))
 
 
-def inflation(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
+def inflation(comparison: Comparison, folder: Path | str) -> list[dict[str, Any]]:
     """The same models evaluated in three ways, a row for each model and headline metric.
 
     `by_case`: as hierderm does; `own_case_allowed`: the same embeddings, but other images of the query's case may be
     its neighbours; `by_image`: trained and tested on a split by image, where images of one case are on both sides and
     look-alikes are not kept together. The last has other test images, so its difference is not paired.
     """
+    folder = Path(folder)
     claim_folder(folder, RUN)
     comparison = replace(comparison, protocol=ProtocolConfig())  # one split, one seed
     by_case, table = _evaluated(comparison, folder / "by-case")

@@ -63,7 +63,7 @@ class Results:
         read_header(folder, RUN, error=BenchmarkError)
         found: dict[str, dict[str, Result]] = {}
         for path in sorted((folder / "results").glob("*/*.json")):
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             found.setdefault(content["model"], {})[content["task"]] = Result(_evaluation(content, path), content)
         if not found:
             raise BenchmarkError(f"{folder} has no results. Make some with: hierderm bench run ... -o {folder}")
@@ -110,7 +110,7 @@ def is_stored(folder: Path, identity: Mapping[str, Any]) -> bool:
     path = _path(folder, identity)
     if not path.is_file() or not path.with_suffix(".npz").is_file():
         return False
-    saved = json.loads(path.read_text())
+    saved = json.loads(path.read_text(encoding="utf-8"))
     return all(saved.get(key) == value for key, value in identity.items())
 
 

@@ -7,11 +7,12 @@ import logging
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+OF_THE_MACHINE = ("workers", "cache_images", "tensorboard")  # training settings that leave the model as it is
 RUN = "run"  # the kind of a folder that training or a comparison fills step by step
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 
@@ -64,10 +66,11 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
     inputs = {name: file_hash(path) for name in (data.cases, data.taxonomy) if (path := Path(name)).is_file()}
     wanted = json.loads(json.dumps({"data": asdict(data), "split": asdict(split), "inputs": inputs}))
     if done.is_file():
-        saved = json.loads(stamp.read_text())
-        if saved["settings"] != wanted:
+        saved = json.loads(stamp.read_text(encoding="utf-8"))
+        if changed := differences(saved["settings"], wanted):
             raise ConfigError(
-                f"{folder} holds results on other data or another split. Choose another --out, or delete the folder."
+                f"{folder} holds results on other data or another split: {'; '.join(changed)}. Choose another --out, "
+                "or delete the folder."
             )
         return _prepared(folder), SplitReport(**saved["split_report"]) if saved["split_report"] else None
     table = _limit(data, load_cases(data, folder))
@@ -90,7 +93,7 @@ def _write_table(table: CaseTable, folder: Path) -> None:
 
 def _prepared(folder: Path) -> CaseTable:
     """The table as every later step sees it, the first time and after a resumption alike."""
-    excluded = tuple(Fault(**fault) for fault in json.loads((folder / "excluded.json").read_text()))
+    excluded = tuple(Fault(**fault) for fault in json.loads((folder / "excluded.json").read_text(encoding="utf-8")))
     table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
     return replace(table, excluded=excluded)
 
@@ -159,17 +162,15 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     claim_folder(folder, RUN)
     stamp = folder / "run.json"
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
-    identity = {
-        "config": json.loads(json.dumps(read)),
-        "split_hash": table.split_hash,
-        "taxonomy_hash": table.taxonomy.content_hash,
-    }
+    read["training"] = {key: value for key, value in read["training"].items() if key not in OF_THE_MACHINE}
+    del read["backbone"]["engine"]  # it leaves the model as it is, too
+    hashes = {"split_hash": table.split_hash, "taxonomy_hash": table.taxonomy.content_hash}
+    identity = json.loads(json.dumps({**read, **hashes}))
     if stamp.is_file():
-        saved = json.loads(stamp.read_text())
-        if saved != identity:
-            parts = [key for key in identity if saved.get(key) != identity[key]]
+        saved = json.loads(stamp.read_text(encoding="utf-8"))
+        if changed := differences(saved, identity):
             raise CheckpointError(
-                f"{folder} holds another run: its {', '.join(parts)} differ(s). Choose another --out, or delete it."
+                f"{folder} holds another run: {'; '.join(changed)}. Choose another --out, or delete the folder."
             )
         return
     write_json(folder / "environment.json", environment())
@@ -177,6 +178,19 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     if not (folder / "cases.csv").is_file():  # else `prepare` has written it
         _write_table(table, folder)
     write_json(stamp, identity)
+
+
+def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Which values of nested settings differ, by dotted name: 'training.epochs was 5, now 10'."""
+    found: list[str] = []
+    for key in dict.fromkeys([*saved, *wanted]):
+        before, now = saved.get(key), wanted.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            found += differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            texts = [str(side[key]) if key in side else "not set" for side in (saved, wanted)]
+            found.append(f"{prefix}{key} was {texts[0]}, now {texts[1]}")
+    return found
 
 
 def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | None) -> None:
@@ -190,45 +204,56 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     logger.info("%s: training by method '%s' ...", config.name, config.training.method)
     found = fit(config.training, config.backbone, table, store or FeatureStore(folder / "features"), folder)
     learnt = found.network.taxonomy is not None
-    card = model_card(config, table, found.history, found.chosen)
+    card = model_card(config, table, found)
     split_hash = table.split_hash if learnt else ""
     save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
     write_atomically(folder / "history.csv", found.history.to_csv(index=False))
     if "train_loss" in found.history:
-        write_atomically(folder / "curves.png", history_figure({config.name: found.history}))
+        curves = history_figure({config.name: found.history}, {config.name: found.chosen})
+        write_atomically(folder / "curves.png", curves)
     seconds = round(time.monotonic() - start, 1)
-    write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), "chosen": found.chosen})
+    choice = {"chosen": found.chosen, "by": found.by}
+    write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), **choice})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A finished run, read from its folder.
 
     `history`: a row for each epoch, or for each setting that was tried; `chosen`: the row, from 0, that the model is
-    of. `seconds`: wall time of the training.
+    of; `by`: the validation score it was chosen by, '' where nothing was chosen. `seconds`: wall time of the training.
     """
 
     folder: Path
     config: Config
     history: pd.DataFrame
     chosen: int
+    by: str
     seconds: float
 
+    def __repr__(self) -> str:
+        by = f", chosen by {self.by}" if self.by else ""
+        return f"Run({str(self.folder)!r}, method {self.config.training.method}{by}, {self.seconds:g} s)"
+
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path | str) -> Run:
         """Read a run folder; CheckpointError where it holds no finished run."""
+        folder = Path(folder)
         done = folder / "finished.json"
         if not done.is_file():
             raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
-        finished = json.loads(done.read_text())
+        finished = json.loads(done.read_text(encoding="utf-8"))
+        if "by" not in finished:
+            raise CheckpointError(f"{folder} was made by an earlier hierderm. Train again, in another folder.")
         history = pd.read_csv(folder / "history.csv")
-        return cls(folder, load_config(folder / "config.toml"), history, finished["chosen"], finished["seconds"])
+        config = load_config(folder / "config.toml")
+        return cls(folder, config, history, finished["chosen"], finished["by"], finished["seconds"])
 
     @cached_property
     def table(self) -> CaseTable:
         """The cases with their split."""
         table = _prepared(self.folder)
-        saved = json.loads((self.folder / "run.json").read_text())["split_hash"]
+        saved = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["split_hash"]
         if table.split_hash != saved:
             raise CheckpointError(
                 f"{self.folder}: cases.csv has split {table.split_hash}, the run was made on {saved}."

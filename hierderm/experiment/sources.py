@@ -20,16 +20,13 @@ from hierderm.experiment.runner import Model, Source
 from hierderm.files import file_hash, text_hash
 from hierderm.model.colour import ColourHistograms
 
-RANDOM = "random:"
-
 
 def _encoded(source: str, table: CaseTable, place: Path) -> EmbeddingTable:
     from hierderm.model.encoder import load
     from hierderm.training.features import unfinished
 
-    weights = "random" if source.startswith(RANDOM) else "pretrained"
     with unfinished(place) as store:
-        return store.embed(load(source.removeprefix(RANDOM), weights=weights), table)
+        return store.embed(load(source), table)
 
 
 # Which sources each kind takes, and what it gives of (source, table, place): anything `embeddings_of` takes.
@@ -71,7 +68,7 @@ def as_model(name: str, given: Any, cache: Path) -> Model:
         one, table = seeds[seed], division.table
         if isinstance(one, str | Path):
             own = str(one).replace("{fold}", str(division.fold))
-            place = cache / (f"{name}.{seed}" + (f".{division.fold}" if own != str(one) else ""))
+            place = cache / (f"{name}@{seed}" + (f"@{division.fold}" if own != str(one) else ""))
             made_from = version(own)
             return Source(f"{own} {made_from}".strip(), table, partial(_cached, own, made_from, place, table))
         key = (seed, _table_hash(table))
@@ -83,8 +80,8 @@ def as_model(name: str, given: Any, cache: Path) -> Model:
 
 
 def version(source: str | Path) -> str:
-    """What changes when the file or folder behind a source does; '' where there is none."""
-    files = (Path(source), Path(source) / HEADER)
+    """What changes when the file or folder behind a source, or its weights, do; '' where there is none."""
+    files = (Path(source), Path(source) / HEADER, Path(str(source).rpartition("@")[2]))
     return next((file_hash(path) for path in files if path.is_file()), "")
 
 
@@ -99,8 +96,8 @@ def _cached(source: str, made_from: str, place: Path, table: CaseTable) -> Embed
     make = next((make for takes, make in KINDS if takes(source)), None)
     if make is None:
         raise BenchmarkError(
-            f"'{source}' is no model: give 'colour', a backbone such as 'hierderm:tiny', 'random:<backbone>', a model "
-            "folder of a run, a folder of embeddings, or an .npy file."
+            f"'{source}' is no model: give 'colour', a backbone such as 'hierderm:tiny' or '<backbone>@random', a "
+            "model folder of a run, a folder of embeddings, or an .npy file."
         )
     try:
         made = embeddings_of(make(source, table, place), table)

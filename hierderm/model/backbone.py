@@ -1,10 +1,12 @@
 """Image encoders by name, behind one small interface: images in, one vector each out.
 
     hierderm:tiny                       the small SigLIP that ships with the package
+    hierderm:lite0                      a small CNN of ImageNet's photographs, from a package: see `packaged`
     timm:vit_base_patch16_siglip_224    any timm model; weights from the hub or from a safetensors file
     hf:google/siglip2-base-patch16-224  any transformers vision model, from the hub or a folder
 
-Weights are safetensors only. A vector is the encoder's output, or that followed by the statistics of every block.
+Weights are safetensors, except those of packages. A vector is the encoder's output, or that followed by the statistics
+of every block.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from hierderm.config.settings import BackboneConfig, Engine
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
-from hierderm.model import timm, transformers
+from hierderm.model import packaged, timm, transformers
+from hierderm.model.packaged import PACKAGED
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
 from hierderm.model.weights import LOADING
 
@@ -55,7 +58,7 @@ class Backbone(nn.Module):
     are computed on the CPU: torch, ONNX Runtime, or with "auto" the faster where there are many images.
     """
 
-    engine: Engine = "auto"
+    engine: ForwardEngine = "auto"
 
     def __init__(self, encoder: nn.Module, preprocessing: Preprocessing, architecture: dict[str, Any]) -> None:
         super().__init__()
@@ -87,15 +90,22 @@ class Backbone(nn.Module):
         What an image is made of (colour, texture) is known to the first layers and forgotten by the last: features of
         all layers transfer better to data unlike those of the pretraining (Evci et al. 2022, arXiv 2201.03529).
         """
+        output, layers = self.collected(images)
+        return torch.cat([output, *map(self.statistics, layers)], dim=1)
+
+    def collected(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The output, and where the vectors are those of all layers what enters the first block and leaves each."""
         layers: list[Tensor] = []
         token = _LAYERS.set(layers)
         try:
-            parts = [self._output(images)]
+            return self._output(images), layers
         finally:
             _LAYERS.reset(token)
-        for values in map(self._places, layers):
-            parts += [values.mean(dim=1), (values.var(dim=1, unbiased=False) + 1e-6).sqrt()]
-        return torch.cat(parts, dim=1)
+
+    def statistics(self, values: Tensor) -> Tensor:
+        """Mean and standard deviation over places of what a block gives, shape (n, 2 * n_channels)."""
+        places = self._places(values)
+        return torch.cat([places.mean(dim=1), (places.var(dim=1, unbiased=False) + 1e-6).sqrt()], dim=1)
 
     def _places(self, values: Tensor) -> Tensor:
         """Tokens, or the pixels of a map, as shape (n, n_places, n_channels)."""
@@ -127,12 +137,18 @@ def load_backbone(config: BackboneConfig, features: Features = "output") -> Back
     library, _, source = config.name.partition(":")
     if config.name == TINY:
         library, source = "hf", str(TINY_FOLDER)
+    elif config.name in PACKAGED:
+        library = "timm"
     if library not in LIBRARIES or not source:
+        own = ", ".join(f"'{name}'" for name in (TINY, *PACKAGED))
         raise CheckpointError(
-            f"a backbone must be '{TINY}', 'timm:<model>' or 'hf:<repository or folder>', got '{config.name}'."
+            f"a backbone must be {own}, 'timm:<model>' or 'hf:<repository or folder>', got '{config.name}'."
         )
     with LOADING:
-        encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
+        if config.name in PACKAGED:
+            encoder, preprocessing, architecture = packaged.load(config.name, config.weights)
+        else:
+            encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
     backbone = Backbone(
         encoder, preprocessing, {"name": config.name, "library": library, "features": features, **architecture}
     )

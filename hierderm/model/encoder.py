@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hierderm.config.settings import BackboneConfig, Engine
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageLike, as_image, each_image
 from hierderm.data.table import CaseTable
@@ -90,8 +90,9 @@ class Encoder:
         """Embed images.
 
         Args:
-            images: One image or many: paths, PIL images, or uint8 arrays of shape (height, width, 3), or (height,
-                width) for grey; an array of four dimensions is many. An iterator is read a batch at a time.
+            images: One image or many: paths, PIL images, or arrays of uint8 or uint16, shape (height, width, 3), 4
+                with alpha, or (height, width) for grey; an array of four dimensions is many. All are read as a browser
+                shows them: upright, in sRGB, on white. An iterator is read a batch at a time.
             batch_size: Images that are read and pass the network together, >= 1.
             progress: Show a progress bar; None shows one on a terminal after two seconds.
 
@@ -326,15 +327,14 @@ class Encoder:
 # --- loading -----------------------------------------------------------------------------------------------------
 
 
-def load(name: str | Path, *, device: str = "auto", weights: str = "pretrained", engine: Engine = "auto") -> Encoder:
+def load(name: str | Path, *, device: str = "auto", engine: ForwardEngine = "auto") -> Encoder:
     """Load a trained model, or a backbone by name.
 
     Args:
-        name: The folder of a model, the folder of a run that holds one in `model`, or a backbone: 'hierderm:tiny',
-            'timm:<model>', 'hf:<repository or folder>'.
+        name: The folder of a model, the folder of a run that holds one in `model`, or a backbone:
+            'hierderm:tiny', 'hierderm:lite0', 'timm:<model>', 'hf:<repository or folder>', and with other weights
+            than those of its name '<backbone>@random' (the same each time) or '<backbone>@<file>.safetensors' (timm).
         device: 'auto' is a GPU where there is one, else the CPU; or a device of torch such as 'cuda:1'.
-        weights: Of a backbone: 'pretrained', 'random' (the same each time), or a safetensors file (timm). A model
-            folder has its own.
         engine: What computes vectors on a CPU: 'torch', 'onnx' (ONNX Runtime, from hierderm[onnx]), or 'auto', the
             faster where there are many images. The vectors are the same, to about 1e-5.
 
@@ -345,19 +345,17 @@ def load(name: str | Path, *, device: str = "auto", weights: str = "pretrained",
         CheckpointError: There is no such model, or its files are damaged or do not fit.
         ModelError: The device or the engine can't be used.
     """
-    if engine not in (known := get_args(Engine)):
+    if engine not in (known := get_args(ForwardEngine)):
         raise ModelError(f"engine must be of {list(known)}, got '{engine}'.")
-    encoder = _load(name, device, weights)
+    encoder = _load(name, device)
     encoder.network.backbone.engine = engine
     return encoder
 
 
-def _load(name: str | Path, device: str, weights: str) -> Encoder:
+def _load(name: str | Path, device: str) -> Encoder:
     folder = model_folder(str(name))
     if folder is None:
-        return Encoder(*_load_backbone(str(name), weights), device=device)
-    if weights != "pretrained":
-        raise CheckpointError(f"a model folder has weights of its own, got weights = '{weights}' for {folder}.")
+        return Encoder(*_load_backbone(BackboneConfig.parse(str(name))), device=device)
     network, own_hash, split_hash, card = load_model(folder)
     tree_hash = network.taxonomy.content_hash if network.taxonomy else ""
     provenance = Provenance(str(folder), own_hash, network.backbone.preprocessing.hash, tree_hash, split_hash)
@@ -376,12 +374,11 @@ def model_folder(name: str) -> Path | None:
     return folder / "model" if (folder / "model").is_dir() else folder
 
 
-def _load_backbone(name: str, weights: str) -> tuple[Network, Provenance]:
-    config = BackboneConfig(name, weights)
-    if weights == "random":
+def _load_backbone(config: BackboneConfig) -> tuple[Network, Provenance]:
+    if config.weights == "random":
         with LOADING, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             backbone = load_backbone(config)
     else:
         backbone = load_backbone(config)
-    return Network(backbone), Provenance(name, weights_hash(backbone), backbone.preprocessing.hash)
+    return Network(backbone), Provenance(str(config), weights_hash(backbone), backbone.preprocessing.hash)

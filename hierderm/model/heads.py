@@ -23,7 +23,7 @@ class NetworkShape:
 
     `embedding_dim`: output of a 'linear', 'standardised' or 'discriminants' neck, 0 for the backbone's own length.
     `projection_dim`: 0 for no projection head. `dropout`: of a 'standardised' neck. `probability_levels`: the levels
-    whose node probabilities a 'discriminants' neck puts into the embedding, by number.
+    whose node probabilities stand in the embedding, by number.
     """
 
     neck: Literal["identity", "linear", "standardised", "residual", "discriminants"] = "identity"
@@ -62,7 +62,7 @@ class Discriminants:
         return np.asarray(features @ self.condition_weight.T + self.condition_bias)
 
     def embed(self, features: Floats) -> FloatArray:
-        """Unit-length embeddings of features, shape (n_images, n_features): see `DiscriminantNeck`."""
+        """Unit-length embeddings of features, shape (n_images, n_features): see `NodeProbabilities`."""
         vectors = features @ self.weight.T + self.bias
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
@@ -90,57 +90,67 @@ class ResidualNeck(nn.Module):
 
 
 class DiscriminantNeck(nn.Module):
-    """`Discriminants` as a layer: unit-length discriminants z, and node probabilities p of some levels.
+    """Linear discriminants, and the logits of the conditions, both linear functions of the same features.
 
-    The embedding is sqrt(1 - s) * z, then sqrt(s / n_levels) * sqrt(p) for each level. The cosine of two images is
-    thus (1 - s) times that of their discriminants plus s times the mean Bhattacharyya coefficient of their node
-    probabilities, which lies in [0, 1]. Without levels the embedding is z.
+    Features are standardised by `centre` and `spread`, constants, so that the weights can be trained at one rate.
     """
 
-    membership: Tensor
-    probability_share: Tensor
-    scale: Tensor
+    centre: Tensor
+    spread: Tensor
 
-    def __init__(self, dim: int, shape: NetworkShape, taxonomy: Taxonomy) -> None:
+    def __init__(self, dim: int, embedding_dim: int, n_fine: int) -> None:
         super().__init__()
-        n_fine, self.n_levels = taxonomy.size(-1), len(shape.probability_levels)
-        self.discriminants = nn.Linear(dim, shape.embedding_dim)
-        self.conditions = nn.Linear(dim, n_fine)
-        n_nodes = sum(taxonomy.size(level) for level in shape.probability_levels)
-        self.register_buffer("membership", torch.zeros(n_fine, n_nodes))
-        self.register_buffer("probability_share", torch.tensor(0.0))
-        self.register_buffer("scale", torch.tensor(1.0))
+        self.discriminants, self.conditions = nn.Linear(dim, embedding_dim), nn.Linear(dim, n_fine)
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("spread", torch.ones(dim))
 
-    @property
-    def out_features(self) -> int:
-        return self.discriminants.out_features + self.membership.shape[1]
-
-    def set_to(self, found: Discriminants) -> None:
+    def set_to(self, found: Discriminants, centre: Floats, spread: Floats) -> None:
         """Take the values of an analysis. If it uses only the first features, the others get weight 0."""
         unused = ((0, 0), (0, self.discriminants.in_features - found.n_features))
-        values = {
-            "discriminants.weight": np.pad(found.weight, unused),
-            "discriminants.bias": found.bias,
-            "conditions.weight": np.pad(found.condition_weight, unused),
-            "conditions.bias": found.condition_bias,
-            "membership": found.membership,
-            "probability_share": np.array(found.probability_share),
-            "scale": np.array(found.scale),
-        }
+        values = {"centre": centre, "spread": spread}
+        for name, weight, bias in (
+            ("discriminants", found.weight, found.bias),
+            ("conditions", found.condition_weight, found.condition_bias),
+        ):
+            whole = np.pad(weight, unused)
+            values |= {f"{name}.weight": whole * spread, f"{name}.bias": bias + whole @ centre}
         self.load_state_dict({name: torch.from_numpy(value).float() for name, value in values.items()})
 
     def logits(self, features: Tensor) -> Tensor:
-        """Calibrated logits of the conditions, shape (n, n_fine)."""
-        scaled: Tensor = self.scale * self.conditions(features)
-        return scaled
+        """Logits of the conditions, shape (n, n_fine)."""
+        logits: Tensor = self.conditions(self._standardised(features))
+        return logits
 
     def forward(self, features: Tensor) -> Tensor:
-        discriminants = normalize(self.discriminants(features), dim=1)
-        if not self.n_levels:
-            return discriminants
-        roots = (softmax(self.conditions(features), dim=1) @ self.membership).sqrt()
-        share = self.probability_share
-        return torch.cat([(1 - share).sqrt() * discriminants, (share / self.n_levels).sqrt() * roots], dim=1)
+        """The discriminants, shape (n, embedding_dim), of any length."""
+        discriminants: Tensor = self.discriminants(self._standardised(features))
+        return discriminants
+
+    def _standardised(self, features: Tensor) -> Tensor:
+        return (features - self.centre) / self.spread
+
+
+class NodeProbabilities(nn.Module):
+    """Puts the node probabilities p of some levels into an embedding z, as sqrt(s / n_levels) * sqrt(p) of each level.
+
+    The embedding is sqrt(1 - s) * z, then these, and of unit length again. The cosine of two images is thus (1 - s)
+    times that of z plus s times the mean Bhattacharyya coefficient of their node probabilities, which is in [0, 1].
+    `share`: s, in [0, 1). Its values follow the classes, the nodes of `classified_level`.
+    """
+
+    membership: Tensor
+    share: Tensor
+
+    def __init__(self, taxonomy: Taxonomy, levels: tuple[int, ...], classified_level: int) -> None:
+        super().__init__()
+        self.n_levels = len(levels)
+        members = np.concatenate([taxonomy.membership(level, below=classified_level) for level in levels], axis=1)
+        self.register_buffer("membership", torch.from_numpy(members).float())
+        self.register_buffer("share", torch.tensor(0.0))
+
+    def forward(self, unit: Tensor, logits: Tensor) -> Tensor:
+        roots = (softmax(logits, dim=1) @ self.membership).sqrt()
+        return torch.cat([(1 - self.share).sqrt() * unit, (self.share / self.n_levels).sqrt() * roots], dim=1)
 
 
 class ProjectionHead(nn.Module):
@@ -168,12 +178,11 @@ class CosineClassifier(nn.Module):
 
 
 def make_neck(shape: NetworkShape, dim: int, taxonomy: Taxonomy | None) -> tuple[nn.Module, int]:
-    """The neck on features of length `dim`, and the length of the embedding."""
+    """The neck on features of length `dim`, and the length of what it gives."""
     if shape.neck == "discriminants":
         if taxonomy is None:
             raise CheckpointError("a 'discriminants' neck must have a taxonomy, got none.")
-        neck = DiscriminantNeck(dim, shape, taxonomy)
-        return neck, neck.out_features
+        return DiscriminantNeck(dim, shape.embedding_dim, taxonomy.size(-1)), shape.embedding_dim
     if shape.neck == "linear":
         return nn.Linear(dim, shape.embedding_dim or dim), shape.embedding_dim or dim
     if shape.neck == "standardised":

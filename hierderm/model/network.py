@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn, softmax
 from torch.nn.functional import normalize
@@ -13,15 +14,21 @@ from hierderm.model.heads import (
     DiscriminantNeck,
     Discriminants,
     NetworkShape,
+    NodeProbabilities,
     ProjectionHead,
     make_classifier,
     make_neck,
 )
 from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import Floats
 
 
 class Outputs(NamedTuple):
-    """`embedding` (n, dim) and `projection` (n, projection_dim): unit length; `logits` (n, n_classes) or None."""
+    """What a pass gives of n images.
+
+    `embedding`: shape (n, dim), unit length; `projection`: (n, projection_dim), unit length, of the embedding without
+    node probabilities; `logits`: calibrated, (n, n_classes), or None.
+    """
 
     embedding: Tensor
     projection: Tensor
@@ -32,8 +39,11 @@ class Network(nn.Module):
     """Backbone, neck and heads.
 
     `classified_level`: the level of `taxonomy` whose nodes are the classes. Both are None for a network without
-    labels: a backbone as it is has the default shape, an identity neck and no heads.
+    labels: a backbone as it is has the default shape, an identity neck and no heads. `scale`: factor that calibrates
+    the logits, > 0; the node probabilities in the embedding are those without it.
     """
+
+    scale: Tensor
 
     def __init__(
         self,
@@ -50,14 +60,38 @@ class Network(nn.Module):
         self.projection = ProjectionHead(self.dim, size) if size else nn.Identity()
         n_classes = 0 if taxonomy is None or classified_level is None else taxonomy.size(classified_level)
         self.classifier = make_classifier(self.shape, self.dim, n_classes)
+        self.node_probabilities: NodeProbabilities | None = None
+        if taxonomy is not None and self.probability_level is not None:
+            self.register_buffer("scale", torch.tensor(1.0))
+            if levels := self.shape.probability_levels:
+                self.node_probabilities = NodeProbabilities(taxonomy, levels, self.probability_level)
+                self.dim += self.node_probabilities.membership.shape[1]
 
     @classmethod
-    def from_discriminants(cls, backbone: Backbone, found: Discriminants, taxonomy: Taxonomy) -> Network:
-        """The network that embeds and classifies as `found` does, on all features of the backbone or the first."""
-        shape = NetworkShape("discriminants", embedding_dim=len(found.weight), probability_levels=found.levels)
+    def from_discriminants(
+        cls,
+        backbone: Backbone,
+        found: Discriminants,
+        taxonomy: Taxonomy,
+        *,
+        centre: Floats | float = 0.0,
+        spread: Floats | float = 1.0,
+        projection_dim: int = 0,
+    ) -> Network:
+        """The network that embeds and classifies as `found` does, on all features of the backbone or the first.
+
+        `centre` and `spread`: constants by which it standardises the features, shape (dim,), for training to go on;
+        they change no output.
+        """
+        shape = NetworkShape("discriminants", len(found.weight), projection_dim, probability_levels=found.levels)
         network = cls(backbone, shape, taxonomy, taxonomy.fine_level)
         assert isinstance(network.neck, DiscriminantNeck)
-        network.neck.set_to(found)
+        ones = np.ones(backbone.dim)
+        network.neck.set_to(found, centre * ones, spread * ones)
+        network.scale.fill_(found.scale)
+        if network.node_probabilities is not None:
+            network.node_probabilities.share.fill_(found.probability_share)
+            network.node_probabilities.membership.copy_(torch.from_numpy(found.membership))  # of a shuffled tree
         return network
 
     @property
@@ -68,17 +102,21 @@ class Network(nn.Module):
 
     def embed(self, features: Tensor) -> Tensor:
         """Features of the backbone to embeddings, shape (n, dim), unit length."""
-        return normalize(self.neck(features), dim=1)
+        return self.heads(features).embedding
 
     def heads(self, features: Tensor) -> Outputs:
         """All outputs from features of the backbone: the path of frozen-feature training."""
-        embedding = self.embed(features)
-        return Outputs(embedding, self.projection(embedding), self._logits(features, embedding))
+        unit = normalize(self.neck(features), dim=1)
+        logits = self._logits(features, unit)
+        if logits is None:
+            return Outputs(unit, self.projection(unit), None)
+        embedding = unit if self.node_probabilities is None else self.node_probabilities(unit, logits)
+        return Outputs(embedding, self.projection(unit), self.scale * logits)
 
-    def _logits(self, features: Tensor, embedding: Tensor) -> Tensor | None:
+    def _logits(self, features: Tensor, unit: Tensor) -> Tensor | None:
         if isinstance(self.neck, DiscriminantNeck):
             return self.neck.logits(features)
-        return self.classifier(embedding) if self.classifier is not None else None
+        return self.classifier(unit) if self.classifier is not None else None
 
     def forward(self, images: Tensor) -> Outputs:
         """All outputs from preprocessed images, shape (n, 3, size, size)."""

@@ -24,7 +24,11 @@ def load(name: str, source: str, weights: str, **options: Any) -> tuple[nn.Modul
         try:
             encoder = _create(source, pretrained=weights == "pretrained", **options)
         except (OSError, RuntimeError) as error:
-            raise not_loaded(name, error, "backbone.weights = '<file>.safetensors'") from None
+            raise not_loaded(
+                name,
+                error,
+                f"backbone.weights = '<file>.safetensors', or as a model's name '{name}@<file>.safetensors'",
+            ) from None
     else:
         state = read_safetensors(name, Path(weights))
         if any(key.endswith("head.probe") for key in state):  # a SigLIP of transformers
@@ -58,7 +62,7 @@ def _create(model: str, *, pretrained: bool, **options: Any) -> nn.Module:
 
     if not timm.is_model(model.split(".")[0]):
         raise CheckpointError(f"timm has no model '{model}'.{suggest(model, timm.list_models())}")
-    encoder: nn.Module = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
+    encoder: nn.Module = timm.create_model(model, pretrained=pretrained, **{"num_classes": 0, **options})
     return encoder
 
 

@@ -13,9 +13,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from hierderm.data.preprocessing import Preprocessing
+from hierderm.data.preprocessing import Preprocessing, says_all
 from hierderm.errors import CheckpointError
 from hierderm.model.weights import LOADING, not_loaded, require_complete
+
+PROCESSOR = "preprocessor_config.json"
 
 
 def load(name: str, source: str, weights: str) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
@@ -24,7 +26,7 @@ def load(name: str, source: str, weights: str) -> tuple[nn.Module, Preprocessing
 
     if weights not in ("pretrained", "random"):
         raise CheckpointError(
-            f"{name}: backbone.weights must be 'pretrained' or 'random' for transformers models, got '{weights}'. "
+            f"{name}: the weights must be 'pretrained' or 'random' for transformers models, got '{weights}'. "
             "Give the folder of the weights as the name, 'hf:<folder>'."
         )
     _require_whole(name, source)
@@ -68,7 +70,7 @@ def output(encoder: nn.Module, images: Tensor) -> Tensor:
 def _require_whole(name: str, source: str) -> None:
     folder = Path(source)
     if folder.is_dir():
-        for file in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        for file in ("config.json", PROCESSOR, "model.safetensors"):
             if not (folder / file).is_file() and not (file.startswith("model") and list(folder.glob("model-*"))):
                 raise CheckpointError(f"{name}: the folder must hold {file}, it does not.")
     elif source.startswith((".", "/", "~")):
@@ -76,13 +78,19 @@ def _require_whole(name: str, source: str) -> None:
 
 
 def _preprocessor_config(source: str) -> dict[str, Any]:
-    path = Path(source) / "preprocessor_config.json"
+    """What the image processor of a model does, with the defaults of its class where the file leaves any open."""
+    path = Path(source) / PROCESSOR
     if not path.is_file():
         from transformers.utils.hub import cached_file
 
-        path = Path(str(cached_file(source, "preprocessor_config.json")))
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
+        path = Path(str(cached_file(source, PROCESSOR)))
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if says_all(content):
+        return content
+    from transformers import AutoImageProcessor  # slow to import
+
+    completed: dict[str, Any] = AutoImageProcessor.from_pretrained(source).to_dict()
+    return completed
 
 
 @contextmanager

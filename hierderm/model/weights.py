@@ -38,8 +38,14 @@ def require_complete(name: str, missing: Collection[object], mismatched: Collect
 
 def not_loaded(name: str, error: Exception, local: str) -> CheckpointError:
     """The error of a model that could not be loaded; `local`: how to give local weights."""
-    reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-    return CheckpointError(f"{name}: could not be loaded ({reason}). Without internet give local weights: {local}.")
+    return CheckpointError(
+        f"{name}: could not be loaded ({reason_of(error)}). Without internet give local weights: {local}."
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -47,5 +53,5 @@ def weights_hash(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()[:12]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hierderm.config.methods import Gradient, Lda, LinearProbe, Loss, Method, TreeLda, Vanilla
+from hierderm.config.methods import ClosedForm, Gradient, Lda, LinearProbe, Loss, Method, TreeLda, Vanilla
 from hierderm.config.settings import Comparison, EvaluationConfig
 from hierderm.report.rows import Row
 
@@ -14,7 +14,7 @@ def methods(comparison: Comparison, rows: Sequence[Row]) -> list[tuple[str, str]
     return [
         ("Data and split", _split(comparison)),
         ("Models", " ".join(f"{row.entry.name}: {describe_method(row.config.training)}." for row in rows)),
-        ("Training", _training(comparison, [row.config.training for row in rows])),
+        ("Training", _training(comparison, rows)),
         ("Evaluation", _evaluation(comparison.evaluation)),
         ("Statistics", _statistics(comparison.evaluation)),
     ]
@@ -46,7 +46,8 @@ def describe_method(settings: Method) -> str:
         case Vanilla():
             return "the backbone's own output, nothing learnt"
         case Gradient():
-            return f"{_losses(settings.loss)}; of the backbone, {_freezing(settings)}"
+            started = f", starting as {_tree_lda(settings.closed_form)}" if settings.init == "tree_lda" else ""
+            return f"{_losses(settings.loss)}{started}; of the backbone, {_freezing(settings)}"
         case LinearProbe():
             tried = _values("an inverse penalty", settings.penalties)
             what = f"multinomial logistic regression on frozen features, the embedding its centred logits, {tried}"
@@ -58,7 +59,7 @@ def describe_method(settings: Method) -> str:
     return f"{what}, with features {' or '.join(settings.features)}{_views(settings.views)}"
 
 
-def _tree_lda(settings: TreeLda) -> str:
+def _tree_lda(settings: ClosedForm) -> str:
     levels = f" of the {' and '.join(settings.probability_levels)} level" if settings.probability_levels else ""
     tried = (
         ("a shrinkage", settings.shrinkages),
@@ -108,14 +109,14 @@ def _views(views: int) -> str:
     return f", with {views} augmented views of each training image" if views else ""
 
 
-def _training(comparison: Comparison, settings: Sequence[Method]) -> str:
+def _training(comparison: Comparison, rows: Sequence[Row]) -> str:
     backbone, seeds = comparison.backbone, comparison.protocol.seeds
     sentences = [
         f"Backbone {backbone.name} ({backbone.weights}); an image's vector is its output, or with features 'layers' "
         "that and the mean and deviation of every block's tokens.",
-        *dict.fromkeys(_optimiser(own) for own in settings if isinstance(own, Gradient)),
+        *dict.fromkeys(_optimiser(own) for row in rows if isinstance(own := row.config.training, Gradient)),
     ]
-    if monitors := dict.fromkeys(own.monitor for own in settings if not isinstance(own, Vanilla)):
+    if monitors := dict.fromkeys(row.by for row in rows if row.by):
         named = " or ".join(monitor.replace("_map_at_r", " MAP@R") for monitor in monitors)
         sentences.append(f"Setting or epoch was chosen by {named} on validation (a mean of levels is geometric).")
     where = " on each division" if comparison.protocol.every_fold else ""

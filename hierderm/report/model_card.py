@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from hierderm import columns as c
-from hierderm.config.methods import Gradient, Lda, LinearProbe, TreeLda, Vanilla
-from hierderm.config.settings import Config
+from hierderm.config.methods import Method, TreeLda
+from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.table import CaseTable
+from hierderm.evaluation.validation import level_queries
 from hierderm.report.methods import describe_method
 from hierderm.report.page import DISCLAIMER
-from hierderm.report.rows import chosen_setting
+from hierderm.report.rows import chosen_setting, score_text
+
+if TYPE_CHECKING:
+    from hierderm.training.fitted import Fitted
 
 
-def model_card(config: Config, table: CaseTable, history: pd.DataFrame, chosen: int) -> str:
-    """Markdown: what the model is, on what it was trained, how it was chosen, and what it must not be used for.
-
-    `chosen`: the row of `history` whose weights the model has.
-    """
-    best = history.iloc[chosen]
+def model_card(config: Config, table: CaseTable, found: Fitted) -> str:
+    """Markdown: what the model is, on what it was trained, how it was chosen, and what it must not be used for."""
+    best, validation = found.history.iloc[found.chosen], table.part(c.VALIDATION)
+    scores = ", ".join(
+        f"{level} {score_text(best[f'{level}_map_at_r'])} "
+        f"({level_queries(validation, level)[0]} of {len(validation)} images have another case to find)"
+        for level in ("coarse", "fine")
+    )
     images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
-    choice = "" if isinstance(config.training, Vanilla) else _choice(config.training, history, chosen)
+    choice = _choice(config.training, found) if found.by else ""
     return f"""# {config.name}
 
 {DISCLAIMER}
 
 | | |
 |---|---|
-| backbone | `{config.backbone.name}` ({config.backbone.weights}) |
+| backbone | `{config.backbone.name}` ({config.backbone.weights}){_origin(config.backbone)} |
 | method | `{config.training.method}`: {describe_method(config.training)} |
 | taxonomy | {table.taxonomy.summary()} |
 | data | `{config.data.cases}` |
 | images | {images["train"]} training, {images["validation"]} validation, {images["test"]} test (not seen) |
 | split | {table.split_hash} |
-{choice}| validation MAP@R | coarse {best["coarse_map_at_r"]:.3f}, fine {best["fine_map_at_r"]:.3f} |
+{choice}| validation MAP@R | {scores} |
 
 Test metrics, with intervals, are in the report of the comparison. How well the model does on other cameras, clinics
 or skin tones than those of its data is not known. Load it with `hierderm.load`, or embed with `hierderm embed`; the
@@ -41,8 +47,16 @@ weights are safetensors.
 """
 
 
-def _choice(settings: LinearProbe | Lda | TreeLda | Gradient, history: pd.DataFrame, chosen: int) -> str:
+def _origin(backbone: BackboneConfig) -> str:
+    """Licence and origin of the weights, where they are those of a listed backbone."""
+    from hierderm.model.listing import BACKBONES
+
+    listed = next((one for one in BACKBONES if one.name == backbone.name and backbone.weights == "pretrained"), None)
+    return f": {listed.licence}, {listed.pretraining}, {listed.origin}" if listed else ""
+
+
+def _choice(settings: Method, found: Fitted) -> str:
     folds = settings.folds if isinstance(settings, TreeLda) else 0
     beside = f" and, in turn, {folds} parts of the training cases" if folds else ""
-    setting = f"{chosen_setting(history, chosen)} ({chosen + 1} of {len(history)})"
-    return f"| chosen | {setting}, by {settings.monitor} on validation{beside} |\n"
+    setting = f"{chosen_setting(found.history, found.chosen)} ({found.chosen + 1} of {len(found.history)})"
+    return f"| chosen | {setting}, by {found.by} on validation{beside} |\n"

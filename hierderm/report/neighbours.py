@@ -10,7 +10,8 @@ import numpy as np
 from hierderm import columns as c
 from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
-from hierderm.evaluation.metrics.ranking import nearest_others
+from hierderm.evaluation.metrics.blocks import nearest_items
+from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.report.rows import Row
 from hierderm.report.thumbnails import thumbnail_uri
 from hierderm.types import IntArray, Mask
@@ -23,7 +24,8 @@ N_EXAMPLES, N_NEIGHBOURS = 4, 6
 class Neighbours:
     """The test images of a model with their nearest images of other cases.
 
-    `fine`, `coarse`: labels, shape (n_images,); `nearest`: rows of the test split, nearest first, shape (n_images, k).
+    `fine`, `coarse`: labels, shape (n_images,); `nearest`: rows of the test split, nearest first, shape (n_images, k);
+    k is 0 where the test has one case only.
     """
 
     fine: IntArray
@@ -32,8 +34,8 @@ class Neighbours:
 
     @property
     def first(self) -> IntArray:
-        """The nearest image of each, shape (n_images,)."""
-        return np.asarray(self.nearest[:, 0])
+        """The nearest image of each, shape (n_images,); -1 where there is none."""
+        return np.asarray(self.nearest[:, 0]) if self.nearest.shape[1] else np.full(len(self.fine), -1)
 
 
 def nearest_neighbours(table: CaseTable, row: Row) -> Neighbours:
@@ -41,8 +43,8 @@ def nearest_neighbours(table: CaseTable, row: Row) -> Neighbours:
     frame = row.test.frame
     fine = table.taxonomy.encode(frame[c.CONDITION])
     k = min(N_NEIGHBOURS, len(frame) - int(frame[c.CASE_ID].value_counts().max()))
-    images = np.arange(len(frame))
-    nearest = nearest_others(row.test.embeddings, row.test.case_ids, images, k) if k > 0 else images[:, None]
+    test = Labelled(row.test.embeddings, fine[None], row.test.case_ids)
+    nearest = nearest_items(test, k=k) if k > 0 else np.empty((len(frame), 0), dtype=np.int64)
     return Neighbours(fine, table.taxonomy.to_level(fine, 0), nearest)
 
 
@@ -50,11 +52,11 @@ def example_groups(table: CaseTable, row: Row, neighbours: Neighbours) -> list[d
     """Queries drawn at random with their neighbours, by whether the nearest image has the right condition, only the
     right category, or neither."""
     fine, coarse, first = neighbours.fine, neighbours.coarse, neighbours.first
-    same_fine, same_coarse = fine[first] == fine, coarse[first] == coarse
+    known, same_fine, same_coarse = first >= 0, fine[first] == fine, coarse[first] == coarse
     kinds: dict[str, Mask] = {
-        "The nearest image has the same condition": same_fine,
-        "The nearest image has another condition of the same category": same_coarse & ~same_fine,
-        "The nearest image has another category": ~same_coarse,
+        "The nearest image has the same condition": known & same_fine,
+        "The nearest image has another condition of the same category": known & same_coarse & ~same_fine,
+        "The nearest image has another category": known & ~same_coarse,
     }
     rng = np.random.default_rng(0)
     groups = []

@@ -15,14 +15,19 @@ from matplotlib.ticker import MaxNLocator
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.types import Floats, IntArray
 
-# Twenty colours that most readers can distinguish; further categories repeat them with another marker.
+# Tol's six bright colours, then each time the colour of middle lightness that is farthest from all before (in Oklab).
 PALETTE = (
-    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#999999", "#004488", "#DDAA33", "#BB5566",
-    "#000000", "#117733", "#88CCEE", "#DDCC77", "#882255", "#44AA99", "#332288", "#CC6677", "#661100", "#6699CC",
+    "#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#5A3C00", "#3C1EA5", "#B478FF", "#FFB4F0",
+    "#00F096", "#A55A00", "#969687", "#004B69", "#784BD2", "#5AB41E", "#96000F", "#4B96FF", "#691E69", "#FF8700",
 )  # fmt: skip
 MARKERS = "o^sDvP*X"
 MAP_SIDE = 560  # of the map in the page, in its own units
-MAP_SHAPES = ("circle", "square", "diamond")
+MAP_SHAPES = {"circle": "o", "square": "s", "diamond": "D"}
+
+
+def map_look(number: int) -> dict[str, str]:
+    """Colour and shape of a category on maps: neighbours in number differ in both, 60 categories in one of them."""
+    return {"colour": PALETTE[number % len(PALETTE)], "shape": list(MAP_SHAPES)[number % len(MAP_SHAPES)]}
 
 
 def png(figure: Figure) -> bytes:
@@ -32,25 +37,37 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def history_figure(histories: Mapping[str, pd.DataFrame]) -> bytes:
-    """Training loss and validation MAP@R by epoch, a line a model."""
-    panels = (
-        ("train_loss", "training loss"),
-        ("coarse_map_at_r", "validation, coarse MAP@R"),
-        ("fine_map_at_r", "validation, fine MAP@R"),
-    )
-    figure = Figure(figsize=(12, 3.2))
-    for place, (column, title) in enumerate(panels, start=1):
+HISTORY_PANELS = {
+    "contrastive_loss": "contrastive loss",
+    "classification_loss": "classification loss",
+    "coarse_map_at_r": "coarse MAP@R, validation",
+    "fine_map_at_r": "fine MAP@R, validation",
+}
+
+
+def history_figure(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, int]) -> bytes:
+    """Each loss by itself and validation MAP@R by epoch, a line a model; a vertical line at the epoch that was chosen.
+
+    The sum of the losses is not drawn: it rises when the second is faded in. Losses are those of training; dashed the
+    same loss on validation.
+    """
+    panels = {column: title for column, title in HISTORY_PANELS.items() if any(column in h for h in histories.values())}
+    figure = Figure(figsize=(4 * len(panels), 3.2))
+    for place, (column, title) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
         for number, (name, history) in enumerate(histories.items()):
             colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-            axes.plot(history["epoch"] + 1, history[column], color=colour, marker=marker, markersize=4, label=name)
-        axes.set_title(title, fontsize=10)
+            if column in history:
+                axes.plot(history["epoch"] + 1, history[column], color=colour, marker=marker, markersize=4, label=name)
+            if (held_out := f"validation_{column}") in history:
+                axes.plot(history["epoch"] + 1, history[held_out], color=colour, linestyle="--")
+            axes.axvline(chosen[name] + 1, color=colour, linewidth=0.8, linestyle=":")
+        dashed = any(f"validation_{column}" in history for history in histories.values())
+        axes.set_title(title + (" (dashed: validation)" if dashed else ""), fontsize=10)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if place == 1:
-            axes.legend(fontsize=8)
+    figure.axes[-1].legend(fontsize=8)  # the panel that all models are in
     return png(figure)
 
 
@@ -63,8 +80,9 @@ def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequen
         axes = figure.add_subplot(n_rows, columns, place)
         for order, label in enumerate(shown):
             inside = labels == label
-            style: dict[str, Any] = {"color": PALETTE[order % 20], "marker": MARKERS[order // 20 % len(MARKERS)]}
-            axes.scatter(where[inside, 0], where[inside, 1], s=12, linewidths=0, label=names[label], **style)
+            look, x, y = map_look(order), where[inside, 0], where[inside, 1]
+            marker = MAP_SHAPES[look["shape"]]
+            axes.scatter(x, y, s=12, linewidths=0, label=names[label], color=look["colour"], marker=marker)
         axes.set_title(name, fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -91,14 +109,11 @@ def project(embeddings: Floats, seed: int) -> Floats:
 def map_points(where: Floats, labels: IntArray, texts: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     """Place, colour, shape and text of each point of a map in the page, and the legend.
 
-    `where`: shape (n, 2); `labels`: the category of each point; the 20 colours repeat with another shape.
+    `where`: shape (n, 2); `labels`: the category of each point.
     """
     low, span = where.min(axis=0), np.ptp(where, axis=0)
     placed = (where - low) / np.where(span > 0, span, 1) * (MAP_SIDE - 20) + 10
-    style = {
-        label: {"colour": PALETTE[n % 20], "shape": MAP_SHAPES[n // 20 % len(MAP_SHAPES)]}
-        for n, label in enumerate(np.unique(labels))
-    }
+    style = {label: map_look(n) for n, label in enumerate(np.unique(labels))}
     points = [
         {"n": n, "x": round(float(x), 1), "y": round(float(y), 1), **style[label], "text": text}
         for n, ((x, y), label, text) in enumerate(zip(placed, labels.tolist(), texts, strict=True))
@@ -117,10 +132,14 @@ def category_bars(evaluations: Sequence[Evaluation]) -> bytes:
     axes = figure.add_subplot()
     height = 0.8 / len(evaluations)
     for number, evaluation in enumerate(evaluations):
-        value = {row["category"]: row["recall_at_1"] or 0.0 for row in evaluation.categories}
+        value = {row["category"]: row["recall_at_1"] for row in evaluation.categories}
         where = np.arange(len(rows)) + (number - (len(evaluations) - 1) / 2) * height
         lengths = [value[row["category"]] for row in rows]
-        axes.barh(where, lengths, height * 0.9, color=PALETTE[number % len(PALETTE)], label=evaluation.model)
+        colour = PALETTE[number % len(PALETTE)]
+        drawn = [np.nan if length is None else length for length in lengths]
+        axes.barh(where, drawn, height * 0.9, color=colour, label=evaluation.model)
+        for y in (y for y, length in zip(where, lengths, strict=True) if length is None):
+            axes.text(0.005, y, "undefined", fontsize=6, va="center", color=colour)
     axes.set_yticks(range(len(rows)), [f"{row['category']} ({row['n_images']})" for row in rows], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -176,7 +195,8 @@ def fine_confusion(true: IntArray, found: IntArray, category: IntArray) -> bytes
     inside = place[found] >= 0
     table = np.zeros((len(order), len(order)))
     np.add.at(table, (place[true[inside]], place[found[inside]]), 1)
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    totals = table.sum(axis=1, keepdims=True)
+    shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)  # a row without a neighbour is blank
     figure = Figure(figsize=(7, 7))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=max(0.3, float(shares.max())), interpolation="nearest")

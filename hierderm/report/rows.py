@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from hierderm.config.settings import Config, ModelEntry
@@ -15,8 +16,9 @@ from hierderm.evaluation.evaluation import Evaluation
 class Row:
     """One model: its entry and settings, its evaluation, its test embeddings, and its history.
 
-    `test`, `history`, `chosen`: of the first fold and seed; `chosen` is the row of `history` that the model is of.
-    `seconds`: mean wall time of one training; `n_runs`: how many trainings went into the values.
+    `test`, `history`, `chosen`, `by`: of the first fold and seed; `chosen` is the row of `history` that the model is
+    of, `by` the score it was chosen by, '' where nothing was chosen. `seconds`: mean wall time of one training;
+    `n_runs`: how many trainings went into the values.
     """
 
     entry: ModelEntry
@@ -25,6 +27,7 @@ class Row:
     test: EmbeddingTable
     history: pd.DataFrame
     chosen: int
+    by: str
     seconds: float
     n_runs: int = 1
 
@@ -42,3 +45,8 @@ def chosen_setting(history: pd.DataFrame, chosen: int) -> str:
     ]
     texts = {name: row[name] if isinstance(row[name], str) else f"{row[name] + (name == 'epoch'):g}" for name in names}
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
+
+
+def score_text(value: float) -> str:
+    """A score, or that it is undefined."""
+    return "undefined" if np.isnan(value) else f"{value:.3f}"

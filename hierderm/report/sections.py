@@ -66,8 +66,9 @@ def page_sections(
 
 def models_section(rows: Sequence[Row]) -> dict[str, Any]:
     """What each model is, and the training curves of those trained by epochs."""
-    trained = {r.entry.name: r.history for r in rows if "train_loss" in r.history}
-    return {"rows": rows, "curves": data_uri(plots.history_figure(trained)) if trained else ""}
+    trained = [row for row in rows if "train_loss" in row.history]
+    histories, chosen = {r.entry.name: r.history for r in trained}, {r.entry.name: r.chosen for r in trained}
+    return {"rows": rows, "curves": data_uri(plots.history_figure(histories, chosen)) if trained else ""}
 
 
 def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -> dict[str, Any]:
@@ -91,13 +92,15 @@ def categories_section(
     table: CaseTable, evaluations: Sequence[Evaluation], focus: Row, neighbours: Neighbours
 ) -> dict[str, Any]:
     """Results by category of all models; metrics and confusions of the focus model."""
-    tree, first = table.taxonomy, neighbours.first
-    fine, coarse = neighbours.fine, neighbours.coarse
+    tree, known = table.taxonomy, neighbours.first >= 0
+    first, fine, coarse = neighbours.first[known], neighbours.fine, neighbours.coarse
     return {
         "plot": data_uri(plots.category_bars(evaluations)),
         "table": tables.category_table(focus.evaluation),
-        "confusion": tables.confusion_table(coarse, coarse[first], tree.names(0)),
-        "fine_confusion": data_uri(plots.fine_confusion(fine, fine[first], tree.ancestors[:, 0])),
+        "confusion": tables.confusion_table(coarse[known], coarse[first], tree.names(0)),
+        "fine_confusion": data_uri(plots.fine_confusion(fine[known], fine[first], tree.ancestors[:, 0]))
+        if known.any()
+        else "",
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,8 @@ def summarise(evaluations: Sequence[Evaluation], differences: Sequence[Differenc
     """The summary of a comparison. `differences`: the focus model minus each other one in the main metrics."""
     if not differences:
         return Summary("There is nothing to compare: a comparison needs two models with main metrics.")
+    if all(np.isnan(difference.low) for difference in differences):
+        return Summary(outcome_sentence(evaluations), "No difference was tested: evaluation.bootstrap_rounds is 0.")
     return Summary(
         outcome_sentence(evaluations),
         standing_sentence(differences),
@@ -53,10 +56,14 @@ def summarise(evaluations: Sequence[Evaluation], differences: Sequence[Differenc
 
 def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
     """Which model has the best value in how many main metrics."""
-    leaders = [_leader(evaluations, key).model for key in HEADLINES if _scored(evaluations, key)]
+    best = [_leaders(evaluations, key) for key in HEADLINES if _scored(evaluations, key)]
+    if not best:
+        return "No main metric is defined for any model."
+    leaders = [evaluation.model for tied in best for evaluation in tied]
     first, *others = sorted(((leaders.count(model), model) for model in set(leaders)), reverse=True)
-    counts = [f"{first[1]} has the best value in {first[0]} of {len(leaders)} main metrics"]
-    return f"{_list([*counts, *(f'{model} in {count}' for count, model in others)])}."
+    counts = [f"{first[1]} has the best value in {first[0]} of {len(best)} main metrics"]
+    ties = "; a value that several models share counts for each" if len(leaders) > len(best) else ""
+    return f"{_list([*counts, *(f'{model} in {count}' for count, model in others)])}{ties}."
 
 
 def standing_sentence(differences: Sequence[Difference]) -> str:
@@ -95,11 +102,12 @@ def leader_sentences(evaluations: Sequence[Evaluation], confidence: float) -> li
         scored = _scored(evaluations, key)
         if not scored:
             continue
-        leader = _leader(evaluations, key)
+        leader, *tied = _leaders(evaluations, key)
         found = [paired_difference(leader, other, key, confidence) for other in scored if other is not leader]
         better = [d.reference for d in found if d is not None and d.better]
         similar = [f"{d.reference} ({_signed(d)})" for d in found if d is not None and not d.better]
-        text = f"{metric_name(*key)}: {leader.model} leads with {leader[key].value:.3f}"
+        lead = f"{_list(e.model for e in (leader, *tied))} share" if tied else f"{leader.model} leads with"
+        text = f"{metric_name(*key)}: {lead} {leader[key].value:.3f}"
         if better:
             differences = (
                 "interval of the difference excludes" if len(better) == 1 else "intervals of the differences exclude"
@@ -132,26 +140,61 @@ def calibration_sentences(evaluation: Evaluation, target_error: float, nominal_c
     answers = evaluation.details.get("answers")
     if answers is None:
         return []
-    sentences = []
+    sentences = [_temperature_sentence(evaluation, answers)]
     for row in answers["by_level"]:
         n, wrong, target = row["answered"], row["wrong"], f"at most {target_error:.0%}"
         sentences.append(
             f"{n / evaluation.n_images:.0%} of the test images are answered at the {row['level']} level, with an error "
             f"of {wrong / n:.0%} ({wrong} of {n}; target: {target})."
             if n
-            else f"No test image is answered at the {row['level']} level (target error: {target})."
+            else f"No test image is answered at the {row['level']} level (target error: {target})"
+            + _why_unanswered(evaluation, row)
+        )
+    n_validation = answers["n_validation"]
+    if np.ceil((n_validation + 1) * nominal_coverage) > n_validation:
+        sentences.append(
+            f"The {n_validation} validation cases are too few for conformal sets of coverage {nominal_coverage:.0%}: "
+            "every set contains all classes."
         )
     for level, rows in evaluation.details["conformal"].items():
         covered, size = evaluation.get((level, "conformal_coverage")), evaluation.get((level, "conformal_size"))
         if covered is not None and size is not None:
             lowest = min(rows, key=lambda row: row["coverage"])
+            ends = "" if np.isnan(covered.low) else f"{covered.low:.0%} to {covered.high:.0%}; "
             sentences.append(
                 f"Conformal sets at the {level} level contain the true class of {covered.value:.0%} of the test images "
-                f"({covered.low:.0%} to {covered.high:.0%}; nominal {nominal_coverage:.0%}), with {size.value:.1f} "
+                f"({ends}nominal {nominal_coverage:.0%}), with {size.value:.1f} "
                 f"classes on average; the lowest coverage is {lowest['coverage']:.0%}, for {lowest['category']} "
                 f"({lowest['n_images']} images)."
             )
     return sentences
+
+
+def _temperature_sentence(evaluation: Evaluation, answers: dict[str, Any]) -> str:
+    """What temperature scaling does to the calibration error, and where it makes it worse."""
+    parts, worse = [], []
+    for row in answers["by_level"]:
+        before, after = (evaluation.get((row["level"], name)) for name in ("ece", "ece_scaled"))
+        if before is not None and after is not None:
+            parts.append(f"from {before.value:.3f} to {after.value:.3f} at the {row['level']} level")
+            worse += [row["level"]] if after.value > before.value else []
+    text = f"A temperature of {answers['temperature']:.2f}, learnt on {answers['n_validation']} validation cases"
+    if not parts:
+        return f"{text}, is used for answers and conformal sets."
+    text = f"{text}, changes the expected calibration error {_list(parts)}"
+    if worse:
+        text += (
+            f". It is worse at the {_list(worse)} level: the temperature makes the fine classes of validation most "
+            "likely, which does not bind the error on the test"
+        )
+    return f"{text}."
+
+
+def _why_unanswered(evaluation: Evaluation, row: dict[str, Any]) -> str:
+    accuracy = evaluation.get((row["level"], "top1_accuracy"))
+    right = "" if accuracy is None else f" Of all predictions there {accuracy.value:.0%} are right."
+    why = f": {row['why_never']}. More validation cases may allow answers" if row["why_never"] else ""
+    return f"{why}.{right}"
 
 
 def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -174,10 +217,11 @@ def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
 
 def gap_sentence(gap: Gap) -> str:
     """The gap between the best and the worst group, and whether it is significant."""
+    ends = "" if np.isnan(gap.low) else f" ({gap.low:.3f} to {gap.high:.3f})"
     tested = f", {'' if gap.p_value < SIGNIFICANT else 'not '}significant (p = {gap.p_value:.3f})"
     return (
-        f"{metric_name(gap.level, gap.name)}: worst in {gap.worst}, best in {gap.best}; gap {gap.value:.3f} "
-        f"({gap.low:.3f} to {gap.high:.3f}){'' if np.isnan(gap.p_value) else tested}."
+        f"{metric_name(gap.level, gap.name)}: worst in {gap.worst}, best in {gap.best}; gap {gap.value:.3f}{ends}"
+        f"{'' if np.isnan(gap.p_value) else tested}."
     )
 
 
@@ -190,8 +234,11 @@ def _scored(evaluations: Sequence[Evaluation], key: Key) -> list[Evaluation]:
     return [e for e in evaluations if e.get(key) is not None and not np.isnan(e[key].value)]
 
 
-def _leader(evaluations: Sequence[Evaluation], key: Key) -> Evaluation:
-    return max(_scored(evaluations, key), key=lambda e: e[key].value)
+def _leaders(evaluations: Sequence[Evaluation], key: Key) -> list[Evaluation]:
+    """The models with the best value, several where they share it."""
+    scored = _scored(evaluations, key)
+    best = max(e[key].value for e in scored)
+    return [e for e in scored if e[key].value == best]
 
 
 def _percent(confidence: float) -> str:

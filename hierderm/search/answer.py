@@ -7,7 +7,7 @@ validation queries.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,8 @@ class Answer:
     """What the hits say. `level`: the finest level that can be answered, None to abstain; `node`: the answer there.
 
     `confidence`: how often such an answer was right on validation, None without calibration; `differential`: for
-    each level, coarse first, its nodes by falling share; `reason`: in words, why this level.
+    each level, coarse first, its nodes by falling share; `reason`: in words, why this level; `given`: levels on which
+    only one node could come, for the filter of the search or the index has no other: its share says nothing.
     """
 
     level: int | None
@@ -66,6 +67,7 @@ class Answer:
     confidence: float | None
     differential: tuple[tuple[Candidate, ...], ...]
     reason: str
+    given: tuple[int, ...] = ()
 
 
 def vote(hits: SearchResult, temperature: float) -> FloatArray:
@@ -108,21 +110,29 @@ def calibrate(hits: SearchResult, query_fine: IntArray, *, wanted: float = 0.8) 
     return Calibration(hits.rows.shape[1], temperature, rule)
 
 
-def answer(hits: SearchResult, calibration: Calibration | None, *, calibrated_for: bool = True) -> Answer:
+def answer(
+    hits: SearchResult, calibration: Calibration | None, *, differs: str = "", given: tuple[int, ...] = ()
+) -> Answer:
     """What the hits of one query say, at the finest level whose threshold they pass.
 
-    `calibrated_for`: False where the search differs from the one that was calibrated (filters, a cap, another k);
-    then shares are given without a confidence, as without a calibration.
+    `differs`: in what the query or its search is unlike those that were calibrated, '' where it is like them; then
+    shares come without a confidence, as without a calibration. `given`: see `Answer`.
     """
     taxonomy = hits.gallery.taxonomy
     votes = vote(hits, calibration.temperature if calibration else DEFAULT_TEMPERATURE)[0]
     differential = tuple(ranked_nodes(votes, taxonomy, level) for level in range(taxonomy.n_levels))
     if not differential[0]:
-        return Answer(None, "", None, differential, "No case was found.")
-    if calibration is None or not calibrated_for:
-        why = "the index was not calibrated" if calibration is None else "the search was narrowed"
-        return Answer(None, "", None, differential, f"Shares only, without a confidence: {why}.")
-    return _answer_by(calibration.rule, votes, differential, taxonomy)
+        return Answer(None, "", None, differential, "No case was found.", given)
+    if calibration is None or differs:
+        why = "answers of this index are not calibrated" if calibration is None else differs
+        reason = f"Shares only, without a confidence: {why}."
+        found = Answer(None, "", None, differential, reason)
+    else:
+        found = _answer_by(calibration.rule, votes, differential, taxonomy)
+    only = [
+        f" No other {taxonomy.level_names[level]} than '{differential[level][0].name}' could come." for level in given
+    ]
+    return replace(found, reason=found.reason + "".join(only), given=given)
 
 
 def _answer_by(
@@ -131,21 +141,27 @@ def _answer_by(
     found = rule.apply(votes[None], taxonomy)
     level, confidence = int(found.level[0]), float(found.confidence[0])
     leading, names = differential[max(level, 0)][0], taxonomy.level_names
+    reasons = map(rule.why_never, range(len(names)))
+    never = [f"No {name} is ever answered: {why}." for name, why in zip(names, reasons, strict=True) if why]
     if level < 0:
-        return Answer(
-            None, "", confidence, differential,
+        undecided = (
             f"The nearest cases disagree too much for an answer: at this share of votes ({leading.share:.0%} for "
-            f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed.",
-        )  # fmt: skip
+            f"{leading.name}) it would be wrong more often than the {1 - rule.wanted:.0%} allowed."
+        )
+        texts = never if len(never) == len(names) else [undecided, *never]
+        return Answer(None, "", confidence, differential, " ".join(texts))
     learnt = rule.levels[level]
     reason = (
-        f"The nearest cases agree on the {names[level]}: {leading.share:.0%} of the votes. "
-        f"Of the {learnt.answered} validation cases answered at this level, {learnt.right} were right."
+        f"The nearest cases agree on the {names[level]}: {leading.share:.0%} of the votes. Of the {learnt.answered} "
+        f"validation cases answered at this level, {learnt.right} were right ({learnt.right / learnt.answered:.0%}); "
+        f"of those with about this share of votes, {confidence:.0%}."
     )
-    if level < taxonomy.fine_level and rule.levels[-1].threshold is None:
-        reason = f"No share of votes for a {names[-1]} was reliable on validation cases. {reason}"
-    elif level < taxonomy.fine_level:
-        reason = f"The nearest cases disagree on the {names[-1]}. {reason}"
+    if level < taxonomy.fine_level:
+        finer = rule.why_never(taxonomy.fine_level)
+        why = (
+            f"No {names[-1]} is ever answered: {finer}." if finer else f"The nearest cases disagree on the {names[-1]}."
+        )
+        reason = f"{why} {reason}"
     return Answer(level, leading.name, confidence, differential, reason)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,28 +11,32 @@ from typing import Literal
 import numpy as np
 
 from hierderm import columns as c
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
+from hierderm.engines import Kind
 from hierderm.errors import SearchError
+from hierderm.evaluation.scores import mean_of_known
 from hierderm.search.answer import Calibration, calibrate
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import Kind
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
 from hierderm.types import Floats, IntArray
 
 Model = str | Path | Encodes | None
+logger = logging.getLogger(__name__)
 
 
 def build_index(
     cases: CaseTable,
     model: Model,
     *,
-    embeddings: EmbeddingTable | Floats | Path | None = None,
+    embeddings: EmbeddingTable | Floats | Path | str | None = None,
     kind: Kind | Literal["auto"] = "auto",
     splits: Sequence[str] = (),
     accuracy: float = 0.8,
     k: int = 10,
+    engine: ForwardEngine = "auto",
 ) -> CaseIndex:
     """What `CaseIndex.build` does. It describes the arguments."""
     splits = [splits] if isinstance(splits, str) else splits
@@ -39,7 +44,7 @@ def build_index(
         raise SearchError(f"accuracy must be between 0 and 1, got {accuracy}.")
     if unknown := sorted(set(splits) - set(c.SPLITS)):
         raise SearchError(f"splits must be of {list(c.SPLITS)}, got {unknown}.")
-    table = _embed(cases, model) if embeddings is None else _given(cases, embeddings)
+    table = _embed(cases, model, engine) if embeddings is None else _given(cases, embeddings)
     split_hash = cases.split_hash if _is_split(cases) else ""
     trained_on = table.provenance.split_hash
     provenance = replace(
@@ -51,6 +56,7 @@ def build_index(
     index = CaseIndex.from_embeddings(
         table, cases.taxonomy, kind=kind, model=_name(model), image_root=cases.root.absolute()
     )
+    index.about = replace(index.about, trained=bool(trained_on))
     if embeddings is not None and model is not None:
         index.require_same_model(_provenance(model))  # else no query could ever be compared with it
     if trained_on and trained_on != split_hash:
@@ -60,19 +66,25 @@ def build_index(
     return index if index.calibration else _not_calibrated(index, "there are no validation cases in the index")
 
 
-def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None) -> EmbeddingTable:
+def embed_for(
+    index: CaseIndex, cases: CaseTable, model: Model = None, *, engine: ForwardEngine = "auto"
+) -> EmbeddingTable:
     """The images of a table as `CaseIndex.add` takes them: embedded by the index's model, paths as the index has them.
 
     `model`: where the index's model is now; None: where it was when the index was built.
     """
-    table = _embed(cases, model or index.about.model or None)
+    table = embed_queries(index, cases, model, engine=engine)
     root = Path(index.about.image_root)
     paths = [path.absolute() for path in cases.paths]
     names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
-    frame = table.frame.assign(**{c.IMAGE_PATH: names})
-    if c.SPLIT in frame:
-        frame[c.SPLIT] = ""  # another table's validation cases are not those the index was calibrated on
-    return EmbeddingTable(table.embeddings, frame, table.provenance)
+    return EmbeddingTable(table.embeddings, table.frame.assign(**{c.IMAGE_PATH: names}), table.provenance)
+
+
+def embed_queries(
+    index: CaseIndex, cases: CaseTable, model: Model = None, *, engine: ForwardEngine = "auto"
+) -> EmbeddingTable:
+    """The images of a table embedded by the index's model; for `model` see `embed_for`."""
+    return _embed(cases, model or index.about.model or None, engine)
 
 
 def calibrate_on_validation(
@@ -87,6 +99,25 @@ def calibrate_on_validation(
     return replace(learnt, aggregation=aggregation)
 
 
+def recalibrate(index: CaseIndex) -> None:
+    """Learn the calibration of an index again, for its rows have changed; withdraw it where nothing is left to learn.
+
+    It was learnt from validation cases among the rows, and from what each of them finds there.
+    """
+    before = index.calibration
+    if before is None:
+        return
+    index.calibration = calibrate_on_validation(
+        index, accuracy=before.rule.wanted, k=before.k, aggregation=before.aggregation
+    )
+    if index.calibration is None:
+        _not_calibrated(index, "the validation cases that it was calibrated on were removed")
+        logger.warning("Answers are not calibrated any more: %s.", index.about.not_calibrated)
+    else:
+        n_cases = index.calibration.rule.levels[-1].n_queries
+        logger.info("Answers were calibrated again, on %d validation cases.", n_cases)
+
+
 def validation_means(index: CaseIndex, *, k: int = 10) -> list[dict[str, float]]:
     """The mean of each metric on the validation cases of the index, a table a level, coarse first; [] without any."""
     from hierderm.evaluation.metrics.retrieval import hit_scores
@@ -96,7 +127,7 @@ def validation_means(index: CaseIndex, *, k: int = 10) -> list[dict[str, float]]
         return []
     hits, truth = searched
     tables = hit_scores(hits.rows, index.taxonomy.ancestors[truth].T, index.labels)
-    return [{name: float(np.nanmean(values)) for name, values in table.items()} for table in tables]
+    return [{name: mean_of_known(values) for name, values in table.items()} for table in tables]
 
 
 def describe_index(index: CaseIndex) -> list[str]:
@@ -113,9 +144,15 @@ def describe_index(index: CaseIndex) -> list[str]:
         return [*lines, f"answers are not calibrated: {about.not_calibrated or 'it was built so'}"]
     rule, means = index.calibration.rule, validation_means(index)
     for level, (learnt, scores) in enumerate(zip(rule.levels, means, strict=True)):
-        asked = "validation cases" + (" left open by finer levels" if level < index.taxonomy.fine_level else "")
-        answered = f"never answered, no share of votes was right in {rule.wanted:.0%} of the {asked}"
+        if level in index.gallery.levels_of_one_node:
+            only = index.gallery.path(0)[level]
+            lines.append(
+                f"{index.taxonomy.level_names[level]}: all cases are of '{only}', so nothing can be wrong there"
+            )
+            continue
+        answered = f"never answered: {rule.why_never(level)}"
         if learnt.threshold is not None:
+            asked = "validation cases" + " left open by finer levels" * (level < index.taxonomy.fine_level)
             right = f"{learnt.answered} of {learnt.n_queries} {asked}, {learnt.right} right"
             answered = f"answered from {learnt.threshold:.0%} of the votes on: {right}"
         means_text = f"recall@1 {scores['recall_at_1']:.3f}, 5-NN accuracy {scores['knn_accuracy']:.3f}"
@@ -123,18 +160,18 @@ def describe_index(index: CaseIndex) -> list[str]:
     return lines
 
 
-def _embed(cases: CaseTable, model: Model) -> EmbeddingTable:
+def _embed(cases: CaseTable, model: Model, engine: ForwardEngine) -> EmbeddingTable:
     from hierderm.model.encoder import load
 
     if model is None:
         raise SearchError("name a model that embeds the images, or give their embeddings.")
     if isinstance(model, str | Path):
-        return load(model).embed(cases)
+        return load(model, engine=engine).embed(cases)
     made = embeddings_of(model, cases)
     return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
 
 
-def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path) -> EmbeddingTable:
+def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path | str) -> EmbeddingTable:
     """Known embeddings as a table, where they are those of the images of `cases`."""
     found = embeddings_of(embeddings, cases)
     if list(found.frame[c.IMAGE_ID]) != list(cases.frame[c.IMAGE_ID]):
@@ -151,7 +188,7 @@ def _provenance(model: str | Path | Encodes) -> Provenance:
 def _name(model: Model) -> str:
     """What an index records of its model, such that it can be loaded again; '' where it can't."""
     name = str(model or "") if model is None or isinstance(model, str | Path) else provenance_of(model).model
-    return str(Path(name).absolute()) if name and Path(name).is_dir() else name
+    return str(Path(name).absolute() if name and Path(name).is_dir() else BackboneConfig.parse(name))
 
 
 def _not_calibrated(index: CaseIndex, reason: str) -> CaseIndex:

@@ -7,24 +7,28 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.config.settings import ForwardEngine
 from hierderm.embeddings import Aggregation, EmbeddingTable, Provenance
+from hierderm.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
 from hierderm.errors import SearchError
+from hierderm.evaluation.metrics.neighbours import RecallSample, n_proposed, tune
 from hierderm.search.answer import Calibration
-from hierderm.search.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
-from hierderm.search.filters import Where, Within, allowed_rows
+from hierderm.search.checks import check_conditions, refuse_repeated
+from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
-from hierderm.search.nearest import Candidates, RecallSample, count_cases, every_row, nearest_cases, spans
+from hierderm.search.nearest import Candidates, count_cases, every_row, nearest_cases, spans
 from hierderm.search.query import check_options, mean_vector, query_groups
 from hierderm.search.result import SearchResult
 from hierderm.search.shared_lock import SharedLock
+from hierderm.search.values import joined
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Floats, IntArray, Mask, Vectors
+from hierderm.types import Floats, IntArray, Vectors
 
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable
@@ -39,7 +43,8 @@ class About:
     """What an index records of itself: kind, effort of its search, the recall measured with it, and where things are.
 
     `model`: folder of a trained model or name of a backbone that embeds queries, '' where unknown; `image_root`: where
-    relative image paths start; `not_calibrated`: why it has no calibration, '' where it has one or nobody tried.
+    relative image paths start; `not_calibrated`: why it has no calibration, '' where it has one or nobody tried;
+    `trained`: whether the model has learnt from the cases of a split.
     """
 
     kind: Kind
@@ -48,9 +53,10 @@ class About:
     model: str = ""
     image_root: str = ""
     not_calibrated: str = ""
+    trained: bool = False
 
 
-@dataclass
+@dataclass(repr=False)
 class CaseIndex:
     """A searchable gallery of embedded images of cases. Make one with `build` or `from_embeddings`, or `open` a folder.
 
@@ -78,6 +84,10 @@ class CaseIndex:
     def __post_init__(self) -> None:
         self._replace_rows(self.vectors, self.frame)
 
+    def __repr__(self) -> str:
+        calibrated = "calibrated" if self.calibration else "not calibrated"
+        return f"CaseIndex({len(self)} images of {self.n_cases} cases, kind {self.about.kind}, {calibrated})"
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.frame)
@@ -91,19 +101,18 @@ class CaseIndex:
         """Numbers of each image's nodes on all levels, coarse first, shape (n_levels, n_images)."""
         return self.taxonomy.ancestors[self.gallery.fine].T
 
-    # --- making, keeping and changing ----------------------------------------------------------------------------
-
     @classmethod
     def build(
         cls,
         cases: CaseTable,
         model: Model,
         *,
-        embeddings: EmbeddingTable | Floats | Path | None = None,
+        embeddings: EmbeddingTable | Floats | Path | str | None = None,
         kind: Kind | Literal["auto"] = "auto",
         splits: Sequence[str] = (),
         accuracy: float = 0.8,
         k: int = 10,
+        engine: ForwardEngine = "auto",
     ) -> CaseIndex:
         """Embed the images of a table and index them; calibrate answers where the table has validation cases.
 
@@ -117,6 +126,7 @@ class CaseIndex:
             splits: Splits to index, such as ('train', 'validation'); empty for all rows.
             accuracy: The accuracy that answers must keep to on validation cases, in (0, 1).
             k: Nearest cases that an answer is read from, >= 1.
+            engine: What computes on a CPU where `model` is a name, as `hierderm.load` has it.
 
         Returns:
             The index, in memory; `save` writes it.
@@ -126,7 +136,9 @@ class CaseIndex:
         """
         from hierderm.search.building import build_index
 
-        return build_index(cases, model, embeddings=embeddings, kind=kind, splits=splits, accuracy=accuracy, k=k)
+        return build_index(
+            cases, model, embeddings=embeddings, kind=kind, splits=splits, accuracy=accuracy, k=k, engine=engine
+        )
 
     @classmethod
     def from_embeddings(
@@ -161,8 +173,8 @@ class CaseIndex:
             raise SearchError(f"kind must be 'auto' or one of {list(KINDS)}, got '{kind}'.")
         if table.provenance.taxonomy_hash and table.provenance.taxonomy_hash != taxonomy.content_hash:
             raise SearchError("the embeddings were made with another taxonomy than the one given. Embed again with it.")
-        _refuse_repeated(table.frame, pd.Index([]))
-        _check_conditions(table.frame, taxonomy)
+        refuse_repeated(table.frame, pd.Index([]))
+        check_conditions(table.frame, taxonomy)
         chosen: Kind = automatic_kind(len(table)) if kind == "auto" else kind
         about = About(chosen, model=model, image_root=str(image_root))
         index = cls(table.embeddings, table.frame.reset_index(drop=True), taxonomy, table.provenance, about)
@@ -211,10 +223,11 @@ class CaseIndex:
         return updating(Path(folder))
 
     def add(self, table: EmbeddingTable) -> None:
-        """Add the images of cases, without building anew.
+        """Add the images of cases, without building anew. What was learnt from the index is learnt again: see `remove`.
 
         Args:
-            table: Embeddings by the index's own model, and the rows of their images; see `embed_for`.
+            table: Embeddings by the index's own model, and the rows of their images; see `embed_for`. Their split is
+                not kept: another table's validation cases are not those that the model left out.
 
         Raises:
             SearchError: Another model made them, an image is in the index already, or a condition is not in the tree.
@@ -222,18 +235,20 @@ class CaseIndex:
         self.require_same_model(table.provenance)
         if table.embeddings.shape[1] != self.vectors.shape[1]:
             raise SearchError(f"embeddings must have length {self.vectors.shape[1]}, got {table.embeddings.shape[1]}.")
-        _check_conditions(table.frame, self.taxonomy)
+        check_conditions(table.frame, self.taxonomy)
         with self.lock.writing():
-            _refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
+            refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
             if self.engine is not None:
                 self.engine.add(table.embeddings)
-            self._replace_rows(
-                np.concatenate([self.vectors, table.embeddings]),
-                pd.concat([self.frame, table.frame], ignore_index=True),
-            )
+            frame = table.frame.assign(**{c.SPLIT: ""}) if c.SPLIT in table.frame else table.frame
+            self._replace_rows(np.concatenate([self.vectors, table.embeddings]), joined(self.frame, frame))
+            self._learn_again()
 
     def remove(self, case_ids: Sequence[str]) -> None:
         """Take cases out with all their images. A graph is built anew once a fifth of its nodes have gone.
+
+        Recall and calibration are learnt again. Without validation cases the calibration is withdrawn: see
+        `about.not_calibrated`.
 
         Args:
             case_ids: The ids of the cases.
@@ -243,17 +258,19 @@ class CaseIndex:
         """
         with self.lock.writing():
             known = self.frame[c.CASE_ID].astype(str)
-            unknown = sorted(set(map(str, case_ids)) - set(known))
+            wanted = {case_ids} if isinstance(case_ids, str) else set(map(str, case_ids))
+            unknown = sorted(wanted - set(known))
             if unknown:
                 raise SearchError(f"{len(unknown)} case(s) to remove are not in the index: {unknown[:5]}.")
-            kept = ~known.isin(list(case_ids)).to_numpy()
+            kept = ~known.isin(wanted).to_numpy()
             if not kept.any():
                 raise SearchError("an index must keep at least one case; delete its folder to be rid of all.")
             self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True))
             if self.engine is not None:
                 self.engine.keep(kept)
                 if self.engine.removed > TOO_MANY_REMOVED * (self.engine.removed + len(self)):
-                    self._build_engine()
+                    self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+            self._learn_again()
 
     def require_same_model(self, made_by: Provenance) -> None:
         """SearchError where embeddings do not come from the weights and the preprocessing of the index."""
@@ -270,8 +287,6 @@ class CaseIndex:
     def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame) -> None:
         self.vectors, self.frame = vectors, frame
         self.gallery = Gallery(vectors, frame, self.taxonomy, self.about.image_root)
-
-    # --- searching -----------------------------------------------------------------------------------------------
 
     def search(
         self,
@@ -316,7 +331,7 @@ class CaseIndex:
         similarity = np.full((len(groups), k), np.nan, dtype=np.float32)
         with self.lock.reading():
             gallery = self.gallery
-            allowed = allowed_rows(gallery.frame, self.taxonomy, within, where)
+            allowed = gallery.filter.rows(within, where)
             outs = [gallery.case_numbers(out) for out in ([()] * len(groups) if leave_out is None else leave_out)]
             candidates = self._candidates(groups, allowed, k, outs, per_condition)
             for query, (near, nearness) in enumerate(candidates):
@@ -333,20 +348,24 @@ class CaseIndex:
     def measure_recall(self) -> float:
         """Share of the exact 10 nearest other images that a search of some images of the index finds, in [0, 1]."""
         with self.lock.reading():
-            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(partial(_propose, self.engine))
+            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self.engine)
 
     def _candidates(
-        self, groups: list[Vectors], allowed: Mask, k: int, outs: list[list[int]], per_condition: int
+        self, groups: list[Vectors], allowed: IntArray | None, k: int, outs: list[list[int]], per_condition: int
     ) -> Iterator[Candidates]:
         """The rows to compare for each query: those the engine proposes, or all that are allowed."""
-        if self.engine is None or not groups or (not allowed.all() and allowed.sum() <= EXACT_BELOW):
+        if self.engine is None or not groups or (allowed is not None and len(allowed) <= EXACT_BELOW):
             yield from every_row(self.vectors, groups, allowed)
             return
-        proposals = _propose(self.engine, np.concatenate(groups), k, allowed)
-        for group, (begin, end), out in zip(groups, spans(groups), outs, strict=True):
-            rows = np.unique(np.concatenate(proposals[begin:end]))
-            rows = rows[allowed[rows]]
-            kept = rows[~np.isin(self.gallery.cases[rows], out)]
+        passes = None
+        if allowed is not None:
+            passes = np.zeros(len(self), dtype=bool)
+            passes[allowed] = True
+        proposals = self.engine.propose(np.concatenate(groups), n_proposed(k, len(self)), passes)
+        for (begin, end), group, out in zip(spans(groups), groups, outs, strict=True):
+            rows = np.unique(proposals[begin:end])
+            rows = rows[(rows >= 0) if passes is None else (rows >= 0) & passes[rows]]
+            kept = rows[~np.isin(self.gallery.cases[rows], out)] if out else rows
             if count_cases(kept, self.gallery, per_condition) < k:
                 yield next(every_row(self.vectors, [group], allowed))
             else:
@@ -355,32 +374,22 @@ class CaseIndex:
     def _build_engine(self) -> None:
         if self.about.kind == "flat":
             return
-        engine = Engine.build(self.about.kind, np.asarray(self.vectors))
-        sample = RecallSample(self.vectors)
-        recall = sample.recall(partial(_propose, engine))
-        while recall < WANTED_RECALL and engine.effort < engine.max_effort:
-            engine.effort = min(2 * engine.effort, engine.max_effort)
-            recall = sample.recall(partial(_propose, engine))
-        self.engine, self.about = engine, replace(self.about, effort=engine.effort, recall_at_10=recall)
+        self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+        self._tune_engine(self.engine)
 
+    def _tune_engine(self, engine: Engine) -> None:
+        """Raise the effort until the recall is as wanted, and record both."""
+        recall = tune(engine, self.vectors, WANTED_RECALL)
+        self.about = replace(self.about, effort=engine.effort, recall_at_10=recall)
 
-def _propose(engine: Engine, queries: Vectors, k: int, allowed: Mask | None = None) -> list[IntArray]:
-    """For each query the rows its engine finds near: several times `k`, as images of a case come together."""
-    return engine.propose(queries, min(len(engine.ids), max(64, 8 * k)), allowed)
+    def _learn_again(self) -> None:
+        """What was learnt from rows that have changed: the recall of the engine, and how answers are read."""
+        from hierderm.search.building import recalibrate
+
+        if self.engine is not None:
+            self._tune_engine(self.engine)
+        recalibrate(self)
 
 
 def _mean_similarity(gallery: Gallery, query: Vectors, cases: IntArray) -> Floats:
     return np.asarray(gallery.case_means[cases] @ query)
-
-
-def _check_conditions(frame: pd.DataFrame, taxonomy: Taxonomy) -> None:
-    unknown = sorted({str(name) for name in frame[c.CONDITION] if taxonomy.find(str(name)) is None})
-    if unknown:
-        raise SearchError(f"{len(unknown)} condition(s) are not in the taxonomy of the index: {unknown[:5]}.")
-
-
-def _refuse_repeated(new: pd.DataFrame, known: pd.Index[Any]) -> None:
-    ids = new[c.IMAGE_ID].astype(str)
-    repeated = sorted(set(ids[ids.duplicated()]) | set(ids[ids.isin(known.astype(str))]))
-    if repeated:
-        raise SearchError(f"{len(repeated)} image(s) would be in the index twice: {repeated[:5]}.")

@@ -2,58 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hierderm import columns as c
 from hierderm.errors import SearchError, suggest
+from hierderm.search.values import as_text, distinct_values, key_of
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Mask
+from hierderm.types import IntArray, Mask
 
 Within = str | Iterable[str]  # names of nodes of any level, one of which a row must be under
 Where = Mapping[str, Any]  # column -> allowed value or values
+BETWEEN = " > "  # the names of a node's path, where its own name stands on several levels
 
 
-def allowed_rows(
-    frame: pd.DataFrame, taxonomy: Taxonomy, within: Within | None = None, where: Where | None = None
-) -> Mask:
-    """Which rows pass, shape (n_images,). Unknown nodes, columns and values are SearchErrors with the closest.
+class RowFilter:
+    """Finds the rows of a table that pass. Each column is sorted by value once, when it is first asked for.
 
-    Values are compared as text; 3 and '3.0' are the same number.
+    Args:
+        frame: A row an image.
+        taxonomy: The tree of its conditions.
+        fine: Numbers of the conditions, shape (n_images,).
     """
-    allowed = np.ones(len(frame), dtype=bool)
-    if names := _several(within):  # none named: all
-        under = np.zeros(taxonomy.size(-1), dtype=bool)
-        for name in names:
-            under |= _under(str(name), taxonomy)
-        allowed &= under[taxonomy.encode(frame[c.CONDITION])]
-    for column, values in (where or {}).items():
-        if column not in frame:
-            raise SearchError(
-                f"the index has no column '{column}'.{suggest(column, frame.columns)} It has {list(frame)}."
-            )
-        present, wanted = frame[column].map(as_text), [as_text(value) for value in _several(values)]
-        known = set(present)
-        for value in wanted:
-            if value not in known:
-                some = sorted(known - {""})[:12]
-                raise SearchError(f"column '{column}' has no value '{value}'.{suggest(value, known)} It has {some}.")
-        allowed &= present.isin(wanted).to_numpy()
-    return allowed
+
+    def __init__(self, frame: pd.DataFrame, taxonomy: Taxonomy, fine: IntArray) -> None:
+        self.frame, self.taxonomy = frame, taxonomy
+        self._conditions = _Column(fine, {name: number for number, name in enumerate(taxonomy.names())})
+        self._columns: dict[str, _Column] = {}
+
+    def rows(self, within: Within | None = None, where: Where | None = None) -> IntArray | None:
+        """Positions of the rows that pass, ascending, shape (n_allowed,); None where nothing is asked.
+
+        Unknown nodes, columns and values are SearchErrors with the closest. How values are compared:
+        `hierderm.search.values`.
+        """
+        asked: list[tuple[_Column, Mask]] = []
+        if names := _several(within):  # none named: all
+            under = np.zeros(self.taxonomy.size(-1), dtype=bool)
+            for name in names:
+                under |= _under(str(name), self.taxonomy)
+            asked.append((self._conditions, under))
+        for name, values in (where or {}).items():
+            column = self.column(name)
+            keys = []
+            for text in map(as_text, _several(values)):
+                keys.append(column.key(text))
+                if keys[-1] not in column.numbers:
+                    some = distinct_values(self.frame[name])
+                    hint = suggest(text, some)
+                    raise SearchError(f"column '{name}' has no value '{text}'.{hint} It has {some[:12]}.")
+            chosen = np.zeros(len(column.numbers), dtype=bool)
+            chosen[[column.numbers[key] for key in keys]] = True
+            asked.append((column, chosen))
+        if not asked:
+            return None
+        asked.sort(key=lambda pair: pair[0].count(pair[1]))
+        rows = asked[0][0].rows(asked[0][1])
+        for column, chosen in asked[1:]:
+            rows = rows[chosen[column.codes[rows]]]
+        return rows
+
+    def column(self, name: str) -> _Column:
+        """The values of a column with their rows; SearchError where there is no such column."""
+        cells = column_of(self.frame, name)
+        if name not in self._columns:
+            key = key_of(cells)
+            if cells.dtype == object:  # 1 and True would be one value
+                cells = cells.map(as_text)
+            codes, distinct = pd.factorize(cells, use_na_sentinel=False)
+            numbers: dict[Hashable, int] = {}
+            for value in distinct:
+                numbers.setdefault(key(as_text(value)), len(numbers))
+            recoded = np.array([numbers[key(as_text(value))] for value in distinct], dtype=np.int64)
+            self._columns[name] = _Column(recoded[codes], numbers, key)
+        return self._columns[name]
 
 
-def as_text(value: object) -> str:
-    """A cell as a person would write it: whole numbers without a point, missing values as ''."""
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
-        return ""
-    try:
-        number = float(str(value))
-    except ValueError:
-        return str(value).strip()
-    return str(int(number)) if number.is_integer() else str(number)
+class _Column:
+    """`codes`: number of each row's value, shape (n_rows,); `numbers`: of each value, by its `key`."""
+
+    def __init__(self, codes: IntArray, numbers: Mapping[Hashable, int], key: Callable[[str], Hashable] = str) -> None:
+        self.codes, self.numbers, self.key = codes, numbers, key
+        self._order = np.argsort(codes, kind="stable")
+        self._ends = np.cumsum(np.bincount(codes, minlength=len(numbers)))
+        self._starts = self._ends - np.bincount(codes, minlength=len(numbers))
+
+    def count(self, chosen: Mask) -> int:
+        """How many rows have one of the values `chosen`, shape (n_values,)."""
+        return int((self._ends - self._starts)[chosen].sum())
+
+    def rows(self, chosen: Mask) -> IntArray:
+        """Positions of those rows, ascending."""
+        spans = zip(self._starts[chosen], self._ends[chosen], strict=True)
+        return np.sort(np.concatenate([self._order[:0], *(self._order[start:end] for start, end in spans)]))
+
+
+def where_of(pairs: Sequence[str], frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Texts such as 'fitzpatrick=5' as columns with their values; several of one column are alternatives.
+
+    'fitzpatrick=5,6' names two values, unless the column has the value '5,6'.
+    """
+    where: dict[str, list[str]] = {}
+    for pair in pairs:
+        column, sign, text = pair.partition("=")
+        if not sign or not column:
+            raise SearchError(f"a filter must look like fitzpatrick=5 or fitzpatrick=5,6, got '{pair}'.")
+        whole = text.strip() in set(column_of(frame, column).map(as_text))
+        where.setdefault(column, []).extend([text] if whole else text.split(","))
+    return where
+
+
+def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column; SearchError with the closest where there is none of that name."""
+    if name not in frame:
+        raise SearchError(f"the index has no column '{name}'.{suggest(name, frame.columns)} It has {list(frame)}.")
+    return frame[name]
 
 
 def _several(value: Any) -> list[Any]:
@@ -64,10 +129,17 @@ def _several(value: Any) -> list[Any]:
 
 
 def _under(name: str, taxonomy: Taxonomy) -> Mask:
-    """Which conditions are the node called `name`, or under it, shape (n_fine,)."""
+    """Which conditions are the node called `name`, or under it, shape (n_fine,).
+
+    A name that stands on several levels is that of the coarsest; 'Psoriasis > Psoriasis' is the one below it.
+    """
     for level in range(taxonomy.n_levels):
         number = taxonomy.find(name, level)
         if number is not None:
             return np.asarray(taxonomy.ancestors[:, level] == number)
+    for level in range(1, taxonomy.n_levels):
+        for path in np.unique(taxonomy.ancestors[:, : level + 1], axis=0):
+            if name == BETWEEN.join(taxonomy.names(above)[number] for above, number in enumerate(path)):
+                return np.asarray(taxonomy.ancestors[:, level] == path[-1])
     names = [node for level in range(taxonomy.n_levels) for node in taxonomy.names(level)]
     raise SearchError(f"'{name}' is not a node of taxonomy '{taxonomy.id}'.{suggest(name, names)}")

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.data.image_io import ImageLike
+from hierderm.data.image_io import ImageLike, each_image
 from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
 from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.filters import as_text
 from hierderm.search.gallery import Hit
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
+from hierderm.search.values import as_text
 from hierderm.types import Vectors
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class SearchOptions:
 DEFAULTS = SearchOptions()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FinderResult:
     """What was found for one query.
 
@@ -59,24 +59,32 @@ class FinderResult:
     answer: Answer | None
     classified: tuple[tuple[Candidate, ...], ...] | None = None
 
+    def __repr__(self) -> str:
+        answered = "" if self.answer is None else f", answer {self.answer.node or 'none'}"
+        return f"FinderResult({len(self.hits)} cases{answered}; see hits, answer, to_dict())"
+
     @property
     def hits(self) -> list[Hit]:
         """The nearest cases as records, nearest first."""
         return self.found.to_list()[0]
 
     def to_dict(self, *, paths: bool) -> dict[str, Any]:
-        """The result as plain JSON. `paths`: with those of the images, which a server must not give away."""
+        """The result as plain JSON. `paths`: with those of the images, which a server must not give away.
+
+        `closer_than` of a hit: the share of pairs of cases of the index that are less similar, in [0, 1]; None of a
+        text query, whose similarities are of another kind.
+        """
         hits, gallery = [], self.found.gallery
         columns = [name for name in SHOWN_COLUMNS if name in gallery.frame]
         for hit in self.hits:
-            cells = gallery.frame.iloc[hit.row]
             content = {
                 "case_id": hit.case_id,
                 "image_id": hit.image_id,
                 "condition": hit.condition,
                 "path": list(hit.path),
                 "similarity": round(hit.similarity, 4),
-                **{name: as_text(cells[name]) for name in columns},
+                "closer_than": None if self.answer is None else _rounded(gallery.closer_than(hit.similarity)),
+                **{name: as_text(gallery.frame[name].iloc[hit.row]) for name in columns},
             }
             hits.append({**content, "image_path": str(hit.image_path)} if paths else content)
         names = gallery.taxonomy.level_names
@@ -130,7 +138,7 @@ class CaseFinder:
         """Whether the model embeds text, too."""
         return getattr(self.encoder, "text_tower", None) is not None
 
-    def search(self, images: Sequence[ImageLike] | str | Path, options: SearchOptions = DEFAULTS) -> FinderResult:
+    def search(self, images: ImageLike | Sequence[ImageLike], options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to one case.
 
         Args:
@@ -141,13 +149,12 @@ class CaseFinder:
             ImageError: A file is missing or no image.
             SearchError: There are no images or too many, or an option does not fit the index.
         """
-        if isinstance(images, str | Path):
-            images = [images]
+        images = list(each_image(images))
         if not 1 <= len(images) <= MAX_IMAGES:
             raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
         encoder: Any = self.encoder
         if not hasattr(encoder, "encode_all"):  # a model of the user's; ours embeds and classifies in one pass
-            return self.search_vectors(unit_length(np.asarray(encoder.encode(list(images)))), options)
+            return self.search_vectors(unit_length(np.asarray(encoder.encode(images))), options)
         encoded, tree = encoder.encode_all(images), encoder.taxonomy
         found = self.search_vectors(encoded.embeddings, options)
         if encoded.probabilities is None:
@@ -160,7 +167,9 @@ class CaseFinder:
         gallery = self.index.gallery
         row = gallery.image_row(image_id)
         own = str(gallery.frame[c.CASE_ID].iloc[row])
-        return self.search_vectors(np.asarray(gallery.vectors[[row]]), options, leave_out=[own])
+        learnt_from = c.SPLIT in gallery.frame and gallery.frame[c.SPLIT].iloc[row] == c.TRAIN
+        differs = "the model has learnt from this case" if learnt_from and self.index.about.trained else ""
+        return self.search_vectors(np.asarray(gallery.vectors[[row]]), options, leave_out=[own], differs=differs)
 
     def search_text(self, text: str, options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to a text. Similarities of text are not those of images: there is no answer.
@@ -176,27 +185,39 @@ class CaseFinder:
         return replace(self.search_vectors(encoder.encode_text(text), options), answer=None)
 
     def search_vectors(
-        self, vectors: Vectors, options: SearchOptions = DEFAULTS, leave_out: Sequence[str] = ()
+        self, vectors: Vectors, options: SearchOptions = DEFAULTS, leave_out: Sequence[str] = (), *, differs: str = ""
     ) -> FinderResult:
         """Find the cases nearest to one case of embedded images.
 
-        The answer is read from as many nearest cases as were calibrated, however many are shown; where a filter
-        narrows the search it has no confidence.
+        The answer is read from as many nearest cases as were calibrated, however many are shown and of however many
+        conditions; where a filter narrows the search it has no confidence.
 
         Args:
             vectors: Of the case's one to three images, unit length, shape (n_images, dim).
             options: How to search.
             leave_out: Ids of cases that may not come.
+            differs: In what the query is unlike the validation cases, so that their confidence is not its own.
         """
-        index, calibration = self.index, self.index.calibration
+        index = self.index
         query: dict[str, Any] = {"cases": np.zeros(len(vectors), dtype=np.int64), "leave_out": [leave_out]}
-        narrowed = bool(options.within or options.where)
-        with index.lock.reading():  # both searches see the same cases
-            shown = voters = index.search(vectors, **query, **asdict(options))
-            if calibration is not None and not narrowed:
-                voters = index.search(vectors, **query, k=calibration.k, aggregation=calibration.aggregation)
-        read = answer(voters, calibration, calibrated_for=not narrowed)
-        return FinderResult(vectors, shown, read)
+        with index.lock.reading():  # all searches see the same cases
+            calibration, gallery = index.calibration, index.gallery
+            asked = asdict(options)
+            votes = asked | {"per_condition": 0}
+            if calibration is not None:
+                votes |= {"k": calibration.k, "aggregation": calibration.aggregation}
+            given = gallery.levels_of_one_node
+            if options.within or options.where:
+                differs = "it is learnt from searches of all cases, and a filter narrows this one"
+                allowed = gallery.filter.rows(options.within, options.where)
+                given = gallery.taxonomy.levels_of_one_node(gallery.fine if allowed is None else gallery.fine[allowed])
+            shown = index.search(vectors, **query, **asked)
+            voters = shown if votes == asked else index.search(vectors, **query, **votes)
+        return FinderResult(vectors, shown, answer(voters, calibration, differs=differs, given=given))
+
+
+def _rounded(share: float) -> float | None:
+    return None if np.isnan(share) else round(share, 4)
 
 
 def _answer_content(read: Answer, level_names: Sequence[str]) -> dict[str, Any]:
@@ -206,6 +227,7 @@ def _answer_content(read: Answer, level_names: Sequence[str]) -> dict[str, Any]:
         "confidence": None if read.confidence is None else round(read.confidence, 3),
         "reason": read.reason,
         "differential": [_candidates(level) for level in read.differential],
+        "given": [level_names[level] for level in read.given],
     }
 
 

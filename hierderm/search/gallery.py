@@ -12,8 +12,11 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.errors import SearchError, suggest
+from hierderm.search.filters import RowFilter
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Floats, IntArray, Vectors
+
+PAIRS = 5000  # that say what a similarity is worth
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class Gallery:
         return self.taxonomy.encode(self.frame[c.CONDITION])
 
     @cached_property
+    def filter(self) -> RowFilter:
+        """Which images may come back."""
+        return RowFilter(self.frame, self.taxonomy, self.fine)
+
+    @cached_property
     def n_cases(self) -> int:
         return int(self.cases.max()) + 1
 
@@ -69,30 +77,51 @@ class Gallery:
         """Mean of each case's vectors at unit length, shape (n_cases, dim)."""
         if self.n_cases == len(self.cases):
             return self.vectors
-        order = np.argsort(self.cases, kind="stable")
-        starts = np.searchsorted(self.cases[order], np.arange(self.n_cases))
-        sums = np.add.reduceat(self.vectors[order], starts, axis=0)
+        order, starts = self._case_order
+        sums = np.add.reduceat(self.vectors[order], starts[:-1], axis=0)
         return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True))
 
     @cached_property
-    def _rows_by_case(self) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {}
-        for row, case_id in enumerate(self.frame[c.CASE_ID].astype(str)):
-            rows.setdefault(case_id, []).append(row)
-        return rows
+    def _number_by_case(self) -> dict[str, int]:
+        return {str(case_id): number for number, case_id in enumerate(self.frame[c.CASE_ID].astype(str).unique())}
+
+    @cached_property
+    def _case_order(self) -> tuple[IntArray, IntArray]:
+        """The rows by case, shape (n_images,), and where each case starts among them, shape (n_cases + 1,)."""
+        order = np.argsort(self.cases, kind="stable")
+        return order, np.searchsorted(self.cases[order], np.arange(self.n_cases + 1))
 
     @cached_property
     def _row_by_image(self) -> dict[str, int]:
         return {image_id: row for row, image_id in enumerate(self.frame[c.IMAGE_ID].astype(str))}
 
+    @cached_property
+    def levels_of_one_node(self) -> tuple[int, ...]:
+        """Levels on which all images are of the same node."""
+        return self.taxonomy.levels_of_one_node(self.fine)
+
+    @cached_property
+    def _pair_similarities(self) -> Floats:
+        """Cosines of up to 5,000 pairs of images of different cases, drawn at random, ascending."""
+        first, second = np.random.default_rng(0).integers(len(self), size=(2, PAIRS))
+        kept = self.cases[first] != self.cases[second]
+        pairs = np.asarray(self.vectors[first[kept]]), np.asarray(self.vectors[second[kept]])
+        return np.sort(np.einsum("ij,ij->i", *pairs))
+
+    def closer_than(self, similarity: float) -> float:
+        """The share of pairs of images of different cases that are less similar, in [0, 1]; nan of a single case."""
+        pairs = self._pair_similarities
+        return float(np.searchsorted(pairs, similarity) / len(pairs)) if len(pairs) else float("nan")
+
     def case_rows(self, case_id: str) -> list[int]:
         """Positions of a case's images; empty where there is no such case."""
-        return self._rows_by_case.get(case_id, [])
+        order, starts = self._case_order
+        return [int(row) for case in self.case_numbers(case_id) for row in order[starts[case] : starts[case + 1]]]
 
     def case_numbers(self, case_ids: str | Iterable[str]) -> list[int]:
         """Numbers of those cases that there are."""
-        wanted = {case_ids} if isinstance(case_ids, str) else set(map(str, case_ids))
-        return [int(self.cases[rows[0]]) for case_id in wanted if (rows := self.case_rows(case_id))]
+        wanted = [case_ids] if isinstance(case_ids, str) else map(str, case_ids)
+        return [self._number_by_case[case_id] for case_id in wanted if case_id in self._number_by_case]
 
     def image_row(self, image_id: str) -> int:
         """Position of an image; SearchError where there is none of that id."""

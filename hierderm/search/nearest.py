@@ -7,26 +7,39 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from hierderm.search.gallery import Gallery
-from hierderm.types import Floats, IntArray, Mask, Vectors
+from hierderm.types import Floats, IntArray, Vectors
 
 Candidates = tuple[IntArray, Vectors]  # rows, and the best similarity of each to an image of the query
 BLOCK = 2**26  # similarities at a time
-RECALL_QUERIES, RECALL_K = 200, 10
+CACHED = 2**17  # numbers: half a megabyte
 
 
-def every_row(vectors: Vectors, groups: list[Vectors], allowed: Mask) -> Iterator[Candidates]:
+def every_row(vectors: Vectors, groups: list[Vectors], allowed: IntArray | None) -> Iterator[Candidates]:
     """All allowed rows, a query at a time; the products are made for many queries at once.
 
-    `vectors`: the gallery's, shape (n_images, dim); `groups`: the vectors of each query, shape (n_images, dim).
+    `vectors`: the gallery's, shape (n_images, dim); `groups`: the vectors of each query, shape (n_images, dim);
+    `allowed`: positions of the rows, None for all.
     """
-    rows = np.flatnonzero(allowed)
-    gallery = vectors if len(rows) == len(vectors) else np.asarray(vectors[rows])
+    rows = np.arange(len(vectors)) if allowed is None else allowed
     together = max(1, BLOCK // max(1, len(rows) * max(map(len, groups), default=1)))
     for start in range(0, len(groups), together):
         some = groups[start : start + together]
-        similarity = np.concatenate(some) @ gallery.T  # (images of some queries, n_rows)
+        joined = np.concatenate(some)
+        similarity = joined @ vectors.T if allowed is None else _products(joined, vectors, rows)
         for begin, end in spans(some):
             yield rows, similarity[begin:end].max(axis=0)
+
+
+def _products(queries: Vectors, vectors: Vectors, rows: IntArray) -> Vectors:
+    """Similarities to some rows, shape (n_queries, n_rows); the rows are copied in parts that fit the cache."""
+    part = max(1, CACHED // vectors.shape[1])
+    copied = np.empty((part, vectors.shape[1]), dtype=np.float32)
+    similarity = np.empty((len(queries), len(rows)), dtype=np.float32)
+    for start in range(0, len(rows), part):
+        some = rows[start : start + part]
+        np.take(vectors, some, axis=0, out=copied[: len(some)], mode="clip")  # 'raise' would copy twice
+        similarity[:, start : start + part] = queries @ copied[: len(some)].T
+    return similarity
 
 
 def spans(groups: list[Vectors]) -> Iterator[tuple[int, int]]:
@@ -81,30 +94,3 @@ def _earlier(labels: IntArray) -> IntArray:
     result = np.empty(len(labels), dtype=np.int64)
     result[order] = np.arange(len(labels)) - np.repeat(starts, np.diff(np.append(starts, len(labels))))
     return result
-
-
-class RecallSample:
-    """Some images of a gallery and the rows that are exactly nearest to each, itself left out."""
-
-    def __init__(self, vectors: Vectors) -> None:
-        self.vectors = vectors
-        self.rows = np.sort(np.random.default_rng(0).permutation(len(vectors))[:RECALL_QUERIES])
-        self.queries = np.asarray(vectors[self.rows])
-        every = every_row(vectors, [query[None] for query in self.queries], np.ones(len(vectors), dtype=bool))
-        self.exact = [_first(*candidates, but=row) for row, candidates in zip(self.rows, every, strict=True)]
-
-    def recall(self, propose: Callable[[Vectors, int], list[IntArray]]) -> float:
-        """Share of the exact 10 nearest that are among the rows proposed for each query, in [0, 1]."""
-        shares = []
-        proposed = propose(self.queries, RECALL_K + 1)
-        for row, query, exact, near in zip(self.rows, self.queries, self.exact, proposed, strict=True):
-            found = _first(near, self.vectors[near] @ query, but=row)
-            shares.append(len(np.intersect1d(found, exact)) / max(1, len(exact)))
-        return float(np.mean(shares))
-
-
-def _first(rows: IntArray, similarity: Vectors, *, but: int) -> IntArray:
-    """The 10 rows of highest similarity, `but` one."""
-    others = rows != but
-    rows, similarity = rows[others], similarity[others]
-    return rows[np.argpartition(-similarity, min(RECALL_K, len(rows) - 1))[:RECALL_K]] if len(rows) else rows

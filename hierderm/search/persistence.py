@@ -18,16 +18,15 @@ import pandas as pd
 
 from hierderm.artifacts import HEADER, Header, read_folder, read_header, require_free_folder
 from hierderm.embeddings import Provenance
+from hierderm.engines import Engine
 from hierderm.errors import IndexFolderError
 from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, sync
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
-from hierderm.search.engines import Engine
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 
-KIND, VERSION = "case index", 2
-ID = "_id"  # column of the stored table: what the FAISS structure calls the row
-_OURS = re.compile(r"(vectors|cases|taxonomy|neighbours)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
+KIND, VERSION = "case index", 3
+_OURS = re.compile(r"(vectors|cases|taxonomy|neighbours|ids)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
 
 
 def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
@@ -97,17 +96,16 @@ def _write(index: CaseIndex, folder: Path) -> None:
     old = read_header(folder, KIND, version=None).files if (folder / HEADER).is_file() else {}
     _clear(folder, set(old))
     token = secrets.token_hex(4)
-    vectors, cases, tree, neighbours = (
-        folder / name.format(token)
-        for name in ("vectors-{}.npy", "cases-{}.parquet", "taxonomy-{}.csv", "neighbours-{}.faiss")
-    )
+    names = ("vectors-{}.npy", "cases-{}.parquet", "taxonomy-{}.csv", "neighbours-{}.faiss", "ids-{}.npy")
+    vectors, cases, tree, neighbours, ids = (folder / name.format(token) for name in names)
+    paths = [vectors, cases, tree]
     np.save(vectors, index.vectors)
-    frame = index.frame if index.engine is None else index.frame.assign(**{ID: index.engine.ids})
-    frame.to_parquet(cases, index=False)
+    index.frame.to_parquet(cases, index=False)
     write_taxonomy(index.taxonomy, tree)
     if index.engine is not None:
         index.engine.save(neighbours)
-    paths = [vectors, cases, tree] if index.engine is None else [vectors, cases, tree, neighbours]
+        np.save(ids, index.engine.ids)
+        paths += [neighbours, ids]
     for path in paths:
         sync(path)
     content = {
@@ -130,7 +128,7 @@ def _read(folder: Path, header: Header, writable: bool) -> CaseIndex:
     about = About(**content["about"])
     frame, engine = pd.read_parquet(paths["cases"]), None
     if about.kind != "flat":
-        ids = frame.pop(ID).to_numpy(dtype=np.int64)
+        ids = np.load(paths["ids"], allow_pickle=False)
         engine = Engine.load(paths["neighbours"], about.kind, about.effort, ids, mapped=not writable)
     return CaseIndex(
         np.load(paths["vectors"], mmap_mode=None if writable else "r", allow_pickle=False),

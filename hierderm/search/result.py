@@ -13,7 +13,7 @@ from hierderm.search.gallery import Gallery, Hit
 from hierderm.types import IntArray, Vectors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """The cases nearest to each query, nearest first.
 
@@ -36,6 +36,9 @@ class SearchResult:
                 f"{self.similarity.shape}."
             )
 
+    def __repr__(self) -> str:
+        return f"SearchResult({len(self)} queries, up to {self.rows.shape[1]} cases each; see to_pandas())"
+
     def __len__(self) -> int:
         """Number of queries."""
         return len(self.rows)
@@ -56,24 +59,26 @@ class SearchResult:
 
         Returns:
             Columns `query` (from 0), `rank` (from 1, nearest first), `case_id`, `image_id`, `condition`, one named as
-            each level of the tree with the condition's node there, `similarity` (cosine, in [-1, 1]), `image_path`.
+            each level of the tree with the condition's node there, `similarity` (cosine, in [-1, 1]), `image_path`. A
+            level whose name is one of the others' is 'NAME (level)'.
         """
         tree, (query, place) = self.gallery.taxonomy, np.nonzero(self.rows >= 0)
         rows = self.rows[query, place]
         cells, nodes = self.gallery.frame.iloc[rows], tree.ancestors[self.gallery.fine[rows]]
-        levels = {
-            name: np.array(tree.names(level), dtype=object)[nodes[:, level]]
-            for level, name in enumerate(tree.level_names)
+        before = {
+            "query": query,
+            "rank": place + 1,
+            c.CASE_ID: cells[c.CASE_ID].astype(str).to_numpy(),
+            c.IMAGE_ID: cells[c.IMAGE_ID].astype(str).to_numpy(),
+            c.CONDITION: np.array(tree.names(), dtype=object)[nodes[:, -1]],
         }
-        return pd.DataFrame(
-            {
-                "query": query,
-                "rank": place + 1,
-                c.CASE_ID: cells[c.CASE_ID].astype(str).to_numpy(),
-                c.IMAGE_ID: cells[c.IMAGE_ID].astype(str).to_numpy(),
-                c.CONDITION: np.array(tree.names(), dtype=object)[nodes[:, -1]],
-                **levels,
-                "similarity": self.similarity[query, place],
-                c.IMAGE_PATH: [str(path) for path in self.gallery.image_paths(rows)],
-            }
-        )
+        after = {
+            "similarity": self.similarity[query, place],
+            c.IMAGE_PATH: [str(path) for path in self.gallery.image_paths(rows)],
+        }
+        levels = {}
+        for level, name in enumerate(tree.level_names):
+            if (name, level) != (c.CONDITION, tree.fine_level):  # then the column is there already
+                own = f"{name} (level)" if name in before or name in after else name
+                levels[own] = np.array(tree.names(level), dtype=object)[nodes[:, level]]
+        return pd.DataFrame({**before, **levels, **after})

@@ -12,18 +12,19 @@ Only `level`, `name` and `parent` are required. Several synonyms or codes are se
 
 from __future__ import annotations
 
-import csv
-import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
 from hierderm.files import shipped, write_atomically
 from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
 HEADS = ("id", "version", "levels")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,9 @@ def read_taxonomy(path: Path | str) -> Taxonomy:
         TaxonomyError: All faults of the file, each with its line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TaxonomyError(f"{path} must be UTF-8 text: {error}.") from None
+    text, notes = decode_text(path.read_bytes(), path.name, TaxonomyError)
+    for note in notes:
+        logger.warning("%s: %s", path.name, note)
     return parse_taxonomy(text, source=path.name)
 
 
@@ -94,7 +94,7 @@ def parse_taxonomy(text: str, *, source: str = "taxonomy") -> Taxonomy:
 
     head, n_head = _read_head(text, fault)
     level_names = tuple(name.strip() for name in head.get("levels", "").split(",") if name.strip())
-    rows = list(_read_rows(text, n_head, level_names, fault)) if level_names else []
+    rows = list(_read_rows(text, n_head, level_names, source, fault)) if level_names else []
     if not rows and not faults:
         fault(n_head + 1, "a taxonomy must have at least one node, got an empty table.")
     by_level = [[row for row in rows if row.level == level] for level in range(len(level_names))]
@@ -107,39 +107,37 @@ def parse_taxonomy(text: str, *, source: str = "taxonomy") -> Taxonomy:
 
 
 def _read_head(text: str, fault: Callable[[int, str], None]) -> tuple[dict[str, str], int]:
-    lines = text.splitlines()
     head: dict[str, str] = {}
     n_head = 0
-    for line in lines:
+    for line in text.split("\n"):
         if not line.startswith("#"):
             break
         n_head += 1
         key, colon, value = line.lstrip("# ").partition(":")
         if colon and key.strip() in HEADS:
-            head[key.strip()] = value.strip().rstrip(",").strip().strip('"')  # spreadsheets pad and quote such lines
+            head[key.strip()] = value.strip().rstrip(",;").strip().strip('"')  # spreadsheets pad and quote such lines
     for key in HEADS:
         if not head.get(key):
             fault(1, f"the file must begin with a line '# {key}: ...', it is missing.")
     return head, n_head
 
 
-def _read_rows(text: str, n_head: int, level_names: Sequence[str], fault: Callable[[int, str], None]) -> Iterator[_Row]:
-    reader = csv.DictReader(io.StringIO("\n".join(text.splitlines()[n_head:])), restkey="", restval="")
-    present = reader.fieldnames or []
-    for column in present:
+def _read_rows(
+    text: str, n_head: int, level_names: Sequence[str], source: str, fault: Callable[[int, str], None]
+) -> Iterator[_Row]:
+    sheet = parse_delimited(text.split("\n", n_head)[n_head], source, TaxonomyError, first_line=n_head + 1)
+    for note in sheet.notes:
+        logger.warning("%s: %s", source, note)
+    for column in sheet.header:
         if column not in COLUMNS:
             fault(n_head + 1, f"unknown column '{column}'.{suggest(column, COLUMNS)} Columns: {', '.join(COLUMNS)}.")
     for column in COLUMNS[:3]:
-        if column not in present:
+        if column not in sheet.header:
             fault(n_head + 1, f"the column '{column}' is missing.")
-    if not set(COLUMNS[:3]) <= set(present):
+    if not set(COLUMNS[:3]) <= set(sheet.header):
         return
-    for cells in reader:
-        line = n_head + reader.line_num
-        if any(extra.strip() for extra in cells.pop("", None) or []):
-            fault(line, "more cells than columns; a name with a comma must be quoted.")
-            continue
-        row = {key: value.strip() for key, value in cells.items()}
+    for _, line, cells in sheet.records:
+        row = {key: cell.strip() for key, cell in zip(sheet.header, cells, strict=True)}
         if not row["name"]:
             fault(line, "the name must not be empty.")
         elif row["level"] not in level_names:
@@ -232,18 +230,16 @@ def _assemble(head: dict[str, str], level_names: tuple[str, ...], by_level: Sequ
 
 def format_taxonomy(taxonomy: Taxonomy) -> str:
     """The text of a taxonomy file, such that `parse_taxonomy(format_taxonomy(tree)) == tree`."""
-    out = io.StringIO()
-    out.write(f"# id: {taxonomy.id}\n# version: {taxonomy.version}\n# levels: {', '.join(taxonomy.level_names)}\n")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[Sequence[str]] = [COLUMNS]
     for level, nodes in enumerate(taxonomy.levels):
         for node in nodes:
             parent = taxonomy.levels[level - 1][node.parent].name if level else ""
             lists = ("|".join(node.synonyms), "|".join(node.snomed), "|".join(node.icd10))
-            writer.writerow((taxonomy.level_names[level], node.name, parent, node.kind, *lists, node.note))
-    return out.getvalue()
+            rows.append((taxonomy.level_names[level], node.name, parent, node.kind, *lists, node.note))
+    head = f"# id: {taxonomy.id}\n# version: {taxonomy.version}\n# levels: {', '.join(taxonomy.level_names)}\n"
+    return head + format_delimited(rows)
 
 
-def write_taxonomy(taxonomy: Taxonomy, path: Path, *, replace: bool = False) -> None:
+def write_taxonomy(taxonomy: Taxonomy, path: Path | str, *, replace: bool = False) -> None:
     """Write a taxonomy file, whole or not at all; OutputError where one lies there and is not to be replaced."""
-    write_atomically(path, format_taxonomy(taxonomy), replace=replace)
+    write_atomically(Path(path), format_taxonomy(taxonomy), replace=replace)

@@ -7,28 +7,50 @@ Nodes of a level are numbered in file order, and arrays of labels hold these num
 from __future__ import annotations
 
 import json
-import re
+import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from hierderm.errors import TaxonomyError, suggest
+from hierderm.errors import TaxonomyError, some_of, suggest
 from hierderm.files import text_hash
 from hierderm.types import FloatArray, Floats, IntArray
 
 KINDS = ("diagnosis", "group", "finding")
+_JOINERS = "\u200c\u200d"  # without width, but part of the spelling of Persian and Indian words
+logger = logging.getLogger(__name__)
+RESERVED = ("coarse", "fine", "tree")  # how results name the ends of any tree, and all of it
 
 
+@lru_cache(maxsize=100_000)  # tables repeat their names
 def fold(name: str) -> str:
-    """`name` without case, accents and punctuation, so that 'Lichen planus/lichenoid' is 'lichen planus lichenoid'."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = plain if re.search(r"\w", plain) else name  # a name without Latin letters and digits keeps its own
-    folded = re.sub(r"[^\w]+", " ", plain.casefold().replace("'", "")).strip()
-    return folded if folded == name else fold(folded)  # folding 'ß' makes Latin letters: again, until nothing changes
+    """`name` without case and accents of Latin and Greek letters, with single spaces: what two names of a node share.
+
+    Nothing else is lost: letters of all scripts, signs and punctuation stay, so 'HPV+' is not 'HPV-'. Marks of other
+    scripts are no accents but letters of their own. Characters without width or ink go, as nobody can see them.
+    """
+    folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+    kept, plain = [], False
+    for sign in folded:
+        if "\u0300" <= sign <= "\u036f" and plain:
+            continue
+        plain = unicodedata.name(sign, "").startswith(("LATIN", "GREEK"))
+        if unicodedata.category(sign) != "Cf" or sign in _JOINERS:
+            kept.append(sign)
+    folded = " ".join("".join(kept).split())
+    return folded if folded == name else fold(folded)  # e.g. a sign without width between a letter and its accent
+
+
+def joined_spellings(names: Iterable[str]) -> list[str]:
+    """Which different spellings have the same fold, in words, for the user to see what counts as one."""
+    spellings: dict[str, dict[str, None]] = {}
+    for name in names:
+        spellings.setdefault(fold(name), {})[name] = None
+    return [" = ".join(f"'{name}'" for name in found) for found in spellings.values() if len(found) > 1]
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,7 @@ class Node:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Taxonomy:
     """The tree. Build one with `read_taxonomy`, `taxonomy_from_columns` or by hand from `levels` of nodes."""
 
@@ -57,12 +79,28 @@ class Taxonomy:
     level_names: tuple[str, ...]
     levels: tuple[tuple[Node, ...], ...]
 
+    def __repr__(self) -> str:
+        return f"Taxonomy({self.summary()})"
+
     def __post_init__(self) -> None:
         if len(self.level_names) != len(self.levels) or not all(self.levels):
             raise TaxonomyError(
                 f"taxonomy '{self.id}' must have at least one node on each of its levels {list(self.level_names)}, "
                 f"got {[len(level) for level in self.levels]} nodes."
             )
+        if wrong := [
+            *_wrong_head(self.id, self.version, self.level_names),
+            *_wrong_nodes(self.level_names, self.levels),
+        ]:
+            raise TaxonomyError(f"taxonomy '{self.id}': {'; '.join(wrong[:20])}.")
+
+        ends = {"coarse": 0, "fine": self.n_levels - 1}
+        for level, name in enumerate(self.level_names):
+            if name.casefold() in RESERVED and ends.get(name.casefold()) != level:
+                raise TaxonomyError(
+                    f"taxonomy '{self.id}': level {level + 1} of {self.n_levels} must not be called '{name}': results "
+                    "name the top level 'coarse', the finest 'fine' and all of it 'tree'. Call it otherwise."
+                )
 
     # --- names ---------------------------------------------------------------------------------------------------
 
@@ -93,6 +131,18 @@ class Taxonomy:
             raise TaxonomyError(f"taxonomy '{self.id}' has the levels {list(known)}, got '{level}'.")
         return known[level]
 
+    def level_numbers(self, names: Iterable[str]) -> list[int]:
+        """The numbers of several levels; TaxonomyError where two names, as 'coarse' and its own, mean one level."""
+        names = list(names)
+        numbers = [self.level_number(name) for name in names]
+        ends = self.n_levels == 1 and set(names) <= {"coarse", "fine"}  # of a tree of one level both name it
+        if len(set(numbers)) < len(numbers) and not ends:
+            raise TaxonomyError(
+                f"each level must be named once, got {names} of the levels {list(self.level_names)}, of which 'coarse' "
+                "is the first and 'fine' the last. Leave one name out, or give it the weight 0."
+            )
+        return numbers
+
     @cached_property
     def _lookup(self) -> tuple[dict[str, int], ...]:
         tables = []
@@ -117,7 +167,9 @@ class Taxonomy:
 
     def encode(self, names: Iterable[str]) -> IntArray:
         """Condition names to their numbers, shape (n_images,), int64. Unknown names raise TaxonomyError."""
-        return np.array([self.index(name) for name in names], dtype=np.int64)
+        names = list(names)
+        numbers = {name: self.index(name) for name in dict.fromkeys(names)}
+        return np.array([numbers[name] for name in names], dtype=np.int64)
 
     # --- structure -----------------------------------------------------------------------------------------------
 
@@ -201,12 +253,18 @@ class Taxonomy:
         wrong = [self.names()[new] for new in target.values() if new in target]
         if wrong:
             raise TaxonomyError(f"a condition can't be merged away and merged into at once: {sorted(set(wrong))}.")
-        nodes = list(self.levels[-1])
+        gained: dict[str, tuple[str, ...]] = {}
         for old, new in target.items():
-            names = (*nodes[new].synonyms, nodes[old].name, *nodes[old].synonyms)
-            nodes[new] = replace(nodes[new], synonyms=names)
-        merged = replace(self, levels=(*self.levels[:-1], tuple(nodes)))
-        return merged.keep(node.name for number, node in enumerate(nodes) if number not in target)
+            node, name = self.levels[-1][old], self.names()[new]
+            gained[name] = (*gained.get(name, ()), node.name, *node.synonyms)
+        kept = self.keep(name for number, name in enumerate(self.names()) if number not in target)
+        nodes = tuple(replace(n, synonyms=(*n.synonyms, *gained.get(n.name, ()))) for n in kept.levels[-1])
+        return replace(kept, levels=(*kept.levels[:-1], nodes))
+
+    def levels_of_one_node(self, fine: IntArray) -> tuple[int, ...]:
+        """Levels on which some conditions, shape (n,), are all of the same node: no label can be wrong there."""
+        nodes = self.ancestors[np.unique(fine)]
+        return tuple(level for level in range(self.n_levels) if len(np.unique(nodes[:, level])) == 1)
 
     # --- identity and text ---------------------------------------------------------------------------------------
 
@@ -247,6 +305,9 @@ def taxonomy_from_paths(
 ) -> Taxonomy:
     """Make a tree from the paths of its conditions.
 
+    Spellings that differ in case, accents or spaces alone are one node, called as it is first spelt; which they are is
+    logged.
+
     Args:
         paths: Names from the coarsest level to the finest; repeated paths are one.
         level_names: The names of the levels, coarsest first.
@@ -274,4 +335,41 @@ def taxonomy_from_paths(
             parent = number
     if conflicts:
         raise TaxonomyError(f"every node must have one parent: {'; '.join(sorted(conflicts))}.")
+    for level, name in enumerate(level_names):
+        if joined := joined_spellings(path[level] for path in paths):
+            logger.warning("%s: %d spelling(s) of one %s joined: %s", id, len(joined), name, some_of(joined))
     return Taxonomy(id, version, tuple(level_names), tuple(tuple(nodes) for nodes in levels))
+
+
+def _wrong_head(id: str, version: str, level_names: Sequence[str]) -> list[str]:
+    """What of a tree's head could not be written to a file and read again."""
+    faults = []
+    for what, text in (("id", id), ("version", version), *(("level name", name) for name in level_names)):
+        plain = text == text.strip().strip('",').strip() and len(f"{text} ".splitlines()) == 1
+        if not text or not plain or (what == "level name" and "," in text):
+            faults.append(
+                f"the {what} must be one line, neither empty nor with quotes or commas around it, got {text!r}"
+            )
+    if len(set(level_names)) < len(level_names):
+        faults.append(f"each level must have a name of its own, got {list(level_names)}")
+    return faults
+
+
+def _wrong_nodes(level_names: Sequence[str], levels: Sequence[Sequence[Node]]) -> list[str]:
+    faults = []
+    for level, (level_name, nodes) in enumerate(zip(level_names, levels, strict=True)):
+        owners: dict[str, str] = {}
+        parents = range(len(levels[level - 1])) if level else range(-1, 0)
+        if missing := set(parents) - {node.parent for node in nodes}:
+            faults.append(f"each node above must have a {level_name}, number(s) {sorted(missing)[:5]} have none")
+        for node in nodes:
+            if node.parent not in parents or node.kind not in KINDS:
+                faults.append(f"'{node.name}' must have a parent above and a kind of {list(KINDS)}, got {node}")
+            for name in (node.name, *node.synonyms):
+                if not fold(name) or name != name.strip() or any(sign in name for sign in "\r\n\0"):
+                    faults.append(f"a name must be one line, not empty, with no space around it, got {name!r}")
+                elif owners.setdefault(fold(name), node.name) != node.name:
+                    faults.append(f"{level_name} '{name}' names both '{owners[fold(name)]}' and '{node.name}'")
+            if any("|" in name for name in (*node.synonyms, *node.snomed, *node.icd10)):
+                faults.append(f"synonyms and codes of '{node.name}' must not hold '|', which separates them")
+    return faults

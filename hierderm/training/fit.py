@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from hierderm.config.methods import Gradient, Method
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
+from hierderm.training.choosing import with_usable_monitor
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
 from hierderm.training.methods import gradient, lda, linear_probe, tree_lda, vanilla
@@ -43,7 +45,9 @@ def fit(settings: Method, backbone: BackboneConfig, table: CaseTable, store: Fea
         CheckpointError: A backbone that can't be loaded.
     """
     torch.manual_seed(getattr(settings, "seed", 0))
-    return FITS[settings.method](settings, backbone, table, store, folder)
+    chosen = with_usable_monitor(settings, table)
+    found = FITS[settings.method](chosen, backbone, table, store, folder)
+    return replace(found, by=getattr(chosen, "monitor", ""))
 
 
 def is_frozen(settings: Method) -> bool:

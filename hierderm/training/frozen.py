@@ -68,14 +68,19 @@ class FrozenData:
 
 
 def best_of(tried: Iterable[tuple[dict[str, Any], Discriminants]], by: str) -> tuple[Discriminants, pd.DataFrame, int]:
-    """The first of the settings with the highest `by`; all settings as a history; the row of the best."""
+    """The first of the settings with the highest `by`; all settings as a history; the row of the best.
+
+    ConfigError where `by` is undefined for all.
+    """
     rows: list[dict[str, Any]] = []
     best: tuple[Discriminants, int] | None = None
     for row, found in tried:
-        if best is None or row[by] > rows[best[1]][by]:
+        if best is None or row[by] > rows[best[1]][by] or np.isnan(rows[best[1]][by]):
             best = found, len(rows)
         rows.append(row)
     assert best is not None  # settings name at least one value of each
+    if np.isnan(rows[best[1]][by]):
+        raise ConfigError(f"no setting has a defined {by}: no held-out image has another case of its node to find.")
     return best[0], pd.DataFrame(rows), best[1]
 
 

@@ -54,7 +54,7 @@ class TreeAnalysis:
         probability_levels: Sequence[str] = (),
     ) -> None:
         self.taxonomy, self.n_views = taxonomy, n_views
-        named = [taxonomy.level_number(name) for name in probability_levels]
+        named = taxonomy.level_numbers(probability_levels)
         self.levels = tuple(named or range(taxonomy.n_levels))
         self.fine = np.tile(fine, n_views)
         self.centre, self.spread, standard = _standardised(features)

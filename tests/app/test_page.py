@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -16,13 +17,13 @@ from hierderm.app.server import create_app
 from hierderm.data.table import CaseTable
 from hierderm.search.finder import CaseFinder
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 expect.set_options(timeout=20_000)  # CI machines are slow and shared
-pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason="needs /usr/bin/chromium (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def address(finder: CaseFinder) -> Iterator[str]:
 def page(address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
     width, height = request.param
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         opened = browser.new_page(viewport={"width": width, "height": height})
         troubles: list[str] = []
         elsewhere: list[str] = []
@@ -70,13 +71,21 @@ def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> 
     expect(page.locator("#chosen img")).to_have_count(1)
     expect(page.locator("#status")).to_have_text("10 cases found.")
     assert page.locator("#tree .node").count() >= 2
+    expect(page.locator("#tree .node .percent").first).to_contain_text("%")
+    expect(hits.first).to_contain_text("% of pairs")
+    assert page.locator("#nodes option").count() == len(finder.index.taxonomy.names(0)) + len(
+        set(finder.index.gallery.fine)
+    )
     expect(page.locator("#map svg .mark").last).to_be_attached(timeout=20_000)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # nothing runs off a phone
 
     name = finder.index.taxonomy.names(0)[1]
-    page.select_option("#within", name)
+    page.fill("#within", name[:3])  # no search before it is a name
+    page.fill("#within", name)
     settled(page)
     expect(hits.filter(has_not_text=name)).to_have_count(0)
+    expect(page.locator("#tree .node").first).to_contain_text("only")
+    expect(page.locator("#reason")).to_contain_text(f"than '{name}' could come")
     expect(hits.first).to_be_visible()
     page.select_option("#filters select[name=fitzpatrick]", "3")
     settled(page)

@@ -29,6 +29,7 @@ from hierderm.app.gallery_map import make_map
 from hierderm.app.server import create_app
 from hierderm.app.uploads import Limits, RefusedError, decode
 from hierderm.config.settings import BackboneConfig
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import save_model
@@ -78,7 +79,7 @@ def test_an_image_is_answered(client: TestClient, toy: CaseTable) -> None:
     assert len(answer["hits"]) == 4 and answer["levels"] == ["category", "condition"]
     hit = answer["hits"][0]
     columns = {"fitzpatrick", "monk", "body_site", "source"}
-    assert set(hit) == {"case_id", "image_id", "condition", "path", "similarity", *columns}
+    assert set(hit) == {"case_id", "image_id", "condition", "path", "similarity", "closer_than", *columns}
     assert answer["answer"]["differential"][0][0]["share"] > 0
     assert "not a medical device" in answer["disclaimer"]
     shown = client.get("/api/image", params={"image_id": hit["image_id"]})
@@ -89,8 +90,6 @@ def test_an_image_is_answered(client: TestClient, toy: CaseTable) -> None:
 
 
 def test_the_answer_is_that_of_the_library(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
-    from hierderm.data.image_io import open_image
-
     paths = toy.part(c.TEST).paths[:2]
     expected = finder.search([open_image(path) for path in paths]).to_dict(paths=False)
     answer = post(client, *(path.read_bytes() for path in paths)).json()
@@ -125,8 +124,11 @@ def test_info_and_map(client: TestClient, finder: CaseFinder) -> None:
     info = client.get("/api/info").json()
     assert (info["images"], info["cases"], info["text"]) == (len(finder.index), finder.index.n_cases, True)
     assert info["filters"]["fitzpatrick"] == ["1", "2", "3", "4", "5", "6"]
+    for node in info["nodes"]:  # each is a filter
+        assert post(client, png(), within=node["value"], k=1).json()["hits"], node
     assert sum(len(conditions) for conditions in info["tree"].values()) == len(set(finder.index.gallery.fine))
     drawn = client.get("/api/map").json()
+    assert len(drawn["looks"]) == len(drawn["names"]) == 3 and len({look["shape"] for look in drawn["looks"]}) == 3
     assert len(drawn["points"]) == len(drawn["images"]) == len(finder.index)
     x, y = post(client, png()).json()["place"]
     assert 0 <= x <= 1 and 0 <= y <= 1
@@ -171,6 +173,15 @@ def test_no_path_of_the_server_is_exposed(client: TestClient, finder: CaseFinder
     assert [answer.status_code for answer in answers[-2:]] == [404, 404]
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "1"])
+def test_an_upload_is_read_as_its_file(tmp_path: Path, mode: str) -> None:
+    pixels = np.arange(30 * 40 * 4, dtype=np.uint32).reshape(30, 40, 4) % 256
+    image = Image.fromarray(pixels.astype(np.uint8))
+    image = Image.fromarray((pixels[..., 0] * 257).astype(np.uint16)) if mode == "I;16" else image.convert(mode)
+    image.save(tmp_path / "x.png")
+    assert decode((tmp_path / "x.png").read_bytes(), Limits()) == open_image(tmp_path / "x.png")
+
+
 def test_an_image_that_went_missing_is_named_by_its_id(
     finder: CaseFinder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -187,7 +198,7 @@ def test_an_image_that_went_missing_is_named_by_its_id(
 @pytest.mark.parametrize(
     ("images", "fields", "status", "reason"),
     [
-        ([b"GIF89a nonsense"], {}, 415, "must be an image .JPEG, PNG, WEBP., it is not"),
+        ([b"GIF89a nonsense"], {}, 415, "not an image that can be read .15 bytes.. Those of JPEG, PNG, WEBP, AVIF, HEIF can"),
         ([png()[:60]], {}, 422, "the image is damaged"),
         ([header_of_a_huge_png()], {}, 413, "at most 1 megapixels"),
         ([header_of_a_huge_png(5_000)], {}, 413, "at most 1 megapixels, got 5000 x 5000"),

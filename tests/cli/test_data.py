@@ -61,7 +61,7 @@ def test_scin_and_fitzpatrick17k_commands(tmp_path: Path) -> None:
     assert "SCIN row 3: image '6.png': the file does not exist." in fails("data", "scin", tmp_path, "-o", out)
     shown = CliRunner().invoke(app, ["data", "scin", str(tmp_path), "-o", str(out), "--unreadable", "exclude"])
     assert "1 images of 1 cases" in shown.stdout
-    assert "left out: SCIN row 3: image '6.png'" in shown.stderr
+    assert "SCIN: 1 row(s) left out:\n  SCIN row 3: image '6.png'" in shown.stderr
     (tmp_path / "fitz.csv").write_text("md5hash,fitzpatrick_scale,label,qc\naa,3,acne,\n")
     Image.new("RGB", (8, 8)).save(tmp_path / "aa.jpg")
     assert "1 images" in run(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
+from hierderm.model import listing
 from tests.cli.commands import fails, refusal, run
 
 
 def test_config_lists_every_setting_and_checks_a_file(tmp_path: Path) -> None:
     listed = run("config", "--method", "gradient")
-    assert "epochs = 12  # passes over the training images, at most" in listed and "strengths" not in listed
+    assert "epochs = 10  # passes over the training images, at most" in listed and "\nstrengths" in listed
     assert "strengths = " in run("config") and "epochs" not in run("config")
     (tmp_path / "all.toml").write_text(listed)
     assert "[training]" in run("config", tmp_path / "all.toml")
@@ -21,10 +25,21 @@ def test_config_lists_every_setting_and_checks_a_file(tmp_path: Path) -> None:
 
 
 def test_help_of_every_command_has_an_example() -> None:
-    for arguments in (["train"], ["embed"], ["evaluate"], ["compare"], ["inflation"], ["bench", "run"], ["bench", "table"], ["split"], ["config"], ["data", "csv"],
+    for arguments in (["train"], ["embed"], ["backbones"], ["evaluate"], ["compare"], ["inflation"], ["bench", "run"], ["bench", "table"], ["split"], ["config"], ["data", "csv"],
                       ["data", "folder"], ["data", "scin"], ["taxonomy", "show"], ["taxonomy", "from-csv"]):  # fmt: skip
         assert "Example:" in run(*arguments, "--help")
     assert run("--version").startswith("hierderm ")
+
+
+def test_backbones_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "TIMED_IMAGES", 2)
+    monkeypatch.setattr(listing, "BACKBONES", listing.BACKBONES[:1] + listing.BACKBONES[-1:])
+    shown = run("backbones")
+    assert "hierderm:tiny" in shown and "nothing: it is here" in shown and "images/s" not in shown
+    tiny, siglip = json.loads(run("backbones", "--time", "--json"))
+    assert (tiny["needs"], tiny["parameters"], tiny["size"], tiny["licence"]) == ("", 1.45, 96, "Apache-2.0")
+    assert tiny["images_per_second"] > 1
+    assert siglip["needs"].startswith("internet once, for google/siglip2-") and siglip["images_per_second"] is None
 
 
 def test_what_the_system_refuses_is_a_message(toy_csv: Path) -> None:

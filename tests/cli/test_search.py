@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from hierderm import columns as c
+from hierderm.cli.main import app
 from hierderm.data.table import CaseTable
-from hierderm.errors import HierdermError, MissingExtraError
+from hierderm.errors import HierdermError, MissingExtraError, SearchError
 from tests.cli.commands import fails, refusal, run
 
 
@@ -55,6 +57,24 @@ def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     assert json.loads(run("search", "--text", "red papule", "-i", made, "--json"))[0]["answer"] is None
 
 
+def test_a_folder_is_answered_though_some_of_it_can_not_be_read(made: Path, toy: CaseTable, tmp_path: Path) -> None:
+    folder = tmp_path / "queries"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.jpg", "sub/b.jfif"):
+        (folder / name).write_bytes(toy.paths[0].read_bytes())
+    (folder / "cut.jpg").write_bytes(toy.paths[0].read_bytes()[:400])
+    (folder / "._a.jpg").write_bytes(b"\0\5\x16\7")
+    (folder / "notes.txt").write_text("none")
+    result = CliRunner().invoke(app, ["search", str(folder), "-i", str(made), "-k", "1", "--json"])
+    assert [found["query"] for found in json.loads(result.stdout)] == [
+        str(folder / "a.jpg"),
+        str(folder / "sub/b.jfif"),
+    ]
+    assert "3 images (left out: 1 hidden: ._a.jpg; 1 no image(s): notes.txt)" in result.stderr
+    assert isinstance(result.exception, SearchError)
+    assert f"1 of 3 images can't be read:\n{folder / 'cut.jpg'}: the image is damaged" in str(result.exception)
+
+
 def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     test = toy.part(c.TEST)
     new = tmp_path / "new.csv"
@@ -73,6 +93,14 @@ def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> N
         hit["case_id"] for hit in json.loads(run("search", test.paths[0], "-i", made, "--json"))[0]["hits"]
     }
     assert "not in the index: ['nobody']" in fails("index", "remove", made, "nobody")
+    assert "not in the index: ['-17']" in fails("index", "remove", made, "-17")  # an id, not an option
+    run("index", "remove", made, *left_validation(made))
+    assert "validation cases that it was calibrated on were removed" in run("index", "info", made)
+
+
+def left_validation(index: Path) -> list[str]:
+    frame = pd.read_parquet(next(index.glob("cases-*")))
+    return sorted(set(frame.loc[frame[c.SPLIT] == c.VALIDATION, c.CASE_ID]))
 
 
 def test_moved_images_are_named_by_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:
@@ -97,7 +125,7 @@ def test_refusals(made: Path, split_table: Path, small_siglip: Path, toy_folder:
     assert "give --model, or --embeddings, or both" in fails("index", "build", split_table, "-o", tmp_path / "x")
     assert "needs --taxonomy" in fails("index", "build", split_table, "--model", model, "-o", tmp_path / "x")
     assert "give images, or --image-id, or --text" in fails("search", "-i", made)
-    assert "--where must look like" in fails("search", "x.png", "-i", made, "--where", "tone")
+    assert "a filter must look like" in fails("search", "x.png", "-i", made, "--where", "tone")
     assert "the file does not exist" in fails("search", "x.png", "-i", made)
     assert "must be a hierderm case index folder" in fails("search", "x.png", "-i", tmp_path)
     (tmp_path / "empty").mkdir()

@@ -15,6 +15,12 @@ def test_words_and_settings() -> None:
     assert settings_from(["--split.near_duplicates", "-1"], ["split"]).split.near_duplicates == -1
 
 
+@pytest.mark.parametrize("name", ["007", "1E5", "2024", "nan", "inf", "true", "1_000"])
+def test_a_name_that_looks_like_a_number_stays_a_name(name: str) -> None:
+    settings = parse_arguments(["--name", name, f"--data.cases={name}", "--split.seed", "7"])[1]
+    assert settings == {"name": name, "data.cases": name, "split.seed": 7}
+
+
 def test_settings_of_several_values() -> None:
     def tasks(text: str) -> object:
         return parse_arguments(["--evaluation.tasks", text], ["evaluation"])[1]["evaluation.tasks"]

@@ -26,9 +26,12 @@ def test_the_listing_of_a_method_is_its_default_configuration(method: str) -> No
 
 def test_the_listing_says_when_a_setting_is_read() -> None:
     listed = describe_toml("gradient").splitlines()
-    assert "last_blocks = 3  # how many blocks are trained; only if training.freeze is last_blocks" in listed
+    assert any(line.startswith('init = "tree_lda"  # first weights of the two heads') for line in listed)
+    assert "# last_blocks = 3  # how many blocks are trained; only if training.freeze is last_blocks" in listed
     assert "# lora_rank = 8  # rank of the adapters; only if training.freeze is lora" in listed
-    assert not any("strengths" in line for line in listed)
+    assert any(
+        line.startswith("strengths = ") and line.endswith("only if training.init is tree_lda") for line in listed
+    )
     assert any(line.startswith("strengths = [3.0, 10.0]  # ") for line in describe_toml().splitlines())
 
 

@@ -26,7 +26,7 @@ from hierderm.errors import ConfigError
 MODELS: list[dict[str, Any]] = [
     {"name": "vanilla", "method": "vanilla"},
     {"name": "tree", "set": {"training.views": 1}},
-    {"name": "losses", "method": "gradient", "set": {"training.freeze": "frozen"}},
+    {"name": "losses", "method": "gradient"},
 ]
 
 
@@ -98,16 +98,27 @@ def test_a_setting_of_another_method_stops_the_run(method: str, name: str) -> No
 NOT_SO: dict[str, dict[str, Any]] = {
     "training.freeze is last_blocks": {"training.freeze": "full"},
     "training.freeze is lora": {"training.freeze": "full"},
-    "training.freeze is frozen": {"training.freeze": "full"},
     "training.freeze is last_blocks or lora or full": {"training.freeze": "frozen"},
-    "training.neck is standardised": {"training.neck": "residual"},
-    "training.neck is standardised or linear": {"training.neck": "residual"},
+    "training.init is random": {"training.init": "tree_lda"},
+    "training.init is tree_lda": {"training.init": "random"},
+    "training.init is random and training.neck is standardised": {
+        "training.init": "random",
+        "training.neck": "residual",
+    },
+    "training.init is random and training.neck is standardised or linear": {"training.init": "tree_lda"},
+    "training.init is random and training.loss.classification names one on logits": {"training.init": "tree_lda"},
+    "training.init is random and training.loss.classification names one on logits and training.probability_share is "
+    "above 0": {"training.init": "random", "training.probability_share": 0.0},
+    "training.freeze is frozen, training.init is tree_lda or training.cache_activations is true": {
+        "training.freeze": "full",
+        "training.init": "random",
+    },
     "training.loss.contrastive names a loss": {"training.loss.contrastive": ""},
     "training.loss.classification names a loss": {"training.loss.classification": ""},
     "training.loss.contrastive names a loss of the labels of one level": {"training.loss.contrastive": "HiMulConE"},
-    "training.loss.classification names one on logits": {"training.loss.classification": "ArcFaceLoss"},
-    "training.loss.classification names one on logits and training.classifier is cosine": {
-        "training.classifier": "linear"
+    "training.init is random and training.loss.classification names one on logits and training.classifier is cosine": {
+        "training.init": "random",
+        "training.classifier": "linear",
     },
     "training.loss.contrastive and training.loss.classification name losses": {"training.loss.contrastive": ""},
     "training.loss.schedule is coarse_then_fine": {"training.loss.schedule": "joint"},
@@ -169,9 +180,9 @@ def test_all_faults_at_once_with_the_closest_key() -> None:
         ({"split.test_fraction": 0.9, "split.validation_fraction": 0.1}, "must leave something for training"),
         ({"training": 3}, "training"),
         ({"training.views.x": 3}, "training.views"),
-        ({"training.method": "gradient", "training.freeze": "frozen", "training.neck": "identity"}, "leaves the embedding as it is"),
+        ({"training.method": "gradient", "training.init": "random", "training.neck": "identity"}, "leaves the embedding as it is"),
         ({"training.method": "gradient", "training.loss.contrastive": "", "training.loss.classification": ""}, "at least one of"),
-        ({"training.method": "gradient", "training.batch_size": 0}, "needs freeze = 'frozen'"),
+        ({"training.method": "gradient", "training.freeze": "full", "training.batch_size": 0}, "needs freeze = 'frozen'"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_together(settings: dict[str, object], message: str) -> None:
@@ -196,7 +207,7 @@ def test_flag_values_are_read_as_toml() -> None:
 
 def test_each_model_takes_the_shared_settings_that_its_method_reads() -> None:
     shared = {"views": 2, "epochs": 3, "features": "output", "last_blocks": 1}
-    models = [*MODELS, {"name": "blocks", "method": "gradient"}]
+    models = [*MODELS, {"name": "blocks", "method": "gradient", "set": {"training.freeze": "last_blocks"}}]
     comparison = build_comparison({"models": models, "training": shared, "split": {"seed": 7}})
     configs = {entry.name: model_config(comparison, entry) for entry in comparison.models}
     assert all(config.split.seed == 7 for config in configs.values())
@@ -216,7 +227,7 @@ def test_overrides_win_over_a_models_own_settings() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"models": [{"name": "a"}, {"name": "a"}]}, "the names of models must differ, got ['a', 'a']"),
+        ({"models": [{"name": "a"}, {"name": "A"}]}, "the names of models must differ by more than case, got ['a', 'A']"),
         ({"models": [{"name": "a"}], "focus": "b"}, "focus must be one of the models"),
         ({"models": [{"name": "a", "set": {"split.seed": 3}}]}, "model 'a' must not change ['split.seed']: all models share data, split and evaluation."),
         ({"models": [{"name": "a", "set": {"training.method": "lda"}}]}, "model 'a' must give its method by method = '...', not in its set"),

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from hierderm import columns as c
+from hierderm.data import checks
 from hierderm.data.checks import check_cases, parse_weights, read_cases
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.table import CaseTable
@@ -171,3 +175,122 @@ def test_differentials_follow_the_tree(folder: Path) -> None:
 def test_a_table_without_split_says_how_to_make_one(folder: Path) -> None:
     with pytest.raises(CaseTableError, match="Make one with: hierderm split"):
         _ = check_cases(frame(), TREE, folder).splits
+
+
+# --- what tables of other people bring ---------------------------------------------------------------------------
+
+
+def test_a_column_may_serve_twice_and_image_ids_are_the_files_names(folder: Path) -> None:
+    plain = frame().drop(columns=c.IMAGE_ID).rename(columns={c.IMAGE_PATH: "img"})
+    plain.to_csv(folder / "t.csv", index=False)
+    both = read_cases(folder / "t.csv", TREE, rename={c.IMAGE_PATH: "img", c.IMAGE_ID: "img"})
+    assert both.frame[c.IMAGE_ID].tolist() == both.frame[c.IMAGE_PATH].tolist() == ["a.png", "b.png", "c.png"]
+    named = read_cases(str(folder / "t.csv"), TREE, rename={c.IMAGE_PATH: "img"}, image_root=str(folder))
+    assert named.frame[c.IMAGE_ID].tolist() == ["a", "b", "c"]
+    assert named.notes[0] == "image_id is the name of each file, as the table has none."
+
+
+def test_the_column_that_is_named_wins(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frame(diagnosis=["Impetigo"] * 3).to_csv(folder / "t.csv", index=False)
+    assert read_cases(folder / "t.csv", TREE, rename={c.CONDITION: "diagnosis"}).fine.tolist() == [1, 1, 1]
+    assert "its own column 'condition' is not used, 'diagnosis' is taken for it" in caplog.text
+    with pytest.raises(
+        CaseTableError, match=r"columns can be named as one of .*, got \['conditon'\]\. Closest: 'condition'"
+    ):
+        read_cases(folder / "t.csv", TREE, rename={"conditon": "diagnosis"})
+
+
+def test_numbers_and_empty_cells_of_a_parquet_file(folder: Path) -> None:
+    tree = taxonomy_from_paths([("A", "0"), ("B", "1")], ("c", "f"), id="t")
+    numbers = frame(
+        condition=[0, 1, 1],
+        split=pd.Categorical(["train", None, None]),
+        caption=[b"it", None, b"\xff"],
+        source=[1.0, None, 2.5],
+    )
+    numbers.to_parquet(folder / "t.parquet")
+    found = read_cases(folder / "t.parquet", tree).frame
+    assert found[c.CONDITION].tolist() == ["0", "1", "1"]
+    assert found[c.CAPTION].tolist() == ["it", "", "\\xff"] and found[c.SOURCE].tolist() == ["1", "", "2.5"]
+    frame(condition=[0, None, 1]).set_index(c.IMAGE_ID).to_parquet(folder / "t.parquet")
+    with pytest.raises(CaseTableError, match=r"1 fault\(s\):\n  t\.parquet row 3: condition must not be empty"):
+        read_cases(folder / "t.parquet", tree)
+    (folder / "t.parquet").rename(folder / "named.csv")
+    with pytest.raises(CaseTableError, match="row 3: condition must not be empty"):
+        read_cases(folder / "named.csv", tree)
+
+
+def test_paths_that_are_spelt_another_way_are_found_and_said(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "a.png").rename(folder / "sub" / "a.png")
+    table = check_cases(frame(image_path=["sub\\a", "B.PNG", "c.png"]), TREE, folder)
+    assert table.frame[c.IMAGE_PATH].tolist() == ["sub/a.png", "b.png", "c.png"]
+    assert (
+        table.notes[0]
+        == "2 image path(s) were found under another spelling: 'sub\\a' as 'sub/a.png', 'B.PNG' as 'b.png'."
+    )
+    assert "row 3: image 'b.jpg': the file does not exist. There is b.png." in faults(
+        frame(image_path=["sub/a.png", "b.jpg", "c.png"]), folder
+    )
+
+
+def test_damaged_ids_and_unseen_characters_are_refused(folder: Path) -> None:
+    message = faults(frame(case_id=["1.57398E+17", "NA", "NA"], image_id=["a\u202eb", "b\x07", "c"]), folder)
+    assert (
+        "row 2: case_id '1.57398E+17' is a number that a spreadsheet has damaged. Take it from the original" in message
+    )
+    assert r"row 2: image_id 'a\u202eb' has characters that can't be seen. Remove them." in message
+    assert r"row 3: image_id 'b\x07' has characters" in message
+
+
+def test_what_is_doubtful_is_said_and_kept(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checks._SAID.clear()
+    changed = frame(case_id=["NA", "NA", "x"], condition=["ECZEMA", "Impetigo", "Impetigo"])
+    table = check_cases(changed, TREE, folder, source="doubtful.csv")
+    assert [note.split(":")[0] for note in table.notes] == [
+        "1 condition(s) read by the tree's spelling or synonyms",
+        "case_id(s) that may stand for an unknown one",
+        "1 case(s) have images of several conditions",
+    ]
+    assert all(f"doubtful.csv: {note}" in caplog.text for note in table.notes)
+    caplog.clear()
+    check_cases(changed, TREE, folder, source="copy.csv")
+    assert caplog.text == ""  # a note is said once
+    assert table.with_taxonomy(TREE).notes == table.select(np.array([0])).notes == table.notes
+
+
+def test_cells_of_any_text_survive_writing(folder: Path) -> None:
+    captions = ['a "lone quote', "line\r\nbreak\rand \u2028", " =1+1;|\t"]
+    check_cases(frame(caption=captions, note=captions), TREE, folder).write(str(folder / "t.csv"))
+    again = read_cases(folder / "t.csv", TREE).frame
+    assert again["note"].tolist() == captions and again[c.CAPTION].tolist() == [text.strip() for text in captions]
+
+
+CELLS = st.one_of(
+    st.sampled_from(["", "a.png", "Eczema", "eczema ", "NA", "1E+17", "train", '{"Eczema": 1}', "1", "7", "a\\b", "..", "/", "\u202e", "\0"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    st.none(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.booleans(),
+    st.binary(max_size=3),
+)  # fmt: skip
+COLUMN_NAMES = (*c.TEXT, c.FITZPATRICK, c.MONK, "other")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.fixed_dictionaries(dict.fromkeys(COLUMN_NAMES, CELLS)), max_size=4),
+    st.sets(st.sampled_from([c.WEIGHTS, c.SPLIT, c.MONK, c.IMAGE_ID])),
+)
+def test_any_cells_are_a_table_or_a_list_of_faults(folder: Path, rows: list[dict[str, Any]], without: set[str]) -> None:
+    columns = [name for name in COLUMN_NAMES if name not in without]
+    table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
+    for options in ({}, {"unreadable": "exclude", "unknown": "exclude"}, {"check_images": False}):
+        try:
+            made = check_cases(table, TREE, folder, **options)  # type: ignore[arg-type]
+        except CaseTableError:
+            continue
+        made.write(folder / "again.csv", replace=True)
+        again = read_cases(folder / "again.csv", TREE, unreadable="exclude") if not options else made
+        assert again.case_ids.tolist() == made.case_ids.tolist() and (again.fine == made.fine).all()

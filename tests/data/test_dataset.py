@@ -84,15 +84,10 @@ def test_crop_and_squash() -> None:
 
 
 def test_saved_preprocessing_must_be_whole() -> None:
-    with pytest.raises(CheckpointError, match="is not one of hierderm's"):
-        Preprocessing.from_dict({"size": 3})
-    with pytest.raises(CheckpointError, match="must give size, image_mean and image_std"):
-        Preprocessing.from_transformers({"size": {"height": 3}})
-
-
-def test_preprocessor_files_of_other_families() -> None:
-    clip = {"size": {"shortest_edge": 224}, "crop_size": {"height": 196, "width": 196}, "do_center_crop": True,
-            "image_mean": [0, 0, 0], "image_std": [1, 1, 1], "resample": 2}  # fmt: skip
-    read = Preprocessing.from_transformers(clip)
-    assert (read.size, read.fit, read.interpolation) == (196, "crop", "bilinear")
-    assert read.crop_fraction == pytest.approx(196 / 224)
+    for content in (
+        {"size": 3},
+        {**PLAIN.to_dict(), "interpolation": "lanczos"},
+        {**PLAIN.to_dict(), "std": (0, 1, 1)},
+    ):
+        with pytest.raises(CheckpointError, match=r"is not one of hierderm's|preprocessing must have a size in pixels"):
+            Preprocessing.from_dict(content)

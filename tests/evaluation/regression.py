@@ -1,7 +1,7 @@
 """Planted embeddings, and all values of their evaluation, which `regression.json` pins.
 
 The file holds the values of commit e3fa371, before the evaluation was reorganised, but for the linear probe, which is
-another solver since. To write it again after a change that is meant: `python -m tests.evaluation.regression`.
+another solver since, and the answers, whose first test is of other numbers of cases since. To write it again after a change that is meant: `python -m tests.evaluation.regression`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def every_value(n_levels: int) -> dict[str, dict[str, Any]]:
     evaluations = []
     for noise, seed in MODELS:
         embeddings, frame, probabilities = planted(noise, seed, n_levels)
-        tasks = [name for name in TASKS if name != "groups"]
+        tasks = [name for name in TASKS if name not in ("groups", "retrieval_index")]  # the latter only adds an index
         settings: Any = {"tasks": tasks, "config": CONFIG, "probabilities": probabilities}
         evaluations.append(evaluate(embeddings, frame, tree, name=f"model {seed}", **settings))
         found[f"{n_levels} levels, model {seed}"] = pinned(evaluations[-1])

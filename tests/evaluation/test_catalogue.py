@@ -9,10 +9,10 @@ from hierderm.embeddings import unit_length
 from hierderm.errors import BenchmarkError
 from hierderm.evaluation.catalogue import HEADLINES, METRICS, MetricEntry, add_metric, direction, metric_name
 from hierderm.evaluation.evaluation import evaluate
-from hierderm.evaluation.metrics.ranking import Labelled, Ranking
+from hierderm.evaluation.metrics.ranking import Labelled, Rankings
 from hierderm.evaluation.metrics.retrieval import retrieval_scores
 from hierderm.taxonomy.tree import taxonomy_from_paths
-from hierderm.types import IntArray, Mask
+from hierderm.types import FloatArray, IntArray, Mask
 
 TREE = taxonomy_from_paths([(f"C{k // 2}", f"F{k}") for k in range(6)], ("category", "condition"), id="t")
 N = 60
@@ -28,19 +28,19 @@ FRAME = pd.DataFrame(
 )
 
 
-def second_within_3(number: IntArray, place: IntArray, total: int) -> Mask:
+def second_within_3(number: IntArray, place: IntArray, total: IntArray) -> Mask:
     """1 where two of the first three are relevant."""
     return np.asarray((number == 2) & (place <= 3))
 
 
-def depth_of_nearest(ranking: Ranking) -> float:
-    return float(ranking.depths[0]) if len(ranking.ranks) and ranking.ranks[0] == 1 else 0.0
+def depth_of_nearest(rankings: Rankings) -> FloatArray:
+    return rankings.found.sums(rankings.depths * (rankings.found.place == 1))
 
 
 def test_a_new_retrieval_metric_is_an_entry_and_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     """Value, effect of the gallery, interval, group, table: all follow."""
     monkeypatch.setitem(METRICS, "second", MetricEntry("second", "Second hit", terms=second_within_3))
-    monkeypatch.setitem(METRICS, "depth", MetricEntry("depth", "Depth of nearest", ranking=depth_of_nearest))
+    monkeypatch.setitem(METRICS, "depth", MetricEntry("depth", "Depth of nearest", rankings=depth_of_nearest))
     config = EvaluationConfig(bootstrap_rounds=50, kmeans_seeds=1, tasks=("retrieval", "hierarchy"))
     evaluation = evaluate(EMBEDDINGS, FRAME, TREE, config=config)
     similarity = EMBEDDINGS @ EMBEDDINGS.T - 9 * np.eye(N)
@@ -79,3 +79,26 @@ def test_names_and_directions() -> None:
     assert len({entry.title for entry in METRICS.values()}) == len(METRICS)
     with pytest.raises(BenchmarkError, match="there is a metric 'ami' already"):
         add_metric(MetricEntry("ami", "another"))
+
+
+@pytest.mark.parametrize("name", ["ami low", "fine ami", "", "a/b"])
+def test_a_metric_has_one_word_for_a_name(name: str) -> None:
+    with pytest.raises(BenchmarkError, match=f"of letters, digits and '_', got '{name}'"):
+        add_metric(MetricEntry(name, "x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "better"),
+    [
+        ("recall_at_20", "fine Recall@20", "higher"),
+        ("index_map_at_5", "fine MAP@5, index", "higher"),
+        ("loss_knn_accuracy", "fine 5-NN accuracy, exact - index", "lower"),
+        ("loss_answer_error", "fine Error of answers, exact - index", "higher"),
+        ("exact_answer_rate", "fine Share answered, exact", "none"),
+        ("index_true_neighbours_at_10", "fine True neighbours@10, index", "higher"),
+        ("recall_at_0", "fine recall_at_0", "none"),
+        ("index_nothing", "fine index_nothing", "none"),
+    ],
+)
+def test_metrics_of_the_first_k_and_of_an_index_follow_from_their_names(name: str, title: str, better: str) -> None:
+    assert (metric_name("fine", name), direction(name)) == (title, better)

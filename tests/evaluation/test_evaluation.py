@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import hierderm.evaluation.evaluation as module
+import hierderm.evaluation.subject as subject_module
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.errors import BenchmarkError, CaseTableError, EmbeddingError, EvaluationWarning
@@ -237,3 +241,24 @@ def test_the_table_and_the_short_form_of_an_evaluation() -> None:
     short = repr(evaluation)
     assert short.startswith(f"Evaluation('scored': {len(found)} metrics of 180 images of 90 cases; coarse AMI ")
     assert len(short) < 400
+
+
+def test_with_many_images_the_first_neighbours_come_through_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOP_K_ABOVE", 100)
+    found, config = table(noisy(0.5)), EvaluationConfig(bootstrap_rounds=20)
+    with pytest.warns(EvaluationWarning, match=r"more than 100 test images the default tasks are retrieval_index, cla"):
+        evaluation = evaluate(found, found.frame, TREE, config=config)
+    assert evaluation.get(("fine", "map_at_r")) is None and evaluation["fine", "index_map_at_10"].low > 0
+    assert "(retrieval, hierarchy, clustering, soft_labels) run by name" in evaluation.warnings[0]
+    named = evaluate(found, found.frame, TREE, config=replace(config, tasks=("retrieval", "hierarchy")))
+    assert named.get(("fine", "map_at_r")) is not None and named.warnings == ()
+    assert evaluation["fine", "index_recall_at_1"].value == named["fine", "recall_at_1"].value
+
+
+def test_ranking_all_by_all_is_announced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(subject_module, "ANNOUNCED_FROM", 100)
+    monkeypatch.setattr(subject_module, "ANNOUNCED_QUERIES", 10)
+    found = table(noisy(0.5))
+    with caplog.at_level("INFO", logger="hierderm"):
+        evaluate(found, found.frame, TREE, config=EvaluationConfig(tasks=("retrieval",), bootstrap_rounds=5))
+    assert re.search(r"Each of 180 images ranks all others, for MAP@R, nDCG and the like: about \d+ s\.", caplog.text)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hierderm.artifacts import HEADER
 from hierderm.config.loading import with_overrides
@@ -16,7 +19,7 @@ from hierderm.config.settings import Config, DataConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, OutputError
 from hierderm.evaluation.evaluation import evaluate
-from hierderm.experiment.run import Run, load_cases, prepare, train
+from hierderm.experiment.run import Run, differences, load_cases, prepare, train
 from hierderm.files import is_temporary
 from hierderm.training.features import FeatureStore
 
@@ -102,11 +105,15 @@ def test_a_run_is_what_its_settings_are_but_for_name_and_evaluation(
     caplog.set_level("INFO")
     train(with_overrides(config, {"name": "other", "evaluation.bootstrap_rounds": 3}), toy, tmp_path)
     assert "other: already trained." in caplog.messages
-    with pytest.raises(CheckpointError, match="holds another run: its config differ"):
+    train(with_overrides(config, {"training.workers": 1}), toy, tmp_path)
+    assert caplog.messages[-1] == "toy: already trained."
+    with pytest.raises(CheckpointError, match=r"holds another run: training\.strengths was \[.*\], now \[1\.0\]\. "):
         train(with_overrides(config, {"training.strengths": [1.0]}), toy, tmp_path)
-    with pytest.raises(CheckpointError, match="holds another run: its config differ"):
+    with pytest.raises(
+        CheckpointError, match=r"training\.method was tree_lda, now gradient; .*training.epochs was not"
+    ):
         train(toy_config, toy, tmp_path)
-    with pytest.raises(CheckpointError, match="holds another run: its split_hash, taxonomy_hash differ"):
+    with pytest.raises(CheckpointError, match=r"another run: split_hash was \w{12}, now \w{12}; taxonomy_hash was "):
         train(config, toy.with_taxonomy(toy.taxonomy.keep(toy.taxonomy.names()[:5])), tmp_path)
 
 
@@ -144,3 +151,14 @@ def test_a_model_of_another_split_is_refused(toy_config: Config, tmp_path: Path)
     vanilla = with_overrides(config, {"training.method": "vanilla"})
     learnt_nothing = train(vanilla, table, tmp_path / "vanilla").embeddings()
     assert evaluate(learnt_nothing, moved, moved.taxonomy, config=other.evaluation).n_images > 0
+
+
+NESTED = st.recursive(st.integers(0, 2), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), NESTED), st.sampled_from("abcd"))
+def test_differences_name_exactly_what_differs(before: dict[str, Any], key: str) -> None:
+    now = {**json.loads(json.dumps(before)), key: 7}
+    assert differences(before, {**before}) == []
+    assert differences(before, now) == [f"{key} was {before.get(key, 'not set')}, now 7"]
+    assert differences({"training": before}, {"training": now}) == [f"training.{t}" for t in differences(before, now)]

@@ -33,10 +33,10 @@ def test_how_models_are_named() -> None:
 
 def test_embeddings_of_names_are_made_once(toy: CaseTable, small_siglip: Path, tmp_path: Path) -> None:
     made: list[np.ndarray] = []
-    for source in ("colour", f"hf:{small_siglip}", f"random:hf:{small_siglip}"):
+    for source in ("colour", f"hf:{small_siglip}", f"hf:{small_siglip}@random"):
         cache = tmp_path / str(len(made))
         made.append(embed(source, toy, cache).embeddings)
-        file = cache / "model.0" / "embeddings.npy"
+        file = cache / "model@0" / "embeddings.npy"
         time = file.stat().st_mtime_ns
         np.testing.assert_array_equal(made[-1], embed(source, toy, cache).embeddings)
         assert file.stat().st_mtime_ns == time
@@ -71,7 +71,7 @@ def test_the_number_of_the_fold_in_a_name(toy: CaseTable, tmp_path: Path) -> Non
     zero, one = (model.sources(Division(tmp_path, toy, fold=fold))[0] for fold in range(2))
     assert zero.version != one.version
     assert not np.allclose(zero.embed().embeddings, one.embed().embeddings)
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir() if path.name[0] != ".") == ["m.0.0", "m.0.1"]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir() if path.name[0] != ".") == ["m@0@0", "m@0@1"]
 
 
 def test_a_file_of_embeddings(toy: CaseTable, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_features_of_all_layers_have_gradients_where_tokens_are_alike(small_sigl
         (
             "siglip",
             "pretrained",
-            "a backbone must be 'hierderm:tiny', 'timm:<model>' or 'hf:<repository or folder>', got",
+            "a backbone must be 'hierderm:tiny', 'hierderm:lite0', 'hierderm:lite2', 'timm:<model>' or 'hf:<repository or folder>', got",
         ),
         ("hf:", "pretrained", "a backbone must be"),
         ("timm:vit_bas_patch16_siglip_224", "random", "Closest: 'vit_base_patch16_siglip_224'"),

@@ -11,9 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.experiment.compare import compare
-from tests.app.test_page import CHROMIUM, FLAGS
-
-pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason="needs /usr/bin/chromium (apt-get install chromium)")
+from tests.app.test_page import CHROMIUM, FLAGS, pytestmark  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
 def page(report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
     width, height = request.param
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         opened = browser.new_page(viewport={"width": width, "height": height})
         problems: list[str] = []
         opened.on("pageerror", lambda error: problems.append(str(error)))

@@ -97,9 +97,11 @@ def test_how_many_differences_remain_after_correction() -> None:
 def test_calibration_of_a_model() -> None:
     answers = {
         "by_level": [
-            {"level": "coarse", "answered": 20, "wrong": 3},
-            {"level": "fine", "answered": 0, "wrong": 0},
-        ]
+            {"level": "coarse", "answered": 20, "wrong": 3, "why_never": ""},
+            {"level": "fine", "answered": 0, "wrong": 0, "why_never": "20 cases are too few"},
+        ],
+        "n_validation": 20,
+        "temperature": 1.5,
     }
     conformal = {
         "fine": [
@@ -107,18 +109,31 @@ def test_calibration_of_a_model() -> None:
             {"category": "b", "n_images": 20, "coverage": 0.7},
         ]
     }
+    errors = {
+        ("coarse", "ece"): 0.1, ("coarse", "ece_scaled"): 0.05, ("fine", "ece"): 0.219, ("fine", "ece_scaled"): 0.25,
+    }  # fmt: skip
     metrics = (
         Metric("fine", "conformal_coverage", 0.82, 0.78, 0.86, 50),
         Metric("fine", "conformal_size", 3.14, 3.0, 3.3, 50),
+        Metric("fine", "top1_accuracy", 0.78, 0.7, 0.8, 50),
+        *(Metric(*key, value, value, value, 50) for key, value in errors.items()),
     )
     classifier = Evaluation("m", metrics, (), 50, 30, {}, details={"answers": answers, "conformal": conformal})
     assert calibration_sentences(classifier, 0.2, 0.9) == [
+        "A temperature of 1.50, learnt on 20 validation cases, changes the expected calibration error from 0.100 to "
+        "0.050 at the coarse level and from 0.219 to 0.250 at the fine level. It is worse at the fine level: the "
+        "temperature makes the fine classes of validation most likely, which does not bind the error on the test.",
         "40% of the test images are answered at the coarse level, with an error of 15% (3 of 20; target: at most 20%).",
-        "No test image is answered at the fine level (target error: at most 20%).",
+        "No test image is answered at the fine level (target error: at most 20%): 20 cases are too few. More validation "
+        "cases may allow answers. Of all predictions there 78% are right.",
         "Conformal sets at the fine level contain the true class of 82% of the test images (78% to 86%; nominal 90%), "
         "with 3.1 classes on average; the lowest coverage is 70%, for b (20 images).",
     ]
     assert calibration_sentences(TREE, 0.2, 0.9) == []
+    assert (
+        "The 20 validation cases are too few for conformal sets of coverage 96%: every set contains all classes."
+        in calibration_sentences(classifier, 0.2, 0.96)
+    )
 
 
 def test_tighter_clusters_that_are_no_improvement_are_named() -> None:
@@ -136,3 +151,21 @@ def test_tighter_clusters_that_are_no_improvement_are_named() -> None:
 def test_a_gap_that_was_not_tested_has_no_p_value() -> None:
     untested = Gap("monk", "fine", "map_at_r", "7-10", "1-3", 0.1, -0.05, 0.25, float("nan"))
     assert gap_sentence(untested) == "fine MAP@R: worst in 7-10, best in 1-3; gap 0.100 (-0.050 to 0.250)."
+
+
+def test_a_best_value_that_models_share_is_no_ones_alone() -> None:
+    alike = [evaluation(name, 1.0, 0.3) for name in ("a", "b")]
+    assert outcome_sentence(alike) == (
+        "b has the best value in 2 of 2 main metrics and a in 2; a value that several models share counts for each."
+    )
+    assert leader_sentences(alike, 0.95)[0].startswith("coarse AMI: a and b share 1.000; no significant difference")
+    assert outcome_sentence([evaluation("a", np.nan, np.nan)]) == "No main metric is defined for any model."
+
+
+def test_what_was_not_tested_is_not_called_insignificant() -> None:
+    untested = [Difference("coarse", "ami", "tree", "flat", 0.1, np.nan, np.nan, np.nan, np.nan)]
+    assert summarise([FLAT, TREE], untested, 0.95).sentences == [
+        outcome_sentence([FLAT, TREE]),
+        "No difference was tested: evaluation.bootstrap_rounds is 0.",
+    ]
+    assert "nan" not in gap_sentence(Gap("monk", "fine", "map_at_r", "7-10", "1-3", 0.1, *[np.nan] * 3))

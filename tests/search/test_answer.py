@@ -102,16 +102,27 @@ def test_the_answer_is_as_fine_as_the_neighbours_allow() -> None:
     apart = hits([[0, 3, 6]], [[0.9, 0.9, 0.9]])
     first = answer(agree, made(0.6, 0.6))
     assert (first.level, first.node) == (1, "F0") and first.confidence == pytest.approx(1.0)
-    assert "Of the 40 validation cases answered at this level, 36 were right" in first.reason
+    assert first.reason == (
+        "The nearest cases agree on the condition: 100% of the votes. Of the 40 validation cases answered at this "
+        "level, 36 were right (90%); of those with about this share of votes, 100%."
+    )
     second = answer(siblings, made(0.6, 0.6))
     assert (second.level, second.node) == (0, "C0")
     assert second.reason.startswith("The nearest cases disagree on the condition. The nearest cases agree on the categ")
     third = answer(apart, made(0.6, 0.6))
     assert (third.level, third.node) == (None, "")
     assert "disagree too much for an answer" in third.reason and "20% allowed" in third.reason
+    never = answer(agree, made(None, None))
+    assert (never.level, never.node) == (None, "") and never.reason == (
+        "No category is ever answered: for no share of the 100 validation cases left open by finer levels was an accuracy "
+        "of 80% certain enough. No condition is ever answered: for no share of the 100 validation cases was an accuracy of "
+        "80% certain enough."
+    )
     never_fine = answer(agree, made(0.6, None))
     assert never_fine.level == 0
-    assert never_fine.reason.startswith("No share of votes for a condition was reliable on validation cases. The near")
+    assert never_fine.reason.startswith(
+        "No condition is ever answered: for no share of the 100 validation cases was an accuracy of 80% certain enough."
+    )
 
 
 def test_the_differential_is_summed_up_the_tree() -> None:
@@ -124,9 +135,12 @@ def test_the_differential_is_summed_up_the_tree() -> None:
 def test_without_calibration_there_is_no_confidence() -> None:
     found = hits([[0, 0, 0]], [[0.9, 0.8, 0.7]])
     bare = answer(found, None)
-    assert (bare.level, bare.confidence) == (None, None) and "was not calibrated" in bare.reason
-    narrowed = answer(found, made(0.6, 0.6), calibrated_for=False)
-    assert narrowed.confidence is None and "was narrowed" in narrowed.reason
+    assert (bare.level, bare.confidence) == (None, None) and "are not calibrated" in bare.reason
+    narrowed = answer(found, made(0.6, 0.6), differs="a filter narrowed the search", given=(0,))
+    assert narrowed.confidence is None and narrowed.given == (0,)
+    assert narrowed.reason == (
+        "Shares only, without a confidence: a filter narrowed the search. No other category than 'C0' could come."
+    )
     assert narrowed.differential[1][0].name == "F0"
     nothing = answer(hits([[-1]], [[np.nan]]), None)
     assert nothing.reason == "No case was found."

@@ -14,8 +14,10 @@ from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import SearchError
-from hierderm.search.building import describe_index, embed_for, validation_means
+from hierderm.search.building import calibrate_on_validation, describe_index, embed_for, validation_means
 from hierderm.search.case_index import CaseIndex
+from hierderm.search.finder import CaseFinder
+from tests.search.toy import TREE, random_table
 
 
 class MeanColour:
@@ -66,7 +68,72 @@ def test_added_images_are_named_as_the_index_names_them(index: CaseIndex, toy: C
     )
     new = embed_for(index, elsewhere)
     assert list(new.frame[c.IMAGE_PATH]) == list(test.frame[c.IMAGE_PATH])  # below the root of the index
-    assert set(new.frame[c.SPLIT]) == {""}  # the index was calibrated on its own validation cases
+
+
+def split_index(n_validation: int = 60, kind: str = "flat") -> CaseIndex:
+    """400 images of 200 cases, some of them of validation, calibrated on these."""
+    table = random_table(400)
+    cases = list(dict.fromkeys(table.frame[c.CASE_ID]))
+    validation = table.frame[c.CASE_ID].isin(cases[:n_validation])
+    frame = table.frame.assign(split=np.where(validation, c.VALIDATION, c.TRAIN))
+    index = CaseIndex.from_embeddings(replace(table, frame=frame), TREE, kind=kind)  # type: ignore[arg-type]
+    index.calibration = calibrate_on_validation(index, accuracy=0.65, k=5)
+    return index
+
+
+def validation_cases(index: CaseIndex) -> list[str]:
+    return sorted(set(index.frame.loc[index.frame[c.SPLIT] == c.VALIDATION, c.CASE_ID]))
+
+
+def test_what_was_learnt_from_removed_cases_goes_with_them() -> None:
+    index = split_index()
+    assert index.calibration is not None and index.calibration.rule.levels[-1].n_queries == 60
+    index.remove(validation_cases(index)[:20])
+    again = index.calibration
+    assert again == calibrate_on_validation(index, accuracy=0.65, k=5)
+    assert again is not None and again.rule.levels[-1].n_queries == 40 and again.rule.wanted == 0.65
+    training = sorted(set(index.frame[c.CASE_ID]) - set(validation_cases(index)))
+    index.remove(training[20:])  # the validation cases stay, what they find does not
+    assert index.calibration == calibrate_on_validation(index, accuracy=0.65, k=5) != again
+    index.remove(validation_cases(index))
+    assert index.calibration is None
+    assert describe_index(index)[-1] == (
+        "answers are not calibrated: the validation cases that it was calibrated on were removed"
+    )
+    index.add(random_table(20, seed=5, start=900))
+    assert index.calibration is None
+
+
+def test_growth_calibrates_again_and_another_tables_validation_cases_do_not_count() -> None:
+    index = split_index()
+    before = index.calibration
+    new = random_table(200, seed=5, start=900)
+    index.add(replace(new, frame=new.frame.assign(split=c.VALIDATION)))
+    assert index.calibration == calibrate_on_validation(index, accuracy=0.65, k=5) != before
+    assert len(validation_cases(index)) == 60
+
+
+def test_the_recall_of_an_engine_is_measured_again() -> None:
+    index = split_index(kind="ivf")
+    index.add(random_table(400, seed=5, start=900))
+    assert index.about.recall_at_10 == index.measure_recall() >= 0.95
+    assert index.engine is not None and index.about.effort == index.engine.effort
+
+
+def test_ids_to_remove_may_be_numbers() -> None:
+    table = random_table(40)
+    frame = table.frame.assign(case_id=[str(-number) for number in np.arange(40) // 2])
+    index = CaseIndex.from_embeddings(replace(table, frame=frame), TREE)
+    index.remove([-3, 0])  # type: ignore[list-item]
+    assert len(index) == 36 and not {"-3", "0"} & set(index.frame[c.CASE_ID])
+
+
+def test_too_few_validation_cases_are_named() -> None:
+    index = split_index(9)
+    assert (
+        "never answered: 9 validation cases are too few, for an accuracy of 65% it takes 10 or more"
+        in (describe_index(index)[-1])
+    )
 
 
 def test_validation_cases_are_queried_without_themselves(index: CaseIndex) -> None:
@@ -83,3 +150,15 @@ def test_without_validation_cases(toy: CaseTable, small_siglip: Path) -> None:
     index = CaseIndex.build(toy, f"hf:{small_siglip}", splits=("train",))
     assert index.calibration is None and validation_means(index) == []
     assert describe_index(index)[-1] == "answers are not calibrated: there are no validation cases in the index"
+
+
+def test_an_index_of_one_category_has_no_accuracy_there() -> None:
+    table = random_table(400)
+    rows = table.frame["condition"].isin(["F0", "F1", "F2"]).to_numpy()
+    frame = table.frame.assign(split=np.where(np.arange(400) % 8 < 4, c.VALIDATION, c.TRAIN))
+    index = CaseIndex.from_embeddings(replace(table, frame=frame).select(rows), TREE)
+    index.calibration = calibrate_on_validation(index)
+    assert "category: all cases are of 'C0', so nothing can be wrong there" in describe_index(index)
+    assert not any(line.startswith("category: recall") for line in describe_index(index))
+    found = CaseFinder(index).search_vectors(index.vectors[:1]).answer
+    assert found is not None and found.given == (0,) and "No other category than 'C0' could come." in found.reason

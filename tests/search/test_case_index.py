@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import hierderm.search.case_index as module
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
+from hierderm.engines import KINDS, automatic_kind
 from hierderm.errors import MissingExtraError, SearchError
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import KINDS, automatic_kind
 from tests.search.toy import DIM, MADE_BY, TREE, circle, random_table, table
 
 

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from hierderm.engines import Engine, Kind, import_faiss
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import import_faiss
 from tests.search.toy import DIM, TREE, random_table
 
 SCRIPT = """
@@ -18,7 +18,7 @@ import os, threading
 {second}
 import numpy as np
 import torch
-from hierderm.search.engines import Engine, import_faiss
+from hierderm.engines import Engine, import_faiss
 from hierderm.embeddings import unit_length
 assert import_faiss().omp_get_max_threads() == int(os.environ["OMP_NUM_THREADS"])
 vectors = unit_length(np.random.default_rng(0).normal(size=(3000, 32)))
@@ -65,3 +65,30 @@ def test_exact_search_is_that_of_faiss() -> None:
     found = index.search(queries, k=10)
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.03])
+def test_a_filter_that_leaves_few_does_not_cost_recall(kind: Kind, share: float) -> None:
+    """FAISS looks at as many nodes or lists with a selector as without: of these, few would pass."""
+    vectors, queries = random_table(4000).embeddings, random_table(50, seed=1).embeddings
+    engine = Engine.build(kind, vectors)
+    engine.effort = 64 if kind == "hnsw" else 8
+    allowed = np.random.default_rng(2).random(4000) < share
+    proposed = engine.propose(queries, 20, allowed)
+    assert allowed[proposed[proposed >= 0]].all()
+    similarity = np.where(allowed, queries @ vectors.T, -2)
+    exact = np.argsort(-similarity, axis=1)[:, :10]
+    assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(proposed, exact, strict=True)]) > 0.98
+
+
+def test_removed_rows_are_not_proposed() -> None:
+    vectors = random_table(300).embeddings
+    engine = Engine.build("hnsw", vectors)
+    kept = np.arange(300) % 3 > 0
+    engine.keep(kept)
+    assert engine.removed == 100
+    proposed = engine.propose(vectors[:20], 200)
+    assert (proposed.max(axis=1) < 200).all() and (proposed >= 0).sum(axis=1).min() > 150
+    found = vectors[kept][np.where(proposed[1] >= 0, proposed[1], 0)] @ vectors[1]
+    assert found.max() == pytest.approx(1, abs=1e-5)  # rows are numbered anew

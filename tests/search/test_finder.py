@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hierderm import columns as c
@@ -17,6 +18,7 @@ from hierderm.errors import SearchError
 from hierderm.experiment.run import train
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder, SearchOptions
+from hierderm.search.gallery import Gallery
 from tests.search.test_building import MeanColour
 
 
@@ -49,8 +51,9 @@ def test_an_image_of_the_gallery_finds_itself(finder: CaseFinder) -> None:
 def test_files_images_and_arrays_are_the_same(finder: CaseFinder, toy: CaseTable) -> None:
     path = toy.part(c.TEST).paths[0]
     image = open_image(path)
-    answers = [finder.search([given]).hits for given in (path, image, np.asarray(image))]
-    assert answers[0] == answers[1] == answers[2]
+    given = (path, str(path), image, np.asarray(image))
+    answers = [finder.search([image]).hits for image in given] + [finder.search(image).hits for image in given]
+    assert all(answer == answers[0] for answer in answers)
 
 
 def test_a_filter_takes_the_confidence_away(finder: CaseFinder) -> None:
@@ -59,10 +62,55 @@ def test_a_filter_takes_the_confidence_away(finder: CaseFinder) -> None:
     narrowed = finder.search_image_id(image, SearchOptions(within=[name]))
     assert {hit.path[0] for hit in narrowed.hits} == {name}
     assert narrowed.answer is not None and narrowed.answer.confidence is None
+    assert narrowed.answer.given == (0,)  # all votes are of the category, for nothing else was searched
+    assert narrowed.answer.reason.endswith(f" No other category than '{name}' could come.")
+    few = finder.search_image_id(image, SearchOptions(within=[name], per_condition=1, k=5))
+    assert few.answer == finder.search_image_id(image, SearchOptions(within=[name], k=5)).answer
     capped = finder.search_image_id(image, SearchOptions(per_condition=1))
     assert len({hit.condition for hit in capped.hits}) == len(capped.hits)
     shown = finder.search_image_id(image, SearchOptions(k=1)).answer
     assert shown == capped.answer  # the answer is read from what was calibrated, however few are shown
+
+
+def test_a_case_that_the_model_has_learnt_from_has_no_confidence(finder: CaseFinder) -> None:
+    frame, index = finder.index.frame, finder.index
+    train, validation = (str(frame.loc[frame[c.SPLIT] == s, c.IMAGE_ID].iloc[0]) for s in (c.TRAIN, c.VALIDATION))
+    assert not index.about.trained
+    own = CaseIndex(index.vectors, frame, index.taxonomy, index.provenance, replace(index.about, trained=True))
+    own.calibration = index.calibration
+    for image, learnt in ((train, True), (validation, False)):
+        found, before = CaseFinder(own).search_image_id(image).answer, finder.search_image_id(image).answer
+        assert found is not None and ("the model has learnt from this case" in found.reason) == learnt
+        assert learnt or found == before
+
+
+def test_what_a_similarity_is_worth(finder: CaseFinder) -> None:
+    """Against all pairs of images of different cases; 5,000 of them are drawn."""
+    gallery = finder.index.gallery
+    cosine = gallery.vectors @ gallery.vectors.T
+    pairs = cosine[gallery.cases[:, None] != gallery.cases]
+    for similarity in np.quantile(pairs, [0.1, 0.5, 0.9]):
+        assert gallery.closer_than(similarity) == pytest.approx((pairs < similarity).mean(), abs=0.03)
+    assert (gallery.closer_than(-1.1), gallery.closer_than(1.1)) == (0, 1)
+    rows = finder.index.frame[c.CASE_ID] == finder.index.frame[c.CASE_ID].iloc[0]
+    alone = Gallery(gallery.vectors[rows], gallery.frame[rows], gallery.taxonomy)
+    assert np.isnan(alone.closer_than(0.5))
+    hits = finder.search_image_id(str(gallery.frame[c.IMAGE_ID].iloc[0])).to_dict(paths=False)["hits"]
+    shares = [hit["closer_than"] for hit in hits]
+    assert shares == sorted(shares, reverse=True) and 0 < shares[-1] <= 1
+    assert finder.search_text("red papule").to_dict(paths=False)["hits"][0]["closer_than"] is None
+
+
+def test_cells_come_as_they_are(finder: CaseFinder) -> None:
+    index = finder.index
+    sources = [str(2**61 + row) for row in range(len(index))]
+    frame = index.frame.assign(source=sources, fitzpatrick=pd.array([1] + [pd.NA] * (len(index) - 1), dtype="Int64"))
+    texts = CaseFinder(CaseIndex(index.vectors, frame, index.taxonomy, index.provenance, index.about))
+    for row in (0, 5):
+        found = texts.search_vectors(index.vectors[[row]], SearchOptions(k=1, where={"source": [sources[row]]}))
+        (hit,) = found.to_dict(paths=False)["hits"]
+        assert hit["image_id"] == frame[c.IMAGE_ID][row] and hit["source"] == sources[row]
+        assert hit["fitzpatrick"] == ("1" if row == 0 else "")
 
 
 def test_as_plain_json(finder: CaseFinder) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from hierderm.artifacts import HEADER
+from hierderm.engines import KINDS
 from hierderm.errors import IndexFolderError, OutputError, SearchError
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import KINDS
 from hierderm.search.persistence import writing
 from tests.killing import kill_at_every_change
 from tests.search.toy import TREE, random_table
 
-PARTS = ("vectors", "cases", "taxonomy", "neighbours")
+PARTS = ("vectors", "cases", "taxonomy", "neighbours", "ids")
 
 
 def ask(index: CaseIndex, k: int = 5) -> object:
@@ -44,7 +44,7 @@ def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch
     assert ask(again) == ask(changed)
     assert ask(read) == ask(index)  # opened before the change: still whole, still the old one
     assert {path.name.split("-")[0] for path in (tmp_path / "index").glob("*-*")} <= set(PARTS)
-    assert len(list((tmp_path / "index").glob("*-*"))) == 3 + (kind != "flat")  # the old files are gone
+    assert len(list((tmp_path / "index").glob("*-*"))) == 3 + 2 * (kind != "flat")  # the old files are gone
 
 
 def test_an_existing_index_is_kept_unless_asked(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_foreign_folders_are_refused_by_reason(tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match="must be the header of a folder that hierderm wrote"):
         CaseIndex.open(tmp_path)
     header.write_text(json.dumps({"format": "hierderm case index", "version": 99, "files": {}, "content": {}}))
-    with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads version 2"):
+    with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads version 3"):
         CaseIndex.open(tmp_path)
     with pytest.raises(IndexFolderError, match="it does not exist"), CaseIndex.updating(tmp_path / "nothing"):
         pass

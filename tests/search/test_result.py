@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hierderm.embeddings import unit_length
+from hierderm.embeddings import Provenance, unit_length
 from hierderm.errors import SearchError
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.result import SearchResult
-from tests.search.toy import TREE, circle, table
+from hierderm.taxonomy.tree import taxonomy_from_paths
+from tests.search.toy import TREE, circle, random_table, table
 
 
 @pytest.fixture
@@ -51,3 +53,18 @@ def test_a_result_keeps_to_what_was_searched(index: CaseIndex) -> None:
 def test_shapes_must_agree(index: CaseIndex) -> None:
     with pytest.raises(SearchError, match=r"must both have shape \(n_queries, k\), got \(1, 2\) and \(1, 1\)"):
         SearchResult(np.array([[1, 2]]), np.array([[0.1]], dtype=np.float32), index.gallery)
+
+
+def test_levels_never_replace_a_column() -> None:
+    """A middle level called as a column of the table, and the finest one called 'condition', which is that column."""
+    paths = [(f"A{k // 4}", f"B{k // 2}", f"F{k}") for k in range(9)]
+    tree = taxonomy_from_paths(paths, ("rank", "similarity", "condition"), id="t")
+    images = random_table(40)
+    index = CaseIndex.from_embeddings(replace(images, provenance=Provenance()), tree)
+    found = index.search(index.vectors[:1], k=3).to_pandas()
+    assert list(found) == [
+        "query", "rank", "case_id", "image_id", "condition", "rank (level)", "similarity (level)", "similarity",
+        "image_path",
+    ]  # fmt: skip
+    assert list(found["rank"]) == [1, 2, 3] and found["similarity"][0] == pytest.approx(1)
+    assert all(found["similarity (level)"] == [f"B{int(name[1:]) // 2}" for name in found["condition"]])

@@ -8,8 +8,8 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 
+from hierderm.engines import KINDS, Kind
 from hierderm.search.case_index import CaseIndex
-from hierderm.search.engines import KINDS, Kind
 from hierderm.search.shared_lock import SharedLock
 from tests.search.toy import TREE, random_table
 

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from hierderm.errors import TaxonomyError
 from hierderm.taxonomy.file import (
@@ -14,8 +16,12 @@ from hierderm.taxonomy.file import (
     shipped_taxonomies,
     write_taxonomy,
 )
+from hierderm.taxonomy.tree import Node, Taxonomy, fold
 
 HEAD = "# id: t\n# version: 1\n# levels: category, condition\nlevel,name,parent,synonyms\n"
+TABS = "# id: t\n# version: 1\n# levels: category, condition\n" + (
+    "level\tname\tparent\ncategory\tA\t\ncategory\tB\t\ncondition\tx, y\tA\ncondition\tz\tB\n"
+)
 GOOD = HEAD + 'category,A,,\ncategory,B,,\ncondition,"x, y",A,ex|why\ncondition,z,B,\n'
 
 
@@ -36,7 +42,7 @@ def test_a_good_file() -> None:
     ("rows", "message"),
     [
         ("condition,z,A,\n", "line 9: 'z' has two parents: 'B' (line 8), 'A'."),
-        ("condition,Z!,B,\n", "line 9: 'Z!' is a duplicate of line 8."),
+        ("condition, Ź ,B,\n", "line 9: 'Ź' is a duplicate of line 8."),
         ("condition,w,B,z\n", "line 9: the synonym 'z' already belongs to 'z' (line 8)."),
         ("condition,w,B,EX\n", "line 9: the synonym 'EX' already belongs to 'x, y' (line 7)."),
         ("condition,w,Bb,\n", "line 9: unknown parent 'Bb' of 'w'. Closest: 'B'."),
@@ -48,7 +54,7 @@ def test_a_good_file() -> None:
         ("kind,w,A,\n", "line 9: level must be one of ['category', 'condition'], got 'kind'."),
         ("condition,w,w,\n", "line 9: cycle: w -> w."),
         ("condition,w,v,\ncondition,v,w,\n", "line 9: cycle: w -> v -> w."),
-        ("condition,a, b,A,x\n", "line 9: more cells than columns; a name with a comma must be quoted."),
+        ("condition,a, b,A,x\n", "row 9: 5 cells, the header has 4. A cell that holds a separator must be quoted."),
     ],
 )
 def test_each_fault_with_its_line(rows: str, message: str) -> None:
@@ -75,6 +81,9 @@ def test_a_spreadsheet_may_pad_and_quote_the_head() -> None:
     padded = GOOD.replace("# levels: category, condition", '"# levels: category, condition"')
     assert "levels" in faults(padded)  # a quoted line is no comment: said, not guessed
     assert parse_taxonomy(GOOD.replace("# version: 1", "# version: 1,,,")).version == "1"
+    semicolons = GOOD.replace(",", ";").replace('"x; y"', "x, y").replace("category; cond", "category, cond")
+    for text in (semicolons, semicolons.replace("\n", "\r\n")):
+        assert parse_taxonomy(text).names() == ("x, y", "z")
 
 
 def test_write_and_read(tmp_path: Path) -> None:
@@ -84,6 +93,25 @@ def test_write_and_read(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes(GOOD.encode() + "condition,é,A,\n".encode("latin-1"))
     with pytest.raises(TaxonomyError, match="must be UTF-8"):
         read_taxonomy(tmp_path / "latin.csv")
+
+
+NAME = st.text(min_size=1, max_size=8).filter(lambda t: t == t.strip() and fold(t) and not set("\r\n\0|") & set(t))
+
+
+@example(["Atopic\u2028dermatitis", "Nummular\x0beczema", 'the "real" one', "sep=;", "#x", "a;b", "x\x85y"])
+@given(st.lists(NAME, min_size=1, max_size=6, unique_by=fold))
+def test_every_tree_is_read_as_it_was_written(names: list[str]) -> None:
+    nodes = tuple(
+        Node(name, 0, synonyms=(f"other {name}", "x" * number + name)) for number, name in enumerate(names, 3)
+    )
+    tree = Taxonomy("t", "1", ("category", "condition"), ((Node(names[0]),), nodes))
+    assert parse_taxonomy(format_taxonomy(tree)) == tree
+
+
+def test_what_is_read_as_another_encoding_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "t.csv").write_bytes(TABS.encode("utf-16"))
+    assert read_taxonomy(str(tmp_path / "t.csv")).names() == ("x, y", "z")
+    assert "UTF-16" in caplog.text and "separated by tabs" in caplog.text
 
 
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
@@ -117,7 +145,7 @@ def test_scin_resolves_the_published_names() -> None:
     import csv
 
     tree = load_taxonomy("scin")
-    for row in csv.DictReader(published.read_text().splitlines()):
+    for row in csv.DictReader(published.read_text(encoding="utf-8").splitlines()):
         number = tree.index(row["condition"])
         if row["seed_category"]:
             assert tree.names(0)[tree.to_level(number, 0)] == row["seed_category"]

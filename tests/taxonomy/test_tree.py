@@ -9,13 +9,15 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hierderm.errors import TaxonomyError
-from hierderm.taxonomy.tree import Taxonomy, fold, taxonomy_from_paths
+from hierderm.taxonomy.tree import Node, Taxonomy, fold, taxonomy_from_paths
 
 PATHS = [("A", "a", "one"), ("A", "a", "two"), ("A", "b", "three"), ("B", "c", "four"), ("B", "c", "five")]
 
@@ -80,12 +82,92 @@ def test_merge_makes_a_synonym(tree: Taxonomy) -> None:
 
 def test_lookup_folds_and_suggests() -> None:
     tree = taxonomy_from_paths([("X", "Lichen planus/lichenoid"), ("X", "Kaposi's sarcoma")], ("c", "f"), id="t")
-    assert tree.find("lichen  PLANUS lichenoid") == 0
-    assert tree.find("kaposis sarcoma") == 1
+    assert tree.find("  LICHEN  plánus/\u200blichenoid ") == 0
+    assert tree.find("kaposi's\xa0sarcoma") == 1
+    for other in (
+        "lichen planus lichenoid",
+        "kaposis sarcoma",
+        "not Kaposi's sarcoma",
+        "¬Kaposi's sarcoma",
+        "не Kaposi's sarcoma",
+    ):
+        assert tree.find(other) is None
     with pytest.raises(
         TaxonomyError, match="f 'Lichen plans lichenoid' is not in taxonomy 't'. Closest: 'Lichen planus"
     ):
         tree.index("Lichen plans lichenoid")
+
+
+def test_spellings_that_mean_another_thing_are_never_joined() -> None:
+    """Signs, scripts, marks that are letters, digits: each a condition of its own."""
+    names = [
+        "Wart (HPV+)", "Wart (HPV-)", "Wart (HPV)", "Breslow <1 mm", "Breslow >1 mm", "Breslow 1 mm", "Breslow ≤1 mm",
+        "Псориаз", "Экзема", "лишай", "лишаи", "湿疹", "乾癬", "아토피", "습진", "اكزيما", "صدفية", "कि", "कु", "क", "か", "が",
+        "grade 1", "grade 2", "grade ²", "grade ½", "C++", "C#", "C", "A/B", "A B", "AB", "nævus", "naevus", "?", "!", "α", "β",
+    ]  # fmt: skip
+    tree = taxonomy_from_paths([("X", name) for name in names], ("c", "f"), id="t")
+    assert tree.names() == tuple(names)
+    assert tree.encode(names).tolist() == list(range(len(names)))
+
+
+def test_spellings_that_are_joined_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    names = [
+        "Nævus",
+        "NÆVUS",
+        "Acné",
+        "acne",
+        "Acne\u0301",
+        "Straße",
+        "STRASSE",
+        "Νόσος",
+        "ΝΟΣΟΣ",
+        "Lupus\u2028tumidus",
+        "lupus tumidus",
+    ]
+    tree = taxonomy_from_paths([("X", name) for name in names], ("c", "f"), id="t")
+    assert tree.names() == ("Nævus", "Acné", "Straße", "Νόσος", "Lupus\u2028tumidus")
+    assert "t: 5 spelling(s) of one f joined: 'Nævus' = 'NÆVUS', 'Acné' = 'acne' = 'Acne\u0301'" in caplog.text
+
+
+SIGNS = st.characters(exclude_categories=["Cs"])
+
+
+@given(st.text(SIGNS, max_size=6), st.text(SIGNS, max_size=6))
+def test_names_that_fold_alike_differ_in_case_accents_and_spaces_alone(first: str, second: str) -> None:
+    """The slow oracle: what is left of a name once marks of Latin and Greek, case, and what has no ink are gone."""
+
+    def bare(name: str) -> list[str]:
+        letters = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
+        ink = [s for s in letters if not s.isspace() and unicodedata.category(s) not in ("Cf", "Mn", "Me", "Cc")]
+        return list(unicodedata.normalize("NFD", "".join(ink).casefold()))
+
+    if fold(first) == fold(second):
+        assert [s for s in bare(first) if unicodedata.category(s) != "Mn"] == [
+            s for s in bare(second) if unicodedata.category(s) != "Mn"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (
+            ((Node("A"),), (Node("x", 0), Node("X ", 0))),
+            "must be one line, not empty, with no space around it, got 'X '",
+        ),
+        (((Node("A"),), (Node("x", 0), Node("X", 0))), "f 'X' names both 'x' and 'X'"),
+        (((Node("A"),), (Node("x", 0), Node("y", 0, synonyms=("X",)))), "f 'X' names both 'x' and 'y'"),
+        (((Node("A"),), (Node("x", 0, synonyms=("a|b",)),)), "synonyms and codes of 'x' must not hold '|'"),
+        (((Node("A"), Node("B")), (Node("x", 0),)), r"each node above must have a f, number\(s\) \[1\] have none"),
+        (((Node("A"),), (Node("x", 0), Node("y", 3))), "'y' must have a parent above"),
+        (((Node("A"),), (Node("x", 0), Node("\u200b", 0))), "must be one line, not empty"),
+    ],
+)
+def test_a_tree_that_no_file_could_hold_is_none(levels: tuple[tuple[Node, ...], ...], message: str) -> None:
+    with pytest.raises(TaxonomyError, match=message):
+        Taxonomy("t", "1", ("c", "f"), levels)
+    for id, names in (("", ("c", "f")), ("a\u2028b", ("c", "f")), ("t", ("c,d", "f")), ("t", ("c", "c"))):
+        with pytest.raises(TaxonomyError, match="must be one line, neither empty|must have a name of its own"):
+            Taxonomy(id, "1", names, ((Node("A"),), (Node("x", 0),)))
 
 
 def test_two_parents_are_refused() -> None:
@@ -123,3 +205,41 @@ def test_sums_up_the_tree_keep_the_total(places: list[tuple[str, int, int]]) -> 
     probabilities = np.random.default_rng(0).dirichlet(np.ones(tree.size(-1)), size=3)
     for level in range(3):
         np.testing.assert_allclose(tree.sum_up(probabilities, level).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (("top", "coarse", "leaf"), "level 2 of 3 must not be called 'coarse'"),
+        (("top", "Fine", "leaf"), "level 2 of 3 must not be called 'Fine'"),
+        (("tree", "middle", "leaf"), "level 1 of 3 must not be called 'tree'"),
+        (("fine", "middle", "coarse"), "level 1 of 3 must not be called 'fine'"),
+        (("coarse", "middle", "fine"), ""),
+        (("coarse",), ""),
+        (("fine",), ""),
+    ],
+)
+def test_levels_never_have_the_names_of_others(names: tuple[str, ...], fault: str) -> None:
+    """Results name the ends of any tree 'coarse' and 'fine': a middle level of that name would take their place."""
+    paths = [tuple(f"{level}{k}" for level in range(len(names))) for k in range(2)]
+    if fault:
+        with pytest.raises(TaxonomyError, match=fault):
+            taxonomy_from_paths(paths, names, id="t")
+    else:
+        assert taxonomy_from_paths(paths, names, id="t").level_names == names
+
+
+@given(st.lists(st.integers(0, 8), min_size=1))
+def test_levels_on_which_nothing_differs(fine: list[int]) -> None:
+    tree = taxonomy_from_paths([(f"B{k // 6}", f"C{k // 3}", f"F{k}") for k in range(9)], ("a", "b", "c"), id="t")
+    alike = [level for level, size in enumerate((6, 3, 1)) if len({k // size for k in fine}) == 1]
+    assert tree.levels_of_one_node(np.array(fine)) == tuple(alike)
+
+
+def test_several_levels_by_name() -> None:
+    tree = taxonomy_from_paths([("A", "B", "C")], ("top", "middle", "leaf"), id="t")
+    assert tree.level_numbers(["fine", "top", "middle"]) == [2, 0, 1] and tree.level_numbers([]) == []
+    for names in (["coarse", "top"], ["leaf", "fine"], ["middle", "middle"]):
+        with pytest.raises(TaxonomyError, match="each level must be named once"):
+            tree.level_numbers(names)
+    assert taxonomy_from_paths([("A",)], ("leaf",), id="t").level_numbers(["coarse", "fine"]) == [0, 0]

@@ -90,7 +90,7 @@ function queryForm() {
   else if (chosen.length) chosen.forEach(({ file }) => form.append("image", file, "image"));
   else if (text) form.append("text", text);
   else return null;
-  for (const name of ["k", "per_condition", "aggregation", "within"]) form.append(name, byId(name).value);
+  for (const name of ["k", "per_condition", "aggregation", "within"]) form.append(name, byId(name).value.trim());
   for (const select of byId("filters").querySelectorAll("select")) {
     if (select.value) form.append("where", `${select.name}=${select.value}`);
   }
@@ -129,10 +129,7 @@ function showAnswer(answer, levels) {
   const shown = byId("answer");
   if (!answer) shown.textContent = "A search by words finds cases, but gives no answer: its confidence is not calibrated.";
   else if (answer.node) {
-    shown.replaceChildren(
-      element("strong", { textContent: answer.node }),
-      ` (${answer.level}). On validation cases, answers with this share of votes were right in about ${percent(answer.confidence)}.`,
-    );
+    shown.replaceChildren(element("strong", { textContent: answer.node }), ` (${answer.level})`);
   } else shown.textContent = answer.confidence === null ? "No answer, only cases." : "No answer: too uncertain at every level.";
   byId("reason").textContent = answer ? answer.reason : "";
 }
@@ -146,20 +143,19 @@ function showTree(found) {
   const leading = (maps, names) =>
     names.map((name) => [name, maps.map((map) => map.get(name) || 0)]).filter(([, [votes, probability]]) => Math.max(votes, probability) >= SHOWN_SHARE)
       .sort(([, a], [, b]) => Math.max(...b) - Math.max(...a));
-  const row = ([name, [votes, probability]], first) => {
-    const bars = element("span", { className: "bars" }, bar("votes", votes));
-    if (found.classifier) bars.append(bar("classifier", probability));
-    const made = element("div", { className: first ? "node leading" : "node" }, element("span", { textContent: name }), bars,
-      element("span", { className: "percent", textContent: percent(found.answer ? votes : probability) }));
-    made.title = `${name}: ${percent(votes)} of the votes${found.classifier ? `, classifier ${percent(probability)}` : ""}`;
-    return made;
+  const row = ([name, [votes, probability]], first, level) => {
+    const given = found.answer && found.answer.given.includes(found.levels[level]);
+    const numbers = [found.answer && ["votes", given ? 0 : votes, !given ? percent(votes) : votes ? "only" : "–"], found.classifier && ["classifier", probability, percent(probability)]].filter(Boolean);
+    const bars = element("span", { className: "bars" }, ...numbers.map(([kind, share]) => bar(kind, share)));
+    const percents = element("span", { className: "percent" }, ...numbers.map(([, , text]) => element("span", { textContent: text })));
+    return element("div", { className: first ? "node leading" : "node" }, element("span", { textContent: name }), bars, percents);
   };
   const list = element("ul");
   leading(coarse, Object.keys(info.tree)).slice(0, SHOWN_CATEGORIES).forEach((category, place) => {
-    const item = element("li", {}, row(category, place === 0));
+    const item = element("li", {}, row(category, place === 0, 0));
     if (last > 0) {
       const conditions = leading(fine, info.tree[category[0]]).slice(0, SHOWN_CONDITIONS);
-      item.append(element("ul", {}, ...conditions.map((condition) => element("li", {}, row(condition, false)))));
+      item.append(element("ul", {}, ...conditions.map((condition) => element("li", {}, row(condition, false, last)))));
     }
     list.append(item);
   });
@@ -175,14 +171,20 @@ function bar(kind, share) {
 
 const facts = (of) => Object.entries(COLUMN_NAMES).filter(([name]) => of[name] && info.filters[name]).map(([name, title]) => `${title} ${of[name]}`).join(" · ");
 
+// What a similarity is worth: numbers such as .995 and .999 say little by themselves.
+function nearness(hit) {
+  const closer = hit.closer_than === null ? "" : `, closer than ${(100 * hit.closer_than).toFixed(1)}\u00a0% of pairs`;
+  return `similarity ${hit.similarity.toFixed(3)}${closer}`;
+}
+
 function showHit(hit, place) {
   const button = element("button", { type: "button" },
     element("img", { src: imageUrl(hit.image_id, 192), alt: "", loading: "lazy" }),
-    element("strong", { textContent: hit.condition }),
+    element("strong", { textContent: `${place + 1}. ${hit.condition}` }),
     element("span", { textContent: hit.path.slice(0, -1).join(" › ") }),
-    element("span", { className: "soft", textContent: `similarity ${hit.similarity.toFixed(3)}` }),
+    element("span", { className: "soft", textContent: nearness(hit) }),
     element("span", { className: "soft", textContent: facts(hit) }));
-  button.setAttribute("aria-label", `Case ${place + 1}: ${hit.condition}, similarity ${hit.similarity.toFixed(3)}. Open next to the query.`);
+  button.setAttribute("aria-label", `Case ${place + 1}: ${hit.condition}, ${nearness(hit)}. Open next to the query.`);
   button.onclick = () => openHit(place);
   return element("li", {}, button);
 }
@@ -191,7 +193,7 @@ function showHit(hit, place) {
 
 function openHit(place) {
   opened = place;
-  openCase(hits[place].image_id, `similarity ${hits[place].similarity.toFixed(3)}`);
+  openCase(hits[place].image_id, `rank ${place + 1}, ${nearness(hits[place])}`);
 }
 
 async function openCase(id, extra = "") {
@@ -230,13 +232,20 @@ function searchWith(id) {
 // --- the map ------------------------------------------------------------------------------------------------------
 
 const SVG = "http://www.w3.org/2000/svg";
-let circles = new Map();
+const points = new Map(); // of each drawn image
 let place = null; // of the query on the map; known once the server has computed the map
 
 function svg(name, attributes) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   return made;
+}
+
+function symbol({ colour, shape }, x, y, r, more = {}) {
+  const look = { fill: colour, "fill-opacity": 0.8, ...more };
+  if (shape === "square") return svg("rect", { x: x - 0.9 * r, y: y - 0.9 * r, width: 1.8 * r, height: 1.8 * r, ...look });
+  if (shape === "diamond") return svg("path", { d: `M${x} ${y - 1.25 * r}l${1.25 * r} ${1.25 * r}l${-1.25 * r} ${1.25 * r}l${-1.25 * r} ${-1.25 * r}z`, ...look });
+  return svg("circle", { cx: x, cy: y, r, ...look });
 }
 
 async function drawMap() {
@@ -247,17 +256,17 @@ async function drawMap() {
     map.images.forEach((id, place) => {
       const category = map.categories[place];
       used.add(category);
-      const circle = svg("circle", { cx: map.points[place][0], cy: map.points[place][1], r: 0.0065, fill: map.colours[category % map.colours.length], "fill-opacity": 0.75 });
-      circle.append(Object.assign(document.createElementNS(SVG, "title"), { textContent: map.names[category] }));
-      circle.onclick = () => { opened = -1; openCase(id); };
-      circles.set(id, circle);
-      drawing.append(circle);
+      const mark = symbol(map.looks[category], ...map.points[place], 0.0065);
+      mark.append(Object.assign(document.createElementNS(SVG, "title"), { textContent: map.names[category] }));
+      mark.onclick = () => { opened = -1; openCase(id); };
+      points.set(id, map.points[place]);
+      drawing.append(mark);
     });
     byId("map").replaceChildren(drawing);
     byId("legend").replaceChildren(...[...used].sort((a, b) => a - b).map((category) => {
-      const dot = element("span", { className: "swatch" });
-      dot.style.background = map.colours[category % map.colours.length];
-      return element("li", {}, dot, map.names[category]);
+      const key = svg("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" });
+      key.append(symbol(map.looks[category], 6, 6, 4, { "fill-opacity": 1 }));
+      return element("li", {}, key, map.names[category]);
     }));
     if (place) markMap(place);
     else again(); // a search was answered before there was a map to place it on
@@ -273,8 +282,8 @@ function markMap(placed) {
   drawing.querySelectorAll(".mark").forEach((mark) => mark.remove());
   if (!place) return;
   for (const hit of hits) {
-    const circle = circles.get(hit.image_id);
-    if (circle) drawing.append(svg("circle", { class: "mark", cx: circle.getAttribute("cx"), cy: circle.getAttribute("cy"), r: 0.014, fill: "none", stroke: "currentColor", "stroke-width": 0.004, "pointer-events": "none" }));
+    const [x, y] = points.get(hit.image_id) || [];
+    if (x !== undefined) drawing.append(svg("circle", { class: "mark", cx: x, cy: y, r: 0.014, fill: "none", stroke: "currentColor", "stroke-width": 0.004, "pointer-events": "none" }));
   }
   const [x, y] = place;
   drawing.append(svg("path", { class: "mark", d: `M${x - 0.03} ${y}H${x + 0.03}M${x} ${y - 0.03}V${y + 0.03}`, stroke: "#c1121f", "stroke-width": 0.009, "pointer-events": "none" }));
@@ -286,12 +295,7 @@ function offer() {
   byId("holdings").textContent = `${info.images.toLocaleString("en")} images of ${info.cases.toLocaleString("en")} cases`;
   byId("disclaimer").textContent = info.disclaimer;
   byId("words").hidden = !info.text;
-  for (const [category, conditions] of Object.entries(info.tree)) {
-    const group = element("optgroup", { label: category });
-    if (info.levels.length > 1) group.append(element("option", { value: category, textContent: `${category} (all)` }));
-    group.append(...conditions.map((name) => element("option", { value: name, textContent: name })));
-    byId("within").append(group);
-  }
+  for (const { value, label } of info.nodes) byId("nodes").append(element("option", { value, label }));
   for (const [column, values] of Object.entries(info.filters)) {
     const select = element("select", { name: column }, element("option", { value: "", textContent: "any" }), ...values.map((value) => element("option", { value, textContent: value })));
     select.onchange = again;
@@ -304,7 +308,11 @@ const again = () => { if (queryForm() && !byId("results").hidden) search(); };
 function bind() {
   byId("query").onsubmit = (event) => { event.preventDefault(); search(); };
   for (const id of ["files", "camera"]) byId(id).onchange = (event) => { addFiles(event.target.files); event.target.value = ""; };
-  for (const id of ["within", "k", "per_condition", "aggregation"]) byId(id).onchange = again;
+  for (const id of ["k", "per_condition", "aggregation"]) byId(id).onchange = again;
+  byId("within").oninput = () => { // once it is a name, not at each letter
+    const name = byId("within").value.trim();
+    if (!name || info.nodes.some(({ value }) => value === name)) again();
+  };
   byId("text").oninput = () => { if (byId("text").value) { chosen.forEach(({ url }) => URL.revokeObjectURL(url)); [chosen, imageId] = [[], ""]; showChosen(); } };
   byId("clear").onclick = clearAll;
   byId("close").onclick = () => byId("case").close();

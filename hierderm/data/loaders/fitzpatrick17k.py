@@ -9,7 +9,7 @@ from hierderm import columns as c
 from hierderm.data.loaders.published import Published
 from hierderm.errors import CaseTableError
 
-WRONGLY_LABELLED = "3 Wrongly labelled"
+WRONGLY_LABELLED = "3"  # the code that their review's text begins with
 
 
 def read_fitzpatrick17k(
@@ -23,21 +23,22 @@ def read_fitzpatrick17k(
 
     There are no patient ids: each image is a case of its own, and near-duplicates, which are known to occur, are kept
     together by the split. Skin type -1 (unknown) becomes empty. Rows that the authors' review marks as wrongly labelled
-    are left out, and counted.
+    are left out, and named.
 
     Example: `hierderm data fitzpatrick17k fitzpatrick17k.csv --images images -o cases.csv --unreadable exclude`
     """
     from hierderm.data.table import frame_from_rows, read_frame
     from hierderm.taxonomy.file import load_taxonomy
 
-    frame = read_frame(table)
+    table, frame = Path(table), read_frame(table)
     lacking = [name for name in ("md5hash", "label", "fitzpatrick_scale") if name not in frame]
     if lacking:
         raise CaseTableError(f"{table.name} must be the published fitzpatrick17k.csv; it has no column {lacking}.")
-    counts = {}
+    left_out: dict[str, list[str]] = {}
     if "qc" in frame and not keep_wrong:
-        wrong = frame["qc"].str.strip() == WRONGLY_LABELLED
-        counts, frame = {"left_out_as_wrongly_labelled": int(wrong.sum())}, frame[~wrong]
+        wrong = frame["qc"].str.strip().str.startswith(WRONGLY_LABELLED)
+        left_out = {"image(s) that the authors mark as wrongly labelled": list(frame["md5hash"][wrong])}
+        frame = frame[~wrong]
     rows = [
         {
             c.IMAGE_PATH: f"{row['md5hash']}.jpg",
@@ -49,4 +50,5 @@ def read_fitzpatrick17k(
         }
         for row in frame.to_dict("records")
     ]
-    return Published(frame_from_rows(rows), load_taxonomy(taxonomy), images, table.name, counts)
+    made = frame_from_rows(rows).set_axis(frame.index)  # the numbers of the published rows
+    return Published(made, load_taxonomy(taxonomy), images, table.name, left_out=left_out)

@@ -17,8 +17,8 @@ class Published:
     """A data set as it was published, not yet checked.
 
     `frame`: a row an image, with the columns of `hierderm.columns`; image paths start at `root`. `source`: its name in
-    messages. `counts`: what was counted on the way, such as rows left out. `brings_tree`: the taxonomy comes from the
-    data set itself and has no file yet.
+    messages. `counts`: what was counted on the way. `left_out`: what is not in the frame, by reason, each thing named.
+    `brings_tree`: the taxonomy comes from the data set itself and has no file yet.
     """
 
     frame: pd.DataFrame
@@ -26,4 +26,5 @@ class Published:
     root: Path
     source: str
     counts: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     brings_tree: bool = False

@@ -23,6 +23,7 @@ WEIGHTED_LABEL = "weighted_skin_condition_label"
 # The data has the first name, its documentation the second.
 LABEL_LISTS = ("dermatologist_skin_condition_on_label_name", "dermatologist_skin_condition_label_name")
 GRADABLE = "dermatologist_gradable_for_skin_condition_1"
+NO_LABEL, NO_IMAGE = "case(s) without a weighted label", "case(s) without an image"  # reasons to leave a case out
 BODY_PARTS = (
     "head_or_neck", "arm", "palm", "back_of_hand", "torso_front", "torso_back",
     "genitalia_or_groin", "buttocks", "leg", "foot_top_or_side", "foot_sole", "other",
@@ -40,7 +41,7 @@ def read_scin(
     The condition is the top-weighted one; of equal weights the one listed first, counted as `tied_top_labels`. The
     whole differential stays in `weights`, rescaled to sum to exactly 1. `fitzpatrick` is the lower median of the
     dermatologists' labels, `fitzpatrick_self` the self-report; `monk` comes from the annotators of `monk_pool`, whose
-    readings differ. Cases without a weighted label are left out and counted.
+    readings differ. Cases without a weighted label, or without an image, are left out and named.
 
     Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
     """
@@ -49,6 +50,7 @@ def read_scin(
 
     if monk_pool not in ("us", "india"):
         raise CaseTableError(f"monk_pool must be 'us' or 'india', got '{monk_pool}'.")
+    folder = Path(folder)
     cases_csv, labels_csv = folder / "scin_cases.csv", folder / "scin_labels.csv"
     cases, labels = read_frame(cases_csv), read_frame(labels_csv)
     _require(cases, cases_csv, ["case_id", "image_1_path", "image_2_path", "image_3_path"])
@@ -56,17 +58,47 @@ def read_scin(
     if not any(name in labels for name in LABEL_LISTS):
         raise CaseTableError(f"{labels_csv.name} must have a column {' or '.join(LABEL_LISTS)}.")
     faults = _join_faults(cases, cases_csv.name, labels, labels_csv.name)
-    label_rows: dict[str, dict[str, Any]] = {}
     counts: Counter[str] = Counter()
-    for number, row in enumerate(_records(labels)):
+    left_out: dict[str, list[str]] = {NO_LABEL: [], NO_IMAGE: []}
+    label_rows = _label_rows(labels, labels_csv.name, monk_pool, faults, counts, left_out)
+    if faults:
+        raise CaseTableError(describe_faults(f"SCIN has {len(faults)} fault(s):", faults))
+    rows = []
+    for row in _records(cases):
+        if row["case_id"] in label_rows:
+            images = _image_rows(row, label_rows[row["case_id"]])
+            rows += images
+            counts["cases"] += bool(images)
+            left_out[NO_IMAGE] += [] if images else [row["case_id"]]
+    if not rows:
+        raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and an image.")
+    counts["images"] = len(rows)
+    tree = load_taxonomy(taxonomy)
+    return Published(frame_from_rows(rows), tree, folder / "images", "SCIN", dict(counts), left_out)
+
+
+def _label_rows(
+    labels: pd.DataFrame,
+    source: str,
+    monk_pool: str,
+    faults: list[Fault],
+    counts: Counter[str],
+    left_out: dict[str, list[str]],
+) -> dict[str, dict[str, Any]]:
+    """What the labels say of each case that has one; what is wrong, counted or left out is added to the others."""
+    from hierderm.data.table import row_numbers
+
+    label_rows: dict[str, dict[str, Any]] = {}
+    for number, row in zip(row_numbers(labels), _records(labels), strict=True):
         try:
             weights = _weights(str(row[WEIGHTED_LABEL]))
             fitzpatrick = _dermatologist_fitzpatrick(row)
+            monk = _whole(row.get(f"monk_skin_tone_label_{monk_pool}", ""))
         except ValueError as error:
-            faults.append(Fault(f"{labels_csv.name} row {number + 2}", str(error)))
+            faults.append(Fault(f"{source} row {number}", str(error)))
             continue
         if not weights:
-            counts["cases_without_label"] += 1
+            left_out[NO_LABEL].append(row["case_id"])
             counts["gradable_without_label"] += str(row.get(GRADABLE, "")).startswith("DEFAULT_YES")
             continue
         counts["tied_top_labels"] += sorted(weights.values())[-2:] == [max(weights.values())] * 2
@@ -74,20 +106,9 @@ def read_scin(
             c.CONDITION: max(weights, key=lambda name: weights[name]),
             c.WEIGHTS: json.dumps(weights, ensure_ascii=False),
             c.FITZPATRICK: fitzpatrick,
-            c.MONK: _whole(row.get(f"monk_skin_tone_label_{monk_pool}", "")),
+            c.MONK: monk,
         }
-    if faults:
-        raise CaseTableError(describe_faults(f"SCIN has {len(faults)} fault(s):", faults))
-    rows = []
-    for row in _records(cases):
-        if row["case_id"] in label_rows:
-            counts["cases"] += 1
-            rows += _image_rows(row, label_rows[row["case_id"]])
-    if not rows:
-        raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and a image.")
-    counts["images"] = len(rows)
-    tree = load_taxonomy(taxonomy)
-    return Published(frame_from_rows(rows), tree, folder / "images", "SCIN", dict(counts))
+    return label_rows
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -107,8 +128,8 @@ def _join_faults(cases: pd.DataFrame, cases_name: str, labels: pd.DataFrame, lab
         (labels, labels_name, set(cases["case_id"]), cases_name),
     ):
         repeated = frame["case_id"].duplicated()
-        for number, case in enumerate(frame["case_id"]):
-            where = f"{name} row {number + 2}"
+        for number, (row, case) in enumerate(frame["case_id"].items()):
+            where = f"{name} row {row}"
             if not case.lstrip("-").isdigit():
                 hint = "The file was likely saved by a spreadsheet; download it again."
                 faults.append(Fault(where, f"case_id must be a whole number, got '{case}'. {hint}"))
@@ -132,7 +153,10 @@ def _literal(text: str, kind: type) -> Any:
 def _weights(text: str) -> dict[str, float]:
     from hierderm.data.checks import WEIGHT_TOLERANCE
 
-    weights = {str(name).strip(): float(weight) for name, weight in _literal(text, dict).items() if weight > 0}
+    found = _literal(text, dict)
+    if not all(isinstance(weight, int | float) and weight >= 0 for weight in found.values()):
+        raise ValueError(f"{WEIGHTED_LABEL} must have weights from 0, got '{text[:60]}'.")
+    weights = {str(name).strip(): float(weight) for name, weight in found.items() if weight > 0}
     total = sum(weights.values())
     if weights and abs(total - 1) > WEIGHT_TOLERANCE * max(1, len(weights) / 2):
         raise ValueError(f"{WEIGHTED_LABEL} must sum to 1 up to rounding, got {total:.3f}.")
@@ -157,7 +181,15 @@ def _fitzpatrick(text: str) -> int | str:
 
 
 def _whole(text: Any) -> int | str:
-    return int(float(text)) if str(text).strip() else ""
+    if not str(text).strip():
+        return ""
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not number.is_integer():
+        raise ValueError(f"a Monk skin tone must be a whole number, got '{text}'.")
+    return int(number)
 
 
 def _image_rows(case: dict[str, Any], label: dict[str, Any]) -> list[dict[str, Any]]:

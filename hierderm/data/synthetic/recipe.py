@@ -222,13 +222,13 @@ def _caption(lesions: Lesions, patient: Patient, rng: np.random.Generator) -> st
     return " ".join(words)
 
 
-def write_synthetic(recipe: Recipe, folder: Path, *, replace: bool = False) -> Path:
+def write_synthetic(recipe: Recipe, folder: Path | str, *, replace: bool = False) -> Path:
     """Write `images/*.jpg`, `taxonomy.csv` and `cases.csv` to `folder`, whole or not at all; returns `cases.csv`.
 
     Done before with the same recipe, nothing is written. OutputError where `folder` holds anything else than, with
     `replace`, synthetic data.
     """
-    content = asdict(recipe)
+    content, folder = asdict(recipe), Path(folder)
     if not (holds(folder, KIND) and read_header(folder, KIND).content == content):
         write_folder(folder, KIND, content, lambda place: _write(recipe, place), replace=replace)
     return folder / "cases.csv"

@@ -27,9 +27,11 @@ def case_draws(
     n_cases = len(every)
     rng = np.random.default_rng(seed)
     draws = np.empty((n_rounds, len(cases)), dtype=np.uint16)
-    for number in range(n_rounds):
-        drawn = np.bincount(rng.integers(n_cases, size=n_cases), minlength=n_cases)
-        draws[number] = drawn[cases]
+    for start in range(0, n_rounds, BLOCK):
+        some = len(draws[start : start + BLOCK])
+        drawn = rng.integers(n_cases, size=(some, n_cases)) + n_cases * np.arange(some)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=some * n_cases).reshape(some, n_cases)
+        draws[start : start + some] = counts[:, cases]
     return draws
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hierderm.errors import EmbeddingError
-from hierderm.evaluation.catalogue import Key
+from hierderm.errors import EmbeddingError, some_of
+from hierderm.evaluation.catalogue import Key, metric_name
 from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.bootstrap import interval
 from hierderm.types import FloatArray
@@ -36,7 +36,7 @@ def combine_seeds(evaluations: Sequence[Evaluation], confidence: float, seed: in
     are a start.
     """
     _require_same_cases(evaluations, "seeds can be combined on the same test cases only.")
-    return _mean(evaluations, confidence, np.random.default_rng([seed, *evaluations[0].model.encode()]))
+    return _mean(evaluations, confidence, np.random.default_rng([seed, *evaluations[0].model.encode()]), "trainings")
 
 
 def combine_repeats(evaluations: Sequence[Evaluation], confidence: float, seed: int) -> Evaluation:
@@ -59,7 +59,7 @@ def combine_repeats(evaluations: Sequence[Evaluation], confidence: float, seed: 
         for evaluation, rows in zip(evaluations, order, strict=True)
     ]
     _require_same_cases(aligned, "repeats must test the same cases; use divisions of one table.")
-    return _mean(aligned, confidence, np.random.default_rng(seed))
+    return _mean(aligned, confidence, np.random.default_rng(seed), "divisions")
 
 
 def _require_same_cases(evaluations: Sequence[Evaluation], otherwise: str) -> None:
@@ -67,31 +67,45 @@ def _require_same_cases(evaluations: Sequence[Evaluation], otherwise: str) -> No
         raise EmbeddingError(otherwise)
 
 
-def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.Generator) -> Evaluation:
+def _mean(evaluations: Sequence[Evaluation], confidence: float, rng: np.random.Generator, what: str) -> Evaluation:
     if len(evaluations) == 1:
         return evaluations[0]
     first, n = evaluations[0], len(evaluations)
     metrics, replicates = [], {}
     n_rounds = next((len(rounds) for rounds in first.replicates.values()), 0)
     drawn = rng.integers(n, size=(n, n_rounds))
-    for metric in first.metrics:
-        key = (metric.level, metric.name)
-        values = np.array([evaluation[key].value for evaluation in evaluations])
-        value = float(values.mean())
-        if key not in first.replicates:
+    for key, found in _defined(evaluations).items():
+        metric, values = found[0][key], np.array([evaluation[key].value for evaluation in found])
+        value, k = float(values.mean()), len(found)
+        rounds = [evaluation.replicates[key] for evaluation in found if key in evaluation.replicates]
+        if len(rounds) < k:
             metrics.append(replace(metric, value=value))
             continue
-        rounds = np.stack([evaluation.replicates[key] for evaluation in evaluations])  # (n_seeds, n_rounds)
-        excess = (values[drawn].mean(axis=0) - value) * np.sqrt(n / (n - 1))
-        replicates[key] = rounds.mean(axis=0) + excess
+        excess = (values[drawn % k].mean(axis=0) - value) * np.sqrt(k / (k - 1)) if k > 1 else 0.0
+        replicates[key] = np.stack(rounds).mean(axis=0) + excess  # of rounds, shape (k, n_rounds)
         low, high = interval(value, replicates[key], confidence)
         metrics.append(replace(metric, value=value, low=low, high=high))
     per_image = {
-        key: _mean_of_known(np.stack([evaluation.per_image[key] for evaluation in evaluations]))
-        for key in first.per_image
+        key: _mean_of_known(np.stack([e.per_image[key] for e in evaluations if key in e.per_image]))
+        for key in dict.fromkeys(key for evaluation in evaluations for key in evaluation.per_image)
     }
-    texts = tuple(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
+    texts = _warnings(evaluations, what)
     return replace(first, metrics=tuple(metrics), replicates=replicates, per_image=per_image, warnings=texts)
+
+
+def _defined(evaluations: Sequence[Evaluation]) -> dict[Key, list[Evaluation]]:
+    """For each metric the evaluations in which it is defined; all that have it where it is in none."""
+    keys = dict.fromkeys((metric.level, metric.name) for evaluation in evaluations for metric in evaluation.metrics)
+    having = {key: [evaluation for evaluation in evaluations if evaluation.get(key)] for key in keys}
+    return {key: [e for e in found if not np.isnan(e[key].value)] or found for key, found in having.items()}
+
+
+def _warnings(evaluations: Sequence[Evaluation], what: str) -> tuple[str, ...]:
+    """The warnings of all, and which metrics are means over some of them only."""
+    n = len(evaluations)
+    partly = [f"{metric_name(*key)} ({len(found)})" for key, found in _defined(evaluations).items() if len(found) < n]
+    said = [f"Means over those of the {n} {what} in which the metric is defined: {some_of(partly)}."] if partly else []
+    return tuple(dict.fromkeys([*said, *(text for evaluation in evaluations for text in evaluation.warnings)]))
 
 
 def _mean_of_known(values: FloatArray) -> FloatArray:
@@ -116,8 +130,7 @@ def combine_folds(evaluations: Sequence[Evaluation], confidence: float) -> Evalu
         raise EmbeddingError("folds must not share test cases; use splits of one k-fold division.")
     metrics: list[Metric] = []
     replicates: dict[Key, FloatArray] = {}
-    for metric in first.metrics:
-        key = (metric.level, metric.name)
+    for key in _defined(evaluations):
         found = [m for m in (evaluation.get(key) for evaluation in evaluations) if m is not None]
         defined = [m for m in found if not np.isnan(m.value)]
         weights = np.array([m.count for m in defined], dtype=np.float64)
@@ -140,5 +153,5 @@ def combine_folds(evaluations: Sequence[Evaluation], confidence: float) -> Evalu
         per_image={key: np.concatenate([e.per_image[key] for e in evaluations]) for key in shared},
         case_ids=np.concatenate([evaluation.case_ids for evaluation in evaluations]),
         gaps=(),
-        warnings=tuple(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings)),
+        warnings=_warnings(evaluations, "folds"),
     )

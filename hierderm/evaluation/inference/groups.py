@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ BINS = {
 NAMED = (c.BODY_SITE, c.SOURCE)
 MOST_NAMES = 12  # body sites or sources that get a row of their own
 FEWEST_CASES = 10  # of a group that can be called worst
+TOGETHER = 2**21  # memberships of a permutation test that are held at a time
 STATISTIC_ROUNDS = 100  # of metrics that are no means: each round computes them anew in every group
 
 
@@ -74,7 +76,10 @@ def groups_of(frame: pd.DataFrame) -> dict[str, TextArray]:
         if column in frame:
             texts = frame[column].fillna("").astype(str)
             kept = texts[texts != ""].value_counts().index[:MOST_NAMES]
-            found[column] = np.where(texts.isin(kept) | (texts == ""), texts, "others").astype(str)
+            rest = "others"
+            while rest in set(texts):
+                rest = f"all {rest}"
+            found[column] = np.where(texts.isin(kept) | (texts == ""), texts, rest).astype(str)
     return {column: names for column, names in found.items() if len(set(names) - {""}) > 1}
 
 
@@ -144,9 +149,10 @@ def gaps(
     table = np.stack([scores.per_image[key] for key in keys], axis=1)
     _, first, case = np.unique(case_ids, return_index=True, return_inverse=True)
     known = ~np.isnan(table)
-    sums, counted = (np.zeros((len(first), len(keys))) for _ in range(2))
-    np.add.at(sums, case, np.where(known, table, 0))
-    np.add.at(counted, case, known)
+    sums, counted = (
+        np.array([np.bincount(case, column, minlength=len(first)) for column in columns.T], dtype=np.float64).T
+        for columns in (np.where(known, table, 0), known)
+    )
     found: list[Gap] = []
     for column, names in groups.items():
         case_groups = names[first]
@@ -160,34 +166,45 @@ def gaps(
         means = _means(sums[chosen], counted[chosen], member, len(large)) * sign  # (n_groups, n_keys), higher is better
         spread = _spread(means)
         above = np.zeros(len(keys))
-        rng = np.random.default_rng(seed)
-        for _ in range(n_permutations):
-            shuffled = _means(sums[chosen], counted[chosen], rng.permutation(member), len(large)) * sign
-            above += _spread(shuffled) >= spread - 1e-12
+        for shuffled in _shuffled(member, n_permutations, seed, len(large)):
+            there = _spread(_means(sums[chosen], counted[chosen], shuffled, len(large)) * sign)
+            above += (there >= spread - 1e-12).sum(axis=0)
         images = {group: chosen[case] & (case_groups[case] == group) for group in large}
+        rounds = {group: resampled_means(table[inside], draws[:, inside]) for group, inside in images.items()}
         for number, key in enumerate(keys):
             column_means = means[:, number]
             if np.isnan(column_means).all() or np.isnan(spread[number]):
                 continue
             worst, best = large[int(np.nanargmin(column_means))], large[int(np.nanargmax(column_means))]
-            rounds = [resampled_means(table[images[group], number], draws[:, images[group]]) for group in (best, worst)]
-            ends = interval(float(spread[number]), (rounds[0] - rounds[1]) * sign[number], confidence)
+            apart = (rounds[best][:, number] - rounds[worst][:, number]) * sign[number]
+            ends = interval(float(spread[number]), apart, confidence)
             p_value = float((above[number] + 1) / (n_permutations + 1)) if n_permutations else float("nan")
             found.append(Gap(column, *key, worst, best, float(spread[number]), *ends, p_value))
     return found
 
 
+def _shuffled(member: IntArray, n: int, seed: int, n_groups: int) -> Iterator[IntArray]:
+    """`member` in `n` random orders, some at a time, shape (n_some, n_cases)."""
+    rng = np.random.default_rng(seed)
+    some = max(1, TOGETHER // (n_groups * len(member)))
+    for start in range(0, n, some):
+        yield np.stack([rng.permutation(member) for _ in range(min(some, n - start))])
+
+
 def _means(sums: FloatArray, counted: FloatArray, member: IntArray, n_groups: int) -> FloatArray:
-    members = np.eye(n_groups)[member].T  # (n_groups, n_cases)
-    total = members @ counted
-    return np.asarray(np.divide(members @ sums, total, out=np.full(total.shape, np.nan), where=total > 0))
+    """Means of the groups, shape (..., n_groups, n_keys); `member`: the group of each case, shape (..., n_cases)."""
+    members = (member[..., None, :] == np.arange(n_groups)[:, None]).astype(np.float64)
+    flat = members.reshape(-1, len(sums))
+    total = flat @ counted
+    means = np.divide(flat @ sums, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return np.asarray(means.reshape(*members.shape[:-1], -1))
 
 
 def _spread(means: FloatArray) -> FloatArray:
     known = ~np.isnan(means)
-    high = np.where(known, means, -np.inf).max(axis=0)
-    low = np.where(known, means, np.inf).min(axis=0)
-    return np.where(known.sum(axis=0) > 1, high - low, np.nan)
+    high = np.where(known, means, -np.inf).max(axis=-2)
+    low = np.where(known, means, np.inf).min(axis=-2)
+    return np.where(known.sum(axis=-2) > 1, high - low, np.nan)
 
 
 def neighbour_shares(groups: dict[str, TextArray], nearest: IntArray) -> list[dict[str, Any]]:

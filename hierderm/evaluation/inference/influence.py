@@ -19,9 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from hierderm.evaluation.metrics.hierarchy import Changes
-from hierderm.evaluation.metrics.ranking import K_VOTE, K, Ranking, vote_is_right
-from hierderm.evaluation.metrics.terms import Terms, sums_from_the_end, table
-from hierderm.types import FloatArray, IntArray
+from hierderm.evaluation.metrics.ranking import (
+    K_VOTE,
+    K,
+    Rankings,
+    Relevant,
+    labels_at,
+    row_slices,
+    votes_are_right,
+)
+from hierderm.evaluation.metrics.terms import Terms, changes
+from hierderm.types import FloatArray, IntArray, Mask
 
 HEIGHT, SUM, COUNT, BOTH = "height", "severity_sum", "n_mistakes", "severity_sum_and_count"
 
@@ -72,47 +80,90 @@ class InfluenceSums:
 
     def __init__(self, names: Sequence[str], n_gallery: int) -> None:
         self.names = list(names)
-        self.change, self.lost = np.zeros((n_gallery, len(names))), np.zeros((n_gallery, len(names)))
-        self.n_lost = np.zeros(n_gallery)
-        self.squares, self.lost_squares = np.zeros(len(names)), np.zeros(len(names))
+        self.change, self.squares = np.zeros((len(names), n_gallery)), np.zeros(len(names))
+        self.lost_items, self.lost_values = np.zeros(0, dtype=np.int64), np.zeros((len(names), 0))
 
-    def add(self, items: IntArray, change: FloatArray) -> None:
-        """`change`, shape (n_items, n_names), of different items, given by their positions in the gallery."""
-        self.change[items] += change
-        self.squares += (change**2).sum(axis=0)
+    def add(self, name: int, items: IntArray, change: FloatArray) -> None:
+        """`change` by each of some items, given by their positions in the gallery; of the metric of this number."""
+        np.add.at(self.change[name], items, change)
+        self.squares[name] += float(change @ change)
 
-    def add_ranking(self, order: IntArray, relevant: IntArray, by_gap: FloatArray, by_relevant: FloatArray) -> None:
-        """Changes by all items of a ranking: what an irrelevant one does depends on its gap alone.
+    def add_rankings(
+        self, rankings: Rankings, relevant: Relevant, items: IntArray, by_gap: FloatArray, by_each: FloatArray
+    ) -> None:
+        """Changes by all items of some rankings.
 
-        `relevant`: 1-based places of the relevant items, shape (n_relevant,); `by_gap`: change by an item with 0, 1,
-        ... relevant ones before it, shape (n_relevant + 1, n_names); `by_relevant`: by each relevant one, shape
-        (n_relevant, n_names).
+        `items`: positions of the relevant ones, shape (n_relevant,); `by_gap`: the change by an irrelevant item between
+        each relevant one and the one before it, those after the last change nothing, shape (n_names, n_relevant);
+        `by_each`: by each relevant one, of the same shape.
         """
-        n = int(np.flatnonzero(by_gap.any(axis=1)).max(initial=-1)) + 1  # relevant items that close the gaps that count
-        shown = int(relevant[n - 1]) if n else 0
-        lengths = np.diff(relevant[:n], prepend=0)  # each gap with the relevant place that ends it
-        change = np.repeat(by_gap[:n], lengths, axis=0)
-        change[relevant[:n] - 1] = by_relevant[:n]
-        self.change[order[:shown]] += change
-        self.change[order[relevant[n:] - 1]] += by_relevant[n:]
-        self.squares += (lengths - 1) @ by_gap[:n] ** 2 + (by_relevant**2).sum(axis=0)
+        n_items = rankings.keys.shape[1]
+        # After its width no irrelevant item changes a metric.
+        widths = [int((relevant.place * (gap != 0)).max(initial=0)) for gap in by_gap]
+        widths = [n_items if 2 * width > n_items else width for width in widths]
+        for width in set(widths) - {0}:
+            names = [name for name, of_name in enumerate(widths) if of_name == width]
+            self._add_irrelevant(names, rankings, _Gaps(relevant, width), by_gap)
+        for name, (gap, each) in enumerate(zip(by_gap, by_each, strict=True)):
+            np.add.at(self.change[name], items, each - gap)
+            self.squares[name] += float(each @ each)
 
-    def lose(self, item: int, values: FloatArray) -> None:
-        """Without `item` a query with these `values`, shape (n_names,), has none."""
-        self.lost[item] += values
-        self.lost_squares += values**2
-        self.n_lost[item] += 1
+    def _add_irrelevant(self, names: Sequence[int], rankings: Rankings, gaps: _Gaps, by_gap: FloatArray) -> None:
+        """Changes by the items in the gaps; the relevant place that ends a gap counts with it."""
+        for rows in row_slices(0, len(rankings.keys), gaps.width):
+            order = rankings.order(rows, gaps.width).ravel()
+            for name in names:
+                np.add.at(self.change[name], order, gaps.along(rows, by_gap[name]))
+        for name in names:
+            self.squares[name] += gaps.squares(by_gap[name])
+
+    def lose(self, items: IntArray, values: FloatArray) -> None:
+        """Without each of these items a query with these `values`, shape (n_names, n_items), has none."""
+        self.lost_items = np.append(self.lost_items, items)
+        self.lost_values = np.append(self.lost_values, values, axis=1)
+
+    def join(self, other: InfluenceSums) -> None:
+        """Add what other queries gave."""
+        self.change += other.change
+        self.squares += other.squares
+        self.lose(other.lost_items, other.lost_values)
 
     def effect(self, name: str, mean: float = 0.0) -> GalleryEffect:
         """Of the metric `name`, whose mean over queries is `mean`."""
-        column = self.names.index(name)
-        influence = self.lost[:, column] - self.change[:, column] - mean * self.n_lost
-        lost = self.lost_squares[column] - 2 * mean * self.lost[:, column].sum() + mean**2 * self.n_lost.sum()
-        return GalleryEffect(influence, float(self.squares[column] + lost))
+        row = self.names.index(name)
+        lost = self.lost_values[row] - mean
+        influence = -self.change[row]
+        np.add.at(influence, self.lost_items, lost)
+        return GalleryEffect(influence, float(self.squares[row] + lost @ lost))
+
+
+class _Gaps:
+    """Which of the first places of each ranking lie before which relevant item."""
+
+    def __init__(self, relevant: Relevant, width: int) -> None:
+        self.width, n_rows = width, len(relevant.counts)
+        self.inside = np.flatnonzero(relevant.place <= width)
+        place, row, first = relevant.place[self.inside], relevant.row[self.inside], relevant.number[self.inside] == 1
+        self.lengths = np.diff(place, prepend=0)  # with the relevant place that ends it
+        self.lengths[first] = place[first]
+        self.ends = np.cumsum(np.bincount(row, minlength=n_rows))
+        self.rest = width - np.bincount(row, self.lengths, minlength=n_rows).astype(np.int64)  # after the last
+
+    def along(self, rows: slice, values: FloatArray) -> FloatArray:
+        """The value of its gap for each place, 0 after the last, one ranking after the other, shape (n * width,)."""
+        start = self.ends[rows.start - 1] if rows.start else 0
+        ends = self.ends[rows]
+        inside = slice(start, ends[-1])
+        lengths = np.insert(self.lengths[inside], ends - start, self.rest[rows])
+        return np.repeat(np.insert(values[self.inside[inside]], ends - start, 0.0), lengths)
+
+    def squares(self, values: FloatArray) -> float:
+        """The sum of the squared values over the places that are not relevant."""
+        return float((self.lengths - 1.0) @ values[self.inside] ** 2)
 
 
 class GalleryEffects:
-    """Add the rankings of all queries one by one, then ask for what their gallery did to each metric."""
+    """Add the rankings of all queries in blocks, then ask for what their gallery did to each metric."""
 
     def __init__(
         self,
@@ -129,67 +180,57 @@ class GalleryEffects:
         self.tree = InfluenceSums(list(changes), n)
         self.heights = InfluenceSums((HEIGHT, SUM, COUNT, BOTH), n)
 
-    def add(self, query: int, ranking: Ranking, level_values: FloatArray, tree_values: Mapping[str, float]) -> None:
-        """Add the ranking of one query.
+    def add(
+        self, rankings: Rankings, level_values: FloatArray, votes: FloatArray, tree_values: Mapping[str, FloatArray]
+    ) -> None:
+        """Add the rankings of some queries.
 
-        `level_values`: its values of the metrics with terms, and last its k-NN accuracy, shape (n_levels, n_terms + 1);
-        `tree_values`: its metrics of the tree.
+        `level_values`: their values of the metrics with terms, shape (n_levels, n_terms, n_queries); `votes`: their
+        k-NN accuracy, shape (n_levels, n_queries); `tree_values`: their metrics of the tree, each shape (n_queries,).
         """
         for level, sums in enumerate(self.levels):
-            relevant = ranking.relevant(level)
-            if len(relevant) == 1:
-                sums.lose(int(ranking.order[relevant[0] - 1]), level_values[level, :-1])
-            if len(relevant):  # without one the query is skipped
-                sums.add_ranking(ranking.order, relevant, *self._changes_of_terms(relevant))
-                self._add_vote(level, query, ranking, relevant, float(level_values[level, -1]))
-        if len(ranking.ranks):
-            self._add_tree(ranking, np.array([tree_values[name] for name in self.tree.names]))
-        self._add_heights(query, ranking)
+            relevant, items = rankings.relevant(level), rankings.items[rankings.which(level)]
+            alone = relevant.counts == 1
+            sums.lose(items[relevant.total == 1], level_values[level][:, alone])
+            sums.add_rankings(rankings, relevant, items, *changes(self.terms, relevant))
+            self._add_votes(level, rankings, items, alone, votes[level])
+        found, items = rankings.found, rankings.items
+        values = np.array([tree_values[name] for name in self.tree.names]).reshape(-1, len(rankings.queries))
+        self.tree.lose(items[found.total == 1], values[:, found.counts == 1])
+        if self.changes:
+            by_gap, by_each = map(np.array, zip(*(change(rankings) for change in self.changes), strict=True))
+            self.tree.add_rankings(rankings, found, items, by_gap, np.where(found.total == 1, 0.0, by_each))
+        self._add_heights(rankings)
 
-    def _changes_of_terms(self, relevant: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Changes by irrelevant items, by gap, and by relevant ones; arguments of `InfluenceSums.add_ranking`.
+    def _add_votes(self, level: int, rankings: Rankings, items: IntArray, alone: Mask, now: FloatArray) -> None:
+        relevant, first = rankings.relevant(level), rankings.nearest(K_VOTE + 1)
+        near, labels = labels_at(self.gallery_labels[level], first), self.query_labels[level, rankings.queries]
+        self.votes[level].lose(items[relevant.total == 1], now[None, alone])
+        for place in range(K_VOTE):
+            change = votes_are_right(np.delete(near, place, axis=1), labels) - now
+            change[alone & (near[:, place] == labels)] = 0.0  # counted as a query that is lost
+            counted = (relevant.counts > 0) & (first[:, place] >= 0)  # without a relevant item the query is skipped
+            self.votes[level].add(0, first[counted, place], change[counted])
 
-        Leaving out an irrelevant item moves the later ones up by one place; a relevant one also takes one off their
-        number, and off the total. Sums from both ends give all changes in O(n_relevant).
-        """
-        total = len(relevant)
-        number, before = np.arange(1, total + 1), np.maximum(relevant - 1, 1)
-        now = table(self.terms, number, relevant, total)
-        by_gap = sums_from_the_end(table(self.terms, number, before, total) - now)
-        if total == 1:
-            return by_gap, np.zeros_like(now)  # the query is lost
-        fewer = table(self.terms, number, relevant, total - 1)
-        moved = table(self.terms, number - 1, before, total - 1)
-        return by_gap, np.cumsum(fewer, axis=0) - fewer + sums_from_the_end(moved)[1:] - now.sum(axis=0)
+    def _add_heights(self, rankings: Rankings) -> None:
+        first = rankings.nearest(K + 1)
+        known, labels = first >= 0, self.query_labels[:, rankings.queries, None]
+        heights = (labels_at(self.gallery_labels, first) != labels).sum(axis=0)
+        self.heights.add(0, first[:, :K][known[:, :K]], heights_without(heights, known, K)[known[:, :K]])
+        second = known[:, 1]  # without the nearest item it is the nearest
+        items, nearest, then = first[second, 0], heights[second, 0], heights[second, 1]
+        by_sum, by_count = (then - nearest).astype(np.float64), (then > 0).astype(np.float64) - (nearest > 0)
+        for name, change in enumerate((by_sum, by_count, by_sum + by_count), start=1):
+            self.heights.add(name, items, change)
 
-    def _add_vote(self, level: int, query: int, ranking: Ranking, relevant: IntArray, now: float) -> None:
-        labels, label = self.gallery_labels[level, ranking.order[: K_VOTE + 1]], int(self.query_labels[level, query])
-        places = range(min(K_VOTE, len(labels)))
-        changes = np.array([vote_is_right(np.delete(labels, place)[:K_VOTE], label) - now for place in places])
-        if len(relevant) == 1:
-            self.votes[level].lose(int(ranking.order[relevant[0] - 1]), np.array([now]))
-            changes[labels[: len(changes)] == label] = 0.0  # counted as a query that is lost
-        self.votes[level].add(ranking.order[: len(changes)], changes[:, None])
+    def joined(self, other: GalleryEffects) -> GalleryEffects:
+        """With what the queries of another one gave, which is added in place."""
+        for sums, others in zip(self._sums(), other._sums(), strict=True):
+            sums.join(others)
+        return self
 
-    def _add_tree(self, ranking: Ranking, values: FloatArray) -> None:
-        both = [change(ranking) for change in self.changes]
-        by_gap = np.stack([by_irrelevant for by_irrelevant, _ in both], axis=1)
-        by_relevant = np.stack([by_each for _, by_each in both], axis=1)
-        if len(ranking.ranks) == 1:
-            self.tree.lose(int(ranking.order[ranking.ranks[0] - 1]), values)
-            by_relevant = np.zeros_like(by_relevant)
-        self.tree.add_ranking(ranking.order, ranking.ranks, by_gap, by_relevant)
-
-    def _add_heights(self, query: int, ranking: Ranking) -> None:
-        first = ranking.order[: K + 1]
-        heights = (self.gallery_labels[:, first] != self.query_labels[:, query, None]).sum(axis=0)
-        change = np.zeros((min(K, len(first)), 4))
-        change[:, 0] = heights_without(heights, K)
-        if len(heights) > 1:
-            change[0, 1] = heights[1] - heights[0]
-            change[0, 2] = float(heights[1] > 0) - float(heights[0] > 0)
-            change[0, 3] = change[0, 1] + change[0, 2]
-        self.heights.add(first[: len(change)], change)
+    def _sums(self) -> list[InfluenceSums]:
+        return [*self.levels, *self.votes, self.tree, self.heights]
 
     def level_effects(self, level: int, values: Mapping[str, FloatArray]) -> dict[str, GalleryEffect]:
         """On the metrics of a level, whose `values` are of all queries."""
@@ -200,31 +241,32 @@ class GalleryEffects:
         }
 
     def tree_effects(self, values: Mapping[str, FloatArray]) -> dict[str, GalleryEffect]:
-        """On the metrics of the tree."""
+        """On the metrics of the tree, whose `values` are of all queries."""
         found = {name: self.tree.effect(name, _mean_or_zero(values[name])) for name in self.tree.names}
-        found[f"lca_height_at_{K}"] = self.heights.effect(HEIGHT)
-        # A mean over mistakes only is a ratio: the change of its sum, less its share of the change of their number.
-        severity = _mean_or_zero(values["mistake_severity"])
-        sums, counts, both = (self.heights.effect(name) for name in (SUM, COUNT, BOTH))
-        product = (both.squares - sums.squares - counts.squares) / 2
-        found["mistake_severity"] = GalleryEffect(
-            sums.influence - severity * counts.influence,
-            sums.squares - 2 * severity * product + severity**2 * counts.squares,
-        )
+        if f"lca_height_at_{K}" in values:
+            found[f"lca_height_at_{K}"] = self.heights.effect(HEIGHT)
+        if "mistake_severity" in values:
+            # A mean over mistakes only is a ratio: the change of its sum, less its share of the change of their number.
+            severity = _mean_or_zero(values["mistake_severity"])
+            sums, counts, both = (self.heights.effect(name) for name in (SUM, COUNT, BOTH))
+            product = (both.squares - sums.squares - counts.squares) / 2
+            found["mistake_severity"] = GalleryEffect(
+                sums.influence - severity * counts.influence,
+                sums.squares - 2 * severity * product + severity**2 * counts.squares,
+            )
         return found
 
 
-def heights_without(heights: IntArray, k: int) -> FloatArray:
-    """Change of the mean height of the first k when each of them is left out, shape (at most k,).
+def heights_without(heights: IntArray, known: Mask, k: int) -> FloatArray:
+    """Change of the mean height of the first k when each of them is left out, shape (n_queries, k).
 
-    `heights`: of the items at the first k + 1 places (or all that there are).
+    `heights`: of the items at the first k + 1 places, shape (n_queries, k + 1), `known` where there is one.
     """
-    first = heights[:k]
-    if len(heights) > k:
-        return np.asarray((heights[k] - first) / k, dtype=np.float64)
-    if len(first) < 2:
-        return np.zeros(len(first))
-    return np.asarray((first.sum() - first) / (len(first) - 1) - first.mean(), dtype=np.float64)
+    first, counts = np.where(known, heights, 0)[:, :k], known[:, :k].sum(axis=1, keepdims=True)
+    total = first.sum(axis=1, keepdims=True)
+    fewer = (total - first) / np.maximum(counts - 1, 1) - total / np.maximum(counts, 1)
+    fewer[counts[:, 0] < 2] = 0.0
+    return np.where(known[:, k:], (heights[:, k:] - first) / k, fewer)
 
 
 def _mean_or_zero(values: FloatArray) -> float:

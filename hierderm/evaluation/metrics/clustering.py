@@ -1,28 +1,24 @@
-"""Clustering of embeddings against labels: k-means, agreement measures, purity, and per-category rows."""
+"""Clusters against labels: agreement measures, purity, silhouettes, Ward's clustering, and per-category rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import csr_array
+from scipy.spatial.distance import squareform
 from scipy.special import gammaln
-from sklearn.cluster import KMeans
 
 from hierderm.types import FloatArray, Floats, IntArray
 
 AGREEMENT = ("nmi", "ami", "ari", "homogeneity", "completeness", "v_measure", "purity", "purity_unweighted")
-
-
-def kmeans_clusters(embeddings: Floats, k: int, seed: int) -> IntArray:
-    """Cluster numbers, shape (n_images,), of one k-means run (scikit-learn, k-means++, one initialisation).
-
-    `k` is cut to the number of distinct embeddings. On unit vectors k-means is close to spherical k-means.
-    """
-    k = min(k, len(np.unique(embeddings, axis=0)))
-    return np.asarray(KMeans(k, n_init=1, random_state=seed).fit(embeddings).labels_, dtype=np.int64)
+SMALL_MEAN = 12.0  # images expected in a label and a cluster, up to which Newton's series has 12 digits
 
 
 def contingency(labels: IntArray, clusters: IntArray, weights: npt.NDArray[np.integer] | None = None) -> IntArray:
@@ -49,8 +45,9 @@ def agreement(table: IntArray) -> dict[str, float]:
     n = int(table.sum())
     label_sizes, cluster_sizes = table.sum(axis=1), table.sum(axis=0)
     h_labels, h_clusters = _entropy(label_sizes), _entropy(cluster_sizes)
-    row, column = np.nonzero(table)
-    cells = table[row, column].astype(np.float64)
+    occurs = np.flatnonzero(table)
+    row, column = occurs // len(cluster_sizes), occurs % len(cluster_sizes)
+    cells = table.ravel()[occurs].astype(np.float64)
     expected = label_sizes[row].astype(np.float64) * cluster_sizes[column]
     mi = max(0.0, float((cells / n * (np.log(cells * n) - np.log(expected))).sum()))
     homogeneity = mi / h_labels if h_labels > 0 else 1.0
@@ -65,7 +62,7 @@ def agreement(table: IntArray) -> dict[str, float]:
     return {
         "nmi": v,
         "ami": float(ami),
-        "ari": _adjusted_rand(table, label_sizes, cluster_sizes),
+        "ari": _adjusted_rand(cells, label_sizes, cluster_sizes),
         "homogeneity": homogeneity,
         "completeness": completeness,
         "v_measure": v,
@@ -77,32 +74,72 @@ def agreement(table: IntArray) -> dict[str, float]:
 def expected_mutual_information(label_sizes: IntArray, cluster_sizes: IntArray) -> float:
     """Mean mutual information, in nats, of labels and clusters of these sizes put together at random.
 
-    Vinh et al. 2010, equation 24a: over pairs of sizes the sum of n/N log(N n / (a b)) under the hypergeometric
-    distribution of the overlap n. The same number as scikit-learn's function, but each pair of sizes is summed once,
-    however often it occurs, and only where overlaps have a chance above 1e-16: a bootstrap needs it by the thousand.
+    Vinh et al. 2010, equation 24a: with n images in both a label of size a and a cluster of size b, of N in all, it is
+    the sum over pairs of E[n log(n / m)] / N, where n is hypergeometric with mean m = a b / N. The same number as
+    scikit-learn's function, by series where m is small: a bootstrap needs it by the thousand.
     """
     total = int(label_sizes.sum())
-    log_factorial = gammaln(np.arange(total + 1) + 1.0)
+    a, times_a = np.unique(label_sizes, return_counts=True)
     b, times_b = np.unique(cluster_sizes, return_counts=True)
-    expected = 0.0
-    for a, times_a in zip(*np.unique(label_sizes, return_counts=True), strict=True):
-        mean = a * b / total
-        reach = 12 * np.sqrt(mean) + 30  # beyond, a hypergeometric tail is below 1e-16
-        low = np.maximum(np.maximum(1, a + b - total), np.floor(mean - reach)).astype(np.int64)
-        high = np.minimum(np.minimum(a, b), np.ceil(mean + reach)).astype(np.int64)
-        n = low[:, None] + np.arange(max(0, int((high - low).max()) + 1))  # (n_sizes_b, n_overlaps)
-        inside = n <= high[:, None]
-        n, size = np.where(inside, n, low[:, None]), b[:, None]
-        log_chance = (
-            log_factorial[a] + log_factorial[size] + log_factorial[total - a] + log_factorial[total - size]
-            - log_factorial[total] - log_factorial[n] - log_factorial[a - n] - log_factorial[size - n]
-            - log_factorial[total - a - size + n]
-        )  # fmt: skip
-        information = n / total * (np.log(total) + np.log(n) - np.log(a) - np.log(size))
-        expected += times_a * float(
-            (np.where(inside, information * np.exp(log_chance), 0.0).sum(axis=1) * times_b).sum()
-        )
-    return expected
+    few = np.searchsorted(b, SMALL_MEAN * total / a, side="right")  # of each a: sizes b with a small mean
+    row, column = np.nonzero(np.arange(len(b)) >= few[:, None])
+    rest = _information(a[row], b[column], total) @ (times_a[row] * times_b[column])
+    return float(_information_of_small_means(a, times_a, b, times_b, few, total) + rest) / total
+
+
+def _information_of_small_means(
+    a: IntArray, times_a: IntArray, b: IntArray, times_b: IntArray, few: IntArray, total: int
+) -> np.float64:
+    """The sum of E[n log(n / m)] over each size a and its first `few` sizes b, each as often as it occurs.
+
+    E[n log n] is m E[log(1 + x)], x hypergeometric of a - 1, b - 1 and N - 1. By Newton's series log(1 + x) is the sum
+    over r of D^r log(1) x! / (r! (x - r)!), D the forward difference, and the mean of x! / (x - r)! is a product of a
+    term of a and one of b. So the sum over pairs is one of products of sums.
+    """
+    order = np.arange(len(_differences_of_log()))[:, None]
+    scale = np.sqrt(np.maximum(total - 1 - order, 1) * (order + 1.0))
+    moments_a, moments_b = (
+        np.cumprod(np.vstack([size * times / total**0.5, ((size - 1 - order) / scale)[:-1]]), axis=0)
+        for size, times in ((a, times_a), (b, times_b))
+    )  # (n_orders, n_sizes) each
+    terms_b = np.vstack([moments_b, moments_b[0] * np.log(b / total)])
+    up_to = np.hstack([np.zeros((len(terms_b), 1)), terms_b.cumsum(axis=1)])[:, few]
+    n_log_n = _differences_of_log() @ (moments_a * up_to[:-1]).sum(axis=1)
+    return np.float64(n_log_n - moments_a[0] @ (up_to[0] * np.log(a) + up_to[-1]))
+
+
+@cache
+def _differences_of_log() -> FloatArray:
+    """Forward differences of the logarithm at 1, shape (60,): as many as 12 expected need for 15 digits."""
+    with localcontext(prec=60):
+        values = [Decimal(number).ln() for number in range(1, 61)]
+        found = []
+        while values:
+            found.append(float(values[0]))
+            values = [after - before for before, after in pairwise(values)]
+    return np.array(found)
+
+
+def _information(a: IntArray, b: IntArray, total: int) -> FloatArray:
+    """E[n log(n / m)] of each pair of sizes, m >= 12, shape (n_pairs,), over all n with a chance above 1e-16."""
+    mean = a * b / total
+    reach = 9 * np.sqrt(mean)  # by Chernoff's bounds, of which the upper is the wider
+    low = np.maximum(np.maximum(1, a + b - total), np.floor(mean - reach)).astype(np.int64)
+    high = np.minimum(np.minimum(a, b), np.ceil(mean + reach + 14)).astype(np.int64)
+    lengths = high - low + 1
+    pair = np.repeat(np.arange(len(a)), lengths)
+    n = np.arange(len(pair)) - np.repeat(lengths.cumsum() - lengths - low, lengths)
+    logs = _log_factorials(total.bit_length())
+    of_sizes = logs[a] + logs[b] + logs[total - a] + logs[total - b] - logs[total]
+    a, b = a[pair], b[pair]
+    log_chance = of_sizes[pair] - logs[n] - logs[a - n] - logs[b - n] - logs[total - a - b + n]
+    return np.bincount(pair, n * np.log(n / mean[pair]) * np.exp(log_chance), minlength=len(lengths))
+
+
+@cache
+def _log_factorials(n_bits: int) -> FloatArray:
+    """Logarithms of the factorials of all numbers of so many bits."""
+    return np.asarray(gammaln(np.arange(2**n_bits) + 1.0))
 
 
 def _entropy(sizes: IntArray) -> float:
@@ -115,33 +152,38 @@ def _away_from_zero(value: float) -> float:
     return min(value, -tiny) if value < 0 else max(value, tiny)
 
 
-def _adjusted_rand(table: IntArray, label_sizes: IntArray, cluster_sizes: IntArray) -> float:
-    def pairs(counts: IntArray) -> float:
-        counts = counts.astype(np.float64)
-        return float((counts * (counts - 1) / 2).sum())
-
-    n = float(table.sum())
-    both, labels, clusters, every = pairs(table.ravel()), pairs(label_sizes), pairs(cluster_sizes), n * (n - 1) / 2
+def _adjusted_rand(cells: FloatArray, label_sizes: IntArray, cluster_sizes: IntArray) -> float:
+    both, labels, clusters = (
+        float(counts @ (counts - 1)) / 2 for counts in (cells, label_sizes.astype(float), cluster_sizes.astype(float))
+    )
+    n = float(cells.sum())
+    every = n * (n - 1) / 2
     expected = labels * clusters / every if every else 0.0
     spread = (labels + clusters) / 2 - expected
     return 1.0 if spread == 0 else (both - expected) / spread
 
 
-def silhouette(embeddings: Floats, groups: IntArray) -> FloatArray:
-    """Silhouette of each image with the groups as clusters, shape (n_images,), in [-1, 1] (Rousseeuw 1987).
+def silhouettes(embeddings: Floats, groupings: Sequence[IntArray]) -> list[FloatArray]:
+    """Silhouette of each image with the groups of each grouping as clusters, shape (n_images,) each, in [-1, 1].
 
-    With the cosine distance, whose mean over a group follows from the sum of its unit vectors: time and memory grow
-    with images times groups. 0 for an image alone in its group. nan where there are fewer than two groups, or as many
-    groups as images: the silhouette is not defined there.
+    With the cosine distance (Rousseeuw 1987), whose mean over a group follows from the sum of its unit vectors: time
+    and memory grow with images times groups. 0 for an image alone in its group. nan where there are fewer than two
+    groups, or as many groups as images: the silhouette is not defined there.
     """
+    exact = embeddings.astype(np.float64)
+    return [_silhouette(exact, groups) for groups in groupings]
+
+
+def _silhouette(embeddings: FloatArray, groups: IntArray) -> FloatArray:
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     n = len(groups)
     if not 2 <= len(sizes) < n:
         return np.full(n, np.nan)
-    sums = np.zeros((len(sizes), embeddings.shape[1]))
-    np.add.at(sums, group, embeddings)
-    distance = np.maximum(1 - embeddings @ (sums / sizes[:, None]).T, 0)  # mean over each group, (n_images, n_groups)
-    rows, size = np.arange(n), sizes[group]
+    rows = np.arange(n)
+    members = csr_array((np.ones(n), (group, rows)), shape=(len(sizes), n))
+    distance = 1 - embeddings @ (members @ embeddings / sizes[:, None]).T  # mean over each group, (n_images, n_groups)
+    np.maximum(distance, 0, out=distance)
+    size = sizes[group]
     within = distance[rows, group] * size / np.maximum(size - 1, 1)  # an image is at 0 from itself
     distance[rows, group] = np.inf
     nearest = distance.min(axis=1)
@@ -155,7 +197,14 @@ def ward_clusters(embeddings: Floats, counts: Sequence[int]) -> list[IntArray]:
 
     Memory grows with the square of n_images: give it some thousands.
     """
-    merges = linkage(embeddings, method="ward")
+    exact = embeddings - embeddings.mean(axis=0, dtype=np.float64)
+    lengths, squared = (exact**2).sum(axis=1), exact @ exact.T
+    squared *= -2
+    squared += lengths
+    squared += lengths[:, None]
+    distances = squareform(squared, checks=False)  # of each pair once
+    np.sqrt(np.maximum(distances, 0, out=distances), out=distances)
+    merges = linkage(distances, method="ward")
     return [np.asarray(fcluster(merges, count, criterion="maxclust") - 1, dtype=np.int64) for count in counts]
 
 

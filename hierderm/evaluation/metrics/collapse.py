@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from hierderm.types import Floats
+from hierderm.types import Floats, IntArray
 
 MOST_COSINE = 0.95
 TWIN = 0.9999
@@ -18,8 +17,11 @@ def effective_rank(embeddings: Floats) -> float:
     Roy and Vetterli 2007 (The effective rank, EUSIPCO), on the covariance's eigenvalues' square roots; 1 where all
     embeddings are equal. Worked example: two orthogonal directions of equal spread: 2.
     """
-    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0)
-    eigenvalues = np.linalg.eigvalsh(centred.T @ centred)
+    mean, scatter = embeddings.mean(axis=0), np.zeros((embeddings.shape[1],) * 2)
+    for start in range(0, len(embeddings), CHUNK):
+        centred = embeddings[start : start + CHUNK].astype(np.float64) - mean
+        scatter += centred.T @ centred
+    eigenvalues = np.linalg.eigvalsh(scatter)
     singular = np.sqrt(np.maximum(eigenvalues, 0))
     if singular.max() < 1e-6 * np.sqrt(len(embeddings)):
         return 1.0
@@ -55,17 +57,30 @@ def collapse_warning(rank: float, cosine: float, n_coarse: int) -> str:
     return ""
 
 
-def n_twins(
-    test: Floats,
-    others: Floats,
-    test_cases: npt.NDArray[np.str_],
-    other_cases: npt.NDArray[np.str_],
-) -> int:
-    """How many test images have an image of another case at a cosine above 0.9999 among `others`."""
-    found = 0
-    for start in range(0, len(test), CHUNK):
-        rows = slice(start, start + CHUNK)
-        close = test[rows] @ others.T > TWIN
-        close[test_cases[rows, None] == other_cases] = False
-        found += int(close.any(axis=1).sum())
+def twin_distance(test: Floats, nearest: IntArray) -> float:
+    """From which cosine distance on two images of different cases are no twins, in [1e-6, 1e-4].
+
+    1e-4, or where the embedding is tight a thousandth of the typical distance of a far neighbour: in an embedding that
+    draws a category together, different images lie closer than two copies of one lie elsewhere.
+
+    `nearest`: positions of each image's neighbours, nearest first, shape (n_images, k), -1 for none.
+    """
+    found = nearest >= 0
+    some = np.flatnonzero(found.any(axis=1))
+    if not len(some):
+        return 1 - TWIN
+    last = nearest[some, found[some].sum(axis=1) - 1]
+    typical = float(np.median(1 - np.einsum("ij,ij->i", test[some], test[last])))
+    return min(1 - TWIN, max(1e-6, typical / 1000))
+
+
+def twins(test: Floats, others: Floats, nearest: IntArray, distance: float) -> IntArray:
+    """For each test image its nearest among `others`, -1 where it is not within `distance`, shape (n_test,).
+
+    `nearest`: which of the others of another case is nearest to each test image, shape (n_test,), -1 for none.
+    """
+    found, some = np.full(len(test), -1), np.flatnonzero(nearest >= 0)
+    for rows in np.array_split(some, len(some) // CHUNK + 1):
+        close = np.einsum("ij,ij->i", test[rows], others[nearest[rows]]) > 1 - distance
+        found[rows[close]] = nearest[rows[close]]
     return found

@@ -9,23 +9,25 @@ from functools import partial
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
+from tqdm import tqdm
 
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
-from hierderm.evaluation.metrics.ranking import K_VOTE, Labelled, rankings, vote_is_right
+from hierderm.evaluation.metrics.blocks import nearest_items
+from hierderm.evaluation.metrics.ranking import K_VOTE, Labelled, labels_at, votes_are_right
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Vectors
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)  # inverse strengths of the probe's L2 penalty
 COMPONENTS = 2048  # principal components that a probe of wider features is fitted on
-TOLERANCE = 1e-6  # relative change of the probe's objective at which the solver stops
+TOLERANCE = 1e-6  # relative fall of the probe's objective in an iteration at which the solver stops
 
 
 def knn_accuracies(test: Labelled, train: Labelled) -> list[FloatArray]:
     """For each level, coarse first: 1 where most of the 5 nearest training images are right, shape (n_images,)."""
-    nearest = [ranking.nearest for ranking in rankings(test, train, k=K_VOTE)]
+    nearest = nearest_items(test, train, k=K_VOTE)
     return [
-        np.array([vote_is_right(train_labels[near], int(label)) for near, label in zip(nearest, labels, strict=True)])
+        votes_are_right(labels_at(train_labels, nearest), labels)
         for labels, train_labels in zip(test.labels, train.labels, strict=True)
     ]
 
@@ -76,8 +78,9 @@ def fit_linear_probe(
 
     It minimises the mean cross-entropy plus |weight|^2 / (2 * penalty * n), the bias free, on standardised features, as
     scikit-learn's LogisticRegression(C=penalty) does for three classes or more. Penalties are tried from strong to
-    weak, each from the solution before, until the score falls. The solver is L-BFGS along the principal axes of the
-    features, scaled by the curvature at its start; of more than 2048 axes the first 2048 are used.
+    weak, until the score falls, each from where the solutions before it lead. The solver is L-BFGS along the principal
+    axes of the features, scaled by the curvature at its start; of more than 2048 axes the first 2048 are used. A bar
+    shows the penalties and the iterations where the fit takes longer than two seconds.
 
     Args:
         train: Features, shape (n, dim).
@@ -102,19 +105,21 @@ def fit_linear_probe(
     constant = deviation < 1e-10 * np.maximum(np.abs(mean), 1e-10)
     centre, spread = mean.astype(np.float32), np.where(constant, 1, deviation).astype(np.float32)
     standard = _standardised(train, centre, spread)
-    axes, variance = _principal_axes(standard)
-    problem = _Problem(standard @ axes, variance, classed, len(classes))
-    best, best_score, solution = None, -np.inf, problem.start()
-    for penalty in sorted(penalties) if score is not None else (1.0,):
-        solution = problem.solve(penalty, solution)
-        centred = solution - solution.mean(axis=1, keepdims=True)
-        weight, bias = (axes @ centred[:-1]).T.astype(np.float32), centred[-1].astype(np.float32)
-        probe = LinearProbe(weight, bias, classes, float(penalty), centre, spread)
-        value = 0.0 if score is None else score(probe)
-        if value < best_score:
-            break
-        if value > best_score:
-            best, best_score = probe, value
+    axes = _principal_axes(standard)
+    problem = _Problem(standard @ axes, classed, len(classes))
+    best, best_score = None, -np.inf
+    tried = sorted(set(penalties)) if score is not None else [1.0]
+    with tqdm(unit=" iterations", leave=False, delay=2, disable=None) as bar:
+        for number, penalty in enumerate(tried, 1):
+            bar.set_description(f"Linear probe: penalty {number} of {len(tried)}", refresh=False)
+            centred = problem.solve(penalty, bar.update)
+            weight, bias = (axes @ centred[:-1]).T.astype(np.float32), centred[-1].astype(np.float32)
+            probe = LinearProbe(weight, bias, classes, float(penalty), centre, spread)
+            value = 0.0 if score is None else score(probe)
+            if value < best_score:
+                break
+            if value > best_score:
+                best, best_score = probe, value
     assert best is not None  # the first penalty always scores above minus infinity
     return best
 
@@ -127,17 +132,16 @@ def _standardised(features: Floats, centre: Floats, spread: Floats) -> Vectors:
     return np.asarray((features - centre) / spread, dtype=np.float32)
 
 
-def _principal_axes(standard: Vectors) -> tuple[Vectors, FloatArray]:
-    """Orthonormal axes of the features, shape (dim, n_axes), and the variance along each, largest first."""
+def _principal_axes(standard: Vectors) -> Vectors:
+    """Orthonormal axes of the features, shape (dim, n_axes), by the variance along each, largest first."""
     n, dim = standard.shape
     if dim <= n:
-        variance, axes = np.linalg.eigh(standard.T @ standard / n)
+        _, axes = np.linalg.eigh(standard.T @ standard)
     else:  # the same axes from the smaller matrix of products between images
-        variance, images = np.linalg.eigh(standard @ standard.T / n)
-        kept = variance > 1e-6 * variance.max()
-        variance, axes = variance[kept], standard.T @ (images[:, kept] / np.sqrt(n * variance[kept]))
-    first = slice(None, -COMPONENTS - 1, -1)
-    return np.ascontiguousarray(axes[:, first]), np.maximum(variance[first], 0).astype(np.float64)
+        lengths, images = np.linalg.eigh(standard @ standard.T)
+        kept = lengths > 1e-6 * lengths.max()
+        axes = standard.T @ (images[:, kept] / np.sqrt(lengths[kept]))
+    return np.ascontiguousarray(axes[:, : -COMPONENTS - 1 : -1])
 
 
 class _Problem:
@@ -146,50 +150,59 @@ class _Problem:
     The last row of a solution is the bias. Products are float32, sums over images and the solver float64.
     """
 
-    def __init__(self, components: Vectors, variance: FloatArray, labels: IntArray, n_classes: int) -> None:
+    def __init__(self, components: Vectors, labels: IntArray, n_classes: int) -> None:
         self.features = np.hstack([components, np.ones((len(components), 1), dtype=np.float32)])
-        self.variance = np.append(variance, 1.0)[:, None]
         self.labels, self.rows, self.n_classes = labels, np.arange(len(labels)), n_classes
+        self.solved: list[tuple[float, FloatArray]] = []  # logarithms of penalties, and their solutions
 
-    def start(self) -> FloatArray:
-        """No weights, and the logarithms of the classes' shares as the bias."""
-        solution = np.zeros((len(self.variance), self.n_classes))
-        solution[-1] = np.log(np.bincount(self.labels, minlength=self.n_classes) / len(self.labels))
-        return solution
-
-    def solve(self, penalty: float, start: FloatArray) -> FloatArray:
-        n = len(self.labels)
-        strength = np.full_like(self.variance, 1 / (penalty * n))
+    def solve(self, penalty: float, progress: Callable[[], object]) -> FloatArray:
+        """The solution, centred over the classes; `progress` is called after each iteration."""
+        strength = np.full((self.features.shape[1], 1), 1 / penalty)
         strength[-1] = 0  # the bias is not penalised
-        _, probabilities = self._loss(start)
-        curvature = np.maximum((probabilities * (1 - probabilities)).mean(axis=0, dtype=np.float64), 1e-6)
-        scale = 1 / np.sqrt(self.variance * curvature + strength)
+        starts = [(start, *self._cost(start, strength)) for start in self._starts(penalty)]
+        start, _, probabilities = min(starts, key=lambda found: found[1])
+        curvature = (self.features**2).T @ (probabilities * (1 - probabilities)) + strength
+        scale = 1 / np.sqrt(np.maximum(curvature, 1e-6 * len(self.labels)))
 
         def objective(scaled: FloatArray) -> tuple[float, FloatArray]:
             solution = scaled.reshape(scale.shape) * scale
-            loss, probabilities = self._loss(solution)
+            cost, probabilities = self._cost(solution, strength)
             probabilities[self.rows, self.labels] -= 1
-            gradient = (self.features.T @ probabilities) / n + strength * solution
-            return loss + float((strength * solution**2).sum()) / 2, (gradient * scale).ravel()
+            gradient = self.features.T @ probabilities + strength * solution
+            return cost, (gradient * scale).ravel()
 
         found = minimize(
             objective,
             (start / scale).ravel(),
             jac=True,
             method="L-BFGS-B",
+            callback=lambda _: progress(),
             options={"maxiter": 1000, "ftol": TOLERANCE, "gtol": 0.0},
         )
-        return np.asarray(found.x.reshape(scale.shape) * scale)
+        solution = found.x.reshape(scale.shape) * scale
+        self.solved.append((np.log(penalty), solution - solution.mean(axis=1, keepdims=True)))
+        return self.solved[-1][1]
 
-    def _loss(self, solution: FloatArray) -> tuple[float, Vectors]:
-        """The mean cross-entropy, and the class probabilities, shape (n, n_classes)."""
+    def _starts(self, penalty: float) -> list[FloatArray]:
+        """Where to start: the solution before, and where the two before lead; at first the classes' shares alone."""
+        if not self.solved:
+            start = np.zeros((self.features.shape[1], self.n_classes))
+            start[-1] = np.log(np.bincount(self.labels, minlength=self.n_classes) / len(self.labels))
+            return [start]
+        place, last = self.solved[-1]
+        ahead = [last + (np.log(penalty) - place) / (place - at) * (last - before) for at, before in self.solved[-2:-1]]
+        return [last, *ahead]
+
+    def _cost(self, solution: FloatArray, strength: FloatArray) -> tuple[float, Vectors]:
+        """What is minimised, times the number of images, and the class probabilities, shape (n, n_classes)."""
         logits = self.features @ solution.astype(np.float32)
         logits -= logits.max(axis=1, keepdims=True)
         label_logit = logits[self.rows, self.labels].astype(np.float64)
         powers = np.exp(logits, out=logits)
         totals = powers.sum(axis=1)
         powers /= totals[:, None]
-        return float((np.log(totals, dtype=np.float64) - label_logit).mean()), powers
+        cost = (np.log(totals, dtype=np.float64) - label_logit).sum() + (strength * solution**2).sum() / 2
+        return float(cost), powers
 
 
 def few_shot_accuracies(

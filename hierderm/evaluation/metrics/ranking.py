@@ -1,31 +1,29 @@
-"""Every query ranks the gallery, in chunks; of each ranking only what the metrics need is kept.
+"""Embeddings with labels and cases, and what metrics must know of the rankings that they give.
 
-Memory is a few arrays of CHUNK * n_gallery, whatever the number of queries.
+Rankings come in blocks of some queries (`hierderm.evaluation.metrics.blocks`). Their relevant items are flat arrays,
+one query after the other, so that a metric of a whole block is a few operations of numpy.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from joblib import cpu_count
 
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
-from hierderm.types import Floats, IntArray
+from hierderm.types import FloatArray, Floats, IntArray, Mask
 
-Result = TypeVar("Result")
+Scalar = TypeVar("Scalar", bound=np.generic)
 K = 10  # how many neighbours the metrics of a first page look at
 K_VOTE = 5  # neighbours that vote in k-NN accuracy
-CHUNK = 128  # queries at a time
-THREADS = min(4, cpu_count())
 DEPTH_BITS = 3  # of a sort key, for the depth: trees of up to seven levels
-MAX_GALLERY = 2 ** (32 - DEPTH_BITS)
+POSITION_BITS = 32  # of a sort key, for position and depth
+IN_CACHE = 2**17  # numbers of 8 bytes that passes over rows work on at a time; more would wait for new memory pages
 
 
 @dataclass(frozen=True)
@@ -55,156 +53,196 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """The gallery in the order of its similarity to one query, the query's own case left out.
+class Relevant:
+    """The relevant items of some queries: one query after the other, the nearest first.
 
-    `ranks`: 1-based places of the items that share the query's node on the coarsest level, ascending, shape (n_any,);
-    `depths`: on how many levels, from the top, each of them agrees with the query, in [1, n_levels], shape (n_any,);
-    `order`: positions in the gallery of all that are ranked, nearest first, shape (n_ranked,); `k`: how many of them
-    count as `nearest`.
+    `counts`: how many each query has, shape (n_queries,); `place`: their 1-based places in the ranking of their query,
+    shape (n_relevant,).
     """
 
-    ranks: IntArray
-    depths: IntArray
-    order: IntArray
-    k: int
+    counts: IntArray
+    place: IntArray
+
+    @cached_property
+    def row(self) -> IntArray:
+        """Which of the queries each item belongs to, shape (n_relevant,)."""
+        return self.spread(np.arange(len(self.counts)))
+
+    @cached_property
+    def number(self) -> IntArray:
+        """Counts the items of each query from 1, shape (n_relevant,)."""
+        return np.arange(1, len(self.place) + 1) - self.spread(self._starts)
+
+    @cached_property
+    def total(self) -> IntArray:
+        """How many its query has, for each item, shape (n_relevant,)."""
+        return self.spread(self.counts)
+
+    @cached_property
+    def _starts(self) -> IntArray:
+        return np.asarray(np.cumsum(self.counts) - self.counts)
+
+    def spread(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """A value a query, as one an item."""
+        return np.repeat(values, self.counts)
+
+    def sums(self, values: Floats | Mask) -> FloatArray:
+        """The sum over the items of each query, shape (n_queries,); 0 without any."""
+        sums, some = np.zeros(len(self.counts)), self.counts > 0
+        if some.any():
+            sums[some] = np.add.reduceat(values, self._starts[some], dtype=np.float64)
+        return sums
+
+    def sums_before(self, values: Floats | Mask) -> FloatArray:
+        """For each item the sum over the items of its query before it, shape (n_relevant,)."""
+        sums = _running_sums(values)
+        return np.asarray(sums[:-1] - self.spread(sums[self._starts]))
+
+    def sums_from(self, values: Floats | Mask) -> FloatArray:
+        """For each item the sum over itself and the items of its query after it, shape (n_relevant,)."""
+        sums = _running_sums(values)
+        return np.asarray(self.spread(sums[self._starts + self.counts]) - sums[:-1])
+
+
+def _running_sums(values: Floats | Mask) -> FloatArray:
+    """0, and the sums of the first value, the first two, ..., shape (n + 1,)."""
+    sums = np.zeros(len(values) + 1)
+    np.cumsum(values, out=sums[1:])
+    return sums
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """The gallery in the order of its similarity to each of some queries, the query's own case left out.
+
+    `queries`: positions of the queries, shape (n_queries,); `keys`: a number for each item, the nearest first, position
+    and depth in its lower 32 bits, shape (n_queries, n_items), int64; `n_ranked`: how many items of each query are
+    ranked, shape (n_queries,). The depth of an item is on how many levels, from the top, it agrees with the query.
+    """
+
+    queries: IntArray
+    keys: IntArray
+    n_ranked: IntArray
     n_levels: int
 
-    @property
-    def n_ranked(self) -> int:
-        return len(self.order)
+    @classmethod
+    def from_order(cls, order: IntArray, depths: IntArray, n_levels: int) -> Rankings:
+        """From positions in the gallery, nearest first, -1 after the last that is ranked, and the depth of each.
 
-    @property
-    def nearest(self) -> IntArray:
-        """Positions in the gallery of the first items, shape (at most k,)."""
-        return self.order[: self.k]
+        Both have shape (n_queries, n_items).
+        """
+        keys = np.where(order >= 0, (order << DEPTH_BITS) | depths, 0)
+        return cls(np.arange(len(order)), keys, (order >= 0).sum(axis=1), n_levels)
 
-    def relevant(self, level: int) -> IntArray:
-        """Places of the items that share the query's node on `level`, 0 the coarsest, ascending."""
-        return self.ranks[self.depths > level]
+    def order(self, rows: slice, width: int) -> IntArray:
+        """Positions in the gallery of the first items of some of the queries, nearest first, shape (n_rows, width).
 
+        What comes after `n_ranked` is not ranked.
+        """
+        return _positions(self.keys[rows, :width])
 
-def rankings(queries: Labelled, gallery: Labelled | None = None, *, k: int = 10) -> Iterator[Ranking]:
-    """The ranking of every query, in their order. By default each item queries all the others.
+    def nearest(self, k: int) -> IntArray:
+        """Positions in the gallery of the first k, shape (n_queries, k), -1 where fewer are ranked."""
+        first = np.full((len(self.keys), k), -1)
+        first[:, : self.keys.shape[1]] = _positions(self.keys[:, :k])
+        first[np.arange(k) >= self.n_ranked[:, None]] = -1
+        return first
 
-    Items of the query's own case are not ranked. Ties in similarity keep the gallery's order.
-    """
-    gallery = queries if gallery is None else gallery
-    if len(gallery) >= MAX_GALLERY:
-        raise EmbeddingError(f"the gallery must have fewer than {MAX_GALLERY} items, got {len(gallery)}.")
-    _, cases = np.unique(np.concatenate([queries.cases, gallery.cases]), return_inverse=True)
-    query_cases, gallery_cases = cases[: len(queries)], cases[len(queries) :]
-    places = np.arange(len(gallery), dtype=np.uint64) << np.uint64(DEPTH_BITS)
-    n_levels = len(gallery.labels)
+    @cached_property
+    def found(self) -> Relevant:
+        """The items that share the query's node on the coarsest level."""
+        bounds = np.arange(len(self.keys) + 1) * self.keys.shape[1]
+        counts = np.diff(np.searchsorted(self._at, bounds))
+        return Relevant(counts, self._at - np.repeat(bounds[:-1] - 1, counts))
 
-    def sorted_keys(start: int) -> list[npt.NDArray[np.uint64]]:
-        rows = slice(start, start + CHUNK)
-        similarity = queries.embeddings[rows] @ gallery.embeddings.T  # (n_chunk, n_gallery)
-        own = query_cases[rows, None] == gallery_cases
-        keys = _descending(similarity)
-        keys |= places
-        keys |= _depths(queries.labels[:, rows], gallery.labels)
-        keys[own] = np.iinfo(np.uint64).max
-        keys.sort(axis=1)
-        return [row[:n] for row, n in zip(keys, len(gallery) - own.sum(axis=1), strict=True)]
+    @cached_property
+    def depths(self) -> IntArray:
+        """Depth of each item that was found, in [1, n_levels], shape (n_found,)."""
+        return self._every_depth.ravel()[self._at].astype(np.int64)
 
-    for chunk in _in_order(sorted_keys, range(0, len(queries), CHUNK)):
-        for keys in chunk:
-            yield _ranking(keys, k, n_levels)
+    @cached_property
+    def _every_depth(self) -> npt.NDArray[np.uint8]:
+        return np.asarray(self.keys.view(np.uint8)[:, ::8] & np.uint8(2**DEPTH_BITS - 1))  # of the lowest bytes
 
+    @cached_property
+    def _at(self) -> IntArray:
+        """Where the found items are among all keys."""
+        return np.flatnonzero(self._every_depth != 0)
 
-def _in_order(work: Callable[[int], Result], starts: Iterable[int]) -> Iterator[Result]:
-    """The results of `work`, in order, made by threads that are a few results ahead and no more."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        ahead: deque[Future[Result]] = deque()
-        for start in starts:
-            ahead.append(pool.submit(work, start))
-            if len(ahead) > THREADS:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+    @cached_property
+    def _levels(self) -> list[tuple[IntArray | slice, Relevant]]:
+        levels: list[tuple[IntArray | slice, Relevant]] = [(slice(None), self.found)]
+        ends = np.append(0, np.cumsum(self.found.counts))
+        for level in range(1, self.n_levels):
+            which = np.flatnonzero(self.depths > level)
+            levels.append((which, Relevant(np.diff(np.searchsorted(which, ends)), self.found.place[which])))
+        return levels
 
+    def relevant(self, level: int) -> Relevant:
+        """The items that share the query's node on `level`, 0 the coarsest."""
+        return self._levels[level][1]
 
-def _descending(similarity: Floats) -> npt.NDArray[np.uint64]:
-    """Keys whose order is that of falling similarity, in the upper 32 bits: IEEE floats sort as their bits do."""
-    bits = (similarity.astype(np.float32) + np.float32(0)).view(np.int32)  # + 0 makes -0.0 and 0.0 the same
-    ascending = bits.view(np.uint32) ^ ((bits >> 31).view(np.uint32) | np.uint32(0x80000000))
-    return (~ascending).astype(np.uint64) << np.uint64(32)
+    def which(self, level: int) -> IntArray | slice:
+        """Which of the items found are relevant on `level`, shape (n_relevant,)."""
+        return self._levels[level][0]
 
-
-def _depths(query_labels: IntArray, gallery_labels: IntArray) -> npt.NDArray[np.uint64]:
-    """On how many levels each pair agrees, shape (n_chunk, n_gallery)."""
-    depths = np.zeros((query_labels.shape[1], gallery_labels.shape[1]), dtype=np.uint8)
-    for queries, items in zip(query_labels, gallery_labels, strict=True):
-        depths += queries[:, None] == items
-    return depths.astype(np.uint64)
+    @cached_property
+    def items(self) -> IntArray:
+        """Positions in the gallery of the items that were found, shape (n_found,)."""
+        return _positions(self.keys.ravel()[self._at])
 
 
-def _ranking(keys: npt.NDArray[np.uint64], k: int, n_levels: int) -> Ranking:
-    depths = (keys & np.uint64(2**DEPTH_BITS - 1)).astype(np.uint8)
-    found = np.flatnonzero(depths)
-    order = (keys & np.uint64(2**32 - 1)) >> np.uint64(DEPTH_BITS)
-    return Ranking(found + 1, depths[found].astype(np.int64), order.astype(np.int64), k, n_levels)
+def row_slices(start: int, end: int, width: int) -> Iterator[slice]:
+    """Rows from `start` to `end`, as many at a time as the processor's cache holds of this width."""
+    some = max(1, IN_CACHE // max(1, width))
+    for first in range(start, end, some):
+        yield slice(first, min(first + some, end))
 
 
-def rankings_of_hits(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray) -> Iterator[Ranking]:
+def _positions(keys: IntArray) -> IntArray:
+    return np.asarray((keys & (2**POSITION_BITS - 1)) >> DEPTH_BITS)
+
+
+def rankings_of_hits(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray) -> Rankings:
     """The rankings that a search found, for the metrics that need only the first k.
 
-    `rows`: positions in the gallery, nearest first, shape (n_queries, k), -1 where there were fewer than k;
-    `query_labels`: shape (n_levels, n_queries); `gallery_labels`: shape (n_levels, n_gallery).
+    `rows`: positions in the gallery, nearest first, shape (n_queries, k), -1 after the last where there were fewer than
+    k; `query_labels`: shape (n_levels, n_queries); `gallery_labels`: shape (n_levels, n_gallery).
     """
-    for query, row in enumerate(rows):
-        nearest = row[row >= 0]
-        depths = (gallery_labels[:, nearest] == query_labels[:, query, None]).sum(axis=0)
-        found = np.flatnonzero(depths)
-        yield Ranking(found + 1, depths[found], nearest, rows.shape[1], len(gallery_labels))
+    depths = (gallery_labels[:, rows] == query_labels[:, :, None]).sum(axis=0)
+    return Rankings.from_order(rows, depths, len(gallery_labels))
 
 
-def nearest_others(embeddings: Floats, case_ids: npt.NDArray[np.str_], queries: IntArray, k: int) -> IntArray:
-    """Positions of the `k` nearest images of other cases for some `queries`, nearest first, shape (n_queries, k)."""
-    nothing = np.zeros((1, len(embeddings)), dtype=np.int64)
-    gallery = Labelled(embeddings, nothing, case_ids)
-    chosen = Labelled(embeddings[queries], nothing[:, queries], case_ids[queries])
-    return np.array([ranking.nearest for ranking in rankings(chosen, gallery, k=k)])
+def labels_at(labels: IntArray, positions: IntArray) -> IntArray:
+    """Labels at some positions, -1 where a position is, shape (*n_levels, *that of the positions)."""
+    return np.where(positions >= 0, labels[..., positions], -1)
 
 
-def vote_is_right(neighbour_labels: IntArray, label: int) -> float:
-    """1 where most of the neighbours carry `label`; of labels with as many votes the nearer one wins."""
-    votes = Counter(neighbour_labels.tolist())  # keeps the order of first occurrence, and so does max
-    return float(bool(votes) and max(votes, key=lambda key: votes[key]) == label)
+def votes_are_right(neighbour_labels: IntArray, labels: IntArray) -> FloatArray:
+    """1 where most of the neighbours carry the query's label, shape (n_queries,).
+
+    Of labels with as many votes that of the nearest neighbour wins. `neighbour_labels`: shape (n_queries, k), nearest
+    first, -1 for none.
+    """
+    known = neighbour_labels >= 0
+    same = neighbour_labels[:, :, None] == neighbour_labels[:, None, :]
+    leading = np.where(known, same.sum(axis=2), 0).argmax(axis=1)  # the first of the largest
+    return np.asarray(neighbour_labels[np.arange(len(labels)), leading] == labels, dtype=np.float64)
 
 
-# --- cases of several images -----------------------------------------------------------------------------------
+def case_order(images: Labelled) -> tuple[IntArray, IntArray, IntArray]:
+    """Images sorted by case: their positions, shape (n,), and of each case the first image and how many it has."""
+    _, first, inverse, counts = np.unique(images.cases, return_index=True, return_inverse=True, return_counts=True)
+    return np.argsort(inverse, kind="stable"), first, counts
 
 
 def case_means(images: Labelled) -> Labelled:
     """One embedding a case: the mean of its images at unit length. A case takes its first image's labels."""
-    _, first, inverse, counts = np.unique(images.cases, return_index=True, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(first), images.embeddings.shape[1]))
-    np.add.at(sums, inverse, images.embeddings)
-    return Labelled(unit_length(sums / counts[:, None]), images.labels[:, first], images.cases[first])
-
-
-def rankings_by_best(images: Labelled, *, k: int = 10) -> Iterator[Ranking]:
-    """Every case ranks the other cases by the best similarity of any pair of their images, as `rankings` does."""
-    _, first, inverse = np.unique(images.cases, return_index=True, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    sorted_images, starts = images.embeddings[order], np.searchsorted(inverse[order], np.arange(len(first)))
-    ends = np.append(starts[1:], len(order))
-    labels = images.labels[:, first]
-    places = np.arange(len(first), dtype=np.uint64) << np.uint64(DEPTH_BITS)
-
-    def sorted_keys(start: int) -> list[npt.NDArray[np.uint64]]:
-        cases = np.arange(start, min(start + CHUNK, len(first)))
-        similarity = sorted_images[starts[cases[0]] : ends[cases[-1]]] @ sorted_images.T
-        by_query = np.maximum.reduceat(similarity, starts[cases] - starts[cases[0]], axis=0)
-        keys = _descending(np.maximum.reduceat(by_query, starts, axis=1))  # (n_chunk, n_cases)
-        keys |= places
-        keys |= _depths(labels[:, cases], labels)
-        keys[np.arange(len(cases)), cases] = np.iinfo(np.uint64).max
-        keys.sort(axis=1)
-        return [row[:-1] for row in keys]
-
-    for chunk in _in_order(sorted_keys, range(0, len(first), CHUNK)):
-        for keys in chunk:
-            yield _ranking(keys, k, len(labels))
+    order, first, counts = case_order(images)
+    starts = np.cumsum(counts) - counts
+    sums = images.embeddings[order[starts]].astype(np.float64)
+    for number in range(1, counts.max(initial=0)):
+        cases = np.flatnonzero(counts > number)
+        sums[cases] += images.embeddings[order[starts[cases] + number]]
+    sums /= counts[:, None]
+    return Labelled(unit_length(sums), images.labels[:, first], images.cases[first])

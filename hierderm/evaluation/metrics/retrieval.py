@@ -5,10 +5,10 @@ A neighbour is relevant at a level where it shares the query's node there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -16,22 +16,24 @@ from hierderm.embeddings import Aggregation
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.catalogue import level_metrics, tree_changes, tree_metrics
 from hierderm.evaluation.inference.influence import GalleryEffect, GalleryEffects
+from hierderm.evaluation.metrics.blocks import Work, over_rankings, over_rankings_of_cases
 from hierderm.evaluation.metrics.hierarchy import mean_lca_height
 from hierderm.evaluation.metrics.ranking import (
     K_VOTE,
     K,
     Labelled,
-    Ranking,
+    Rankings,
     case_means,
-    rankings,
-    rankings_by_best,
+    case_order,
+    labels_at,
     rankings_of_hits,
-    vote_is_right,
+    votes_are_right,
 )
-from hierderm.evaluation.metrics.terms import Terms, precision_at, recall_at, sums
+from hierderm.evaluation.metrics.terms import precision_at, recall_at, sums
 from hierderm.types import FloatArray, IntArray
 
 NoRelevant = Literal["skip", "zero", "error"]
+Metric = TypeVar("Metric")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class LevelScores:
 
     @property
     def n_skipped(self) -> int:
-        return int(np.isnan(self.values["map_at_r"]).sum())
+        return int(np.isnan(next(iter(self.values.values()))).sum())
 
 
 @dataclass(frozen=True)
@@ -94,27 +96,36 @@ def retrieval_scores(
     Raises:
         EmbeddingError: A query has no relevant image, with `no_relevant='error'`.
     """
-    every = rankings(queries, gallery)
-    return _scores(every, queries.labels, (gallery or queries).labels, no_relevant, gallery_effects)
+    over = partial(over_rankings, queries=queries, gallery=gallery)
+    return _scores(over, queries.labels, (gallery or queries).labels, None, no_relevant, gallery_effects)
 
 
 def case_scores(
-    images: Labelled, aggregation: Aggregation, *, no_relevant: NoRelevant = "skip", gallery_effects: bool = False
+    images: Labelled,
+    aggregation: Aggregation,
+    *,
+    metrics: Collection[str] | None = None,
+    no_relevant: NoRelevant = "skip",
+    gallery_effects: bool = False,
 ) -> RetrievalScores:
     """Every case queries all other cases.
 
     Args:
         images: Embeddings with their nodes on each level and their cases.
         aggregation: Cases are as similar as their 'best' pair of images, or as the 'mean's of their embeddings.
+        metrics: Names of those to compute; by default all.
         no_relevant: As in `retrieval_scores`.
         gallery_effects: As in `retrieval_scores`.
 
     Returns:
         Scores with a row a case, in the order of the sorted case ids.
     """
-    means = case_means(images)
-    every = rankings(means) if aggregation == "mean" else rankings_by_best(images)
-    return _scores(every, means.labels, means.labels, no_relevant, gallery_effects)
+    if aggregation == "mean":
+        means = case_means(images)
+        over, labels = partial(over_rankings, queries=means), means.labels
+    else:
+        over, labels = partial(over_rankings_of_cases, images=images), images.labels[:, case_order(images)[1]]
+    return _scores(over, labels, labels, metrics, no_relevant, gallery_effects)
 
 
 def hit_scores(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray) -> list[dict[str, FloatArray]]:
@@ -123,65 +134,71 @@ def hit_scores(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray)
     For `rows` see `rankings_of_hits`. recall_at_k, precision_at_k and lca_height_at_k name the k of the search.
     """
     k = rows.shape[1]
-    found = list(rankings_of_hits(rows, query_labels, gallery_labels))
-    terms: dict[str, Terms] = {
-        "recall_at_1": partial(recall_at, k=1),
-        f"recall_at_{k}": partial(recall_at, k=k),
-        f"precision_at_{k}": partial(precision_at, k=k),
-    }
-    tables = []
-    for level, labels in enumerate(query_labels):
-        relevant = [ranking.relevant(level) for ranking in found]
-        votes = [gallery_labels[level, ranking.nearest[:K_VOTE]] for ranking in found]
-        tables.append(
-            {
-                **dict(zip(terms, np.array([sums(terms.values(), places) for places in relevant]).T, strict=True)),
-                "knn_accuracy": np.array([vote_is_right(v, label) for v, label in zip(votes, labels, strict=True)]),
-                f"lca_height_at_{k}": np.array([mean_lca_height(ranking, k) for ranking in found]),
-            }
-        )
-    return tables
+    found = rankings_of_hits(rows, query_labels, gallery_labels)
+    names = ("recall_at_1", f"recall_at_{k}", f"precision_at_{k}")
+    terms = (partial(recall_at, k=1), partial(recall_at, k=k), partial(precision_at, k=k))
+    return [
+        {
+            **dict(zip(names, sums(terms, found.relevant(level)), strict=True)),
+            "knn_accuracy": votes_are_right(labels_at(gallery_labels[level], rows[:, :K_VOTE]), labels),
+            f"lca_height_at_{k}": mean_lca_height(found, k),
+        }
+        for level, labels in enumerate(query_labels)
+    ]
 
 
 def _scores(
-    every: Iterable[Ranking],
+    over: Callable[[Work[GalleryEffects | None]], Iterator[GalleryEffects | None]],
     query_labels: IntArray,
     gallery_labels: IntArray,
+    metrics: Collection[str] | None,
     no_relevant: NoRelevant,
     with_effects: bool,
 ) -> RetrievalScores:
-    terms, graded = level_metrics(), tree_metrics()
+    terms, graded = _named(level_metrics(), metrics), _named(tree_metrics(), metrics)
+    changes = _named(tree_changes(), metrics)
     n_levels, n_queries = query_labels.shape
-    names = [*terms, "knn_accuracy"]
-    values, n_relevant = np.empty((n_levels, n_queries, len(names))), np.zeros((n_levels, n_queries), dtype=np.int64)
-    tree_values, nearest = np.empty((n_queries, len(graded))), np.full((n_queries, K), -1, dtype=np.int64)
-    effects = GalleryEffects(query_labels, gallery_labels, terms, tree_changes()) if with_effects else None
-    for query, ranking in enumerate(every):
-        for level in range(n_levels):
-            places = ranking.relevant(level)
-            n_relevant[level, query] = len(places)
-            voters = gallery_labels[level, ranking.nearest[:K_VOTE]]
-            values[level, query, :-1] = sums(terms.values(), places)
-            values[level, query, -1] = vote_is_right(voters, int(query_labels[level, query]))
-        tree_values[query] = [metric(ranking) for metric in graded.values()]
-        nearest[query, : len(ranking.nearest)] = ranking.nearest[:K]
-        if effects is not None:
-            effects.add(query, ranking, values[:, query], dict(zip(graded, tree_values[query], strict=True)))
+    values, votes = np.empty((n_levels, len(terms), n_queries)), np.empty((n_levels, n_queries))
+    tree, nearest = np.empty((len(graded), n_queries)), np.empty((n_queries, K), dtype=np.int64)
+    n_relevant = np.empty((n_levels, n_queries), dtype=np.int64)
+
+    def score(block: Iterator[Rankings]) -> GalleryEffects | None:
+        effects = GalleryEffects(query_labels, gallery_labels, terms, changes) if with_effects else None
+        for rankings in block:
+            rows = rankings.queries
+            nearest[rows] = rankings.nearest(K)
+            for level in range(n_levels):
+                relevant, voters = rankings.relevant(level), labels_at(gallery_labels[level], nearest[rows, :K_VOTE])
+                n_relevant[level, rows] = relevant.counts
+                values[level][:, rows] = sums(terms.values(), relevant)
+                votes[level, rows] = votes_are_right(voters, query_labels[level, rows])
+            for number, metric in enumerate(graded.values()):
+                tree[number, rows] = metric(rankings)
+            if effects is not None:
+                effects.add(rankings, values[:, :, rows], votes[:, rows], dict(zip(graded, tree[:, rows], strict=True)))
+        return effects
+
+    total: GalleryEffects | None = None
+    for effects in over(score):
+        total = effects if total is None or effects is None else total.joined(effects)
     levels = []
     for level, counts in enumerate(n_relevant):
-        settled = _settle(names, values[level], counts, no_relevant)
-        levels.append(LevelScores(settled, counts, effects.level_effects(level, settled) if effects else {}))
-    tree = _settle(list(graded), tree_values, n_relevant[0], no_relevant)
-    return RetrievalScores(tuple(levels), tree, nearest, effects.tree_effects(tree) if effects else {})
+        named = {**dict(zip(terms, values[level], strict=True)), "knn_accuracy": votes[level]}
+        settled = _settle(named, counts, no_relevant)
+        levels.append(LevelScores(settled, counts, total.level_effects(level, settled) if total else {}))
+    settled = _settle(dict(zip(graded, tree, strict=True)), n_relevant[0], no_relevant)
+    return RetrievalScores(tuple(levels), settled, nearest, total.tree_effects(settled) if total else {})
 
 
-def _settle(
-    names: Sequence[str], values: FloatArray, n_relevant: IntArray, choice: NoRelevant
-) -> dict[str, FloatArray]:
-    """The columns of `values`, shape (n_queries, n_names), queries without a relevant item treated as chosen."""
+def _named(every: Mapping[str, Metric], names: Collection[str] | None) -> dict[str, Metric]:
+    return {name: metric for name, metric in every.items() if names is None or name in names}
+
+
+def _settle(values: Mapping[str, FloatArray], n_relevant: IntArray, choice: NoRelevant) -> dict[str, FloatArray]:
+    """The `values` of each query, those without a relevant item treated as chosen."""
     none = n_relevant == 0
     if none.any() and choice == "error":
         raise EmbeddingError(f"{int(none.sum())} queries have no relevant image; use no_relevant='skip' or 'zero'.")
-    settled = np.where(none[:, None], np.nan if choice == "skip" else 0.0, values)
     heights = ("mistake_severity", f"lca_height_at_{K}")  # defined without a relevant item
-    return {name: (values if name in heights else settled)[:, column] for column, name in enumerate(names)}
+    instead = np.nan if choice == "skip" else 0.0
+    return {name: given if name in heights else np.where(none, instead, given) for name, given in values.items()}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.optimize import isotonic_regression
+from scipy.special import bdtr
 
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
 STEPS = 25  # thresholds that are tried, from the surest queries down
-FEWEST = 20  # answered queries that a threshold is judged on, at least
 RISK = 0.1  # probability with which a threshold may be too low
-BIN = 25  # validation queries that one point of the confidence curve is made from
+FIRST_ERRORS = (3, 1)  # wrong answers that the first test can bear, with enough queries and with few: one test that
+# fails ends the search, and the first is of the fewest queries
+BIN = 25  # validation queries that one point of the confidence curve is made from, about
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,16 @@ class AnswerRule:
                 confidence[passed] = rule.confidence(leading[passed])
         return Answers(node, at, confidence)
 
+    def why_never(self, level: int) -> str:
+        """Why a level is never answered, in words; '' where it is."""
+        n, needed = self.levels[level].n_queries, fewest_queries(self.wanted, FIRST_ERRORS[-1])
+        queries = "validation cases" + " left open by finer levels" * (level < len(self.levels) - 1)
+        if self.levels[level].threshold is not None:
+            return ""
+        if n < needed:
+            return f"{n} {queries} are too few, for an accuracy of {self.wanted:.0%} it takes {needed} or more"
+        return f"for no share of the {n} {queries} was an accuracy of {self.wanted:.0%} certain enough"
+
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> AnswerRule:
         """From `dataclasses.asdict`, also after JSON, which has lists for tuples."""
@@ -124,15 +137,14 @@ def _leading(scores: Floats, taxonomy: Taxonomy, level: int) -> tuple[FloatArray
 def _confidence_curve(leading: FloatArray, right: Mask) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Knots of the accuracy by the score of the leading node, made rising by isotonic regression.
 
-    Each knot is a bin of 25 queries of like scores, smoothed towards a half by two imagined queries (Laplace), so that
-    a few right answers by chance don't make certainty.
+    Each knot is a bin of about 25 queries of like scores, smoothed towards a half by two imagined queries (Laplace), so
+    that a few right answers by chance don't make certainty.
     """
-    from sklearn.isotonic import IsotonicRegression
-
-    bins = np.array_split(np.argsort(leading, kind="stable"), max(1, len(leading) // BIN))
+    bins = np.array_split(np.argsort(leading, kind="stable"), max(1, round(len(leading) / BIN)))
     centres = np.array([leading[inside].mean() for inside in bins])
     smoothed = np.array([(right[inside].sum() + 1) / (len(inside) + 2) for inside in bins])
-    rising = IsotonicRegression().fit_transform(centres, smoothed)
+    _, knot, times = np.unique(centres, return_inverse=True, return_counts=True)
+    rising = isotonic_regression(np.bincount(knot, smoothed) / times, weights=times).x[knot]
     return tuple(centres.tolist()), tuple(rising.tolist())
 
 
@@ -141,15 +153,28 @@ def controlled_threshold(confidence: FloatArray, right: Mask, wanted: float) -> 
 
     `confidence`, `right`: of independent validation queries, shape (n_queries,). Thresholds are tested from the surest
     down, each with a binomial test, until one fails (fixed-sequence testing, Angelopoulos et al. 2021, Learn then
-    Test, arXiv 2110.01052, section 2.3). None where not even the surest pass, or fewer than 20 queries are given.
+    Test, arXiv 2110.01052, section 2.3). The first test is of so many queries that it passes with three errors, or
+    where fewer are given with one. None where not even these pass, or fewer are given.
     """
     threshold = None
-    counts = np.unique(np.linspace(min(FEWEST, len(confidence)), len(confidence), STEPS).astype(int))
+    first = next((n for e in FIRST_ERRORS if (n := fewest_queries(wanted, e)) <= len(confidence)), None)
+    if first is None:
+        return None
     falling = np.sort(confidence)[::-1]
-    for count in counts[counts >= FEWEST]:
+    for count in np.unique(np.linspace(first, len(confidence), STEPS).astype(int)):
         candidate = float(falling[count - 1])
         answered = confidence >= candidate
-        if binom.cdf(int((~right[answered]).sum()), int(answered.sum()), 1 - wanted) > RISK:
+        if bdtr(int((~right[answered]).sum()), int(answered.sum()), 1 - wanted) > RISK:
             break
         threshold = candidate
     return threshold
+
+
+def fewest_queries(wanted: float, errors: int) -> int:
+    """How many answered queries can show the accuracy `wanted`, in (0, 1), although `errors` of them are wrong.
+
+    Worked example: of 32 queries answered at a true accuracy of 0.8, 3 or fewer are wrong with probability 0.093, of 31
+    with 0.107: 32.
+    """
+    counts = range(errors + 1, 2**31)  # bdtr is not defined for fewer queries than errors
+    return counts[bisect_left(counts, True, key=lambda count: bool(bdtr(errors, count, 1 - wanted) <= RISK))]

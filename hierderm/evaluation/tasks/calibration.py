@@ -79,7 +79,11 @@ def _leading(probabilities: Floats, labels: IntArray) -> tuple[FloatArray, Float
 
 
 def _error(level: str, name: str, confidence: FloatArray, right: FloatArray, n_bins: int) -> Statistic:
+    order = np.argsort(-confidence, kind="stable")  # what is in order is sorted fast, in each round
+    confidence, right = confidence[order], right[order]
+
     def compute(weights: IntArray | None, _: int) -> list[float]:
+        weights = None if weights is None else weights[order]
         if name == "aurc":
             return [cal.aurc(confidence, right, weights)]
         return [cal.calibration_error(confidence, right, n_bins, weights)]
@@ -123,10 +127,12 @@ def _answers(subject: Subject, learnt: _Learnt) -> Scores:
             "level": name,
             "answered": int((found.level == level).sum()),
             "wrong": int(np.nansum(wrong[found.level == level])),
+            "why_never": rule.why_never(level),
         }
         for level, name in subject.levels
     ]
     details = {
+        "n_validation": len(learnt.fine),
         "temperature": learnt.temperature,
         "thresholds": [level.threshold for level in rule.levels],
         "by_level": levels,

@@ -12,8 +12,7 @@ from hierderm.evaluation.metrics.clustering import (
     AGREEMENT,
     agreement,
     contingency,
-    kmeans_clusters,
-    silhouette,
+    silhouettes,
     ward_clusters,
 )
 from hierderm.evaluation.metrics.collapse import collapse_warning, effective_rank, mean_cosine
@@ -34,10 +33,12 @@ def clustering(subject: Subject) -> Scores:
     statistics: list[Statistic] = []
     labels = {name: subject.labels(level) for level, name in subject.levels}
     n_labels = {name: len(np.unique(level_labels)) for name, level_labels in labels.items()}
-    for name, level_labels in labels.items():
-        runs = [kmeans_clusters(embeddings, n_labels[name], config.seed + run) for run in range(config.kmeans_seeds)]
-        per_image[name, "label_silhouette"] = silhouette(embeddings, level_labels)
-        per_image[name, "cluster_silhouette"] = np.mean([silhouette(embeddings, clusters) for clusters in runs], axis=0)
+    for level, name in subject.levels:
+        level_labels = labels[name]
+        runs = subject.clusters(level, config.kmeans_seeds)
+        of_labels, *of_clusters = silhouettes(embeddings, [level_labels, *runs])
+        per_image[name, "label_silhouette"] = of_labels
+        per_image[name, "cluster_silhouette"] = np.mean(of_clusters, axis=0)
         keys = tuple((name, metric) for metric in AGREEMENT)
         statistics.append(Statistic(keys, _agreement_of_runs(level_labels, runs)))
     sample = np.random.default_rng(config.seed).permutation(len(embeddings))[: config.agglomerative_images]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hierderm.errors import BenchmarkError, suggest
-from hierderm.evaluation.catalogue import METRICS, TREE, Key, MetricEntry, add_metric
+from hierderm.evaluation.catalogue import TREE, Key, MetricEntry, add_metric, find_entry
 from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject
 from hierderm.evaluation.tasks.calibration import calibration
@@ -20,6 +20,7 @@ from hierderm.evaluation.tasks.classification import classification
 from hierderm.evaluation.tasks.clustering import clustering
 from hierderm.evaluation.tasks.groups import worst_groups
 from hierderm.evaluation.tasks.retrieval import hierarchy, retrieval
+from hierderm.evaluation.tasks.retrieval_index import retrieval_index
 from hierderm.evaluation.tasks.soft_labels import soft_labels
 from hierderm.evaluation.tasks.training_based import few_shot, knn, linear_probe
 
@@ -47,7 +48,7 @@ class Task:
     def scores(self, subject: Subject) -> Scores:
         """Compute the scores; BenchmarkError where one of them has no entry in the catalogue."""
         found = self.compute(subject)
-        unknown = sorted({name for _, name in found.keys} - set(METRICS))
+        unknown = sorted({name for _, name in found.keys if find_entry(name) is None})
         if unknown:
             raise BenchmarkError(
                 f"every metric of task '{self.name}' must be in the catalogue, {unknown} are not. "
@@ -64,12 +65,16 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "quick": ("clustering", "retrieval", "hierarchy"),
 }  # fmt: skip
+TOP_K_ABOVE = 200_000  # test images; above, the default tasks are LARGE_TASKS
+LARGE_TASKS = ("retrieval_index", "classification", "calibration")
 
 
 def register(task: Task) -> Task:
     """Make a task and its metrics known by name; a name that is taken is a BenchmarkError."""
-    if task.name in TASKS:
-        raise BenchmarkError(f"there is a task '{task.name}' already; give yours another name.")
+    if task.name in TASKS or task.name in SUITES:
+        raise BenchmarkError(f"there is a task or a suite '{task.name}' already; give yours another name.")
+    if not task.name.isidentifier():  # it names the file of its results
+        raise BenchmarkError(f"a task's name must be of letters, digits and '_', got '{task.name}'.")
     for entry in task.metrics:
         add_metric(entry)
     TASKS[task.name] = task
@@ -118,7 +123,7 @@ for _task in (
     ),
     Task(
         "calibration", "calibration of its probabilities, answers, conformal sets", calibration,
-        (("fine", "ece"), ("fine", "aurc")), version=2,
+        (("fine", "ece"), ("fine", "aurc")), version=3,
     ),
     Task(
         "soft_labels", "agreement with weighted differentials", soft_labels, (("fine", "expected_relevance_at_10"),)
@@ -136,5 +141,9 @@ for _task in (
         (("fine", "few_shot_1"), ("fine", "few_shot_5")),
     ),
     Task("groups", "the worst skin tone, body site and source", worst_groups),
+    Task(
+        "retrieval_index", "the first 10 neighbours through an index, beside exact search", retrieval_index,
+        (("coarse", "index_recall_at_1"), ("fine", "index_recall_at_1"), (TREE, "index_true_neighbours_at_10")),
+    ),
 ):  # fmt: skip
     register(_task)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from hierderm import columns as c
 from hierderm.embeddings import Aggregation
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.inference.influence import GalleryEffect
-from hierderm.evaluation.metrics.collapse import mean_cosine, n_twins
+from hierderm.evaluation.metrics.blocks import nearest_items
+from hierderm.evaluation.metrics.collapse import mean_cosine, twin_distance, twins
 from hierderm.evaluation.metrics.retrieval import case_scores
 from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject
@@ -28,7 +30,7 @@ def retrieval(subject: Subject) -> Scores:
         effects |= {(name, metric): effect for metric, effect in found.effects.items()}
     if len(np.unique(subject.test.case_ids)) < len(subject.test):
         for aggregation in AGGREGATIONS:
-            cases = case_scores(subject.labelled, aggregation, gallery_effects=True)
+            cases = case_scores(subject.labelled, aggregation, metrics=CASE_METRICS, gallery_effects=True)
             for level, name in subject.levels:
                 for metric in CASE_METRICS:
                     key = (name, f"case_{metric}_{aggregation}")
@@ -54,12 +56,21 @@ def _twins(subject: Subject) -> tuple[str, ...]:
     parts = (("test", subject.test), ("training", subject.train), ("validation", subject.validation))
     if mean_cosine(test.embeddings) > 0.999:
         return ()  # every image is every other's twin: the warning of the collapse says so
+    distance = twin_distance(test.embeddings, subject.retrieval.nearest)
     for name, part in parts:
-        n = 0 if part is None else n_twins(test.embeddings, part.embeddings, test.case_ids, part.case_ids)
-        if n:
+        if part is None:
+            continue
+        own = part is test
+        nearest = subject.retrieval.nearest if own else nearest_items(subject.labelled, subject.label(part), k=1)
+        found = twins(test.embeddings, part.embeddings, nearest[:, 0], distance)
+        having = np.flatnonzero(found >= 0)
+        if len(having):
+            first, second = test.frame.iloc[having[0]], part.frame.iloc[found[having[0]]]
+            pair = [f"image '{image[c.IMAGE_ID]}' of case '{image[c.CASE_ID]}'" for image in (first, second)]
             warnings.append(
-                f"{n} test image(s) have a twin (cosine above 0.9999) in another {name} case. The same image under "
-                "two cases inflates the scores: split again with near-duplicates kept together. Where the images "
-                "differ, the embedding maps them to one point."
+                f"{len(having)} test image(s) have a twin (cosine above {1 - distance:.6g}) in another {name} case, "
+                f"the first is {pair[0]} with {pair[1]}. Look at them: one image under two cases inflates the scores, "
+                "and such cases must be joined or kept in one split. Where they differ, the embedding makes them one "
+                "point."
             )
     return tuple(warnings)

@@ -25,6 +25,26 @@ def apply_freezing(backbone: Backbone, settings: Gradient) -> None:
         _add_adapters(backbone, settings.lora_rank)
 
 
+def by_depth(backbone: Backbone, layer_decay: float) -> list[tuple[float, list[nn.Parameter]]]:
+    """The weights that learn, in groups, each with its share of the learning rate.
+
+    The share of what follows the last block is 1, and that of each block and of what stands before the blocks
+    `layer_decay` times the next one's.
+    """
+    learning = {id(weight): weight for weight in backbone.parameters() if weight.requires_grad}
+    if layer_decay == 1:
+        return [(1.0, list(learning.values()))] if learning else []
+    blocks = backbone.blocks
+    place = {id(weight): number for number, block in enumerate(blocks) for weight in block.parameters()}
+    depth, shares = -1, dict[float, list[nn.Parameter]]()
+    for weight in backbone.parameters():  # in the order in which the encoder lists them, input side first
+        depth = max(depth, place.get(id(weight), depth))
+        behind = len(blocks) if depth == len(blocks) - 1 and id(weight) not in place else depth
+        if id(weight) in learning:
+            shares.setdefault(layer_decay ** (len(blocks) - behind), []).append(weight)
+    return list(shares.items())
+
+
 def _add_adapters(backbone: Backbone, rank: int) -> None:
     try:
         from peft import LoraConfig, get_peft_model

@@ -14,7 +14,7 @@ import lightning
 import pandas as pd
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 
 from hierderm.errors import ConfigError, MissingExtraError
 from hierderm.files import write_atomically
@@ -67,7 +67,7 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
             precision=settings.precision,
             accelerator=settings.accelerator,
             devices=settings.devices,
-            callbacks=[history, stopping, best],
+            callbacks=[history, stopping, best, *_averaging(settings.average)],
             logger=_logger(folder) if settings.tensorboard else False,
             enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
@@ -84,6 +84,10 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
     chosen = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(chosen["state_dict"])
     return pd.DataFrame(history.rows), int(chosen["epoch"])
+
+
+def _averaging(decay: float) -> list[lightning.Callback]:
+    return [EMAWeightAveraging(decay=decay)] if decay else []
 
 
 def _logger(folder: Path) -> Any:

@@ -16,6 +16,8 @@ from hierderm.data.sampler import make_sampler
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.validation import validation_scores
 from hierderm.model.network import Network, Outputs
+from hierderm.model.tail import Tail
+from hierderm.training.gradient.freezing import by_depth
 from hierderm.training.losses.registry import loss_kind, make_classification_loss, make_contrastive_loss
 
 
@@ -23,7 +25,7 @@ class TrainingModule(lightning.LightningModule):
     """Contrastive loss at levels of the tree plus classification loss on one network.
 
     `features`: the backbone's vectors of (each view of train, validation) where the backbone is frozen, an epoch seeing
-    one view; without it, images are read and augmented.
+    one view; without it, images are read and augmented. `tail`: of the backbone, where the features are of its stem.
     """
 
     def __init__(
@@ -33,20 +35,23 @@ class TrainingModule(lightning.LightningModule):
         train: CaseTable,
         validation: CaseTable,
         features: tuple[list[Tensor], Tensor] | None = None,
+        tail: Tail | None = None,
     ) -> None:
         super().__init__()
+        self.tail = tail
         self.network, self.settings, self.train_table, self.validation_table = network, settings, train, validation
         self.from_features = features is not None
         tree, loss = train.taxonomy, settings.loss
         by_tree = loss_kind(loss.contrastive) == "tree"  # such a loss knows the levels and takes fine labels, once
         levels = {"fine": 1.0} if by_tree else loss.contrastive_levels
+        levels = {name: weight for name, weight in levels.items() if weight > 0}
+        numbers = tree.level_numbers(levels)
         self.contrastive_labels = [
-            (weight, torch.from_numpy(train.labels(tree.level_number(name))))
-            for name, weight in sorted(levels.items(), key=lambda item: tree.level_number(item[0]))
-            if weight > 0
+            (weight, torch.from_numpy(train.labels(number)))
+            for number, weight in sorted(zip(numbers, levels.values(), strict=True))
         ]
         level = tree.level_number(loss.classification_level)
-        self.class_labels = torch.from_numpy(train.labels(level))
+        self.class_labels, self.validation_labels = (torch.from_numpy(t.labels(level)) for t in (train, validation))
         first = self.contrastive_labels[0][1] if self.contrastive_labels else self.class_labels
         self.group_labels = train.labels(0) if by_tree else first.numpy()  # what the images of a batch's chunk share
         self.contrastive = (
@@ -106,7 +111,9 @@ class TrainingModule(lightning.LightningModule):
     # --- steps ---------------------------------------------------------------------------------------------------
 
     def outputs(self, inputs: Tensor) -> Outputs:
-        return cast(Outputs, self.network.heads(inputs) if self.from_features else self.network(inputs))
+        if not self.from_features:
+            return cast(Outputs, self.network(inputs))
+        return self.network.heads(self.tail(inputs) if self.tail else inputs)
 
     def classification_share(self) -> float:
         """The factor of the classification loss in this epoch, in [0, 1].
@@ -121,12 +128,14 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)  # dropout, for exact resume
+        if self.settings.freeze != "full":
+            self.network.backbone.eval()  # statistics of batch normalisation stay those of pretraining
 
     def training_step(self, batch: list[Tensor], step: int) -> Tensor:
         inputs, position = batch
         outputs, loss = self.outputs(inputs), self.settings.loss
         position = position.cpu()
-        total = outputs.embedding.sum() * 0.0  # an epoch with no active loss must still have a gradient
+        total = outputs.projection.sum() * 0.0  # an epoch with no active loss must still have a gradient
         if self.contrastive is not None:
             contrastive = torch.stack(
                 [
@@ -149,7 +158,12 @@ class TrainingModule(lightning.LightningModule):
         return total
 
     def validation_step(self, batch: list[Tensor], step: int) -> None:
-        self.embedded.append(self.outputs(batch[0]).embedding.float().cpu())
+        outputs = self.outputs(batch[0])
+        self.embedded.append(outputs.embedding.float().cpu())
+        if self.classification is not None:
+            labels = self.validation_labels[batch[1].cpu()].to(self.device)
+            loss = self.classification(outputs.embedding if outputs.logits is None else outputs.logits, labels)
+            self.log("validation_classification_loss", loss, on_epoch=True, batch_size=len(labels))
 
     def on_validation_epoch_end(self) -> None:
         embeddings = torch.cat(self.embedded).numpy()
@@ -161,16 +175,22 @@ class TrainingModule(lightning.LightningModule):
         handicap = 0.0 if self.classification_share() == 1 else 1.0
         self.log("monitor", scores[self.settings.monitor] - handicap, prog_bar=True, logger=False)
 
+    @torch.inference_mode()
+    def validation_logits(self) -> Tensor:
+        """The logits of the validation images, shape (n_images, n_classes)."""
+        self.eval()
+        batches = (self.outputs(batch[0].to(self.device)).logits for batch in self.val_dataloader())
+        return torch.cat([cast(Tensor, logits).float().cpu() for logits in batches])
+
     # --- optimiser -----------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         settings = self.settings
-        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]
-        backbone_ids = {id(p) for p in backbone}
+        backbone_ids = {id(p) for p in self.network.backbone.parameters()}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in backbone_ids]
         groups = [{"params": rest, "lr": settings.learning_rate}]
-        if backbone:
-            groups.append({"params": backbone, "lr": settings.backbone_learning_rate})
+        for factor, weights in by_depth(self.network.backbone, settings.layer_decay):
+            groups.append({"params": weights, "lr": factor * settings.backbone_learning_rate})
         optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         n_steps = int(self.trainer.estimated_stepping_batches)
         n_rising = max(1, round(settings.warmup * n_steps))

@@ -70,7 +70,8 @@ class TreeSupConLoss(WeightedContrastiveLoss):
         chosen = dict.fromkeys(taxonomy.level_names, 1.0) if level_weights is None else dict(level_weights)
         if not (all(weight >= 0 for weight in chosen.values()) and any(chosen.values())):
             raise ConfigError(f"level_weights must be >= 0 and one of them > 0, got {chosen}.")
-        self.level_weights = {taxonomy.level_number(name): weight for name, weight in chosen.items() if weight}
+        weights = {name: weight for name, weight in chosen.items() if weight}
+        self.level_weights = dict(zip(taxonomy.level_numbers(weights), weights.values(), strict=True))
         self.fine_labels = FineLabels(taxonomy)
 
     def levels(self, labels: Tensor) -> list[tuple[float, Tensor]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.special import log_softmax
 from sklearn.model_selection import GroupKFold
 
@@ -31,6 +32,12 @@ SCALES = tuple(float(s) for s in np.geomspace(0.05, 5, 29))
 def fit(settings: TreeLda, backbone: BackboneConfig, table: CaseTable, store: FeatureStore, folder: Path) -> Fitted:
     """The setting that is best on held-out images, its logits calibrated on validation."""
     data = FrozenData.load(settings, backbone, table, store)
+    best, history, chosen = best_analysis(settings, data)
+    return Fitted(Network.from_discriminants(data.backbone, best, table.taxonomy), history, chosen)
+
+
+def best_analysis(settings: TreeLda, data: FrozenData) -> tuple[Discriminants, pd.DataFrame, int]:
+    """The analysis of the best setting, its logits calibrated; all settings as a history; the row of the best."""
     tried = (
         ({"features": kind, **row}, found)
         for kind, width in data.widths.items()
@@ -38,8 +45,7 @@ def fit(settings: TreeLda, backbone: BackboneConfig, table: CaseTable, store: Fe
     )
     best, history, chosen = best_of(tried, "held_out")
     scale = best_scale(best.logits(data.validation_features[:, : best.n_features]), data.validation.fine)
-    network = Network.from_discriminants(data.backbone, replace(best, scale=scale), table.taxonomy)
-    return Fitted(network, history, chosen)
+    return replace(best, scale=scale), history, chosen
 
 
 class Images(NamedTuple):
@@ -72,9 +78,9 @@ def every_setting(
 ) -> Iterator[tuple[dict[str, Any], Discriminants]]:
     """Each combination of values with its scores, and the analysis of all training images by it.
 
-    The scores are those of validation, and as "held_out" the mean of `settings.monitor` over images that were not
-    learnt from: those of validation and, with `settings.folds`, of each part of the training cases in turn, embedded
-    by the analysis of the others.
+    The scores are those of validation, and as "held_out" the mean of `settings.monitor`, where it is defined, over
+    images that were not learnt from: those of validation and, with `settings.folds`, of each part of the training
+    cases in turn, embedded by the analysis of the others.
     """
     held_out = [(whole, validation)]
     n_folds = min(settings.folds, len(np.unique(train.table.case_ids)))
@@ -84,7 +90,7 @@ def every_setting(
             left_out = np.isin(np.arange(len(train.table)), rows)
             part = Images(train.features[left_out], train.table.select(left_out))
             held_out.append((whole.leaving_out(left_out), part))
-    sizes = [len(images.table) for _, images in held_out]
+    sizes = np.array([len(images.table) for _, images in held_out])
     for shrinkage, decay, strength in itertools.product(settings.shrinkages, settings.decays, settings.strengths):
         setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
         found = [analysis.fit(**setting) for analysis, _ in held_out]
@@ -94,7 +100,9 @@ def every_setting(
                 validation_scores(discriminants.embed(images.features), images.table)
                 for discriminants, (_, images) in zip(shared, held_out, strict=True)
             ]
-            mean = float(np.average([score[settings.monitor] for score in scores], weights=sizes))
+            found_scores = np.array([score[settings.monitor] for score in scores])
+            known = ~np.isnan(found_scores)
+            mean = float(np.average(found_scores[known], weights=sizes[known])) if known.any() else float("nan")
             yield {**setting, "probability_share": share, **scores[0], "held_out": mean}, shared[0]
 
 

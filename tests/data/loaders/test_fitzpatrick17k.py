@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hierderm import columns as c
+from hierderm.data.checks import check_cases
 from hierderm.data.loaders.fitzpatrick17k import read_fitzpatrick17k
 from hierderm.errors import CaseTableError
 
@@ -23,8 +25,18 @@ def test_rows(tmp_path: Path) -> None:
     frame = found.frame
     assert frame[c.IMAGE_PATH].tolist() == ["aa.jpg", "bb.jpg"]
     assert frame[c.FITZPATRICK].tolist() == ["3", ""]
-    assert found.counts == {"left_out_as_wrongly_labelled": 1}
+    assert found.left_out == {"image(s) that the authors mark as wrongly labelled": ["cc"]}
     assert len(read_fitzpatrick17k(table, images=tmp_path, keep_wrong=True).frame) == 3
     table.write_text("a,b\n1,2\n")
     with pytest.raises(CaseTableError, match="must be the published fitzpatrick17k.csv"):
         read_fitzpatrick17k(table, images=tmp_path)
+
+
+@pytest.mark.parametrize("code", ["3 Wrongly labelled", "3 wrongly labeled ", "3"])
+def test_the_review_counts_by_its_code_and_rows_keep_their_numbers(tmp_path: Path, code: str) -> None:
+    table = tmp_path / "fitzpatrick17k.csv"
+    table.write_text(HEAD + f"aa,3,2,acne,,,{code},u,u\nbb,9,2,acne,,,,u,u\n", encoding="utf-8")
+    found = read_fitzpatrick17k(table, images=tmp_path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "bb.jpg")
+    with pytest.raises(CaseTableError, match=r"fitzpatrick17k.csv row 3: fitzpatrick must be .* got '9'"):
+        check_cases(found.frame, found.taxonomy, found.root, source=found.source)

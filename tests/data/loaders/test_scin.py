@@ -95,9 +95,19 @@ def test_rows(tmp_path: Path) -> None:
     weights = json.loads(first[c.WEIGHTS])
     assert sum(weights.values()) == pytest.approx(1)
     assert weights["Eczema"] == pytest.approx(0.69 / 0.99)
-    assert scin.counts == {
-        "cases": 3, "images": 4, "cases_without_label": 1, "gradable_without_label": 1, "tied_top_labels": 1
-    }  # fmt: skip
+    assert scin.counts == {"cases": 3, "images": 4, "gradable_without_label": 1, "tied_top_labels": 1}
+    assert scin.left_out == {"case(s) without a weighted label": ["77"], "case(s) without an image": []}
+
+
+def test_cases_without_an_image_are_named_and_values_are_not_cut(tmp_path: Path) -> None:
+    cases = [*CASES[:3], {**CASES[3], "image_1_path": ""}]
+    assert read_scin(write(tmp_path, cases)).left_out["case(s) without an image"] == ["88"]
+    for column, value, message in (
+        ("monk_skin_tone_label_us", "4.5", "row 2: a Monk skin tone must be a whole number, got '4.5'"),
+        ("weighted_skin_condition_label", "{'Eczema': -0.1, 'Psoriasis': 1.0}", "row 2: .* must have weights from 0"),
+    ):
+        with pytest.raises(CaseTableError, match=message):
+            read_scin(write(tmp_path, labels=[{**LABELS[0], column: value}, *LABELS[1:]]))
 
 
 def test_the_other_monk_pool(tmp_path: Path) -> None:

@@ -123,3 +123,22 @@ def test_the_luck_of_a_division_is_shared_by_the_models() -> None:
     difference = paired_difference(first, second, KEY, 0.95)
     assert difference is not None and difference.value == pytest.approx(0.1)
     assert difference.high - difference.low < 1e-6
+
+
+def test_a_metric_that_some_parts_lack_is_the_mean_of_the_others_and_said() -> None:
+    def part(case: str, severity: float, gap: bool = False) -> Evaluation:
+        metrics = [Metric("tree", "mistake_severity", severity, np.nan, np.nan, 2)]
+        metrics += [Metric("fine", "few_shot_1", 0.5, np.nan, np.nan, 2)] if gap else []
+        rounds = {(m.level, m.name): np.full(4, m.value) for m in metrics}
+        return Evaluation("m", tuple(metrics), (), 2, 1, rounds, {}, np.array([case, case]))
+
+    seeds = combine_seeds([part("a", 1.0), part("a", np.nan, gap=True), part("a", 2.0)], 0.95, 0)
+    folds = combine_folds([part("a", 1.0), part("b", np.nan, gap=True), part("c", 2.0)], 0.95)
+    for found, what in ((seeds, "trainings"), (folds, "folds")):
+        assert found["tree", "mistake_severity"].value == 1.5 and found["fine", "few_shot_1"].value == 0.5
+        assert found.warnings == (
+            f"Means over those of the 3 {what} in which the metric is defined: tree Severity of wrong nearest (2), "
+            "fine Few-shot accuracy, 1 image (1).",
+        )
+    nowhere = combine_seeds([part("a", np.nan), part("a", np.nan)], 0.95, 0)
+    assert np.isnan(nowhere["tree", "mistake_severity"].value) and nowhere.warnings == ()

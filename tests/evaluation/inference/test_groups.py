@@ -92,3 +92,9 @@ def test_tones_of_the_neighbours() -> None:
     assert light["neighbours"] == {"I-II": pytest.approx(1 / 3), "V-VI": pytest.approx(2 / 3)}
     assert light["in_test"] == {"I-II": pytest.approx(2 / 3), "V-VI": pytest.approx(1 / 3)}
     assert dark["neighbours"] == {"I-II": 1.0, "V-VI": 0.0}
+
+
+def test_a_site_called_others_is_not_joined_with_the_rest() -> None:
+    sites = ["others"] * 30 + [f"site {k}" for k in range(20) for _ in range(20 - k)]
+    names = groups_of(pd.DataFrame({"body_site": sites}))["body_site"]
+    assert (names == "others").sum() == 30 and (names == "all others").sum() == sum(20 - k for k in range(11, 20))

@@ -66,9 +66,11 @@ def test_the_influence_on_severity_is_that_of_a_ratio() -> None:
 
 
 def test_heights_without_by_hand() -> None:
-    np.testing.assert_allclose(heights_without(np.array([0, 2, 1]), 2), [(1 - 0) / 2, (1 - 2) / 2])
-    np.testing.assert_allclose(heights_without(np.array([0, 2]), 2), [2 - 1, 0 - 1])  # nothing comes after
-    assert heights_without(np.array([1]), 2).tolist() == [0]
+    heights = np.array([[0, 2, 1], [0, 2, -1], [1, -1, -1]])  # the second ranks two items, the third one
+    np.testing.assert_allclose(
+        heights_without(heights, heights >= 0, 2)[[0, 0, 1, 1, 2], [0, 1, 0, 1, 0]],
+        [(1 - 0) / 2, (1 - 2) / 2, 2 - 1, 0 - 1, 0],
+    )
 
 
 def test_the_squares_are_those_of_every_single_change() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import comb, log
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +16,7 @@ from hierderm.evaluation.metrics.clustering import (
     category_rows,
     contingency,
     expected_mutual_information,
-    kmeans_clusters,
-    silhouette,
+    silhouettes,
     ward_clusters,
 )
 
@@ -48,7 +49,7 @@ def test_agreement_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
         assert scores[name] == pytest.approx(function(labels, clusters), abs=1e-9), name
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (40, 60), (5, 200)])
+@pytest.mark.parametrize("shape", [(1, 5), (3, 4), (40, 60), (5, 200)])
 def test_expected_mutual_information_is_scikit_learns(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     for n in (50, 3000):
@@ -56,7 +57,25 @@ def test_expected_mutual_information_is_scikit_learns(shape: tuple[int, int]) ->
         table = contingency(labels, rng.integers(0, shape[1], n))
         expected = metrics.cluster.expected_mutual_information(table, n)
         found = expected_mutual_information(table.sum(axis=1), table.sum(axis=0))
-        assert found == pytest.approx(expected, rel=1e-9)
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_expected_mutual_information_of_few_and_of_many_expected_images(a: list[int], b: list[int]) -> None:
+    """Sizes of every kind: pairs of a small mean go through the series, the others are summed."""
+    a, b = (a, [*b, sum(a) - sum(b)]) if sum(b) < sum(a) else ([*a, sum(b) - sum(a)], b)
+    sizes, others = (np.array([size for size in found if size]) for found in (a, b))
+    expected = sum(information_by_hand(int(one), int(other), int(sizes.sum())) for one in sizes for other in others)
+    assert expected_mutual_information(sizes, others) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def information_by_hand(a: int, b: int, total: int) -> float:
+    """One pair's part of the expected mutual information, as it is defined, in whole numbers."""
+    chances = {
+        n: comb(a, n) * comb(total - a, b - n) / comb(total, b) for n in range(1, min(a, b) + 1) if b - n <= total - a
+    }
+    return sum(n / total * log(n * total / (a * b)) * chance for n, chance in chances.items())
 
 
 def test_a_perfect_clustering_scores_one_and_names_do_not_matter() -> None:
@@ -72,14 +91,6 @@ def test_weights_count_images_several_times() -> None:
     )
 
 
-def test_kmeans_finds_separate_groups_and_repeats() -> None:
-    rng = np.random.default_rng(0)
-    points = np.eye(3)[np.repeat([0, 1, 2], 10)] + rng.normal(0, 0.01, (30, 3))
-    assert agreement(contingency(np.repeat([0, 1, 2], 10), kmeans_clusters(points, 3, 0)))["ami"] == pytest.approx(1)
-    np.testing.assert_array_equal(kmeans_clusters(points, 3, 5), kmeans_clusters(points, 3, 5))
-    assert set(kmeans_clusters(np.ones((4, 2)), 3, 0)) == {0}  # one distinct point: one cluster
-
-
 def test_silhouette_is_that_of_scikit_learn_with_the_cosine_distance() -> None:
     rng = np.random.default_rng(0)
     points = unit_length(rng.normal(size=(60, 5)))
@@ -87,10 +98,10 @@ def test_silhouette_is_that_of_scikit_learn_with_the_cosine_distance() -> None:
     labels[labels == 5] = 4
     labels[0] = 5  # alone in its group: 0
     expected = metrics.silhouette_samples(points, labels, metric="cosine")
-    np.testing.assert_allclose(silhouette(points, labels), expected, atol=1e-6)
-    assert np.isnan(silhouette(points, np.zeros(60, dtype=int))).all()
-    assert np.isnan(silhouette(points, np.arange(60))).all()
-    assert (silhouette(np.ones((4, 1)), np.array([0, 0, 1, 1])) == 0).all()  # all equal: no group is nearer
+    found, one, alone = silhouettes(points, [labels, np.zeros(60, dtype=int), np.arange(60)])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.isnan(one).all() and np.isnan(alone).all()
+    assert (silhouettes(np.ones((4, 1)), [np.array([0, 0, 1, 1])])[0] == 0).all()  # all equal: no group is nearer
 
 
 def test_agglomerative_clusters_are_those_of_scikit_learn() -> None:
@@ -99,6 +110,7 @@ def test_agglomerative_clusters_are_those_of_scikit_learn() -> None:
         expected = AgglomerativeClustering(count, linkage="ward").fit_predict(points)
         assert metrics.adjusted_rand_score(expected, clusters) == 1
         assert set(clusters) == set(range(count))
+    np.testing.assert_array_equal(np.unique(ward_clusters(points[[0, 0, 1, 1, 1]], (2,))[0]), [0, 1])  # twins
 
 
 def test_category_rows_by_hand() -> None:

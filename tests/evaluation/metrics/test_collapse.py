@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hierderm.embeddings import unit_length
-from hierderm.evaluation.metrics.collapse import collapse_warning, effective_rank, mean_cosine, n_twins
+from hierderm.evaluation.metrics.collapse import collapse_warning, effective_rank, mean_cosine, twin_distance, twins
 
 
 def test_effective_rank_counts_directions() -> None:
@@ -29,9 +29,29 @@ def test_what_is_called_a_collapse() -> None:
     assert "a cosine of 0.970 on average" in collapse_warning(15.0, 0.97, 16)
 
 
-def test_twins_of_other_cases_are_counted() -> None:
+def test_twins_are_counted() -> None:
     test = unit_length(np.eye(3))
     train = unit_length(np.array([[1, 0.001, 0], [0, 1, 0.2], [0, 0, 1]]))
-    cases = np.array(["a", "b", "c"])
-    assert n_twins(test, train, cases, np.array(["x", "y", "c"])) == 1  # a; c's own case does not count
-    assert n_twins(test, test, cases, cases) == 0
+    assert twins(test, train, np.array([0, 1, -1]), 1e-4).tolist() == [0, -1, -1]  # 1 is not near enough, 2 has none
+    assert twins(test, train, np.array([-1, -1, -1]), 1e-4).tolist() == [-1] * 3
+
+
+def neighbours(points: np.ndarray) -> np.ndarray:
+    return np.argsort(-(points @ points.T), axis=1)[:, 1:11]
+
+
+def test_how_near_twins_are_follows_the_embedding() -> None:
+    """A copy that is off by a little is a twin in a wide embedding; in a tight one different images lie as near."""
+    rng = np.random.default_rng(0)
+    wide = unit_length(rng.normal(size=(200, 16)))
+    tight = unit_length(np.eye(16)[np.arange(200) % 16] + rng.normal(0, 0.005, (200, 16)))
+    assert twin_distance(wide, neighbours(wide)) == pytest.approx(1e-4)
+    assert 1e-6 <= twin_distance(tight, neighbours(tight)) < 1e-6 * 1.001 + 1e-6
+    for points, off, n in ((wide, 0.002, 200), (tight, 0.0, 200), (tight, 0.01, 0)):
+        copies = unit_length(points + off * unit_length(rng.normal(size=points.shape)))
+        nearest = (points @ copies.T).argmax(axis=1)
+        found = twins(points, copies, nearest, twin_distance(points, neighbours(points)))
+        assert (found >= 0).sum() == n
+    doubled = np.concatenate([wide, wide])  # all of them are twins: the scale must not follow these
+    assert twin_distance(doubled, neighbours(doubled)) == pytest.approx(1e-4)
+    assert twin_distance(wide, np.full((200, 10), -1)) == pytest.approx(1e-4)

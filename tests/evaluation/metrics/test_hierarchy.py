@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,20 +12,27 @@ from sklearn.metrics import average_precision_score, ndcg_score
 
 from hierderm.evaluation.metrics.hierarchy import (
     average_set_intersection,
+    hap_changes,
     hierarchical_average_precision,
     mean_lca_height,
     mistake_severity,
     ndcg,
+    ndcg_changes,
 )
-from hierderm.evaluation.metrics.ranking import Ranking
+from hierderm.evaluation.metrics.ranking import Rankings
 
 DEPTHS = st.lists(st.integers(0, 3), min_size=1, max_size=25)
 
 
-def ranking(depths: list[int], n_levels: int = 2) -> Ranking:
-    """The ranking whose items, nearest first, agree with the query on that many levels."""
-    places = np.flatnonzero(depths)
-    return Ranking(places + 1, np.array(depths)[places], np.arange(len(depths)), len(depths), n_levels)
+def ranking(*depths: list[int], n_levels: int = 2) -> Rankings:
+    """Rankings whose items, nearest first, agree with the query on that many levels; fewer items where shorter."""
+    order, padded = (
+        np.full((len(depths), max(map(len, depths))), -1),
+        np.zeros((len(depths), max(map(len, depths))), int),
+    )
+    for row, given_ in enumerate(depths):
+        order[row, : len(given_)], padded[row, : len(given_)] = np.arange(len(given_)), given_
+    return Rankings.from_order(order, padded, n_levels)
 
 
 def slow_hap(depths: list[int], n_levels: int) -> float:
@@ -61,7 +70,7 @@ def test_by_hand() -> None:
 
 @given(DEPTHS)
 def test_against_oracles(depths: list[int]) -> None:
-    made = ranking(depths, 3)
+    made = ranking(depths, n_levels=3)
     if not any(depths):
         assert np.isnan([ndcg(made), hierarchical_average_precision(made), average_set_intersection(made)]).all()
         return
@@ -76,13 +85,13 @@ def test_against_oracles(depths: list[int]) -> None:
 def test_with_one_level_hierarchical_ap_is_ap(depths: list[int]) -> None:
     if any(depths):
         expected = average_precision_score(depths, -np.arange(len(depths)))
-        assert hierarchical_average_precision(ranking(depths, 1)) == pytest.approx(expected)
+        assert hierarchical_average_precision(ranking(depths, n_levels=1)) == pytest.approx(expected)
 
 
 @given(DEPTHS)
 def test_the_best_order_scores_one_and_no_order_more(depths: list[int]) -> None:
     if any(depths):
-        best, given_ = ranking(sorted(depths, reverse=True), 3), ranking(depths, 3)
+        best, given_ = ranking(sorted(depths, reverse=True), n_levels=3), ranking(depths, n_levels=3)
         for metric in (ndcg, hierarchical_average_precision, average_set_intersection):
             assert metric(best) == pytest.approx(1)
             assert 0 <= metric(given_) <= 1 + 1e-9
@@ -90,4 +99,17 @@ def test_the_best_order_scores_one_and_no_order_more(depths: list[int]) -> None:
 
 
 def test_nothing_ranked() -> None:
-    assert np.isnan(mean_lca_height(ranking([]), 3))
+    assert np.isnan(mean_lca_height(ranking([]), 3)).all()
+
+
+@given(st.lists(DEPTHS, min_size=1, max_size=6))
+def test_rankings_of_a_block_do_not_mix(every: list[list[int]]) -> None:
+    """One block of several rankings, some without a relevant item, gives what each gives alone."""
+    metrics = (ndcg, hierarchical_average_precision, average_set_intersection, mistake_severity)
+    for metric in (*metrics, partial(mean_lca_height, k=3)):
+        alone = [metric(ranking(depths, n_levels=3))[0] for depths in every]
+        np.testing.assert_allclose(metric(ranking(*every, n_levels=3)), alone)
+    for changes in (ndcg_changes, hap_changes):
+        alone_changes = [changes(ranking(depths, n_levels=3)) for depths in every]
+        for found, parts in zip(changes(ranking(*every, n_levels=3)), zip(*alone_changes, strict=True), strict=True):
+            np.testing.assert_allclose(found, np.concatenate(parts), atol=1e-12)

@@ -61,6 +61,44 @@ def test_the_probe_reaches_the_optimum_of_scikit_learn(n: int, c: float) -> None
     assert (probe.predict(features) == model.predict(standard)).mean() > 0.99
 
 
+def test_every_penalty_of_a_path_is_solved_as_well_as_by_scikit_learn() -> None:
+    """Starts that earlier solutions lead to, and the small costs of weak penalties, where an absolute rule stops early."""
+    rng = np.random.default_rng(3)
+    labels = np.minimum(rng.geometric(0.2, 240), 12) - 1
+    features = (1.5 * rng.normal(size=(12, 40))[labels] + rng.normal(size=(240, 40))) * np.geomspace(3, 0.1, 40)
+    standard = StandardScaler().fit_transform(features)
+    found: list[LinearProbe] = []
+
+    def score(probe: LinearProbe) -> float:
+        found.append(probe)
+        return probe.penalty
+
+    fit_linear_probe(features, labels, score=score)
+    for probe in found:
+        model = LogisticRegression(C=probe.penalty, max_iter=20000, tol=1e-8).fit(standard, labels)
+        best = cross_entropy(model.coef_, model.intercept_, standard, labels, probe.penalty)
+        ours = cross_entropy(probe.weight, probe.bias, standard, labels, probe.penalty)
+        assert best * (1 - 1e-5) <= ours <= best * (1 + 3e-4), probe.penalty
+        assert (probe.predict(features) == model.predict(standard)).all()
+
+
+def test_a_fit_shows_its_penalties_and_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Bar(module.tqdm):  # type: ignore[misc]
+        def set_description(self, desc: str | None = None, refresh: bool = True) -> None:
+            shown.append(str(desc))
+
+        def update(self, n: float | None = 1) -> None:
+            shown[-1] += "."
+
+    monkeypatch.setattr(module, "tqdm", Bar)
+    train, fine = points(90, 0.3)
+    fit_linear_probe(train, fine, penalties=(0.1, 1, 1), score=lambda probe: probe.penalty)  # once each
+    assert [line.rstrip(".") for line in shown] == [f"Linear probe: penalty {number} of 2" for number in (1, 2)]
+    assert all(line.count(".") > 3 for line in shown)
+
+
 def test_the_probe_takes_the_penalty_that_validation_prefers() -> None:
     (train, fine), (validation, held_out), (test, truth) = points(180, 0.3), points(90, 0.3), points(90, 0.3)
     probe = fit_linear_probe(train, 10 * fine, validation, 10 * held_out)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
-from hierderm.evaluation.metrics.ranking import Labelled, rankings, vote_is_right
+from hierderm.evaluation.metrics.blocks import nearest_items
+from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import (
     case_scores,
     hit_scores,
@@ -46,12 +47,6 @@ def slow_oracle(images: Labelled, query: int) -> dict[str, float]:
         "map_at_r": total / n_relevant,
         "mrr": 1 / (right.index(True) + 1),
     }
-
-
-def test_votes() -> None:
-    assert vote_is_right(np.array([2, 7, 7]), 7) == 1
-    assert vote_is_right(np.array([2, 7, 7, 2]), 2) == 1  # as many votes: the nearer one wins
-    assert vote_is_right(np.array([], dtype=int), 2) == 0
 
 
 def test_by_hand() -> None:
@@ -115,12 +110,13 @@ def test_cases_of_several_images() -> None:
     best, mean = (case_scores(images, how).levels[0].values["recall_at_1"] for how in ("best", "mean"))
     assert (best[0], mean[0]) == (0, 1)
     assert len(best) == 3
+    assert set(case_scores(images, "best", metrics=["map_at_r"]).levels[0].values) == {"map_at_r", "knn_accuracy"}
 
 
 def test_hits_of_a_search() -> None:
     fine = np.array([0, 1, 2, 0])
     images = Labelled(circle(0, 10, 20, 30), np.stack([fine // 2, fine]), np.array(list("abcd")))
-    rows = np.array([ranking.nearest for ranking in rankings(images, k=2)])
+    rows = nearest_items(images, k=2)
     coarse, finest = hit_scores(rows, images.labels, images.labels)
     assert (coarse["recall_at_1"][0], finest["recall_at_1"][0], finest["recall_at_2"][0]) == (1, 0, 0)
     assert coarse["precision_at_2"][0] == 0.5

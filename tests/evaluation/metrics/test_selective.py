@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 from sklearn.isotonic import IsotonicRegression
 
-from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule, controlled_threshold
+from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule, controlled_threshold, fewest_queries
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
@@ -97,3 +98,21 @@ def test_without_a_threshold_there_is_no_answer() -> None:
     assert [level.threshold for level in rule.levels] == [None, None]  # too few to learn from
     found = rule.apply(probabilities, TREE)
     assert (found.node == -1).all() and (found.level == -1).all()
+
+
+def test_how_many_queries_can_show_an_accuracy() -> None:
+    for wanted in (0.5, 0.65, 0.8, 0.9, 0.99):
+        for errors in (0, 1, 3):
+            n = fewest_queries(wanted, errors)
+            below, enough = (binom.cdf(errors, count, 1 - wanted) for count in (n - 1, n))
+            assert enough <= 0.1 < below
+    assert (fewest_queries(0.8, 3), fewest_queries(0.8, 1), fewest_queries(0.9, 3)) == (32, 18, 65)
+    assert fewest_queries(0.999999, 3) > 1_000_000  # and at once
+
+
+def test_a_high_accuracy_can_be_shown() -> None:
+    """The first test was of 20 queries: for 0.9 even 20 right ones are too few, and nothing was ever answered."""
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(size=1000)
+    threshold = controlled_threshold(confidence, rng.uniform(size=1000) < 0.8 + 0.2 * confidence, 0.9)
+    assert threshold is not None and threshold < 0.8

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from hierderm.evaluation.metrics.ranking import Relevant
 from hierderm.evaluation.metrics.terms import (
     Terms,
     map_at_r,
@@ -13,12 +14,11 @@ from hierderm.evaluation.metrics.terms import (
     recall_at,
     reciprocal_rank,
     sums,
-    sums_from_the_end,
 )
 
 
 def value(terms: Terms, *places: int) -> float:
-    return float(sums([terms], np.array(places, dtype=np.int64))[0])
+    return float(sums([terms], Relevant(np.array([len(places)]), np.array(places, dtype=np.int64)))[0, 0])
 
 
 def test_one_ranking_by_hand() -> None:
@@ -33,6 +33,18 @@ def test_one_ranking_by_hand() -> None:
     assert [value(terms) for terms in (r_precision, map_at_r, reciprocal_rank)] == [0, 0, 0]  # nothing is relevant
 
 
-def test_sums_from_the_end() -> None:
-    assert sums_from_the_end(np.array([1.0, 2.0, 4.0])).tolist() == [7, 6, 4, 0]
-    assert sums_from_the_end(np.ones((2, 3))).tolist() == [[2] * 3, [1] * 3, [0] * 3]
+def test_several_rankings_at_once() -> None:
+    # Places 1 and 3; none; 2.
+    relevant = Relevant(np.array([2, 0, 1]), np.array([1, 3, 2]))
+    assert sums([r_precision, reciprocal_rank], relevant).tolist() == [[0.5, 0, 0], [1, 0, 0.5]]
+    assert relevant.number.tolist() == [1, 2, 1] and relevant.total.tolist() == [2, 2, 1]
+    assert relevant.row.tolist() == [0, 0, 2]
+
+
+def test_sums_from_both_ends() -> None:
+    relevant, values = Relevant(np.array([3, 0, 2]), np.arange(5)), np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+    assert relevant.sums(values).tolist() == [7, 0, 24]
+    assert relevant.sums_before(values).tolist() == [0, 1, 3, 0, 8]
+    assert relevant.sums_from(values).tolist() == [7, 6, 4, 24, 16]
+    nothing = Relevant(np.array([0, 0]), np.zeros(0, dtype=np.int64))
+    assert nothing.sums(np.zeros(0)).tolist() == [0, 0] and not len(nothing.sums_before(np.zeros(0)))

@@ -10,6 +10,7 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.methods import Gradient, Loss
 from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.table import CaseTable
+from hierderm.errors import TaxonomyError
 from hierderm.experiment.run import prepare, train
 from hierderm.model.backbone import load_backbone
 from hierderm.model.network import Network
@@ -58,3 +59,24 @@ def test_a_loss_of_the_tree_gets_fine_labels_once_and_batches_by_category(small_
     assert weight == 1.0
     np.testing.assert_array_equal(labels, toy.part("train").fine)
     np.testing.assert_array_equal(module.group_labels, toy.part("train").labels(0))
+
+
+def test_the_validation_loss_is_that_of_the_model(toy_config: Config, tmp_path: Path) -> None:
+    """Cross-entropy of the chosen epoch's model, from its probabilities."""
+    config = with_overrides(toy_config, {"training.loss.schedule": "joint"})
+    run = train(config, prepare(config.data, config.split, tmp_path)[0], tmp_path)
+    validation = run.table.splits == "validation"
+    probabilities = run.embeddings().probabilities
+    assert probabilities is not None
+    on_truth = probabilities[validation, run.table.fine[validation]]
+    found = run.history["validation_classification_loss"][run.chosen]
+    assert found == pytest.approx(-np.log(on_truth).mean(), abs=1e-3)
+
+
+def test_a_level_named_twice_does_not_count_twice(small_siglip: Path, toy: CaseTable) -> None:
+    """'coarse' is there by default, and the tree calls that level 'category'."""
+    settings = Gradient(loss=Loss(contrastive_levels={"coarse": 1.0, "fine": 1.0, "category": 1.0}))
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}"))
+    network = Network(backbone, shape_of(settings), toy.taxonomy, toy.taxonomy.fine_level)
+    with pytest.raises(TaxonomyError, match=r"each level must be named once, got \['coarse', 'fine', 'category'\]"):
+        TrainingModule(network, settings, toy.part("train"), toy.part("validation"))

@@ -11,9 +11,13 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.methods import LOGIT_LOSSES, TREE_LOSSES, Gradient, Loss
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
+from hierderm.errors import ConfigError
 from hierderm.experiment.run import train
+from hierderm.training.features import FeatureStore
+from hierderm.training.gradient.module import TrainingModule
 from hierderm.training.losses.registry import OUR_LOSSES
 from hierderm.training.methods.gradient import shape_of
+from hierderm.training.methods.tree_lda import best_scale, shuffled
 
 
 @pytest.mark.parametrize(
@@ -22,6 +26,7 @@ from hierderm.training.methods.gradient import shape_of
         {"freeze": "frozen", "neck": "residual", "views": 1},
         {"freeze": "frozen", "neck": "standardised", "features": "layers", "views": 1, "batch_size": 0},
         {"freeze": "last_blocks", "last_blocks": 1, "sampler.kind": "class_balanced"},
+        {"freeze": "last_blocks", "last_blocks": 1, "cache_activations": True, "layer_decay": 0.5, "average": 0.9},
         {"freeze": "lora", "lora_rank": 2},
         {"loss.classification": "LogitAdjusted", "loss.contrastive": "MultiSimilarityLoss", "projection_dim": 0},
         {"loss.classification": "ArcFaceLoss", "sampler.kind": "shuffle"},
@@ -63,7 +68,9 @@ def test_all_images_in_one_batch(toy_config: Config, toy: CaseTable, tmp_path: P
 
 def test_the_shape_has_only_what_the_settings_use() -> None:
     assert shape_of(Gradient()).classifier == "cosine" and shape_of(Gradient()).embedding_dim == 128
-    without = shape_of(Gradient(neck="residual", loss=Loss(contrastive="", classification="ArcFaceLoss")))
+    without = shape_of(
+        Gradient(init="random", freeze="full", neck="residual", loss=Loss(contrastive="", classification="ArcFaceLoss"))
+    )
     assert (without.embedding_dim, without.projection_dim, without.classifier, without.dropout) == (0, 0, "none", 0.0)
 
 
@@ -77,3 +84,123 @@ def test_learnt_values_are_in_the_weights_and_not_in_the_header(
     assert run.encoder.network.classifier is not None
     scale = run.encoder.network.classifier.log_scale
     assert isinstance(scale, torch.Tensor) and float(scale.detach().exp()) == pytest.approx(5.0, rel=0.1)
+
+
+STARTED = {
+    "training.init": "tree_lda", "training.freeze": "frozen", "training.views": 1, "training.features": "layers", "training.loss.schedule": "joint",
+}  # fmt: skip
+VALUES = {"shrinkages": [0.1, 0.4], "strengths": [2.0], "probability_shares": [0.2, 0.5]}
+
+
+def test_training_starts_as_the_closed_form(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "features")
+    closed = {"training.method": "tree_lda", "training.views": 1, "training.features": ["layers"]}
+    other = with_overrides(toy_config, closed | {f"training.{name}": value for name, value in VALUES.items()})
+    own = with_overrides(
+        toy_config,
+        STARTED
+        | {f"training.closed_form.{name}": value for name, value in VALUES.items()}
+        | {"training.learning_rate": 1e-30, "training.weight_decay": 0.0, "training.epochs": 1},
+    )
+    expected = train(other, toy, tmp_path / "closed", store).embeddings(store)
+    found = train(own, toy, tmp_path / "two-head", store).embeddings(store)
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-5)
+    assert expected.probabilities is not None and found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"freeze": "last_blocks", "last_blocks": 1}, {"projection_dim": 0}])
+def test_training_goes_on_from_the_closed_form(
+    toy_config: Config, toy: CaseTable, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    own = STARTED | {f"training.{name}": value for name, value in settings.items()}
+    run = train(with_overrides(toy_config, own | {"training.learning_rate": 3e-3, "training.epochs": 4}), toy, tmp_path)
+    assert run.history["train_loss"].iloc[1:].min() < run.history["train_loss"].iloc[0]
+    embedded = run.embeddings()
+    assert embedded.probabilities is not None
+    np.testing.assert_allclose(np.linalg.norm(embedded.embeddings, axis=1), 1, atol=1e-5)
+
+
+def test_the_losses_of_the_control_follow_the_shuffled_tree(
+    toy_config: Config, toy: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[CaseTable] = []
+
+    def watch(self: TrainingModule, network: object, settings: object, train: CaseTable, *rest: CaseTable) -> None:
+        seen.extend([train, rest[0]])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingModule, "__init__", watch)
+    with pytest.raises(KeyboardInterrupt):
+        train(with_overrides(toy_config, STARTED | {"training.closed_form.shuffle": True}), toy, tmp_path)
+    learnt_from, validation = seen
+    assert learnt_from.taxonomy == shuffled(toy.taxonomy, 0) != toy.taxonomy == validation.taxonomy
+    np.testing.assert_array_equal(learnt_from.fine, toy.part("train").fine)
+
+
+def test_probabilities_stand_in_the_embedding_of_any_model(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    """By hand: the squares of the last columns are the share times the probabilities of each level."""
+    named = {"freeze": "frozen", "neck": "linear", "views": 0, "embedding_dim": 8, "probability_share": 0.4}
+    config = with_overrides(toy_config, {f"training.{name}": value for name, value in named.items()})
+    run = train(config, toy, tmp_path)
+    network = run.encoder.network
+    with torch.no_grad():
+        outputs = network.heads(torch.randn(5, network.backbone.dim, generator=torch.Generator().manual_seed(0)))
+    assert outputs.logits is not None
+    logits = outputs.logits / network.scale
+    roots = outputs.embedding[:, 8:]
+    torch.testing.assert_close(roots[:, :3] ** 2, 0.2 * network.probabilities(logits, 0))
+    torch.testing.assert_close(roots[:, 3:] ** 2, 0.2 * network.probabilities(logits, 1))
+    assert outputs.embedding.shape == (5, 8 + 3 + 9)
+    torch.testing.assert_close(outputs.embedding.norm(dim=1), torch.ones(5))
+
+
+def test_logits_are_calibrated(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    run = train(toy_config, toy, tmp_path)
+    validation = toy.part("validation")
+    found = run.encoder.embed(validation).probabilities
+    assert found is not None
+    logits = np.log(found) / float(run.encoder.network.scale)
+    assert float(run.encoder.network.scale) == pytest.approx(best_scale(logits, validation.fine))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"init": "tree_lda", "freeze": "frozen", "loss.classification_level": "coarse"},
+            "loss.classification_level must be 'fine', got 'coarse'. HXE with alpha = 50 counts the top level alone",
+        ),
+        (
+            {"init": "tree_lda", "freeze": "frozen", "loss.classification": "ArcFaceLoss"},
+            "init = 'tree_lda' needs a loss.classification on logits: CrossEntropy, .*, or ''; got 'ArcFaceLoss'",
+        ),
+        (
+            {"loss.classification_level": "coarse", "probability_share": 0.2, "probability_levels": ["fine"]},
+            r"must not be finer than loss.classification_level, 'category', got \['fine'\]",
+        ),
+        ({"probability_levels": ["fine"]}, "read only where .*probability_share is above 0"),
+        ({"closed_form.folds": 3}, "'training.closed_form.folds' is read only where training.init is tree_lda"),
+    ],
+)
+def test_settings_that_do_not_go_together(
+    toy_config: Config, toy: CaseTable, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(with_overrides(toy_config, {f"training.{name}": v for name, v in settings.items()}), toy, tmp_path)
+
+
+def test_cached_activations_change_nothing(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    """Without augmentation, training from what enters the last block is training from the images."""
+    off = {"crop": 1.0, "flip": False, "rotation": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0,
+           "hue": 0.0, "blur": 0.0}  # fmt: skip
+    settings = {"freeze": "last_blocks", "last_blocks": 1, "projection_dim": 16}
+    config = with_overrides(
+        toy_config,
+        {f"training.{name}": value for name, value in settings.items()}
+        | {f"training.augmentation.{name}": value for name, value in off.items()},
+    )
+    cached = with_overrides(config, {"training.cache_activations": True, "training.views": 0})
+    one, other = train(config, toy, tmp_path / "images"), train(cached, toy, tmp_path / "cached")
+    np.testing.assert_allclose(other.history["train_loss"], one.history["train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(other.embeddings().embeddings, one.embeddings().embeddings, atol=1e-3)

@@ -1,7 +1,7 @@
 """Who proposes the rows that are worth comparing: all of them, or those that a FAISS structure finds.
 
-An engine only proposes. CaseIndex compares the proposed rows with the stored vectors, so similarities are exact and a
-row that must not come back never does, whatever the engine returns.
+An engine only proposes. The proposed rows are compared with the stored vectors, so similarities are exact and a row
+that must not come back never does, whatever the engine returns.
 """
 
 from __future__ import annotations
@@ -107,25 +107,34 @@ class Engine:
             self.index.remove_ids(import_faiss().IDSelectorBatch(self.ids[~kept]))
         self._name(self.ids[kept])
 
-    def propose(self, queries: Vectors, n: int, allowed: Mask | None = None) -> list[IntArray]:
-        """For each query about the nearest `n` rows, in no order; fewer where fewer were found.
+    def propose(self, queries: Vectors, n: int, allowed: Mask | None = None) -> IntArray:
+        """For each query about the nearest `n` rows, in no order, shape (n_queries, n); -1 where fewer were found.
 
-        `allowed`: for each row whether it may come, shape (n_rows,), or None for all.
+        `allowed`: for each row whether it may come, shape (n_rows,), or None for all. The smaller their share, the
+        further the search looks: among all that it looks at, as many are allowed as without a filter.
         """
         faiss = import_faiss()
         options: dict[str, Any] = {}
-        if self.removed or (allowed is not None and not allowed.all()):
-            by_id = np.zeros(self._next_id, dtype=bool)
-            by_id[self.ids if allowed is None else self.ids[allowed]] = True
-            bitmap = np.packbits(by_id, bitorder="little")
+        effort = self.effort
+        if self.removed or allowed is not None:
+            bitmap = np.packbits(self._by_id(allowed), bitorder="little")
             options["sel"] = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
-        if self.kind == "hnsw":
-            parameters = faiss.SearchParametersHNSW(efSearch=max(self.effort, n), **options)
+        if allowed is not None:
+            effort = min(self.max_effort, round(effort / max(float(allowed.mean()), 1e-9)))
+        if self.kind == "hnsw":  # without its bounded queue FAISS would not look at the selector
+            parameters = faiss.SearchParametersHNSW(efSearch=max(effort, n), bounded_queue=True, **options)
         else:
-            parameters = faiss.SearchParametersIVF(nprobe=self.effort, **options)
+            parameters = faiss.SearchParametersIVF(nprobe=effort, **options)
         found = np.asarray(self.index.search(np.ascontiguousarray(queries), n, params=parameters)[1], dtype=np.int64)
-        places = [self._places[ids[ids >= 0]] for ids in found]
-        return [rows[rows >= 0] for rows in places]
+        return np.where(found >= 0, self._places[found], -1)
+
+    def _by_id(self, allowed: Mask | None) -> Mask:
+        """For each id whether it may come, those of removed rows not, shape (n_ids,)."""
+        if allowed is not None and not self.removed and len(allowed) == self._next_id:
+            return allowed  # an id is its row
+        by_id = np.zeros(self._next_id, dtype=bool)
+        by_id[self.ids if allowed is None else self.ids[allowed]] = True
+        return by_id
 
     @property
     def _next_id(self) -> int:

@@ -1,0 +1,118 @@
+"""Seconds and accuracy of the linear probe over its whole path, beside scikit-learn's solver run until it converges.
+
+Goals: the five penalties of the probe, none left out, on features of all layers of a network (2,912) and of its output
+(1,280): 1,650 made-up images in six views, of which five are augmented, of 87 conditions with a long tail; accuracy on
+1,000 more images. And the path beside scikit-learn's (lbfgs, tol 1e-8) on sizes that it finishes: how far apart the
+accuracies are. Non-goals: which penalty is best; how good the features are.
+
+    python benchmarks/probe.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hierderm.evaluation.metrics.probing import PENALTIES, LinearProbe, fit_linear_probe
+from hierderm.files import write_json
+
+VIEWS, CLASSES, TEST = 6, 87, 1000
+FULL = (1650, 2912, 1280)  # images, features of all layers, features of the output
+BESIDE = ((300, 400), (500, 800))  # images and features
+
+
+def made_up(n_images: int, dim: int) -> tuple[Any, Any, Any, Any]:
+    """Training features, shape (VIEWS * n_images, dim), float32, their labels, and those of test images."""
+    rng = np.random.default_rng(0)
+    total, latent = n_images + TEST, min(800, dim)
+    shares = np.arange(1, CLASSES + 1) ** -0.8
+    labels = rng.choice(CLASSES, total, p=shares / shares.sum())
+    labels[:CLASSES] = np.arange(CLASSES)
+    spread = np.arange(1, latent + 1) ** -0.5
+    mixing = rng.normal(size=(latent, dim)) / latent**0.5
+    centres = 1.5 * rng.normal(size=(CLASSES, latent)) * np.arange(1, latent + 1) ** -0.3
+
+    def seen(hidden: Any, noise: float) -> Any:
+        moved = (hidden + noise * rng.normal(size=hidden.shape)) * spread
+        return (moved @ mixing + 0.02 * rng.normal(size=(len(hidden), dim))).astype(np.float32)
+
+    hidden = centres[labels] + rng.normal(size=(total, latent))
+    views = [seen(hidden[:n_images], 0.5 * (view > 0)) for view in range(VIEWS)]
+    train_labels = np.tile(labels[:n_images], VIEWS)
+    return np.concatenate(views), train_labels, seen(hidden[n_images:], 0), labels[n_images:]
+
+
+def path(train: Any, labels: Any, test: Any, truth: Any) -> list[float]:
+    """Test accuracy of our probe at each penalty."""
+    accuracies: list[float] = []
+
+    def score(probe: LinearProbe) -> float:
+        accuracies.append(float((probe.predict(test) == truth).mean()))
+        return probe.penalty  # which never falls, so that none is left out
+
+    fit_linear_probe(train, labels, score=score)
+    return accuracies
+
+
+def their_path(train: Any, labels: Any, test: Any, truth: Any) -> list[float]:
+    """Test accuracy of scikit-learn's at each penalty, each from the solution before."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler, accuracies = StandardScaler().fit(train), []
+    model = LogisticRegression(warm_start=True, tol=1e-8, max_iter=20_000)
+    for penalty in PENALTIES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # lbfgs says where it can't get on in the last digits
+            model.set_params(C=penalty).fit(scaler.transform(train).astype(np.float64), labels)
+        accuracies.append(float((model.predict(scaler.transform(test)) == truth).mean()))
+    return accuracies
+
+
+def rows() -> dict[str, Callable[[], object]]:
+    """For benchmarks/guard.py."""
+    train, labels, test, truth = made_up(*FULL[:2])
+    widths = FULL[1:]
+    return {
+        "9,900 x 2,912 and x 1,280, 87 classes, whole path": lambda: [
+            path(train[:, :width], labels, test[:, :width], truth) for width in widths
+        ]
+    }
+
+
+def timed(function: Callable[..., list[float]], data: Any) -> tuple[float, list[float]]:
+    start = time.perf_counter()
+    accuracies = function(*data)
+    return round(time.perf_counter() - start, 1), accuracies
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/probe.json"))
+    parser.add_argument("--no-full", action="store_true", help="leave out the full size")
+    options = parser.parse_args()
+    found: list[dict[str, Any]] = []
+    print("| rows | features | solver | seconds | accuracy at each penalty |\n|---|---|---|---|---|")
+    sizes = [*((n, dim, dim, True) for n, dim in BESIDE)]
+    if not options.no_full:
+        sizes += [(FULL[0], FULL[1], width, False) for width in FULL[1:]]
+    for n, dim, width, beside in sizes:
+        train, labels, test, truth = made_up(n, dim)
+        data = train[:, :width], labels, test[:, :width], truth
+        for solver, function in (("hierderm", path), ("scikit-learn", their_path))[: 1 + beside]:
+            seconds, accuracies = timed(function, data)
+            found.append({"rows": len(train), "features": width, "solver": solver, "seconds": seconds})
+            found[-1]["accuracies"] = accuracies
+            shown = ", ".join(f"{value:.3f}" for value in accuracies)
+            print(f"| {len(train):,} | {width:,} | {solver} | {seconds} | {shown} |", flush=True)
+            write_json(options.out, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What `hierderm evaluate --index` asks an index, and how it shows the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hierderm.cli.output import value_with_interval
+from hierderm.cli.settings import one_path
+from hierderm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hierderm.config.settings import ForwardEngine
+    from hierderm.embeddings import EmbeddingTable
+    from hierderm.evaluation.evaluation import Evaluation
+    from hierderm.search.case_index import CaseIndex
+    from hierderm.types import Mask
+
+
+def queries_of(
+    index: CaseIndex, words: list[str], cases: Path | None, splits: str, model: str, engine: ForwardEngine
+) -> EmbeddingTable:
+    """Embeddings of the cases that query an index: of a file or folder, by its model, or its own."""
+    import numpy as np
+
+    from hierderm.data.checks import read_cases
+    from hierderm.embeddings import EmbeddingTable, embeddings_of
+    from hierderm.evaluation.subject import case_table
+    from hierderm.search.building import embed_queries
+
+    if not words and cases is not None:
+        table = read_cases(cases, index.taxonomy)
+        return embed_queries(index, table.select(_in_splits(table.frame, splits)), model or None, engine=engine)
+    if not words:
+        found = EmbeddingTable(np.asarray(index.vectors), index.frame, index.provenance)
+    elif (embeddings := one_path(words, "file or folder of embeddings")).suffix == ".npy":
+        if cases is None:
+            raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
+        found = embeddings_of(embeddings, case_table(cases, index.taxonomy))
+    elif cases is None:
+        found = EmbeddingTable.load(embeddings)
+    else:
+        raise ConfigError("--cases goes with an .npy file or with images; a folder of embeddings has its own table.")
+    return found.select(_in_splits(found.frame, splits)) if splits else found
+
+
+def _in_splits(frame: pd.DataFrame, splits: str) -> Mask:
+    """Which rows are of some splits, such as 'test,validation'; all for ''."""
+    import numpy as np
+
+    from hierderm import columns as c
+
+    wanted = {name.strip() for name in splits.split(",") if name.strip()}
+    found = frame[c.SPLIT].to_numpy(dtype=str) if c.SPLIT in frame else np.full(len(frame), "")
+    if not wanted <= set(found):
+        raise ConfigError(f"--splits must name splits of the queries, got '{splits}'; they have {sorted(set(found))}.")
+    return np.isin(found, list(wanted)) if wanted else np.ones(len(frame), dtype=bool)
+
+
+def index_lines(evaluation: Evaluation) -> list[str]:
+    """A line a metric: through the index, exactly, and the difference."""
+    from hierderm.evaluation.catalogue import metric_name
+
+    about = evaluation.details["index"]
+    served = [metric for metric in evaluation.metrics if metric.name.startswith("index_")]
+    names = [metric_name(metric.level, metric.name).removesuffix(", index") for metric in served]
+    width = max(map(len, names))
+    lines = [
+        f"{evaluation.n_cases} cases query {about['images_within_filters']} of {about['images']} images of "
+        f"{evaluation.model} ({about['kind']}), {about['k']} cases each; exact values of {about['exact_queries']}",
+        f"{'':{width}s} {'index':>24s} {'exact':>24s} {'exact - index':>24s}",
+    ]
+    for name, metric in zip(names, served, strict=True):
+        base = metric.name.removeprefix("index_")
+        others = [evaluation.get((metric.level, prefix + base)) for prefix in ("exact_", "loss_")]
+        cells = [value_with_interval(other).strip() if other is not None else "" for other in (metric, *others)]
+        lines.append(f"{name:{width}s} " + " ".join(f"{cell:>24s}" for cell in cells).rstrip())
+    return lines
