@@ -7,15 +7,14 @@ that must not come back never does, whatever the engine returns.
 from __future__ import annotations
 
 import ctypes
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from joblib import cpu_count
 
 from hierderm.errors import IndexFolderError, MissingExtraError
+from hierderm.threads import n_threads
 from hierderm.types import IntArray, Mask, Vectors
 
 Kind = Literal["flat", "hnsw", "ivf", "ivfpq"]
@@ -37,7 +36,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError:
         raise MissingExtraError("an index other than 'flat'", package="faiss-cpu") from None
-    faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cpu_count()))
+    faiss.omp_set_num_threads(n_threads())
     return faiss
 
 

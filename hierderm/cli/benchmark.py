@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Replace, Workers, say, show_json, show_table
+from hierderm.cli.output import JsonFlag, Replace, say, show_json, show_table
 from hierderm.cli.settings import TAKES_SETTINGS, settings_from
 from hierderm.errors import BenchmarkError
 
@@ -38,7 +38,6 @@ def bench_run(
     ] = None,
     suite: Annotated[list[str] | None, typer.Option(help="A suite or a task, repeated; core by default.")] = None,
     task_file: Annotated[list[Path] | None, typer.Option(help="A Python file that registers a task of yours.")] = None,
-    workers: Workers = 0,
 ) -> None:
     """Run a suite on models.
 
@@ -67,7 +66,7 @@ def bench_run(
     (folds,) = divide(config.data, config.split, ProtocolConfig(every_fold=config.split.folds > 0), out)
     tables = [fold.table for fold in folds]
     taxonomy, evaluation = tables[0].taxonomy, config.evaluation
-    _print_table(bench(dict(parsed), tables, taxonomy, tasks=tasks, folder=out, config=evaluation, workers=workers))
+    _print_table(bench(dict(parsed), tables, taxonomy, tasks=tasks, folder=out, config=evaluation))
 
 
 @bench_app.command("table")

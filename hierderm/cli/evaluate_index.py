@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from hierderm.types import Mask
 
 
-def queries_of(
-    index: CaseIndex, words: list[str], cases: Path | None, splits: str, model: str, workers: int
-) -> EmbeddingTable:
+def queries_of(index: CaseIndex, words: list[str], cases: Path | None, splits: str, model: str) -> EmbeddingTable:
     """Embeddings of the cases that query an index: of a file or folder, by its model, or its own."""
     import numpy as np
 
@@ -31,7 +29,7 @@ def queries_of(
 
     if not words and cases is not None:
         table = read_cases(cases, index.taxonomy)
-        return embed_queries(index, table.select(_in_splits(table.frame, splits)), model or None, workers=workers)
+        return embed_queries(index, table.select(_in_splits(table.frame, splits)), model or None)
     if not words:
         found = EmbeddingTable(np.asarray(index.vectors), index.frame, index.provenance)
     elif (embeddings := one_path(words, "file or folder of embeddings")).suffix == ".npy":

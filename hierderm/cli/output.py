@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,7 +21,9 @@ TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped t
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="A model folder or a run's, or a backbone by name such as hierderm:tiny.")
 ]
-Workers = Annotated[int, typer.Option(help="Processes that load images.")]
+EngineName = Annotated[
+    Literal["auto", "torch", "onnx"], typer.Option("--engine", help="What computes on a CPU; auto: the faster.")
+]
 Unreadable = Annotated[
     Literal["error", "exclude"], typer.Option(help="Images that can't be read: stop, or leave out and list.")
 ]
@@ -34,21 +35,6 @@ Unknown = Annotated[
 def say(text: str) -> None:
     """A message to the user, on standard error."""
     typer.echo(text, err=True)
-
-
-class _Messages(logging.Handler):
-    """Messages of the package on standard error, as they are."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
-
-
-def show_log() -> None:
-    """Show what the package reports while it works."""
-    logger = logging.getLogger("hierderm")
-    logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
-        logger.addHandler(_Messages())
 
 
 def show_json(content: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hierderm.cli.output import JsonFlag, ModelName, Replace, Workers, say, show, show_json, show_table
+from hierderm.cli.output import EngineName, JsonFlag, ModelName, Replace, say, show, show_json, show_table
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, SearchError
 from hierderm.files import require_free
@@ -47,15 +47,17 @@ def index_build(
         Path | None, typer.Option(help="Known embeddings of the table: a folder of `hierderm embed`, or an .npy file.")
     ] = None,
     replace: Replace = False,
-    workers: Workers = 0,
+    engine: EngineName = "auto",
 ) -> None:
     """Index the images of a table.
 
-    Where the table has validation cases, answers are calibrated on them.
+    Where the table has validation cases, answers are calibrated on them. Many images are embedded first, with
+    `hierderm embed`, which goes on after an interruption; give them as --embeddings.
 
     Example: `hierderm index build runs/first/cases.csv --model runs/first/model -o index`
     """
     from hierderm.data.checks import read_cases
+    from hierderm.model.encoder import load
     from hierderm.search.building import describe_index
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.persistence import require_free_index
@@ -65,9 +67,8 @@ def index_build(
     require_free_index(out, replace=replace)  # before minutes of embedding
     chosen = [name.strip() for name in splits.split(",") if name.strip()]
     table = read_cases(cases, tree_for(model, taxonomy), decode=False)
-    index = CaseIndex.build(
-        table, model or None, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy, workers=workers
-    )
+    encoder = load(model, engine=engine) if model else None
+    index = CaseIndex.build(table, encoder, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy)
     index.save(out, replace=replace)
     typer.echo("\n".join([f"{out}:", *describe_index(index)]))
 
@@ -77,7 +78,7 @@ def index_add(
     folder: IndexFolder,
     cases: Annotated[Path, typer.Argument(help="A table of the cases to add.")],
     model: MovedModel = "",
-    workers: Workers = 0,
+    engine: EngineName = "auto",
 ) -> None:
     """Add the cases of a table to an index.
 
@@ -86,11 +87,14 @@ def index_add(
     Example: `hierderm index add index new.csv`
     """
     from hierderm.data.checks import read_cases
+    from hierderm.model.encoder import load
     from hierderm.search.building import embed_for
     from hierderm.search.case_index import CaseIndex
 
     index = CaseIndex.open(folder)
-    table = embed_for(index, read_cases(cases, index.taxonomy), model or None, workers=workers)
+    name = model or index.about.model
+    encoder = load(name, engine=engine) if name else None
+    table = embed_for(index, read_cases(cases, index.taxonomy), encoder)
     with CaseIndex.updating(folder) as index:  # only now: others may write while images are embedded
         index.add(table)
     typer.echo(f"{folder}: {len(table)} images added, now {len(index)} of {index.n_cases} cases")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import JsonFlag, ModelName, Replace, Unknown, Unreadable, Workers, show_json, show_table
+from hierderm.cli.output import EngineName, JsonFlag, ModelName, Replace, Unknown, Unreadable, show_json, show_table
 from hierderm.cli.settings import file_and_settings
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError
@@ -61,9 +61,11 @@ def embed(
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
     replace: Replace = False,
-    workers: Workers = 0,
+    engine: EngineName = "auto",
 ) -> None:
     """Embed images with a model or a backbone.
+
+    What is computed is kept: after an interruption give the same command again, it continues.
 
     Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
     """
@@ -73,10 +75,12 @@ def embed(
     require_free_folder(out, KIND, replace=replace)  # before anything slow
     from hierderm.data.checks import read_cases
     from hierderm.model.encoder import load
+    from hierderm.training.features import unfinished
 
     cases = read_cases(table, tree_for(model, taxonomy), unreadable=unreadable, unknown=unknown)
-    done = load(model).embed(cases, workers=workers)
-    done.save(out, replace=replace)
+    with unfinished(out) as store:
+        done = store.embed(load(model, engine=engine), cases)
+        done.save(out, replace=replace)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
 

@@ -82,7 +82,7 @@ def describe_toml(method: str = "") -> str:
         condition = f"; only if {row.condition}" if row.condition else ""
         line = f"{key} = {_inline(row.value)}  # {row.text}{choices}{condition}"
         sections.setdefault(section, []).append(line if row.read else f"# {line}")
-    sections["training"].insert(0, f"method = '{method}'  # {', '.join(METHODS)}")
+    sections.setdefault("training", []).insert(0, f"method = '{method}'  # {', '.join(METHODS)}")
     blocks = ["\n".join([f"[{name}]", *lines] if name else lines) for name, lines in sections.items()]
     return "\n\n".join(blocks)
 

@@ -173,7 +173,6 @@ class Vanilla:
     """The backbone's own output; nothing is learnt."""
 
     method: Literal["vanilla"] = "vanilla"
-    workers: Annotated[NotNegative, doc("processes that load images")] = 0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -194,7 +193,6 @@ class OnFeatures:
         Monitor,
         doc("validation metric that chooses the setting; the mean, of both levels, is geometric"),
     ] = "mean_map_at_r"
-    workers: Annotated[NotNegative, doc("processes that load images")] = 0
     seed: Annotated[Seed, doc("seed of augmentation, and of the shuffled tree")] = 0
 
 

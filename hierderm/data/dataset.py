@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from hierderm.data.preprocessing import Preprocessing
 
 CACHE_BYTES = 2 * 1024**3  # decoded images kept in memory, at most
 ROOM_TO_CROP = 1.5  # a cached image's short side, in sides of the backbone's input
+_DRAWING = Lock()  # torchvision draws from the generator of the process
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
@@ -35,7 +38,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         cache: bool = False,
     ) -> None:
         self.paths, self.preprocessing, self.seed, self.epoch = list(paths), preprocessing, seed, 0
-        self.augment = make_augmentation(augmentation, preprocessing) if augmentation else None
+        self.augment = Augmenter(augmentation, preprocessing) if augmentation else None
         room = (ROOM_TO_CROP * preprocessing.size) ** 2 * 3 * 4 / 3 * len(self.paths)
         self.kept: dict[int, Tensor] | None = {} if cache and room <= CACHE_BYTES else None
 
@@ -43,13 +46,14 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return len(self.paths)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        return self.preprocessing.normalise(self.pixels(position)), position
+
+    def pixels(self, position: int) -> Tensor:
+        """What `__getitem__` gives before it is normalised: shape (3, size, size), uint8. Threads may call it."""
         pixels = self._decoded(position)
         if self.augment is None:
-            return self.preprocessing.normalise(pixels), position
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self.seed * 1_000_003 + self.epoch) * 1_000_003 + position)
-            pixels = self.augment(pixels)
-        return self.preprocessing.normalise(pixels), position
+            return pixels
+        return self.augment(pixels, (self.seed * 1_000_003 + self.epoch) * 1_000_003 + position)
 
     def _decoded(self, position: int) -> Tensor:
         if self.kept is not None and position in self.kept:
@@ -67,20 +71,40 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return pixels
 
 
-def make_augmentation(config: Augmentation, preprocessing: Preprocessing) -> v2.Transform:
-    """uint8 images of any size to augmented uint8 images of the backbone's size.
+class Augmenter:
+    """uint8 images of any size to changed uint8 images of the backbone's size; a seed decides on the changes.
 
     Each change is one a camera makes to the same lesion: distance, side, angle, exposure, light, white balance,
     focus. Corners that a rotation uncovers become mid-grey, which normalises to about zero.
     """
-    size, mode = preprocessing.size, preprocessing.mode
-    steps: list[v2.Transform] = []
-    if config.rotation:
-        steps.append(v2.RandomRotation([-config.rotation, config.rotation], v2.InterpolationMode.BILINEAR, fill=127))
-    steps.append(v2.RandomResizedCrop(size, (max(config.crop, 1e-3), 1.0), (0.8, 1.25), mode, antialias=True))
-    if config.flip:
-        steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
-    steps.append(v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue))
-    if config.blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(5, (0.1, 1.5))], config.blur))
-    return v2.Compose(steps)
+
+    def __init__(self, config: Augmentation, preprocessing: Preprocessing) -> None:
+        size, mode, bilinear = preprocessing.size, preprocessing.mode, v2.InterpolationMode.BILINEAR
+        # Each step with the chance that it is taken.
+        self.steps: list[tuple[float, v2.Transform]] = []
+        if config.rotation:
+            turn = v2.RandomRotation([-config.rotation, config.rotation], bilinear, fill=127)
+            self.steps.append((1.0, turn))
+        crop = v2.RandomResizedCrop(size, (max(config.crop, 1e-3), 1.0), (0.8, 1.25), mode, antialias=True)
+        self.steps.append((1.0, crop))
+        if config.flip:
+            self.steps += [(0.5, v2.RandomHorizontalFlip()), (0.5, v2.RandomVerticalFlip())]
+        self.steps.append((1.0, v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)))
+        if config.blur:
+            self.steps.append((config.blur, v2.GaussianBlur(5, (0.1, 1.5))))
+
+    def __call__(self, pixels: Tensor, seed: int) -> Tensor:
+        """The image, shape (3, height, width), changed as `seed` has it; the generator of torch is left as it was."""
+        for step, drawn in self._drawn(pixels, seed):
+            pixels = step.transform(pixels, drawn)
+        return pixels
+
+    def _drawn(self, pixels: Tensor, seed: int) -> list[tuple[v2.Transform, dict[str, Any]]]:
+        """The steps that are taken and what they drew; none needs more of the image than its size, which stays."""
+        with _DRAWING, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return [
+                (step, step.make_params([pixels]))
+                for chance, step in self.steps
+                if chance == 1 or torch.rand(1) < chance
+            ]

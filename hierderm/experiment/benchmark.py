@@ -28,7 +28,6 @@ def bench(
     tasks: Sequence[str] = ("core",),
     folder: str | Path,
     config: EvaluationConfig | None = None,
-    workers: int = 0,
 ) -> Results:
     """Run tasks on any models, and keep the results in a folder.
 
@@ -48,7 +47,6 @@ def bench(
         tasks: Names of tasks or suites (`hierderm bench tasks`).
         folder: Where results are stored, and embeddings of sources that are given by name.
         config: How much work goes into scores and intervals; its own `tasks` are not read.
-        workers: Processes that load images, >= 0.
 
     Returns:
         All results of the folder; `to_pandas()` is the leaderboard.
@@ -65,7 +63,8 @@ def bench(
     if len({name.casefold() for name in models}) < len(models):
         raise BenchmarkError(f"the names of models must differ by more than case, got {list(models)}.")
     chosen = tasks_named(tasks)
-    known = [as_model(name, source, folder / "embeddings", workers=workers) for name, source in models.items()]
+    known = [as_model(name, source, folder / "embeddings") for name, source in models.items()]
     tables = [case_table(one, taxonomy) for one in (cases if isinstance(cases, list | tuple) else [cases])]
     folds = [Division(folder, table, fold=number) for number, table in enumerate(tables)]
-    return run(known, [folds], chosen, config or EvaluationConfig(), folder)
+    run(known, [folds], chosen, config or EvaluationConfig(), folder)
+    return Results.open(folder)

@@ -195,7 +195,6 @@ def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str
 def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | None) -> None:
     from hierderm.model.checkpoint import save_model
     from hierderm.report.model_card import model_card
-    from hierderm.report.plots import history_figure
     from hierderm.training.features import FeatureStore
     from hierderm.training.fit import fit
 
@@ -208,6 +207,8 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
     write_atomically(folder / "history.csv", found.history.to_csv(index=False))
     if "train_loss" in found.history:
+        from hierderm.report.plots import history_figure
+
         curves = history_figure({config.name: found.history}, {config.name: found.chosen})
         write_atomically(folder / "curves.png", curves)
     seconds = round(time.monotonic() - start, 1)
@@ -268,23 +269,23 @@ class Run:
         """The model, read from the run's folder on first use."""
         from hierderm.model.encoder import load
 
-        return load(self.folder / "model")
+        return load(self.folder / "model", engine=self.config.backbone.engine)
 
     def embeddings(self, store: FeatureStore | None = None) -> EmbeddingTable:
         """The embeddings of the run's table, computed once and kept in its folder.
 
         `store`: where the features of the backbone are, if it is frozen; by default in the run's folder.
         """
-        from hierderm.training.features import FeatureStore
-        from hierderm.training.fit import is_frozen
-
         place = self.folder / "embeddings"
         if not holds(place, KIND):
-            features, workers = None, self.config.training.workers
+            from hierderm.training.features import FeatureStore, unfinished
+            from hierderm.training.fit import is_frozen
+
             if is_frozen(self.config.training):
-                store = store or FeatureStore(self.folder / "features")
-                features = store.features(self.encoder.network.backbone, self.table, workers=workers)
-            made = self.encoder.embed(self.table, workers=workers, features=features)
+                made = (store or FeatureStore(self.folder / "features")).embed(self.encoder, self.table)
+            else:
+                with unfinished(place) as own:
+                    made = own.embed(self.encoder, self.table)
             replace(made, provenance=replace(made.provenance, model=self.config.name)).save(place)
         return EmbeddingTable.load(place)
 

@@ -21,14 +21,16 @@ from hierderm.files import file_hash, text_hash
 from hierderm.model.colour import ColourHistograms
 
 
-def _encoded(source: str, table: CaseTable, workers: int) -> EmbeddingTable:
+def _encoded(source: str, table: CaseTable, place: Path) -> EmbeddingTable:
     from hierderm.model.encoder import load
+    from hierderm.training.features import unfinished
 
-    return load(source).embed(table, workers=workers)
+    with unfinished(place) as store:
+        return store.embed(load(source), table)
 
 
-# Which sources each kind takes, and what it gives of (source, table, workers): anything `embeddings_of` takes.
-KINDS: tuple[tuple[Callable[[str], bool], Callable[[str, CaseTable, int], Any]], ...] = (
+# Which sources each kind takes, and what it gives of (source, table, place): anything `embeddings_of` takes.
+KINDS: tuple[tuple[Callable[[str], bool], Callable[[str, CaseTable, Path], Any]], ...] = (
     (lambda source: source == "colour", lambda *_: ColourHistograms()),
     (lambda source: source.endswith(".npy") or holds(Path(source), KIND), lambda source, *_: source),
     (lambda source: ":" in source or Path(source).is_dir(), _encoded),
@@ -52,7 +54,7 @@ def require_name(name: str) -> str:
     return name
 
 
-def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
+def as_model(name: str, given: Any, cache: Path) -> Model:
     """A model for the runner. `given`: a source, or a list or tuple with one for each training seed.
 
     A source is a name or path of `KINDS`, '{fold}' in it standing for the number of the fold, or anything else that
@@ -68,7 +70,7 @@ def as_model(name: str, given: Any, cache: Path, *, workers: int = 0) -> Model:
             own = str(one).replace("{fold}", str(division.fold))
             place = cache / (f"{name}@{seed}" + (f"@{division.fold}" if own != str(one) else ""))
             made_from = version(own)
-            return Source(f"{own} {made_from}".strip(), table, partial(_cached, own, made_from, place, table, workers))
+            return Source(f"{own} {made_from}".strip(), table, partial(_cached, own, made_from, place, table))
         key = (seed, _table_hash(table))
         if key not in made:
             made[key] = embeddings_of(one, table)
@@ -83,7 +85,7 @@ def version(source: str | Path) -> str:
     return next((file_hash(path) for path in files if path.is_file()), "")
 
 
-def _cached(source: str, made_from: str, place: Path, table: CaseTable, workers: int) -> EmbeddingTable:
+def _cached(source: str, made_from: str, place: Path, table: CaseTable) -> EmbeddingTable:
     """The embeddings of a whole table, from `place` where they are of this source and these images.
 
     `made_from`: the `version` of the source.
@@ -98,7 +100,7 @@ def _cached(source: str, made_from: str, place: Path, table: CaseTable, workers:
             "model folder of a run, a folder of embeddings, or an .npy file."
         )
     try:
-        made = embeddings_of(make(source, table, workers), table)
+        made = embeddings_of(make(source, table, place), table)
     except EmbeddingError as error:
         raise EmbeddingError(f"{source}: {error}") from None
     made.save(place, replace=True, key=key)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from hierderm.config.settings import BackboneConfig
+from hierderm.config.settings import BackboneConfig, Engine
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
 from hierderm.model import packaged, timm, transformers
@@ -54,8 +54,11 @@ class Backbone(nn.Module):
 
     `dim`: length of its vectors, of which the first `output_dim` are the encoder's output. `architecture`: what
     `build_backbone` needs to make the same encoder without weights, plain JSON; its "features" says what the vectors
-    are. `blocks`: the repeated blocks, input side first.
+    are. `blocks`: the repeated blocks, input side first. `engine`: what computes vectors without gradients, where they
+    are computed on the CPU: torch, ONNX Runtime, or with "auto" the faster where there are many images.
     """
+
+    engine: Engine = "auto"
 
     def __init__(self, encoder: nn.Module, preprocessing: Preprocessing, architecture: dict[str, Any]) -> None:
         super().__init__()
@@ -146,9 +149,11 @@ def load_backbone(config: BackboneConfig, features: Features = "output") -> Back
             encoder, preprocessing, architecture = packaged.load(config.name, config.weights)
         else:
             encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
-    return Backbone(
+    backbone = Backbone(
         encoder, preprocessing, {"name": config.name, "library": library, "features": features, **architecture}
     )
+    backbone.engine = config.engine
+    return backbone
 
 
 def build_backbone(architecture: dict[str, Any], preprocessing: Preprocessing) -> Backbone:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -83,12 +83,21 @@ def require_taxonomy(model: str, own: Taxonomy, other: Taxonomy) -> None:
         )
 
 
+class SavedModel(NamedTuple):
+    """A model and what its folder says of it: the hashes of its weights and its split, and its README.md or ''."""
+
+    network: Network
+    weights_hash: str
+    split_hash: str
+    card: str
+
+
 def load_model(
     folder: Path, *, taxonomy: Taxonomy | None = None, preprocessing: Preprocessing | None = None
-) -> Network:
+) -> SavedModel:
     """Read a model. Another tree than `taxonomy`, or other preprocessing than `preprocessing`, is refused."""
 
-    def read(header: Header) -> Network:
+    def read(header: Header) -> SavedModel:
         content = header.content
         saved = Preprocessing.from_dict(content["preprocessing"])
         if saved.hash != content["preprocessing_hash"]:
@@ -102,6 +111,7 @@ def load_model(
             network.load_state_dict(load_file(folder / WEIGHTS))
         except (RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{folder / WEIGHTS} does not fit its header ({error}).") from None
-        return network.eval()
+        card = (folder / README).read_text(encoding="utf-8") if README in header.files else ""
+        return SavedModel(network.eval(), header.files[WEIGHTS], content["split_hash"], card)
 
     return read_folder(folder, KIND, read, error=CheckpointError)

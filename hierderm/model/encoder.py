@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
 from threading import Lock
+from typing import get_args
 
 import pandas as pd
 import torch
-from joblib import cpu_count
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
-from hierderm.artifacts import README
-from hierderm.config.settings import BackboneConfig
+from hierderm.config.settings import BackboneConfig, Engine
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageLike, as_image, each_image
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Provenance
 from hierderm.errors import CheckpointError, ModelError
 from hierderm.model.backbone import load_backbone
-from hierderm.model.checkpoint import load_model, read_header, require_taxonomy, save_model
-from hierderm.model.features import best_device, feature_batches
+from hierderm.model.checkpoint import load_model, require_taxonomy, save_model
+from hierderm.model.features import best_device, feature_batches, image_features
 from hierderm.model.network import Network
 from hierderm.model.text import TextTower, load_text_tower
 from hierderm.model.weights import LOADING, weights_hash
@@ -35,7 +32,6 @@ from hierderm.types import Vectors
 
 ROWS = 4096  # of cached features that pass the heads together
 TEXTS = 256  # that pass the text tower together
-READERS = 8  # threads that read image files, at most
 
 
 @dataclass(frozen=True)
@@ -229,15 +225,12 @@ class Encoder:
             raise ModelError(f"{self.name} has probabilities of the level(s) {known}, got '{level}', which is finer.")
         return number, tree
 
-    def embed(
-        self, table: CaseTable, *, batch_size: int = 64, workers: int = 0, features: Vectors | None = None
-    ) -> EmbeddingTable:
+    def embed(self, table: CaseTable, *, batch_size: int = 64, features: Vectors | None = None) -> EmbeddingTable:
         """Embed the images of a case table.
 
         Args:
             table: The cases; a trained model takes only a table of its own taxonomy.
             batch_size: Images that are read and pass the network together, >= 1.
-            workers: Processes that read images; 0 reads them in this one.
             features: The backbone's vectors of the table's images, shape (n_images, n_features), where they are known.
 
         Returns:
@@ -253,9 +246,7 @@ class Encoder:
         if features is None:
             backbone = self.network.backbone
             images = ImageDataset(table.paths, backbone.preprocessing)
-            found = self._pass(
-                feature_batches(backbone, images, batch_size=batch_size, workers=workers), self._fine_level
-            )
+            found = self._pass(feature_batches(backbone, images, batch_size=batch_size), self._fine_level)
         else:
             found = self.heads(features)
         provenance = replace(self.provenance, taxonomy_hash=table.taxonomy.content_hash)
@@ -295,16 +286,16 @@ class Encoder:
 
     # --- the one forward pass ------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def _pass(self, batches: Iterator[Tensor], level: int | None) -> Encoded:
         """Batches of features through the heads; with the probabilities of a level unless it is None."""
         embeddings = [torch.zeros(0, self.dim)]
         probabilities = [] if level is None else [torch.zeros(0, self._n_classes(level))]
         for features in batches:
-            outputs = self.network.heads(features.to(self.device))
-            embeddings.append(outputs.embedding.float().cpu())
-            if level is not None and outputs.logits is not None:
-                probabilities.append(self.network.probabilities(outputs.logits.float(), level).cpu())
+            with torch.inference_mode():
+                outputs = self.network.heads(features.to(self.device))
+                embeddings.append(outputs.embedding.float().cpu())
+                if level is not None and outputs.logits is not None:
+                    probabilities.append(self.network.probabilities(outputs.logits.float(), level).cpu())
         return Encoded(torch.cat(embeddings).numpy(), torch.cat(probabilities).numpy() if probabilities else None)
 
     def _n_classes(self, level: int) -> int:
@@ -318,31 +309,25 @@ class Encoder:
         progress: bool | None,
         total: int | None = None,
     ) -> Iterator[Tensor]:
-        """The backbone's features of a batch after another; no more than one batch of images is in memory."""
+        """The backbone's features of a batch after another."""
         if batch_size < 1:
             raise ModelError(f"batch_size must be 1 or more, got {batch_size}.")
         many = each_image(images)
         total = len(many) if isinstance(many, Sized) else total
-        hidden, wait = (None, 2) if progress is None else (not progress, 0)
-        bar = tqdm(desc="Encoding", total=total, unit="image", leave=False, delay=wait, disable=hidden)
-        source = iter(many)
-        with bar, ThreadPoolExecutor(min(READERS, cpu_count())) as pool:
-            # Files are decoded side by side; a PIL image is not safe for threads, and may occur twice.
-            while batch := [
-                image if isinstance(image, str | PathLike) else as_image(image) for image in islice(source, batch_size)
-            ]:
-                pixels = torch.stack(list(pool.map(self._preprocessed, batch)))
-                yield self.network.backbone(pixels.to(self.device))
-                bar.update(len(batch))
+        # Files are decoded side by side; a PIL image is not safe for threads, and may occur twice.
+        safe = (image if isinstance(image, str | PathLike) else as_image(image) for image in many)
+        return image_features(
+            self.network.backbone, safe, self._pixels, batch_size=batch_size, total=total, progress=progress
+        )
 
-    def _preprocessed(self, image: ImageLike) -> Tensor:
-        return self.network.backbone.preprocessing(as_image(image))
+    def _pixels(self, image: ImageLike) -> Tensor:
+        return self.network.backbone.preprocessing.pixels(as_image(image))
 
 
 # --- loading -----------------------------------------------------------------------------------------------------
 
 
-def load(name: str | Path, *, device: str = "auto") -> Encoder:
+def load(name: str | Path, *, device: str = "auto", engine: Engine = "auto") -> Encoder:
     """Load a trained model, or a backbone by name.
 
     Args:
@@ -350,27 +335,31 @@ def load(name: str | Path, *, device: str = "auto") -> Encoder:
             'hierderm:tiny', 'hierderm:lite0', 'timm:<model>', 'hf:<repository or folder>', and with other weights
             than those of its name '<backbone>@random' (the same each time) or '<backbone>@<file>.safetensors' (timm).
         device: 'auto' is a GPU where there is one, else the CPU; or a device of torch such as 'cuda:1'.
+        engine: What computes vectors on a CPU: 'torch', 'onnx' (ONNX Runtime, from hierderm[onnx]), or 'auto', the
+            faster where there are many images. The vectors are the same, to about 1e-5.
 
     Returns:
         The encoder, ready to use.
 
     Raises:
         CheckpointError: There is no such model, or its files are damaged or do not fit.
-        ModelError: The device can't be used.
+        ModelError: The device or the engine can't be used.
     """
+    if engine not in (known := get_args(Engine)):
+        raise ModelError(f"engine must be of {list(known)}, got '{engine}'.")
+    encoder = _load(name, device)
+    encoder.network.backbone.engine = engine
+    return encoder
+
+
+def _load(name: str | Path, device: str) -> Encoder:
     folder = model_folder(str(name))
     if folder is None:
         return Encoder(*_load_backbone(BackboneConfig.parse(str(name))), device=device)
-    header, network = read_header(folder), load_model(folder)
-    provenance = Provenance(
-        str(folder),
-        str(header["weights_hash"]),
-        network.backbone.preprocessing.hash,
-        network.taxonomy.content_hash if network.taxonomy else "",
-        str(header["split_hash"]),
-    )
-    card = folder / README
-    return Encoder(network, provenance, device=device, card=card.read_text(encoding="utf-8") if card.is_file() else "")
+    network, own_hash, split_hash, card = load_model(folder)
+    tree_hash = network.taxonomy.content_hash if network.taxonomy else ""
+    provenance = Provenance(str(folder), own_hash, network.backbone.preprocessing.hash, tree_hash, split_hash)
+    return Encoder(network, provenance, device=device, card=card)
 
 
 def model_folder(name: str) -> Path | None:

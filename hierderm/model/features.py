@@ -1,23 +1,35 @@
-"""The forward pass of a backbone over image files, in batches."""
+"""The forward pass of a frozen backbone over images, decoded beside it, by the engine that is fastest here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain, islice
+from typing import TypeVar
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
+from joblib import cpu_count
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
 
 from hierderm.data.dataset import ImageDataset
+from hierderm.errors import ModelError
+from hierderm.model import onnx
 from hierderm.model.backbone import Backbone
-from hierderm.model.tail import Stem
-from hierderm.types import Vectors
+from hierderm.progress import Progress
 
-if TYPE_CHECKING:
-    from hierderm.config.methods import Augmentation
+logger = logging.getLogger(__name__)
+READERS = 8  # threads that read image files for torch, at most
+FIRST = 16  # images by whose time the engine is chosen
+FEWEST = 300  # images; fewer stay with torch
+PAYS = 30.0  # seconds that torch must need for the rest before a graph is made, which takes about ten
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def best_device() -> torch.device:
@@ -25,35 +37,152 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@torch.inference_mode()
-def backbone_features(
-    backbone: Backbone | Stem,
-    paths: Sequence[Path],
-    *,
-    batch_size: int = 64,
-    workers: int = 0,
-    augmentation: Augmentation | None = None,
-    seed: int = 0,
-    view: int = 0,
-    rows: Sequence[int] | None = None,
-) -> Vectors:
-    """The backbone's vector of each image, shape (n_images, dim), float32, not normalised.
-
-    With `augmentation` of the images changed by it; `seed`, `view` and an image's position among `paths` decide on the
-    changes. `rows`: positions of the images that are wanted, by default all. The backbone is moved to `best_device`.
-    """
-    backbone.eval().to(best_device())
-    images = ImageDataset(paths, backbone.preprocessing, augmentation, seed=seed)
-    images.epoch = view
-    batches = feature_batches(backbone, images, rows, batch_size=batch_size, workers=workers)
-    return torch.cat([torch.zeros(0, backbone.dim), *(batch.float().cpu() for batch in batches)]).numpy()
-
-
 def feature_batches(
-    backbone: Backbone | Stem, images: ImageDataset, rows: Sequence[int] | None = None, *, batch_size: int, workers: int
+    backbone: Backbone, images: ImageDataset, rows: Sequence[int] | None = None, *, batch_size: int = 64
 ) -> Iterator[Tensor]:
-    """The features of one batch after another, on the backbone's device. Call it in inference mode."""
-    device = next((weight.device for weight in backbone.parameters()), torch.device("cpu"))
-    loader = DataLoader(images if rows is None else Subset(images, rows), batch_size=batch_size, num_workers=workers)
-    for batch, _ in tqdm(loader, "Embedding", len(loader), leave=False, delay=2, disable=None):
-        yield backbone(batch.to(device))
+    """The features of a data set's images, or of the `rows` among them: see `image_features`."""
+    chosen = range(len(images)) if rows is None else rows
+    return image_features(backbone, chosen, images.pixels, batch_size=batch_size, total=len(chosen), title="Embedding")
+
+
+def image_features(
+    backbone: Backbone,
+    items: Iterable[Item],
+    pixels: Callable[[Item], Tensor],
+    *,
+    batch_size: int,
+    total: int | None = None,
+    title: str = "Encoding",
+    progress: bool | None = None,
+) -> Iterator[Tensor]:
+    """The backbone's vectors of a batch after another, shape (n, dim), float32, not normalised.
+
+    `pixels`: an item's preprocessed image, shape (3, size, size), uint8; it is called on several threads. `total`: the
+    number of items, where it is known. Few batches are read ahead. Which engine computes: see `Backbone.engine`.
+    """
+    bar = Progress(title, total, unit="images", shown=progress)
+    with bar, closing(_computed(backbone, iter(items), pixels, batch_size, total)) as batches:
+        for vectors in batches:
+            yield vectors
+            bar.update(len(vectors))
+
+
+def _computed(
+    backbone: Backbone, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, total: int | None
+) -> Generator[Tensor]:
+    on_cpu = _device(backbone).type == "cpu"
+    if backbone.engine == "onnx" and not on_cpu:
+        raise ModelError(f"engine = 'onnx' computes on the CPU, the model is on '{_device(backbone)}': use 'torch'.")
+    graph = onnx.known_graph(backbone) if on_cpu and backbone.engine != "torch" else None
+    many = total is not None and total >= FEWEST
+    if graph is None and on_cpu and (backbone.engine == "onnx" or (backbone.engine == "auto" and many)):
+        first = list(map(pixels, islice(items, FIRST)))
+        if not first:
+            return
+        start = time.perf_counter()
+        vectors = _forward(backbone, first)
+        graph = _chosen_graph(backbone, first, vectors, time.perf_counter() - start, total)
+        yield vectors
+    yield from (
+        _by_torch(backbone, items, pixels, batch_size) if graph is None else _by_graph(graph, items, pixels, batch_size)
+    )
+
+
+def _chosen_graph(
+    backbone: Backbone, first: list[Tensor], expected: Tensor, seconds: float, total: int | None
+) -> onnx.OnnxGraph | None:
+    """The graph that shall compute the rest, None for torch, which has taken `seconds` for the first images."""
+    forced, name, n = backbone.engine == "onnx", backbone.architecture["name"], len(first)
+    if not forced and (total is None or (total - n) * seconds / n < PAYS):
+        return None
+    if not forced and not onnx.installed():
+        logger.info(
+            "%s: %.3g images/s by torch; ONNX Runtime may be several times as fast: pip install 'hierderm[onnx]'",
+            name, n / seconds,
+        )  # fmt: skip
+        return None
+    try:
+        graph = onnx.make_graph(backbone)
+        difference = graph.require_equal(torch.stack(first), expected)
+    except onnx.NotExportedError as error:
+        if forced:
+            raise ModelError(f"{name}: engine = 'onnx' can't compute it: {error}. Use engine = 'torch'.") from None
+        logger.info("%s: torch computes the vectors; as a graph of ONNX Runtime %s", name, error)
+        return None
+    start = time.perf_counter()
+    list(chain.from_iterable(_by_graph(graph, iter(first), lambda image: image, n)))
+    own = time.perf_counter() - start
+    faster = forced or own < seconds
+    logger.info(
+        "%s: %s computes the vectors; first images/s: ONNX Runtime %.3g, torch %.3g; largest difference %.0e",
+        name, "ONNX Runtime" if faster else "torch", n / own, n / seconds, difference,
+    )  # fmt: skip
+    return graph if faster else None
+
+
+# --- the engines -------------------------------------------------------------------------------------------------
+
+
+def _by_torch(
+    backbone: Backbone, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
+) -> Iterator[Tensor]:
+    """Threads read the next batch while one passes the backbone, which uses all threads of torch."""
+    with ThreadPoolExecutor(min(READERS, cpu_count()), initializer=_one_thread) as pool:
+        for images in _batches(_ahead(pool, pixels, items, batch_size), batch_size):
+            yield _forward(backbone, images)
+
+
+@torch.inference_mode()
+def _forward(backbone: Backbone, images: list[Tensor]) -> Tensor:
+    batch = backbone.preprocessing.normalise(torch.stack(images).to(_device(backbone)))
+    if batch.device.type == "cpu" and sum(isinstance(module, nn.Conv2d) for module in backbone.modules()) > 1:
+        batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast; a transformer has one convolution
+    vectors: Tensor = backbone(batch)
+    return vectors.float()
+
+
+def _by_graph(
+    graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
+) -> Iterator[Tensor]:
+    """Each thread reads a few images and computes their vectors, on one core."""
+    threads = torch.get_num_threads()
+
+    def work(images: list[Item]) -> Tensor:
+        return graph(torch.stack([pixels(image) for image in images]))
+
+    with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
+        parts = _ahead(pool, work, _batches(items, onnx.CHUNK), 2 * threads)
+        for together in _batches(parts, max(1, batch_size // onnx.CHUNK)):
+            yield torch.cat(together)
+
+
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], depth: int
+) -> Iterator[Result]:
+    """The results of `work` in the order of the items, at most `depth` items ahead."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _one_thread() -> None:
+    """Let the thread that calls it compute alone: the cores are for the other threads."""
+    torch.get_num_threads()  # torch sets its own number when a thread first asks for it
+    threadpool_limits(1, user_api="openmp")  # of the calling thread only
+
+
+def _device(backbone: Backbone) -> torch.device:
+    return next((weight.device for weight in backbone.parameters()), torch.device("cpu"))

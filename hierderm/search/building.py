@@ -36,7 +36,6 @@ def build_index(
     splits: Sequence[str] = (),
     accuracy: float = 0.8,
     k: int = 10,
-    workers: int = 0,
 ) -> CaseIndex:
     """What `CaseIndex.build` does. It describes the arguments."""
     splits = [splits] if isinstance(splits, str) else splits
@@ -44,7 +43,7 @@ def build_index(
         raise SearchError(f"accuracy must be between 0 and 1, got {accuracy}.")
     if unknown := sorted(set(splits) - set(c.SPLITS)):
         raise SearchError(f"splits must be of {list(c.SPLITS)}, got {unknown}.")
-    table = _embed(cases, model, workers) if embeddings is None else _given(cases, embeddings)
+    table = _embed(cases, model) if embeddings is None else _given(cases, embeddings)
     split_hash = cases.split_hash if _is_split(cases) else ""
     trained_on = table.provenance.split_hash
     provenance = replace(
@@ -66,21 +65,21 @@ def build_index(
     return index if index.calibration else _not_calibrated(index, "there are no validation cases in the index")
 
 
-def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None, *, workers: int = 0) -> EmbeddingTable:
+def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None) -> EmbeddingTable:
     """The images of a table as `CaseIndex.add` takes them: embedded by the index's model, paths as the index has them.
 
     `model`: where the index's model is now; None: where it was when the index was built.
     """
-    table = embed_queries(index, cases, model, workers=workers)
+    table = embed_queries(index, cases, model)
     root = Path(index.about.image_root)
     paths = [path.absolute() for path in cases.paths]
     names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
     return EmbeddingTable(table.embeddings, table.frame.assign(**{c.IMAGE_PATH: names}), table.provenance)
 
 
-def embed_queries(index: CaseIndex, cases: CaseTable, model: Model = None, *, workers: int = 0) -> EmbeddingTable:
+def embed_queries(index: CaseIndex, cases: CaseTable, model: Model = None) -> EmbeddingTable:
     """The images of a table embedded by the index's model; for `model` see `embed_for`."""
-    return _embed(cases, model or index.about.model or None, workers)
+    return _embed(cases, model or index.about.model or None)
 
 
 def calibrate_on_validation(
@@ -156,13 +155,13 @@ def describe_index(index: CaseIndex) -> list[str]:
     return lines
 
 
-def _embed(cases: CaseTable, model: Model, workers: int) -> EmbeddingTable:
+def _embed(cases: CaseTable, model: Model) -> EmbeddingTable:
     from hierderm.model.encoder import load
 
     if model is None:
         raise SearchError("name a model that embeds the images, or give their embeddings.")
     if isinstance(model, str | Path):
-        return load(model).embed(cases, workers=workers)
+        return load(model).embed(cases)
     made = embeddings_of(model, cases)
     return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
 

@@ -111,7 +111,6 @@ class CaseIndex:
         splits: Sequence[str] = (),
         accuracy: float = 0.8,
         k: int = 10,
-        workers: int = 0,
     ) -> CaseIndex:
         """Embed the images of a table and index them; calibrate answers where the table has validation cases.
 
@@ -125,7 +124,6 @@ class CaseIndex:
             splits: Splits to index, such as ('train', 'validation'); empty for all rows.
             accuracy: The accuracy that answers must keep to on validation cases, in (0, 1).
             k: Nearest cases that an answer is read from, >= 1.
-            workers: Processes that load images, >= 0.
 
         Returns:
             The index, in memory; `save` writes it.
@@ -135,9 +133,7 @@ class CaseIndex:
         """
         from hierderm.search.building import build_index
 
-        return build_index(
-            cases, model, embeddings=embeddings, kind=kind, splits=splits, accuracy=accuracy, k=k, workers=workers
-        )
+        return build_index(cases, model, embeddings=embeddings, kind=kind, splits=splits, accuracy=accuracy, k=k)
 
     @classmethod
     def from_embeddings(

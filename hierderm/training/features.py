@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +15,19 @@ import numpy as np
 
 from hierderm import columns as c
 from hierderm.config.methods import Augmentation
+from hierderm.data.dataset import ImageDataset
 from hierderm.data.table import CaseTable
-from hierderm.files import replacing, text_hash
+from hierderm.embeddings import EmbeddingTable
+from hierderm.files import text_hash
 from hierderm.model.backbone import Backbone
-from hierderm.model.features import backbone_features
-from hierderm.model.tail import Stem
+from hierderm.model.checkpoint import require_taxonomy
+from hierderm.model.encoder import Encoder
+from hierderm.model.features import best_device, feature_batches
 from hierderm.model.weights import weights_hash
+from hierderm.training.shards import RowFile
 from hierderm.types import Mask, Vectors
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,24 +35,33 @@ class FeatureStore:
     """Cached features, an `.npy` file each, found again for the same backbone and the same images.
 
     A file is named by the backbone's weights, its preprocessing, the images' paths, sizes and times of change, and
-    the augmentation: images that were replaced under the same name are embedded again.
+    the augmentation: images that were replaced under the same name are embedded again. What is computed goes to the
+    disk in shards: a run that was killed goes on where it was.
     """
 
     folder: Path
 
-    def features(self, backbone: Backbone | Stem, table: CaseTable, *, workers: int = 0) -> Vectors:
-        """The backbone's vector of each image of a table, shape (n_images, dim), not normalised."""
-        return self._rows(_Source(backbone, table, workers), np.ones(len(table), dtype=bool))
+    def features(self, backbone: Backbone, table: CaseTable) -> Vectors:
+        """The backbone's vector of each image of a table, shape (n_images, dim), not normalised.
+
+        It is a map of the file into memory, which changes of the array do not reach.
+        """
+        return self._rows(_Source(backbone, table), np.ones(len(table), dtype=bool))
+
+    def embed(self, encoder: Encoder, table: CaseTable) -> EmbeddingTable:
+        """What `encoder.embed(table)` gives, by way of the backbone's features."""
+        if encoder.taxonomy is not None:
+            require_taxonomy(encoder.name, encoder.taxonomy, table.taxonomy)  # before anything slow
+        return encoder.embed(table, features=self.features(encoder.network.backbone, table))
 
     def for_training(
         self,
-        backbone: Backbone | Stem,
+        backbone: Backbone,
         table: CaseTable,
         n_views: int,
         augmentation: Augmentation,
         *,
         seed: int = 0,
-        workers: int = 0,
     ) -> tuple[list[Vectors], Vectors]:
         """What a method learns from and chooses by.
 
@@ -53,7 +71,7 @@ class FeatureStore:
         Which augmentation an image gets depends on the seed and its position in the table alone, so divisions of one
         table share files, and each division adds the images that others have not trained on.
         """
-        training, source = table.splits == c.TRAIN, _Source(backbone, table, workers)
+        training, source = table.splits == c.TRAIN, _Source(backbone, table)
         augmented = [self._rows(source, training, _View(augmentation, seed, 1 + view)) for view in range(n_views)]
         whole = self._rows(source, np.ones(len(table), dtype=bool))
         return [vectors[training] for vectors in (whole, *augmented)], whole[table.splits == c.VALIDATION]
@@ -68,20 +86,15 @@ class FeatureStore:
         if backbone.architecture["features"] == "output" and layers.is_file():
             cached: Vectors = np.load(layers, mmap_mode="r", allow_pickle=False)
             if not np.isnan(cached[wanted, 0]).any():
-                return cached[:, : backbone.output_dim].copy()
+                return np.array(cached[:, : backbone.output_dim])
         path = self._path(source, backbone.architecture["features"], view)
-        features: Vectors = np.full((len(paths), backbone.dim), np.nan, dtype=np.float32)
-        if path.is_file():
-            features = np.load(path, allow_pickle=False)
-        missing = np.flatnonzero(wanted & np.isnan(features[:, 0]))
+        file = RowFile(path, len(paths), backbone.dim)
+        missing = np.flatnonzero(wanted & ~file.known())
         if len(missing):
-            changes = view._asdict() if view else {}
-            features[missing] = backbone_features(
-                backbone, paths, workers=source.workers, rows=missing.tolist(), **changes
-            )
-            with replacing(path) as temporary, temporary.open("wb") as handle:
-                np.save(handle, features)
-        return features
+            if file.shards:
+                logger.info("%s: %d of %d images are left of a run that was stopped", path, len(missing), wanted.sum())
+            file.write(missing, _computed(source, view, missing.tolist()))
+        return file.join()
 
     def _path(self, source: _Source, features: str, view: _View | None = None) -> Path:
         architecture = {**source.backbone.architecture, "features": features}
@@ -101,12 +114,36 @@ class _View(NamedTuple):
 class _Source:
     """A backbone and the images it reads."""
 
-    backbone: Backbone | Stem
+    backbone: Backbone
     table: CaseTable
-    workers: int
 
     @cached_property
     def identity(self) -> list[object]:
         """What the features depend on apart from the architecture: weights, preprocessing and the files' state."""
         images = [[str(path), (found := path.stat()).st_size, found.st_mtime_ns] for path in self.table.paths]
         return [weights_hash(self.backbone), self.backbone.preprocessing.hash, images]
+
+
+def _computed(source: _Source, view: _View | None, rows: list[int]) -> Iterator[Vectors]:
+    backbone = source.backbone.eval().to(best_device())
+    augmentation, seed, number = view or (None, 0, 0)
+    images = ImageDataset(source.table.paths, backbone.preprocessing, augmentation, seed=seed)
+    images.epoch = number
+    for batch in feature_batches(backbone, images, rows):
+        yield batch.cpu().numpy()
+
+
+@contextlib.contextmanager
+def unfinished(place: Path) -> Iterator[FeatureStore]:
+    """A store beside the folder that a command is to write, which goes when the command has ended.
+
+    Where it was stopped, the store stays: the same command, given again, goes on where it was.
+    """
+    store = FeatureStore(place.with_name(f".{place.name}.features"))
+    yield store
+    if store.folder.is_dir():
+        for file in store.folder.iterdir():
+            if file.suffix in (".npy", ".npz", ".lock"):
+                file.unlink()
+        with contextlib.suppress(OSError):  # something else lies there
+            store.folder.rmdir()

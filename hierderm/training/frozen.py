@@ -44,7 +44,7 @@ class FrozenData:
         """Read the images with the frozen backbone, or take what is cached."""
         backbone = load_backbone(config, "layers" if "layers" in settings.features else "output")
         views, validation_features = store.for_training(
-            backbone, table, settings.views, settings.augmentation, seed=settings.seed, workers=settings.workers
+            backbone, table, settings.views, settings.augmentation, seed=settings.seed
         )
         widths = {"layers": backbone.dim, "output": backbone.output_dim}
         chosen: dict[str, int] = {name: widths[name] for name in dict.fromkeys(settings.features)}

@@ -216,7 +216,7 @@ def test_each_model_takes_the_shared_settings_that_its_method_reads() -> None:
     assert isinstance(losses, Gradient) and (losses.views, losses.features, losses.epochs) == (2, "output", 3)
     assert "last_blocks" not in to_dict(configs["losses"])["training"]  # frozen
     assert to_dict(configs["blocks"])["training"]["last_blocks"] == 1
-    assert to_dict(configs["vanilla"])["training"] == {"method": "vanilla", "workers": 0}
+    assert to_dict(configs["vanilla"])["training"] == {"method": "vanilla"}
 
 
 def test_overrides_win_over_a_models_own_settings() -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from hierderm.config.methods import Augmentation
-from hierderm.data.dataset import ImageDataset
+from hierderm.data.dataset import Augmenter, ImageDataset
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.data.table import CaseTable
@@ -34,6 +36,35 @@ def test_augmentation_follows_seed_epoch_and_position_alone(toy: CaseTable) -> N
     assert torch.equal(drawn(0, 1), drawn(0, 1, cache=True))
     assert not torch.equal(drawn(0, 1), drawn(0, 2))
     assert not torch.equal(drawn(0, 1), drawn(1, 1))
+
+
+def composed(config: Augmentation, size: int) -> v2.Transform:
+    """The same changes as torchvision's own chain, which draws as it goes."""
+    mode = v2.InterpolationMode
+    return v2.Compose(
+        [
+            v2.RandomRotation([-config.rotation, config.rotation], mode.BILINEAR, fill=127),
+            v2.RandomResizedCrop(size, (config.crop, 1.0), (0.8, 1.25), mode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue),
+            v2.RandomApply([v2.GaussianBlur(5, (0.1, 1.5))], config.blur),
+        ]
+    )
+
+
+def test_augmentation_draws_as_torchvisions_chain_and_threads_do_not_mix() -> None:
+    config = Augmentation(blur=0.5)
+    augment, chain = Augmenter(config, PLAIN), composed(config, PLAIN.size)
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, 20 + n, 30), generator=generator, dtype=torch.uint8) for n in range(24)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(augment, images, range(24)))
+    assert torch.equal(torch.get_rng_state(), before)
+    for seed, (image, one) in enumerate(zip(images, found, strict=True)):
+        torch.manual_seed(seed)
+        assert torch.equal(one, chain(image))
 
 
 def test_a_damaged_image_stops_with_its_name(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def saved(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> Path:
 
 
 def test_a_saved_model_gives_the_same_outputs(saved: Path, toy: CaseTable) -> None:
-    first, second = load_model(saved), load_model(saved, taxonomy=toy.taxonomy)
+    first, second = load_model(saved).network, load_model(saved, taxonomy=toy.taxonomy).network
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         for one, other in zip(first(images), second(images), strict=True):
@@ -44,7 +44,7 @@ def test_another_taxonomy_is_refused(saved: Path, toy: CaseTable) -> None:
 
 
 def test_other_preprocessing_is_refused(saved: Path) -> None:
-    own = load_model(saved).backbone.preprocessing
+    own = load_model(saved).network.backbone.preprocessing
     load_model(saved, preprocessing=own)
     with pytest.raises(CheckpointError, match="was trained with Preprocessing.*Use its own"):
         load_model(saved, preprocessing=replace(own, mean=(0.48, 0.46, 0.41)))
@@ -77,7 +77,7 @@ def test_damage_is_named(saved: Path) -> None:
 
 
 def test_a_model_is_kept_unless_asked_and_its_card_may_be_edited(saved: Path, toy: CaseTable) -> None:
-    network = load_model(saved)
+    network = load_model(saved).network
     with pytest.raises(OutputError, match="holds a hierderm model folder"):
         save_model(network, saved)
     save_model(network, saved, card="# Card", replace=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from dataclasses import replace
@@ -8,14 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hierderm import columns as c
 from hierderm.config.methods import Augmentation
 from hierderm.config.settings import BackboneConfig
+from hierderm.data.dataset import ImageDataset
 from hierderm.data.table import CaseTable
+from hierderm.errors import CheckpointError
 from hierderm.model.backbone import Backbone, load_backbone
-from hierderm.model.features import backbone_features
-from hierderm.training.features import FeatureStore
+from hierderm.model.checkpoint import save_model
+from hierderm.model.encoder import load
+from hierderm.model.features import feature_batches
+from hierderm.model.network import Network
+from hierderm.training import shards
+from hierderm.training.features import FeatureStore, unfinished
+from hierderm.types import Vectors
 
 AUGMENTATION = Augmentation()
 
@@ -31,16 +40,20 @@ def store(tmp_path: Path) -> FeatureStore:
 
 
 def files(store: FeatureStore) -> list[str]:
-    return sorted(path.name for path in store.folder.iterdir())
+    return sorted(path.name for path in store.folder.glob("*.npy"))
+
+
+def computed(backbone: Backbone, paths: list[Path]) -> Vectors:
+    return torch.cat([*feature_batches(backbone, ImageDataset(paths, backbone.preprocessing))]).numpy()
 
 
 def test_views_are_made_once_and_differ(backbone: Backbone, toy: CaseTable, store: FeatureStore) -> None:
     first = store.for_training(backbone, toy, 2, AUGMENTATION)[0]
     assert len(first) == 3
     assert not np.allclose(first[0], first[1]) and not np.allclose(first[1], first[2])
-    np.testing.assert_allclose(first[0], backbone_features(backbone, toy.part(c.TRAIN).paths), atol=1e-5)
+    np.testing.assert_allclose(first[0], computed(backbone, toy.part(c.TRAIN).paths), atol=1e-5)
     validation = store.features(backbone, toy)[toy.splits == c.VALIDATION]
-    np.testing.assert_allclose(validation, backbone_features(backbone, toy.part(c.VALIDATION).paths), atol=1e-5)
+    np.testing.assert_allclose(validation, computed(backbone, toy.part(c.VALIDATION).paths), atol=1e-5)
     made = files(store)
     assert len(made) == 3
     np.testing.assert_array_equal(first, store.for_training(backbone, toy, 2, AUGMENTATION)[0])
@@ -58,11 +71,11 @@ def test_divisions_of_a_table_share_their_views(
     """Each adds the images that others have not trained on; the augmentation does not depend on who asks first."""
     other, asked = replace(toy, frame=toy.frame.replace({"split": {"train": "test", "test": "train"}})), []
 
-    def counted(*args: Any, rows: list[int], **kwargs: Any) -> Any:
+    def counted(backbone: Backbone, images: ImageDataset, rows: list[int]) -> Any:
         asked.append(len(rows))
-        return backbone_features(*args, rows=rows, **kwargs)
+        return feature_batches(backbone, images, rows)
 
-    monkeypatch.setattr("hierderm.training.features.backbone_features", counted)
+    monkeypatch.setattr("hierderm.training.features.feature_batches", counted)
     shared, alone = FeatureStore(tmp_path / "shared"), FeatureStore(tmp_path / "alone")
     for division in (toy, other, toy):
         shared.for_training(backbone, division, 1, AUGMENTATION)
@@ -105,10 +118,47 @@ def test_an_image_that_was_replaced_is_embedded_again(
 
 
 def test_other_weights_have_other_features(small_siglip: Path, toy: CaseTable, store: FeatureStore) -> None:
-    import torch
-
     random = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         random.append(store.features(load_backbone(BackboneConfig(f"hf:{small_siglip}", "random")), toy))
     assert not np.allclose(random[0], random[1]) and len(files(store)) == 2
+
+
+def test_a_stopped_command_goes_on_from_its_store(
+    small_siglip: Path,
+    toy: CaseTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A damaged image stops it after the others before it; what else lies in the folder stays."""
+    monkeypatch.setattr(shards, "SHARD_ROWS", 8)
+    caplog.set_level(logging.INFO, "hierderm")
+    encoder, place = load(f"hf:{small_siglip}"), tmp_path / "embeddings"
+
+    def stopped(backbone: Backbone, images: ImageDataset, rows: list[int]) -> Any:
+        for number, batch in enumerate(feature_batches(backbone, images, rows, batch_size=8)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), unfinished(place) as store:
+        patch.setattr("hierderm.training.features.feature_batches", stopped)
+        store.embed(encoder, toy)
+    (store.folder / "mine.txt").write_text("mine")
+    with unfinished(place) as again:
+        found = again.embed(encoder, toy)
+    assert f"{len(toy) - 16} of {len(toy)} images are left of a run that was stopped" in caplog.text
+    np.testing.assert_allclose(found.embeddings, encoder.embed(toy).embeddings, atol=1e-6)
+    assert [path.name for path in store.folder.iterdir()] == ["mine.txt"]
+    with unfinished(tmp_path / "other") as store:
+        store.embed(encoder, toy)
+    assert not store.folder.exists()
+
+
+def test_another_tree_is_refused_before_anything_is_read(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> None:
+    save_model(Network(load_backbone(BackboneConfig(f"hf:{small_siglip}")), taxonomy=toy.taxonomy), tmp_path / "model")
+    other = replace(toy.with_taxonomy(toy.taxonomy.keep(toy.taxonomy.names()[:5])), root=tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="was trained on taxonomy"):
+        FeatureStore(tmp_path / "store").embed(load(tmp_path / "model"), other)

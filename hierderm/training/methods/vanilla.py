@@ -21,6 +21,6 @@ from hierderm.training.fitted import Fitted
 def fit(settings: Vanilla, backbone: BackboneConfig, table: CaseTable, store: FeatureStore, folder: Path) -> Fitted:
     """The backbone's output at unit length, with its scores on validation."""
     encoder = load_backbone(backbone)
-    features = store.features(encoder, table, workers=settings.workers)[table.splits == c.VALIDATION]
+    features = store.features(encoder, table)[table.splits == c.VALIDATION]
     scores = validation_scores(unit_length(features), table.part(c.VALIDATION))
     return Fitted(Network(encoder), pd.DataFrame([scores]), 0)

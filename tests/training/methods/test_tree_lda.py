@@ -115,7 +115,7 @@ def trained(config: Config, table: CaseTable, folder: Path, **settings: object) 
 def test_the_network_embeds_as_the_analysis(toy_config: Config, toy: CaseTable, tmp_path: Path, shuffle: bool) -> None:
     values = {"shrinkages": [0.3], "decays": [0.5], "strengths": [2.0], "probability_shares": [0.3]}
     embedded = trained(toy_config, toy, tmp_path, features="output", shuffle=shuffle, **values)
-    (path,) = (tmp_path / "features").iterdir()
+    (path,) = (tmp_path / "features").glob("*.npy")
     features, in_training = np.load(path), toy.splits == c.TRAIN
     tree = shuffled(toy.taxonomy, 0) if shuffle else toy.taxonomy
     analysis = TreeAnalysis(features[in_training], toy.fine[in_training], tree)

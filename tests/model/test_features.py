@@ -1,0 +1,187 @@
+"""The forward pass of frozen backbones: the same vectors by each engine, in order, and which engine computes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hierderm.config.settings import BackboneConfig
+from hierderm.errors import MissingExtraError, ModelError
+from hierderm.model import features, onnx
+from hierderm.model.backbone import Backbone, load_backbone
+from hierderm.model.encoder import load
+from hierderm.model.features import image_features
+
+
+@pytest.fixture(scope="module")
+def siglip(small_siglip: Path) -> Backbone:
+    return load_backbone(BackboneConfig(f"hf:{small_siglip}"), "layers").eval()
+
+
+@pytest.fixture
+def backbone(siglip: Backbone, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """One that chooses its engine for five images already."""
+    monkeypatch.setattr(features, "FEWEST", 5)
+    monkeypatch.setattr(features, "PAYS", 0.0)
+    monkeypatch.setattr(features, "FIRST", 3)
+    monkeypatch.setattr(siglip, "engine", "auto")
+    onnx._graphs.clear()
+    return siglip
+
+
+def noise(number: int) -> Tensor:
+    """The pixels of an image of its own."""
+    return torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+
+
+def vectors(backbone: Backbone, n: int = 8, batch_size: int = 4) -> Tensor:
+    return torch.cat([*image_features(backbone, range(n), noise, batch_size=batch_size, total=n)])
+
+
+def by_hand(backbone: Backbone, n: int = 8) -> Tensor:
+    with torch.inference_mode():
+        found: Tensor = backbone(backbone.preprocessing.normalise(torch.stack([noise(number) for number in range(n)])))
+        return found
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_efficientnet"])
+def test_engines_agree(name: str) -> None:
+    """Features of all layers, the first of which are the output; the last batch is smaller."""
+    torch.manual_seed(0)
+    made = load_backbone(BackboneConfig(name, "random"), "layers").eval()
+    side = made.preprocessing.size
+    pixels = {n: torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for n in range(7)}
+    by_engine = []
+    for engine in ("torch", "onnx"):
+        made.engine = engine
+        by_engine.append(torch.cat([*image_features(made, range(7), pixels.__getitem__, batch_size=2, total=7)]))
+    with torch.inference_mode():
+        expected = made(made.preprocessing.normalise(torch.stack(list(pixels.values()))))
+    for found in by_engine:
+        unit, wanted = (torch.nn.functional.normalize(values) for values in (found, expected))
+        torch.testing.assert_close(unit, wanted, rtol=0, atol=1e-5)
+
+
+def test_many_images_are_computed_by_the_graph(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hierderm")
+    forward = features._forward
+
+    def slowly(*arguments: Any) -> Tensor:
+        time.sleep(0.5)  # so that the graph is the faster
+        return forward(*arguments)
+
+    monkeypatch.setattr(features, "_forward", slowly)
+    torch.testing.assert_close(vectors(backbone), by_hand(backbone), rtol=0, atol=1e-5)
+    assert "ONNX Runtime computes the vectors; first images/s" in caplog.text
+    graph = onnx.known_graph(backbone)
+    assert graph is not None and onnx.make_graph(backbone) is graph
+    vectors(backbone, 2)  # few, but the graph is there
+    parameter = next(backbone.parameters())
+    with torch.no_grad():
+        parameter.add_(0.25)
+        assert onnx.known_graph(backbone) is None
+        torch.testing.assert_close(vectors(backbone, 4), by_hand(backbone, 4))
+        parameter.sub_(0.25)
+
+
+def test_few_images_stay_with_torch(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx, "make_graph", lambda _: pytest.fail("a graph was made"))
+    vectors(backbone, 4)  # below FEWEST
+    monkeypatch.setattr(features, "PAYS", 1e9)
+    vectors(backbone)
+    backbone.engine = "torch"
+    monkeypatch.setattr(features, "PAYS", 0.0)
+    torch.testing.assert_close(vectors(backbone), by_hand(backbone), rtol=0, atol=1e-5)
+
+
+def test_a_graph_with_other_vectors_is_not_used(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrong:
+        require_equal = onnx.OnnxGraph.require_equal
+
+        def __call__(self, pixels: Tensor) -> Tensor:
+            with torch.inference_mode():
+                found: Tensor = backbone(backbone.preprocessing.normalise(pixels)) * 1.01
+                return found
+
+    caplog.set_level(logging.INFO, "hierderm")
+    monkeypatch.setattr(onnx, "make_graph", lambda _: Wrong())
+    torch.testing.assert_close(vectors(backbone), by_hand(backbone), rtol=0, atol=1e-5)
+    assert "torch computes the vectors; as a graph of ONNX Runtime its vectors differ from torch's by 1.0e-02" in (
+        caplog.text
+    )
+    backbone.engine = "onnx"
+    with pytest.raises(
+        ModelError, match=r"engine = 'onnx' can't compute it: its vectors differ .* Use engine = 'torch'"
+    ):
+        vectors(backbone)
+
+
+def test_a_backbone_that_has_no_graph(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no operator for it\nlong text")
+
+    monkeypatch.setattr(onnx, "_export", fail)
+    torch.testing.assert_close(vectors(backbone), by_hand(backbone), rtol=0, atol=1e-5)
+    backbone.engine = "onnx"
+    with pytest.raises(ModelError, match=r"it can't be exported \(no operator for it\)\. Use engine = 'torch'"):
+        vectors(backbone)
+
+
+def test_without_the_extra(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hierderm")
+    monkeypatch.setattr(onnx, "find_spec", lambda _: None)
+    torch.testing.assert_close(vectors(backbone), by_hand(backbone), rtol=0, atol=1e-5)
+    assert "ONNX Runtime may be several times as fast: pip install 'hierderm[onnx]'" in caplog.text
+    backbone.engine = "onnx"
+    with pytest.raises(MissingExtraError, match=r"engine = 'onnx' needs .*pip install 'hierderm\[onnx\]'"):
+        vectors(backbone)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+def test_order_progress_and_empty_input(backbone: Backbone, engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    backbone.engine = engine  # type: ignore[assignment]
+    found = [*image_features(backbone, iter(range(9)), noise, batch_size=4, progress=True)]
+    torch.testing.assert_close(torch.cat(found), by_hand(backbone, 9), rtol=0, atol=1e-4)
+    assert max(map(len, found)) <= 4 and "Encoding" in capsys.readouterr().err
+    assert [*image_features(backbone, [], noise, batch_size=4)] == []
+
+
+def test_an_error_of_an_image_comes_out_and_stops(backbone: Backbone) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    def pixels(number: int) -> Tensor:
+        if number == 6:
+            raise ModelError("image 6 is damaged")
+        return noise(number)
+
+    with pytest.raises(ModelError, match="image 6 is damaged"):
+        list(image_features(backbone, items(), pixels, batch_size=4))
+    assert len(taken) < 20
+
+
+def test_the_engine_is_a_setting_of_a_model(small_siglip: Path) -> None:
+    name = f"hf:{small_siglip}"
+    by_torch, by_graph = (load(name, engine=engine) for engine in ("torch", "onnx"))
+    assert (by_torch.network.backbone.engine, by_graph.network.backbone.engine) == ("torch", "onnx")
+    assert by_graph.provenance == by_torch.provenance
+    assert load_backbone(BackboneConfig(name, engine="torch")).engine == "torch"
+    with pytest.raises(ModelError, match=r"engine must be of \['auto', 'torch', 'onnx'\], got 'openvino'"):
+        load(name, engine="openvino")  # type: ignore[arg-type]
