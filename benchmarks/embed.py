@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from hierderm.config.methods import Augmentation
-from hierderm.config.settings import BackboneConfig, Engine
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.dataset import ImageDataset
 from hierderm.files import write_json
 from hierderm.model.backbone import Backbone, Features, load_backbone
@@ -55,7 +55,7 @@ def photographs(folder: str, n: int, side: int) -> list[Path]:
     return paths
 
 
-def backbone_of(name: str, features: Features = "output", engine: Engine = "onnx") -> Backbone:
+def backbone_of(name: str, features: Features = "output", engine: ForwardEngine = "onnx") -> Backbone:
     torch.manual_seed(0)
     backbone = load_backbone(BackboneConfig(name, "random", engine), features).eval()
     for module in backbone.modules():  # else all vectors of random weights are alike

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from hierderm.config.settings import BackboneConfig, Engine
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
 from hierderm.model import packaged, timm, transformers
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
     are computed on the CPU: torch, ONNX Runtime, or with "auto" the faster where there are many images.
     """
 
-    engine: Engine = "auto"
+    engine: ForwardEngine = "auto"
 
     def __init__(self, encoder: nn.Module, preprocessing: Preprocessing, architecture: dict[str, Any]) -> None:
         super().__init__()
