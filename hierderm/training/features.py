@@ -57,7 +57,7 @@ class FeatureStore:
 
     def for_training(
         self,
-        backbone: Backbone,
+        backbone: Backbone | Stem,
         table: CaseTable,
         n_views: int,
         augmentation: Augmentation,
@@ -115,7 +115,7 @@ class _View(NamedTuple):
 class _Source:
     """A backbone and the images it reads."""
 
-    backbone: Backbone
+    backbone: Backbone | Stem
     table: CaseTable
 
     @cached_property
