@@ -15,6 +15,7 @@ from hierderm.evaluation.metrics.ranking import K
 from hierderm.evaluation.metrics.top_k import count_relevant, top_k_scores, true_neighbours, with_loss
 from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject
+from hierderm.progress import Progress
 from hierderm.types import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ def retrieval_index(subject: Subject) -> Scores:
         rows = exact = nearest_items(images, k=K)
     else:
         logger.info("Building an index of kind '%s' of %s test images ...", kind, f"{len(images):,}")
-        engine = Engine.build(kind, images.embeddings)
+        with Progress("Building an index"):
+            engine = Engine.build(kind, images.embeddings)
         recall = tune(engine, images.embeddings, WANTED_RECALL)
         about |= {"effort": engine.effort, "max_effort": engine.max_effort, "recall_at_10": recall}
         said = (engine.effort, engine.max_effort, recall)
