@@ -67,6 +67,9 @@ class MissingExtraError(HierdermError):
         wanted = package or f"'hierderm[{extra}]'"
         super().__init__(f"{purpose} needs an optional package. Install it with: pip install {wanted}")
 
+    def __reduce__(self) -> tuple[type[HierdermError], tuple[object, ...]]:
+        return HierdermError, self.args  # from another process, with the whole message
+
 
 @dataclass(frozen=True)
 class Fault:

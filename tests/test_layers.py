@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "hierderm"
 LADDER = (
-    ("errors", "types", "columns"),
+    ("errors", "types", "columns", "progress", "threads"),
     ("files", "delimited"),
     ("artifacts",),
     ("config", "taxonomy", "engines"),

@@ -111,7 +111,7 @@ def test_every_name_is_there() -> None:
     [
         ("hierderm", HEAVY),
         ("hierderm.cli.main", HEAVY),  # what `hierderm --help` waits for
-        ("hierderm.evaluation.evaluation", ("torch", "sklearn", "scipy.stats", "PIL")),  # `hierderm evaluate`
+        ("hierderm.evaluation.evaluation", ("torch", "sklearn", "scipy.stats")),  # `hierderm evaluate`
     ],
 )
 def test_importing_is_light(module: str, heavy: tuple[str, ...]) -> None:

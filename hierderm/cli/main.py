@@ -13,12 +13,15 @@ from hierderm.cli.backbones import backbones
 from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.evaluate import evaluate
-from hierderm.cli.output import JsonFlag, say, show_log
+from hierderm.cli.output import JsonFlag, say
 from hierderm.cli.search import index_app, search, serve
 from hierderm.cli.settings import TAKES_SETTINGS
+from hierderm.cli.stopping import stopping
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, inflation, run_comparison, train
 from hierderm.errors import ConfigError, HierdermError, describe_os_error
+from hierderm.progress import show_messages
+from hierderm.threads import set_threads
 
 app = typer.Typer(
     help="Hierarchical image embeddings for dermatology research. Not a medical device.",
@@ -45,15 +48,13 @@ app.command()(serve)
 
 def main() -> None:
     """Run the command line; errors that a user can mend end with their message and exit code 1, without a traceback."""
-    try:
-        app()
-    except (HierdermError, OSError) as error:
-        message = str(error) if isinstance(error, HierdermError) else describe_os_error(error)
-        typer.secho(f"Error: {message}", fg="red" if sys.stderr.isatty() else None, err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        say("Stopped. Give the same command again to continue.")
-        sys.exit(130)
+    with stopping():
+        try:
+            app()
+        except (HierdermError, OSError) as error:
+            message = str(error) if isinstance(error, HierdermError) else describe_os_error(error)
+            typer.secho(f"Error: {message}", fg="red" if sys.stderr.isatty() else None, err=True)
+            sys.exit(1)
 
 
 def _version(wanted: bool) -> None:
@@ -67,8 +68,12 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to compute with; by default OMP_NUM_THREADS, or all cores.")
+    ] = None,
 ) -> None:
-    show_log()
+    set_threads(threads)
+    show_messages()
 
 
 @app.command()

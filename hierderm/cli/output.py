@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -36,21 +35,6 @@ Unknown = Annotated[
 def say(text: str) -> None:
     """A message to the user, on standard error."""
     typer.echo(text, err=True)
-
-
-class _Messages(logging.Handler):
-    """Messages of the package on standard error, as they are."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
-
-
-def show_log() -> None:
-    """Show what the package reports while it works."""
-    logger = logging.getLogger("hierderm")
-    logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
-        logger.addHandler(_Messages())
 
 
 def show_json(content: Any) -> None:

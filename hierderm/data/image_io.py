@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
-from tqdm import tqdm
 
 from hierderm.errors import HierdermError, MissingExtraError, describe_os_error
+from hierderm.progress import track
 
 ImageLike = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
@@ -324,7 +324,7 @@ def unreadable_images(paths: Sequence[str | PathLike[str]], *, decode: bool = Tr
         return ""
 
     with ThreadPoolExecutor() as pool:
-        reasons = tqdm(pool.map(problem, paths), "Checking images", len(paths), leave=False, delay=2, disable=None)
+        reasons = track(pool.map(problem, paths), "Checking images", len(paths), unit="images")
         return {position: reason for position, reason in enumerate(reasons) if reason}
 
 
@@ -336,5 +336,5 @@ def perceptual_hashes(paths: Sequence[str | PathLike[str]]) -> npt.NDArray[np.ui
         return np.packbits(phash(open_image(path), hash_size=HASH_SIDE).hash)
 
     with ThreadPoolExecutor() as pool:
-        rows = list(tqdm(pool.map(bits, paths), "Hashing images", len(paths), leave=False, delay=2, disable=None))
+        rows = list(track(pool.map(bits, paths), "Hashing images", len(paths), unit="images"))
     return np.array(rows, dtype=np.uint8).reshape(len(paths), -1).view(np.uint64)

@@ -13,6 +13,7 @@ from hierderm import columns as c
 from hierderm.config.settings import SplitConfig
 from hierderm.data.image_io import perceptual_hashes
 from hierderm.data.table import CaseTable
+from hierderm.progress import track
 from hierderm.types import IntArray
 
 
@@ -63,7 +64,10 @@ def join_near_duplicates(cases: IntArray, hashes: npt.NDArray[np.uint64], max_di
     number of each image, shape (n_images,): cases of a chain of look-alikes share one.
     """
     first, second = [], []
-    for start in range(0, len(hashes), 512):  # blocks, so that memory does not grow with the square
+    starts = range(0, len(hashes), 512)  # blocks, so that memory does not grow with the square
+    for start in track(
+        starts, "Comparing images", unit="blocks"
+    ):  # blocks, so that memory does not grow with the square
         block = hashes[start : start + 512]
         distance = np.zeros((len(block), len(hashes)), dtype=np.uint16)
         for word in range(hashes.shape[1]):

@@ -33,6 +33,7 @@ class MetricEntry:
         direction: 'higher' or 'lower'; 'none' where neither is a quality by itself.
         headlines: Levels at which it is a headline of reports.
         terms: Of a retrieval metric of each level: see `hierderm.evaluation.metrics.terms`.
+        first: With `terms`: how many of a query's first relevant items can have a term that is not 0; by default all.
         rankings: Of a retrieval metric of the whole tree: the value of each query from a block of rankings.
         changes: With `rankings`: its change when items are left out, see `hierderm.evaluation.metrics.hierarchy`;
             without it intervals do not allow for another gallery.
@@ -43,18 +44,19 @@ class MetricEntry:
     direction: Direction = "higher"
     headlines: tuple[str, ...] = ()
     terms: terms.Terms | None = None
+    first: int | None = None
     rankings: Callable[[Rankings], FloatArray] | None = None
     changes: hierarchy.Changes | None = None
 
 
 ENDS = ("coarse", "fine")
 _ENTRIES = (
-    MetricEntry("recall_at_1", "Recall@1", headlines=ENDS, terms=partial(terms.recall_at, k=1)),
-    MetricEntry(f"recall_at_{K}", f"Recall@{K}", terms=partial(terms.recall_at, k=K)),
-    MetricEntry(f"precision_at_{K}", f"Precision@{K}", terms=partial(terms.precision_at, k=K)),
+    MetricEntry("recall_at_1", "Recall@1", headlines=ENDS, terms=partial(terms.recall_at, k=1), first=1),
+    MetricEntry(f"recall_at_{K}", f"Recall@{K}", terms=partial(terms.recall_at, k=K), first=1),
+    MetricEntry(f"precision_at_{K}", f"Precision@{K}", terms=partial(terms.precision_at, k=K), first=K),
     MetricEntry("r_precision", "R-precision", terms=terms.r_precision),
     MetricEntry("map_at_r", "MAP@R", headlines=ENDS, terms=terms.map_at_r),
-    MetricEntry("mrr", "Mean reciprocal rank", terms=terms.reciprocal_rank),
+    MetricEntry("mrr", "Mean reciprocal rank", terms=terms.reciprocal_rank, first=1),
     MetricEntry("knn_accuracy", "5-NN accuracy"),
     MetricEntry("case_recall_at_1_best", "Recall@1 of cases, by best pair"),
     MetricEntry("case_recall_at_1_mean", "Recall@1 of cases, by mean"),
@@ -142,9 +144,9 @@ def add_metric(entry: MetricEntry) -> None:
     METRICS[entry.name] = entry
 
 
-def level_metrics() -> dict[str, terms.Terms]:
+def level_metrics() -> dict[str, terms.LevelMetric]:
     """The retrieval metrics of each level, by name."""
-    return {name: entry.terms for name, entry in METRICS.items() if entry.terms}
+    return {name: terms.LevelMetric(entry.terms, entry.first) for name, entry in METRICS.items() if entry.terms}
 
 
 def tree_metrics() -> dict[str, Callable[[Rankings], FloatArray]]:

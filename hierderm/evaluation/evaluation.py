@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
@@ -26,6 +25,7 @@ from hierderm.evaluation.partitions import partition_warnings
 from hierderm.evaluation.scores import Scores, mean_of_known
 from hierderm.evaluation.subject import Subject, case_table, subject_of
 from hierderm.evaluation.tasks.registry import LARGE_TASKS, TOP_K_ABOVE, Task, tasks_named
+from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray
 
@@ -208,18 +208,17 @@ def evaluate(
 def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool | None = None) -> Evaluation:
     """The metrics of some tasks, with intervals, groups and the table of categories."""
     config, case_ids = subject.config, subject.test.case_ids
-    disable = None if progress is None else not progress
-    with tqdm(total=len(tasks) + 2, leave=False, delay=2, disable=disable) as bar:
+    with Progress("Evaluating", len(tasks) + 2, unit="steps", shown=progress) as bar:
         parts = []
         for task in tasks:
-            bar.set_description(f"Evaluating: {task.name}")
+            bar.what = f"Evaluating: {task.name}"
             parts.append(task.scores(subject))
             bar.update()
         scores = Scores.joined(parts)
-        bar.set_description("Evaluating: intervals")
+        bar.what = "Evaluating: intervals"
         evaluation = _without_groups(subject, scores)
         bar.update()
-        bar.set_description("Evaluating: groups")
+        bar.what = "Evaluating: groups"
         ranked = any(task.name == "retrieval" for task in tasks)
         if config.groups and scores.per_image:
             groups, draws = groups_of(subject.test.frame), subject.draws
@@ -252,7 +251,7 @@ def _without_groups(subject: Subject, scores: Scores) -> Evaluation:
 
 
 def _with_intervals(
-    scores: Scores, draws: npt.NDArray[np.uint16], first: npt.NDArray[np.intp], confidence: float
+    scores: Scores, draws: npt.NDArray[np.uint8], first: npt.NDArray[np.intp], confidence: float
 ) -> tuple[list[Metric], dict[Key, FloatArray]]:
     """`first`: the row of each case's first image: values of cases are resampled with the weights found there."""
     metrics: list[Metric] = []

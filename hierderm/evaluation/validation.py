@@ -9,7 +9,7 @@ import numpy as np
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.metrics.blocks import over_rankings
 from hierderm.evaluation.metrics.ranking import Labelled, Rankings
-from hierderm.evaluation.metrics.terms import map_at_r, sums
+from hierderm.evaluation.metrics.terms import LevelMetric, map_at_r, sums
 from hierderm.types import FloatArray, Floats
 
 
@@ -48,7 +48,7 @@ def mean_map_at_r(labelled: Labelled) -> FloatArray:
         for rankings in block:
             for level in range(len(labelled.labels)):
                 relevant = rankings.relevant(level)
-                total[:, level] += sums([map_at_r], relevant).sum(), (relevant.counts > 0).sum()
+                total[:, level] += sums([LevelMetric(map_at_r)], relevant).sum(), (relevant.counts > 0).sum()
         return total
 
     total, count = np.sum(list(over_rankings(add_up, labelled)), axis=0)

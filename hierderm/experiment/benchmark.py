@@ -66,4 +66,5 @@ def bench(
     known = [as_model(name, source, folder / "embeddings") for name, source in models.items()]
     tables = [case_table(one, taxonomy) for one in (cases if isinstance(cases, list | tuple) else [cases])]
     folds = [Division(folder, table, fold=number) for number, table in enumerate(tables)]
-    return run(known, [folds], chosen, config or EvaluationConfig(), folder)
+    run(known, [folds], chosen, config or EvaluationConfig(), folder)
+    return Results.open(folder)

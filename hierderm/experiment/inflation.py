@@ -15,6 +15,7 @@ from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.compare import evaluated
 from hierderm.experiment.protocol import Division, divide
+from hierderm.experiment.results import Results
 from hierderm.experiment.run import RUN
 from hierderm.experiment.runner import run
 from hierderm.experiment.sources import as_model
@@ -76,5 +77,6 @@ def _own_case_allowed(comparison: Comparison, rows: list[Row], table: CaseTable,
     models = [as_model(name, test, folder) for name, test in unbound.items()]
     division = Division(folder, _every_image_a_case(table.part(c.TEST)))
     tasks = tasks_named(comparison.evaluation.tasks)
-    results = run(models, [[division]], tasks, comparison.evaluation, folder)
+    run(models, [[division]], tasks, comparison.evaluation, folder)
+    results = Results.open(folder)
     return [results.joined(name, tasks) for name in unbound]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from hierderm.config.settings import DataConfig, ProtocolConfig, SplitConfig
 from hierderm.data.splits import SplitReport
 from hierderm.data.table import CaseTable
 from hierderm.experiment.run import prepare
+from hierderm.files import text_hash
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,11 @@ class Division:
     report: SplitReport | None = None
     fold: int = 0
     first_seed: int = 0
+
+    @cached_property
+    def table_hash(self) -> str:
+        """Of all rows of the table, split and labels included."""
+        return text_hash(self.table.frame.to_csv(index=False))
 
 
 Divisions = Sequence[Sequence[Division]]  # the folds of each repeat

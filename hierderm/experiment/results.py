@@ -107,7 +107,7 @@ class Results:
 
 def is_stored(folder: Path, identity: Mapping[str, Any]) -> bool:
     """Whether the result of this identity (model, task, and all that its values depend on) is there and whole."""
-    path = _path(folder, identity)
+    path = result_path(folder, identity["model"], identity["task"])
     if not path.is_file() or not path.with_suffix(".npz").is_file():
         return False
     saved = json.loads(path.read_text(encoding="utf-8"))
@@ -116,7 +116,7 @@ def is_stored(folder: Path, identity: Mapping[str, Any]) -> bool:
 
 def store(folder: Path, content: Mapping[str, Any], evaluation: Evaluation) -> None:
     """Write one result. `content`: its identity, and what else the JSON shall say."""
-    path = _path(folder, content)
+    path = result_path(folder, content["model"], content["task"])
     arrays: dict[str, Any] = {"case_ids": evaluation.case_ids}
     arrays |= {f"rounds {level} {name}": values for (level, name), values in evaluation.replicates.items()}
     arrays |= {f"images {level} {name}": values for (level, name), values in evaluation.per_image.items()}
@@ -125,8 +125,9 @@ def store(folder: Path, content: Mapping[str, Any], evaluation: Evaluation) -> N
     write_json(path, {**content, **evaluation.to_dict()})  # last: with it the result is whole
 
 
-def _path(folder: Path, content: Mapping[str, Any]) -> Path:
-    return Path(folder, "results", content["model"], f"{content['task']}.json")
+def result_path(folder: Path, model: str, task: str) -> Path:
+    """Where the result of a model's task is, or will be, once it is whole."""
+    return Path(folder, "results", model, f"{task}.json")
 
 
 def _evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:

@@ -196,7 +196,6 @@ def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str
 def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | None) -> None:
     from hierderm.model.checkpoint import save_model
     from hierderm.report.model_card import model_card
-    from hierderm.report.plots import history_figure
     from hierderm.training.features import FeatureStore
     from hierderm.training.fit import fit
 
@@ -209,6 +208,8 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
     write_atomically(folder / "history.csv", found.history.to_csv(index=False))
     if "train_loss" in found.history:
+        from hierderm.report.plots import history_figure
+
         curves = history_figure({config.name: found.history}, {config.name: found.chosen})
         write_atomically(folder / "curves.png", curves)
     seconds = round(time.monotonic() - start, 1)
@@ -276,11 +277,11 @@ class Run:
 
         `store`: where the features of the backbone are, if it is frozen; by default in the run's folder.
         """
-        from hierderm.training.features import FeatureStore, unfinished
-        from hierderm.training.fit import is_frozen
-
         place = self.folder / "embeddings"
         if not holds(place, KIND):
+            from hierderm.training.features import FeatureStore, unfinished
+            from hierderm.training.fit import is_frozen
+
             if is_frozen(self.config.training):
                 made = (store or FeatureStore(self.folder / "features")).embed(self.encoder, self.table)
             else:

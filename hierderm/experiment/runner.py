@@ -21,9 +21,9 @@ from hierderm.evaluation.inference.combine import combine
 from hierderm.evaluation.subject import subject_of
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.protocol import Division, Divisions
-from hierderm.experiment.results import Results, is_stored, store
+from hierderm.experiment.results import is_stored, store
 from hierderm.experiment.run import RUN, environment
-from hierderm.files import text_hash
+from hierderm.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ class Model:
 
 def run(
     models: Sequence[Model], divisions: Divisions, tasks: Sequence[Task], config: EvaluationConfig, folder: Path
-) -> Results:
+) -> None:
     """Every task of every model into the store of `folder`; results that are there with the same identity are kept.
 
     The result of a task is written as soon as it is computed, so a killed run goes on where it was.
     """
     claim_folder(folder, RUN)
     data = _data_identity(divisions)
-    for model in models:
+    for model in track(models, "Models", unit="models", shown=None if len(models) > 1 else False):
         sources = [[model.sources(division) for division in folds] for folds in divisions]
         identities = {task: _identity(model, sources, task, data, config) for task in tasks}
         missing = {task: identity for task, identity in identities.items() if not is_stored(folder, identity)}
@@ -62,7 +62,6 @@ def run(
             _evaluate(sources, missing, config, folder)
         else:
             logger.info("%s: all tasks done.", model.name)
-    return Results.open(folder)
 
 
 def _evaluate(
@@ -84,7 +83,7 @@ def _evaluate(
         "environment": environment(),
     }
     said: set[str] = set()  # tasks share warnings
-    for task, identity in missing.items():
+    for task, identity in track(missing.items(), name, unit="tasks"):
         logger.info("%s: %s ...", name, task.name)
         start = time.monotonic()
         parts = [[[evaluate_subject(s, [task]) for s in seeds] for seeds in folds] for folds in subjects]
@@ -100,10 +99,9 @@ def _evaluate(
 
 def _data_identity(divisions: Divisions) -> dict[str, Any]:
     """The part of an identity that all models and tasks share."""
-    tables = [division.table for folds in divisions for division in folds]
     return {
-        "table_hashes": [text_hash(table.frame.to_csv(index=False)) for table in tables],
-        "taxonomy_hash": tables[0].taxonomy.content_hash,
+        "table_hashes": [division.table_hash for folds in divisions for division in folds],
+        "taxonomy_hash": divisions[0][0].table.taxonomy.content_hash,
     }
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from hierderm.data.image_io import ImageLike, as_image, each_image
+from hierderm.progress import track
 from hierderm.types import Vectors
 
 SIDE = 96  # pixels
@@ -23,8 +23,8 @@ class ColourHistograms:
 
     def encode(self, images: ImageLike | Iterable[ImageLike]) -> Vectors:
         """Unit-length vectors of images, shape (n_images, 128), float32; images as `Encoder.encode` takes them."""
-        bar = tqdm(each_image(images), "Colours", leave=False, delay=2, disable=None)
-        rows = [_histogram(as_image(image)) for image in bar]
+        many = track(each_image(images), "Colours", unit="images")
+        rows = [_histogram(as_image(image)) for image in many]
         return np.array(rows, dtype=np.float32).reshape(len(rows), int(np.prod(BINS)))
 
 

@@ -12,16 +12,16 @@ from itertools import chain, islice
 from typing import TypeVar
 
 import torch
-from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hierderm.data.dataset import ImageDataset
 from hierderm.errors import ModelError
 from hierderm.model import onnx
 from hierderm.model.backbone import Backbone
 from hierderm.model.tail import Stem
+from hierderm.progress import Progress
+from hierderm.threads import n_threads
 
 logger = logging.getLogger(__name__)
 READERS = 8  # threads that read image files for torch, at most
@@ -61,8 +61,7 @@ def image_features(
     `pixels`: an item's preprocessed image, shape (3, size, size), uint8; it is called on several threads. `total`: the
     number of items, where it is known. Few batches are read ahead. Which engine computes: see `Backbone.engine`.
     """
-    hidden, wait = (None, 2) if progress is None else (not progress, 0)
-    bar = tqdm(desc=title, total=total, unit="image", leave=False, delay=wait, disable=hidden)
+    bar = Progress(title, total, unit="images", shown=progress)
     with bar, closing(_computed(backbone, iter(items), pixels, batch_size, total)) as batches:
         for vectors in batches:
             yield vectors
@@ -133,7 +132,7 @@ def _by_torch(
     backbone: Backbone | Stem, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
 ) -> Iterator[Tensor]:
     """Threads read the next batch while one passes the backbone, which uses all threads of torch."""
-    with ThreadPoolExecutor(min(READERS, cpu_count()), initializer=_one_thread) as pool:
+    with ThreadPoolExecutor(min(READERS, n_threads()), initializer=_one_thread) as pool:
         for images in _batches(_ahead(pool, pixels, items, batch_size), batch_size):
             yield _forward(backbone, images)
 

@@ -21,6 +21,7 @@ PALETTE = (
     "#00F096", "#A55A00", "#969687", "#004B69", "#784BD2", "#5AB41E", "#96000F", "#4B96FF", "#691E69", "#FF8700",
 )  # fmt: skip
 MARKERS = "o^sDvP*X"
+ITERATIONS = 500  # of t-SNE: half of scikit-learn's default, after which points of a map hardly move
 MAP_SIDE = 560  # of the map in the page, in its own units
 MAP_SHAPES = {"circle": "o", "square": "s", "diamond": "D"}
 
@@ -100,9 +101,8 @@ def project(embeddings: Floats, seed: int) -> Floats:
         flat = PCA(min(2, *embeddings.shape), random_state=seed).fit_transform(embeddings)
         return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    points: Floats = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        embeddings.astype(np.float64)
-    )
+    tsne = TSNE(perplexity=perplexity, init="pca", max_iter=ITERATIONS, random_state=seed)
+    points: Floats = tsne.fit_transform(embeddings.astype(np.float64))
     return points
 
 

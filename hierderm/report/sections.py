@@ -14,6 +14,7 @@ from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference
+from hierderm.progress import track
 from hierderm.report import plots, tables
 from hierderm.report.methods import methods
 from hierderm.report.neighbours import Neighbours, example_groups, nearest_neighbours
@@ -23,7 +24,7 @@ from hierderm.report.words import Summary, calibration_sentences
 
 THUMBNAIL = 80  # pixels of the longer side of an image on the map
 MAX_MAP_IMAGES = 800  # points of the map that shows images
-MAX_MAP_POINTS = 3000  # points of each map that shows points only
+MAX_MAP_POINTS = 1000  # points of each map that shows points only
 
 
 def page_sections(
@@ -78,7 +79,8 @@ def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -
     with_image = chosen[:MAX_MAP_IMAGES]
     fine = tree.encode(frame[c.CONDITION])
     coarse = tree.to_level(fine, 0)
-    points = {row.entry.name: plots.project(row.test.embeddings[chosen], seed) for row in rows}
+    drawn = track(rows, "Drawing maps", unit="models")
+    points = {row.entry.name: plots.project(row.test.embeddings[chosen], seed) for row in drawn}
     names = [tree.names()[condition] for condition in fine[with_image]]
     images = [open_image(table.root / path) for path in frame[c.IMAGE_PATH].iloc[with_image]]
     return {

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from hierderm import columns as c
 from hierderm.config.settings import EvaluationConfig
@@ -23,6 +22,7 @@ from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.evaluation.tasks.retrieval_index import exact_sample
+from hierderm.progress import Progress
 from hierderm.search.answer import vote
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.filters import Where, Within
@@ -138,8 +138,8 @@ def _serve(
 ) -> _Served:
     """Search for some of the cases, a part after the other."""
     parts: list[_Served] = []
-    with tqdm(total=len(numbers), leave=False, delay=2, disable=None if progress is None else not progress) as bar:
-        bar.set_description("Searching" if index.engine is not None else "Searching exactly")
+    what = "Searching" if index.engine is not None else "Searching exactly"
+    with Progress(what, len(numbers), unit="cases", shown=progress) as bar:
         for start in range(0, len(numbers), TOGETHER):
             some = numbers[start : start + TOGETHER]
             found = cases.search(index, some, options)

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from hierderm.config.methods import Gradient, Method
+from hierderm.config.methods import Gradient, Method, OnFeatures, Vanilla
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
+from hierderm.model.backbone import load_backbone
 from hierderm.training.choosing import with_usable_monitor
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
+from hierderm.training.frozen import FrozenData
 from hierderm.training.methods import gradient, lda, linear_probe, tree_lda, vanilla
 
 # A new method is a file with `fit`, an entry here, and its settings in hierderm.config.methods.
@@ -48,6 +50,16 @@ def fit(settings: Method, backbone: BackboneConfig, table: CaseTable, store: Fea
     chosen = with_usable_monitor(settings, table)
     found = FITS[settings.method](chosen, backbone, table, store, folder)
     return replace(found, by=getattr(chosen, "monitor", ""))
+
+
+def cache_features(settings: Method, backbone: BackboneConfig, table: CaseTable, store: FeatureStore) -> None:
+    """Embed what a method on a frozen backbone learns from, where the store lacks it."""
+    if isinstance(settings, OnFeatures):
+        FrozenData.load(settings, backbone, table, store)
+    elif isinstance(settings, Gradient) and is_frozen(settings):
+        gradient.frozen_features(settings, load_backbone(backbone, settings.features), table, store)
+    elif isinstance(settings, Vanilla):
+        store.features(load_backbone(backbone), table)
 
 
 def is_frozen(settings: Method) -> bool:

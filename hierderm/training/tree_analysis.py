@@ -59,10 +59,14 @@ class TreeAnalysis:
         self.fine = np.tile(fine, n_views)
         self.centre, self.spread, standard = _standardised(features)
         self.basis: FloatArray | None = None
-        if features.shape[1] > components:
-            n_components = min(components, len(standard) - 1)
-            reduced = PCA(n_components, svd_solver="randomized", random_state=0).fit(standard)
+        self.n_features = features.shape[1]
+        if self.n_features > components:
+            self.n_features = min(components, len(standard) - 1)
+            reduced = PCA(self.n_features, svd_solver="randomized", random_state=0).fit(standard)
             standard, self.basis = reduced.transform(standard), reduced.components_.astype(np.float64)
+        elif len(standard) <= self.n_features:  # no loss: means differ, and images vary, only along their own axes
+            axes = PCA(len(standard) - 1, svd_solver="full").fit(standard.astype(np.float64))
+            standard, self.basis = axes.transform(standard), axes.components_
         self.standard = standard.astype(np.float64)
         self.moments = _moments(self.standard, self.fine, taxonomy.size(-1))
         self._use(self.moments)
@@ -116,10 +120,9 @@ class TreeAnalysis:
     def _solved_means(self, shrinkage: float) -> list[FloatArray]:
         """W^-1 times the means of each level, W the shrunk covariance; the last is kept, as settings often share it."""
         if self._last is None or self._last[0] != shrinkage:
-            n_features = len(self.within)
-            sphere = np.trace(self.within) / n_features
+            sphere = np.trace(self.within) / self.n_features
             within = (1 - shrinkage) * self.within
-            within[np.diag_indices(n_features)] += (shrinkage + 1e-9) * sphere  # features may depend on each other
+            within[np.diag_indices(len(within))] += (shrinkage + 1e-9) * sphere  # features may depend on each other
             factor = cho_factor(within, lower=True, overwrite_a=True)
             self._last = shrinkage, [cho_solve(factor, means.T).T for means in self.raw_means]
         return self._last[1]

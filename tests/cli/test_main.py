@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,5 +45,9 @@ def test_backbones_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_the_system_refuses_is_a_message(toy_csv: Path) -> None:
-    message = refusal("taxonomy", "from-csv", toy_csv, "--levels", "condition", "-o", "/proc/none/tree.csv")
-    assert message == "Error: /proc/none: No such file or directory. Check the path.\n"
+    """In a process of its own, as users have it."""
+    arguments = ["taxonomy", "from-csv", str(toy_csv), "--levels", "condition", "-o", "/proc/none/tree.csv"]
+    done = subprocess.run([sys.executable, "-m", "hierderm", *arguments], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Error: /proc/none: No such file or directory. Check the path.\n"
+    assert refusal(*arguments) == done.stderr

@@ -288,7 +288,7 @@ def test_any_cells_are_a_table_or_a_list_of_faults(folder: Path, rows: list[dict
     table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
     for options in ({}, {"unreadable": "exclude", "unknown": "exclude"}, {"check_images": False}):
         try:
-            made = check_cases(table, TREE, folder, **options)  # type: ignore[arg-type]
+            made = check_cases(table, TREE, folder, **options)
         except CaseTableError:
             continue
         made.write(folder / "again.csv", replace=True)

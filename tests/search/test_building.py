@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hierderm import columns as c
 from hierderm.data.image_io import open_image
@@ -102,6 +104,22 @@ def test_what_was_learnt_from_removed_cases_goes_with_them() -> None:
     )
     index.add(random_table(20, seed=5, start=900))
     assert index.calibration is None
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**31)), min_size=1, max_size=4))
+def test_whatever_changes_the_calibration_is_that_of_what_is_there(changes: list[tuple[bool, int]]) -> None:
+    index = split_index(8)
+    for number, (grows, seed) in enumerate(changes):
+        rng = np.random.default_rng(seed)
+        if grows:
+            index.add(random_table(20, seed=seed, start=1000 * (number + 1)))
+        else:
+            cases = sorted(set(index.frame[c.CASE_ID]))
+            index.remove(list(rng.choice(cases, rng.integers(1, len(cases)), replace=False)))
+        assert index.calibration == calibrate_on_validation(index, accuracy=0.65, k=5)
+        assert (index.calibration is None) == (not validation_cases(index)) == bool(index.about.not_calibrated)
+        assert len(describe_index(index)) >= 5
 
 
 def test_growth_calibrates_again_and_another_tables_validation_cases_do_not_count() -> None:

@@ -52,6 +52,23 @@ def test_the_embedding_does_not_depend_on_scale_and_origin_of_the_features() -> 
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1)
 
 
+def test_fewer_images_than_features_lose_nothing() -> None:
+    """The oracle: W^-1 times the differences from the parents' means, with the covariance in all 40 dimensions."""
+    rng = np.random.default_rng(2)
+    fine = np.arange(27) % 9
+    features = rng.normal(size=(9, 40))[fine] + rng.normal(size=(27, 40))
+    found = fitted(features, fine, TREE, shrinkage=0.2, decay=1, strength=0)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    means = np.stack([standard[fine == k].mean(axis=0) for k in range(9)])
+    within = np.cov((standard - means[fine]).T, bias=True)
+    shrunk = 0.8 * within + 0.2 * np.trace(within) / 40 * np.eye(40)
+    categories = means.reshape(3, 3, 40).mean(axis=1)
+    parts = np.concatenate([categories / np.sqrt(3), (means - np.repeat(categories, 3, axis=0)) / 3])
+    expected = np.linalg.solve(shrunk, parts.T).T / features.std(axis=0)
+    np.testing.assert_allclose(found.weight, expected, atol=1e-6)
+    np.testing.assert_allclose(found.bias, -expected @ features.mean(axis=0), atol=1e-6)
+
+
 def probabilities(found: Discriminants, features: np.ndarray) -> np.ndarray:
     return np.asarray(softmax(found.logits(features), axis=1))
 

@@ -21,6 +21,7 @@ from hierderm import columns as c
 from hierderm.artifacts import holds, read_header, write_folder
 from hierderm.data.synthetic.painter import SITES, Lesions, Patient, draw_image
 from hierderm.errors import ConfigError
+from hierderm.progress import track
 from hierderm.taxonomy.file import write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 from hierderm.types import FloatArray, IntArray
@@ -169,7 +170,7 @@ def generate(recipe: Recipe) -> Iterator[SyntheticImage]:
     """The images of a recipe, one after another; each depends only on the recipe, its case and its view."""
     conditions = make_conditions(recipe)
     order = np.repeat(np.arange(recipe.n_conditions), long_tail(recipe.n_cases, recipe.n_conditions))
-    for case, number in enumerate(order):
+    for case, number in track(enumerate(order), "Drawing", len(order), unit="cases"):
         rng = np.random.default_rng([recipe.seed, 2, case])
         shown = conditions[number]
         label = conditions[rng.integers(len(conditions))] if rng.random() < recipe.label_noise else shown

@@ -28,7 +28,7 @@ from hierderm.evaluation.metrics.ranking import (
     row_slices,
     votes_are_right,
 )
-from hierderm.evaluation.metrics.terms import Terms, changes
+from hierderm.evaluation.metrics.terms import LevelMetric, changes
 from hierderm.types import FloatArray, IntArray, Mask
 
 HEIGHT, SUM, COUNT, BOTH = "height", "severity_sum", "n_mistakes", "severity_sum_and_count"
@@ -169,13 +169,13 @@ class GalleryEffects:
         self,
         query_labels: IntArray,
         gallery_labels: IntArray,
-        terms: Mapping[str, Terms],
+        metrics: Mapping[str, LevelMetric],
         changes: Mapping[str, Changes],
     ) -> None:
         self.query_labels, self.gallery_labels = query_labels, gallery_labels
-        self.terms, self.changes = list(terms.values()), list(changes.values())
+        self.metrics, self.changes = list(metrics.values()), list(changes.values())
         n = gallery_labels.shape[1]
-        self.levels = [InfluenceSums(list(terms), n) for _ in gallery_labels]
+        self.levels = [InfluenceSums(list(metrics), n) for _ in gallery_labels]
         self.votes = [InfluenceSums(("knn_accuracy",), n) for _ in gallery_labels]
         self.tree = InfluenceSums(list(changes), n)
         self.heights = InfluenceSums((HEIGHT, SUM, COUNT, BOTH), n)
@@ -192,7 +192,7 @@ class GalleryEffects:
             relevant, items = rankings.relevant(level), rankings.items[rankings.which(level)]
             alone = relevant.counts == 1
             sums.lose(items[relevant.total == 1], level_values[level][:, alone])
-            sums.add_rankings(rankings, relevant, items, *changes(self.terms, relevant))
+            sums.add_rankings(rankings, relevant, items, *changes(self.metrics, relevant))
             self._add_votes(level, rankings, items, alone, votes[level])
         found, items = rankings.found, rankings.items
         values = np.array([tree_values[name] for name in self.tree.names]).reshape(-1, len(rankings.queries))

@@ -133,7 +133,7 @@ def _information(a: IntArray, b: IntArray, total: int) -> FloatArray:
     of_sizes = logs[a] + logs[b] + logs[total - a] + logs[total - b] - logs[total]
     a, b = a[pair], b[pair]
     log_chance = of_sizes[pair] - logs[n] - logs[a - n] - logs[b - n] - logs[total - a - b + n]
-    return np.bincount(pair, n * np.log(n / mean[pair]) * np.exp(log_chance), minlength=len(lengths))
+    return np.asarray(np.bincount(pair, n * np.log(n / mean[pair]) * np.exp(log_chance), len(lengths)), np.float64)
 
 
 @cache
@@ -180,8 +180,8 @@ def _silhouette(embeddings: FloatArray, groups: IntArray) -> FloatArray:
     if not 2 <= len(sizes) < n:
         return np.full(n, np.nan)
     rows = np.arange(n)
-    members = csr_array((np.ones(n), (group, rows)), shape=(len(sizes), n))
-    distance = 1 - embeddings @ (members @ embeddings / sizes[:, None]).T  # mean over each group, (n_images, n_groups)
+    mean_of = csr_array((1 / sizes[group], (group, rows)), shape=(len(sizes), n))
+    distance = 1 - embeddings @ np.asarray(mean_of @ embeddings).T  # mean over each group, (n_images, n_groups)
     np.maximum(distance, 0, out=distance)
     size = sizes[group]
     within = distance[rows, group] * size / np.maximum(size - 1, 1)  # an image is at 0 from itself

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
-from tqdm import tqdm
 
 from hierderm.embeddings import unit_length
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.ranking import K_VOTE, Labelled, labels_at, votes_are_right
+from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Vectors
 
@@ -80,7 +80,7 @@ def fit_linear_probe(
     scikit-learn's LogisticRegression(C=penalty) does for three classes or more. Penalties are tried from strong to
     weak, until the score falls, each from where the solutions before it lead. The solver is L-BFGS along the principal
     axes of the features, scaled by the curvature at its start; of more than 2048 axes the first 2048 are used. A bar
-    shows the penalties and the iterations where the fit takes longer than two seconds.
+    shows penalty and step where the fit takes longer than two seconds.
 
     Args:
         train: Features, shape (n, dim).
@@ -109,9 +109,9 @@ def fit_linear_probe(
     problem = _Problem(standard @ axes, classed, len(classes))
     best, best_score = None, -np.inf
     tried = sorted(set(penalties)) if score is not None else [1.0]
-    with tqdm(unit=" iterations", leave=False, delay=2, disable=None) as bar:
+    with Progress("Linear probe", unit="steps") as bar:
         for number, penalty in enumerate(tried, 1):
-            bar.set_description(f"Linear probe: penalty {number} of {len(tried)}", refresh=False)
+            bar.what = f"Linear probe: penalty {number} of {len(tried)}"
             centred = problem.solve(penalty, bar.update)
             weight, bias = (axes @ centred[:-1]).T.astype(np.float32), centred[-1].astype(np.float32)
             probe = LinearProbe(weight, bias, classes, float(penalty), centre, spread)
@@ -156,19 +156,20 @@ class _Problem:
         self.solved: list[tuple[float, FloatArray]] = []  # logarithms of penalties, and their solutions
 
     def solve(self, penalty: float, progress: Callable[[], object]) -> FloatArray:
-        """The solution, centred over the classes; `progress` is called after each iteration."""
+        """The solution, centred over the classes; `progress` is called after each step."""
         strength = np.full((self.features.shape[1], 1), 1 / penalty)
         strength[-1] = 0  # the bias is not penalised
-        starts = [(start, *self._cost(start, strength)) for start in self._starts(penalty)]
-        start, _, probabilities = min(starts, key=lambda found: found[1])
+        start = min(self._starts(penalty), key=lambda start: self._cost(start, strength)[0])
+        probabilities = self._cost(start, strength)[1]
         curvature = (self.features**2).T @ (probabilities * (1 - probabilities)) + strength
-        scale = 1 / np.sqrt(np.maximum(curvature, 1e-6 * len(self.labels)))
+        scale: FloatArray = 1 / np.sqrt(np.maximum(curvature, 1e-6 * len(self.labels)))
 
         def objective(scaled: FloatArray) -> tuple[float, FloatArray]:
             solution = scaled.reshape(scale.shape) * scale
             cost, probabilities = self._cost(solution, strength)
             probabilities[self.rows, self.labels] -= 1
             gradient = self.features.T @ probabilities + strength * solution
+            progress()
             return cost, (gradient * scale).ravel()
 
         found = minimize(
@@ -176,7 +177,6 @@ class _Problem:
             (start / scale).ravel(),
             jac=True,
             method="L-BFGS-B",
-            callback=lambda _: progress(),
             options={"maxiter": 1000, "ftol": TOLERANCE, "gtol": 0.0},
         )
         solution = found.x.reshape(scale.shape) * scale

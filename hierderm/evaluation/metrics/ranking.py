@@ -82,6 +82,13 @@ class Relevant:
     def _starts(self) -> IntArray:
         return np.asarray(np.cumsum(self.counts) - self.counts)
 
+    def first(self, most: int | None) -> tuple[IntArray | slice, Relevant]:
+        """Which items are among the first `most` of their query, and these alone; all for None."""
+        if most is None:
+            return slice(None), self
+        which = np.flatnonzero(self.number <= most)
+        return which, Relevant(np.minimum(self.counts, most), self.place[which])
+
     def spread(self, values: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
         """A value a query, as one an item."""
         return np.repeat(values, self.counts)

@@ -29,7 +29,7 @@ from hierderm.evaluation.metrics.ranking import (
     rankings_of_hits,
     votes_are_right,
 )
-from hierderm.evaluation.metrics.terms import precision_at, recall_at, sums
+from hierderm.evaluation.metrics.terms import LevelMetric, precision_at, recall_at, sums
 from hierderm.types import FloatArray, IntArray
 
 NoRelevant = Literal["skip", "zero", "error"]
@@ -136,10 +136,11 @@ def hit_scores(rows: IntArray, query_labels: IntArray, gallery_labels: IntArray)
     k = rows.shape[1]
     found = rankings_of_hits(rows, query_labels, gallery_labels)
     names = ("recall_at_1", f"recall_at_{k}", f"precision_at_{k}")
-    terms = (partial(recall_at, k=1), partial(recall_at, k=k), partial(precision_at, k=k))
+    metrics = [LevelMetric(partial(recall_at, k=1)), LevelMetric(partial(recall_at, k=k))]
+    metrics.append(LevelMetric(partial(precision_at, k=k)))
     return [
         {
-            **dict(zip(names, sums(terms, found.relevant(level)), strict=True)),
+            **dict(zip(names, sums(metrics, found.relevant(level)), strict=True)),
             "knn_accuracy": votes_are_right(labels_at(gallery_labels[level], rows[:, :K_VOTE]), labels),
             f"lca_height_at_{k}": mean_lca_height(found, k),
         }

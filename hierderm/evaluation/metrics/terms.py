@@ -11,6 +11,7 @@ the gallery (`hierderm.evaluation.inference.influence`). A new metric is such a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +19,17 @@ from hierderm.evaluation.metrics.ranking import Relevant
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
 Terms = Callable[[IntArray, IntArray, IntArray], Floats | Mask]  # number, place, total
+
+
+@dataclass(frozen=True)
+class LevelMetric:
+    """A metric: its terms, and how many of the first relevant items can have one that is not 0, None for all.
+
+    Items after the `first` are not looked at, which saves most of the time of a metric like recall@1.
+    """
+
+    terms: Terms
+    first: int | None = None
 
 
 def recall_at(number: IntArray, place: IntArray, total: IntArray, *, k: int) -> Floats | Mask:
@@ -48,27 +60,33 @@ def reciprocal_rank(number: IntArray, place: IntArray, total: IntArray) -> Float
     return np.asarray((number == 1) / place)
 
 
-def sums(metrics: Iterable[Terms], relevant: Relevant) -> FloatArray:
+def sums(metrics: Iterable[LevelMetric], relevant: Relevant) -> FloatArray:
     """The values of some metrics, shape (n_metrics, n_queries), 0 for a query without a relevant item."""
-    number, place, total = relevant.number, relevant.place, relevant.total
-    return np.array([relevant.sums(terms(number, place, total)) for terms in metrics])
+    values = []
+    for metric in metrics:
+        which, head = relevant.first(metric.first)
+        values.append(head.sums(metric.terms(head.number, head.place, relevant.total[which])))
+    return np.array(values)
 
 
-def changes(metrics: Sequence[Terms], relevant: Relevant) -> tuple[FloatArray, FloatArray]:
+def changes(metrics: Sequence[LevelMetric], relevant: Relevant) -> tuple[FloatArray, FloatArray]:
     """Changes of some metrics when one item is left out, both of shape (n_metrics, n_relevant).
 
     First by an irrelevant item between each relevant one and the one before it: the later ones move up by a place.
     Then by each relevant item: it also takes one off their number, and off the total. 0 where it is the only one.
     """
-    number, place, total = relevant.number, relevant.place, relevant.total
-    number_up, place_up, fewer = number - 1, np.maximum(place - 1, 1), np.maximum(total - 1, 1)
-    by_irrelevant, by_relevant = np.empty((2, len(metrics), len(place)))
-    for row, terms in enumerate(metrics):
+    by_irrelevant, by_relevant = np.zeros((2, len(metrics), len(relevant.place)))
+    for row, metric in enumerate(metrics):
+        # One more than the first: it may become one of them.
+        which, head = relevant.first(None if metric.first is None else metric.first + 1)
+        terms, number, place, total = metric.terms, head.number, head.place, relevant.total[which]
+        place_up, fewer = np.maximum(place - 1, 1), np.maximum(total - 1, 1)
         now = np.asarray(terms(number, place, total), dtype=np.float64)
-        by_irrelevant[row] = relevant.sums_from(terms(number, place_up, total) - now)
+        by_irrelevant[row, which] = head.sums_from(terms(number, place_up, total) - now)
         earlier = np.asarray(terms(number, place, fewer), dtype=np.float64)
-        later = np.asarray(terms(number_up, place_up, fewer), dtype=np.float64)
-        by_relevant[row] = relevant.sums_before(earlier - later)
-        by_relevant[row] += relevant.spread(relevant.sums(later - now)) - later
-    by_relevant[:, total == 1] = 0.0
+        later = np.asarray(terms(number - 1, place_up, fewer), dtype=np.float64)
+        if metric.first is not None:
+            by_relevant[row] = relevant.spread(head.sums(earlier - now))  # without an item after them
+        by_relevant[row, which] = head.sums_before(earlier - later) - later + head.spread(head.sums(later - now))
+    by_relevant[:, relevant.total == 1] = 0.0
     return by_irrelevant, by_relevant

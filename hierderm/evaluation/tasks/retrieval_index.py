@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.engines import FLAT_UP_TO, Engine
+from hierderm.engines import FLAT_UP_TO, Engine, return_memory
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.neighbours import nearest_proposed, select, tune
@@ -46,7 +46,8 @@ def retrieval_index(subject: Subject) -> Scores:
         said = (engine.effort, engine.max_effort, recall)
         logger.info("Searching with effort %d of %d: recall@10 is %.3f on a sample ...", *said)
         rows = nearest_proposed(engine, images, images, K)
-        del engine  # its memory is needed
+        del engine
+        return_memory()  # intervals need some
         exact = nearest_items(select(images, chosen), images, k=K)
     n_relevant = count_relevant(images, images)
     labels = images.labels

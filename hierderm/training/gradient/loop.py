@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Model
 
 from hierderm.errors import ConfigError, MissingExtraError
 from hierderm.files import write_atomically
+from hierderm.progress import Progress
 from hierderm.training.gradient.module import TrainingModule
 
 
@@ -40,6 +40,22 @@ class History(lightning.Callback):
         self.rows = state["rows"]
 
 
+class Shown(lightning.Callback):
+    """How many batches are done, of all epochs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.progress.total = int(trainer.estimated_stepping_batches) - trainer.global_step  # of a run that goes on
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.progress.update()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.progress.what = f"Training, epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+
+
 def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, int]:
     """Train to the end, resuming from `folder/checkpoints/last.ckpt` where there is one.
 
@@ -59,17 +75,18 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
     )
     stopping = EarlyStopping("monitor", mode="max", patience=settings.patience, check_on_train_epoch_end=True)
     last = folder / "checkpoints" / "last.ckpt"
-    with _calm(), warnings.catch_warnings():
+    with _calm(), warnings.catch_warnings(), Progress("Training", unit="batches") as progress:
         _ignore_known_warnings()
+        shown = Shown(progress)
         trainer = lightning.Trainer(
             default_root_dir=folder,
             max_epochs=settings.epochs,
             precision=settings.precision,
             accelerator=settings.accelerator,
             devices=settings.devices,
-            callbacks=[history, stopping, best, *_averaging(settings.average)],
+            callbacks=[history, shown, stopping, best, *_averaging(settings.average)],
             logger=_logger(folder) if settings.tensorboard else False,
-            enable_progress_bar=sys.stderr.isatty(),
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
@@ -79,8 +96,8 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
             trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
         except MisconfigurationException as error:
             raise ConfigError(f"Lightning does not accept the training settings: {error}") from None
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
     chosen = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(chosen["state_dict"])
     return pd.DataFrame(history.rows), int(chosen["epoch"])

@@ -8,7 +8,7 @@ from typing import Any, cast
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from hierderm.config.methods import Gradient
 from hierderm.data.dataset import ImageDataset
@@ -66,9 +66,11 @@ class TrainingModule(lightning.LightningModule):
                 loss.classification, loss.classification_options, class_counts=counts, dim=network.dim, taxonomy=tree
             )
         self.embedded: list[Tensor] = []
-        self.views = [_numbered(view) for view in features[0]] if features else []
+        self.losses: dict[str, list[Tensor]] = {}  # of the epoch's batches, by name
+        self.sizes: list[int] = []  # of the epoch's batches
+        self.views = [FeatureRows(view) for view in features[0]] if features else []
         self.train_data, self.validation_data = (
-            (self.views[0], _numbered(features[1])) if features else self._image_sets()
+            (self.views[0], FeatureRows(features[1])) if features else self._image_sets()
         )
 
     # --- data ----------------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ class TrainingModule(lightning.LightningModule):
         elif self.views:
             self.train_data = self.views[self.current_epoch % len(self.views)]
         if settings.batch_size == 0:
-            return DataLoader(self.train_data, batch_size=len(self.train_table))
+            return self._loader(self.train_data, batch_size=len(self.train_table))
         sampler = make_sampler(
             settings.sampler,
             self.group_labels,
@@ -103,10 +105,16 @@ class TrainingModule(lightning.LightningModule):
             world_size=self.trainer.world_size,
         )
         sampler.epoch = self.current_epoch
-        return DataLoader(self.train_data, batch_sampler=sampler, num_workers=settings.workers)
+        return self._loader(self.train_data, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.validation_data, batch_size=256, num_workers=self.settings.workers)
+        return self._loader(self.validation_data, batch_size=256)
+
+    def _loader(self, data: Dataset[Any], **batches: Any) -> DataLoader[Any]:
+        """Features come from memory as whole batches, images from worker processes."""
+        if isinstance(data, FeatureRows):
+            return DataLoader(data, collate_fn=_whole, **batches)
+        return DataLoader(data, num_workers=self.settings.workers, **batches)
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
@@ -144,18 +152,30 @@ class TrainingModule(lightning.LightningModule):
                 ]
             ).sum()
             total = total + contrastive
-            self.log("contrastive_loss", contrastive.detach(), on_step=False, on_epoch=True, batch_size=len(inputs))
+            self._note("contrastive_loss", contrastive)
         share = self.classification_share()
         if self.classification is not None and share > 0:
             labels = self.class_labels[position].to(self.device)
             source = outputs.embedding if outputs.logits is None else outputs.logits
             classification = self.classification(source, labels)
             total = total + share * loss.classification_weight * classification
-            self.log(
-                "classification_loss", classification.detach(), on_step=False, on_epoch=True, batch_size=len(inputs)
-            )
-        self.log("train_loss", total.detach(), on_step=False, on_epoch=True, batch_size=len(inputs), prog_bar=True)
+            self._note("classification_loss", classification)
+        self._note("train_loss", total)
+        self.sizes.append(len(inputs))
         return total
+
+    def _note(self, name: str, loss: Tensor) -> None:
+        """Keep the loss of a batch for the mean of the epoch: Lightning's log of each would slow down small steps."""
+        self.losses.setdefault(name, []).append(loss.detach())
+
+    def _mean_losses(self) -> dict[str, Tensor]:
+        """The mean over the images of the epoch that ends."""
+        sizes = torch.tensor(self.sizes, dtype=torch.float32)
+        share = sizes / sizes.sum()
+        means = {name: (torch.stack(own).float().cpu() * share).sum() for name, own in self.losses.items()}
+        self.losses.clear()
+        self.sizes.clear()
+        return means
 
     def validation_step(self, batch: list[Tensor], step: int) -> None:
         outputs = self.outputs(batch[0])
@@ -169,11 +189,12 @@ class TrainingModule(lightning.LightningModule):
         embeddings = torch.cat(self.embedded).numpy()
         self.embedded.clear()
         scores = validation_scores(embeddings, self.validation_table)
-        self.log_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in scores.items()})
+        found = {name: torch.tensor(value, dtype=torch.float32) for name, value in scores.items()}
+        self.log_dict(self._mean_losses() | found)
         # An epoch before the classification loss has its full weight is not yet the model that was asked for: one
         # off (scores lie in [0, 1]) puts it behind all later ones, so it is chosen only where there are none.
         handicap = 0.0 if self.classification_share() == 1 else 1.0
-        self.log("monitor", scores[self.settings.monitor] - handicap, prog_bar=True, logger=False)
+        self.log("monitor", scores[self.settings.monitor] - handicap, logger=False)
 
     @torch.inference_mode()
     def validation_logits(self) -> Tensor:
@@ -204,6 +225,20 @@ class TrainingModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _numbered(features: Tensor) -> Dataset[Any]:
-    """Features with their position, as ImageDataset gives images."""
-    return TensorDataset(features, torch.arange(len(features)))
+class FeatureRows(Dataset[Any]):
+    """Features with their position, as ImageDataset gives images, but a whole batch at a time."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitems__(self, rows: list[int]) -> list[Tensor]:
+        position = torch.tensor(rows)
+        return [self.features[position], position]
+
+
+def _whole(batch: list[Tensor]) -> list[Tensor]:
+    """A batch that is one already."""
+    return batch

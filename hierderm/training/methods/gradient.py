@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ def fit(settings: Gradient, backbone: BackboneConfig, table: CaseTable, store: F
     tail = None
     if settings.freeze == "last_blocks" and settings.cache_activations:
         stem = Stem(network.backbone, settings.last_blocks)
-        features, tail = frozen_features(settings, stem, table, store), Tail(stem)
+        like_backbone = cast(Backbone, stem)  # it has what the store asks of one
+        features, tail = frozen_features(settings, like_backbone, table, store), Tail(stem)
     module = TrainingModule(network, settings, train, table.part(c.VALIDATION), features, tail)
     network.train()
     history, chosen = run_training(module, folder)
@@ -72,7 +74,7 @@ def _drawn(
     return network, frozen_features(settings, encoder, table, store) if settings.freeze == "frozen" else None
 
 
-def frozen_features(settings: Gradient, backbone: Backbone | Stem, table: CaseTable, store: FeatureStore) -> Features:
+def frozen_features(settings: Gradient, backbone: Backbone, table: CaseTable, store: FeatureStore) -> Features:
     """The features of each view of the training images, and those of the validation images."""
     views, validation = store.for_training(backbone, table, settings.views, settings.augmentation, seed=settings.seed)
     return [torch.from_numpy(view) for view in views], torch.from_numpy(validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from hierderm.data.table import CaseTable
 from hierderm.evaluation.validation import validation_scores
 from hierderm.model.heads import Discriminants
 from hierderm.model.network import Network
+from hierderm.progress import track
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
@@ -43,7 +45,9 @@ def best_analysis(settings: TreeLda, data: FrozenData) -> tuple[Discriminants, p
         for kind, width in data.widths.items()
         for row, found in every_setting(settings, analyse(settings, data, width), *held_out_images(data, width))
     )
-    best, history, chosen = best_of(tried, "held_out")
+    values = (settings.shrinkages, settings.decays, settings.strengths, settings.probability_shares)
+    n_settings = len(data.widths) * math.prod(map(len, values))
+    best, history, chosen = best_of(track(tried, "Fitting", n_settings, unit="settings"), "held_out")
     scale = best_scale(best.logits(data.validation_features[:, : best.n_features]), data.validation.fine)
     return replace(best, scale=scale), history, chosen
 

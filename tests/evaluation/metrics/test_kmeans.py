@@ -30,7 +30,7 @@ def test_kmeans_starts_from_the_centres_of_scikit_learn(k: int) -> None:
 
 def test_many_equal_points_do_not_hide_the_few_others() -> None:
     """Seeding takes no rounding of single precision for a distance."""
-    points = np.eye(6, dtype=np.float32)[np.minimum(np.arange(2000), 5)]
+    points: np.ndarray = np.eye(6, dtype=np.float32)[np.minimum(np.arange(2000), 5)]
     assert {int(min(row, 5)) for row in kmeans_starts(points, 6, [0])[0]} == set(range(6))
 
 
@@ -38,7 +38,7 @@ def test_many_equal_points_do_not_hide_the_few_others() -> None:
 @pytest.mark.parametrize(("k", "n"), [(3, 40), (12, 300), (60, 90)])
 def test_kmeans_ends_where_that_of_scikit_learn_ends(k: int, n: int, dtype: type) -> None:
     rng = np.random.default_rng(0)
-    points = (rng.normal(size=(30, 6))[rng.integers(0, 30, n)] + rng.normal(size=(n, 6)) + 2).astype(dtype)
+    points: np.ndarray = (rng.normal(size=(30, 6))[rng.integers(0, 30, n)] + rng.normal(size=(n, 6)) + 2).astype(dtype)
     starts = kmeans_starts(points - points.mean(axis=0), k, range(4))
     for clusters, start in zip(kmeans_clusters(points, k, range(4)), starts, strict=True):
         expected = KMeans(k, init=points[start], n_init=1).fit(points).labels_

@@ -81,6 +81,8 @@ cases = pd.DataFrame({"case_id": np.arange(n) // 2, "condition": np.array(tree.n
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 import faiss, sklearn, scipy.stats
+import hierderm.evaluation.tasks.retrieval_index as module
+module.EXACT_PAIRS = 1  # a sample
 before = peak()
 config = EvaluationConfig(bootstrap_rounds=20, index_kind="ivf", groups=False)
 hierderm.evaluate(vectors, cases, tree, tasks=["retrieval_index"], config=config)

@@ -40,7 +40,8 @@ def test_several_conditions() -> None:
     model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1)
     expected = make_pipeline(StandardScaler(), model).fit(features, fine)
     embedded, class_probabilities = network_outputs(found, features)
-    np.testing.assert_allclose(embedded, unit_length(expected.transform(features)), atol=1e-5)
+    similarity = (own := unit_length(expected.transform(features))) @ own.T  # an axis may point either way
+    np.testing.assert_allclose(embedded @ embedded.T, similarity, atol=1e-5)
     np.testing.assert_allclose(class_probabilities, expected.predict_proba(features), atol=1e-5)
 
 
@@ -49,6 +50,20 @@ def test_conditions_with_a_single_image_are_left_out() -> None:
     assert np.isneginf(found.condition_bias[3])
     with pytest.raises(ConfigError, match="at least two conditions with several training images each"):
         list(analyses(Lda(), FEATURES[20:], FINE[20:], 5))
+
+
+def test_fewer_images_than_features_lose_nothing() -> None:
+    """The oracle is scikit-learn on all features; a shrunk covariance of 24 images in 40 dimensions has its inverse."""
+    rng = np.random.default_rng(1)
+    fine = np.arange(24) % 3
+    features = 2 * rng.normal(size=(3, 40))[fine] + rng.normal(size=(24, 40))
+    ((_, found),) = analyses(Lda(shrinkages=(0.3,)), features.astype(np.float32), fine, 3)
+    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.3)
+    expected = make_pipeline(StandardScaler(), model).fit(features, fine)
+    others = rng.normal(size=(9, 40))
+    similarity = (own := unit_length(expected.transform(others))) @ own.T
+    np.testing.assert_allclose(found.embed(others) @ found.embed(others).T, similarity, atol=1e-5)
+    np.testing.assert_allclose(probabilities(found, others), expected.predict_proba(others), atol=1e-5)
 
 
 def test_very_many_features_are_reduced_first() -> None:
