@@ -51,7 +51,7 @@ def photographs(folder: str, n: int, side: int) -> list[Path]:
         for cell in (8, 32, 128):
             noise = rng.integers(0, 85, (cell, cell, 3), dtype=np.uint8)
             image += np.asarray(Image.fromarray(noise).resize((side * 4 // 3, side)))
-        Image.fromarray(image.astype(np.uint8)).save(path, quality=90)
+        Image.fromarray(image.astype(np.uint8)).save(path, quality=80)
     return paths
 
 

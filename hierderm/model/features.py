@@ -149,16 +149,15 @@ def _forward(backbone: Backbone | Stem, images: list[Tensor]) -> Tensor:
 def _by_graph(
     graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
 ) -> Iterator[Tensor]:
-    """Each thread reads a few images and computes their vectors, on one core."""
+    """Each thread reads an image and computes its vector, on one core: what lies between layers stays in its cache."""
     threads = torch.get_num_threads()
 
-    def work(images: list[Item]) -> Tensor:
-        return graph(torch.stack([pixels(image) for image in images]))
+    def work(item: Item) -> Tensor:
+        return graph(pixels(item)[None])
 
     with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
-        parts = _ahead(pool, work, _batches(items, onnx.CHUNK), 2 * threads)
-        for together in _batches(parts, max(1, batch_size // onnx.CHUNK)):
-            yield torch.cat(together)
+        for vectors in _batches(_ahead(pool, work, items, 2 * threads), batch_size):
+            yield torch.cat(vectors)
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
