@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from playwright.sync_api import Page, Route, expect, sync_playwright
 
 from hierderm import columns as c
@@ -20,6 +15,7 @@ from hierderm.app.server import create_app
 from hierderm.data.table import CaseTable
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
+from tests.app.conftest import serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 FLAGS = [
@@ -28,18 +24,6 @@ FLAGS = [
 ]  # fmt: skip
 expect.set_options(timeout=20_000)  # CI machines are slow and shared
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join(timeout=30)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ import asyncio
 import io
 import json
 import struct
-import threading
-import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,6 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -38,6 +35,7 @@ from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
+from tests.app.conftest import serving
 
 SMALL = Limits(image_bytes=200_000, image_pixels=1_000_000)
 
@@ -282,16 +280,8 @@ def test_a_failure_exposes_nothing(finder: CaseFinder, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="module")
 def address(finder: CaseFinder) -> Iterator[str]:
-    """A real server on a free port."""
-    config = uvicorn.Config(create_app(finder, limits=Limits(waiting=40)), port=0, log_level="error", lifespan="on")
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join(timeout=30)
+    with serving(create_app(finder, limits=Limits(waiting=40))) as started:
+        yield started
 
 
 def test_twenty_at_once_are_not_mixed(address: str, finder: CaseFinder) -> None:

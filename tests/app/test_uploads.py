@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, BrokenBarrierError
+from threading import Barrier, BrokenBarrierError, Event
 from typing import Any
 
 import httpx2
@@ -14,9 +16,11 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+import hierderm.app.routes as routes
 from hierderm.app.server import create_app
-from hierderm.app.uploads import Limits, decoded
+from hierderm.app.uploads import Form, Limits, RefusedError, decoded
 from hierderm.search.finder import CaseFinder
+from tests.app.conftest import serving
 
 TYPE = {"content-type": "multipart/form-data; boundary=b"}
 HEAD = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
@@ -167,3 +171,51 @@ def test_large_images_are_not_in_memory_together(pixels: int, together: bool) ->
     with ThreadPoolExecutor(2) as pool:
         found = [future.result() for future in [pool.submit(work) for _ in range(2)]]
     assert found == [together] * 2
+
+
+def test_slow_sockets_and_leavers_of_a_real_server(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, begun = Event(), list[str]()
+
+    def held(_: CaseFinder, form: Form, __: Limits) -> Any:
+        begun.append(form.one("text"))
+        assert go_on.wait(30)
+        raise RefusedError(422, "enough")
+
+    monkeypatch.setattr(routes, "find", held)
+    app = create_app(finder, limits=Limits(at_once=1, rate=200, grace=0.2))
+    queue = app.state.service.searches
+
+    def connected(address: str, content: bytes, length: int) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 30)
+        head = (
+            f"POST /api/search HTTP/1.1\r\nHost: x\r\nContent-Type: {TYPE['content-type']}\r\nContent-Length: {length}"
+        )
+        client.sendall(f"{head}\r\n\r\n".encode() + content)
+        return client
+
+    def inside(wanted: int) -> bool:
+        until = time.monotonic() + 20
+        while queue._inside != wanted and time.monotonic() < until:
+            time.sleep(0.01)
+        return bool(queue._inside == wanted)
+
+    def form(text: str) -> bytes:
+        return f'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\n{text}\r\n--b--\r\n'.encode()
+
+    with serving(app) as address:
+        with connected(address, HEAD, 1000) as slow:
+            answer = b"".join(iter(lambda: slow.recv(4096), b""))  # to its end: the server hangs up
+        assert answer.startswith(b"HTTP/1.1 408") and b"it was slower" in answer
+        first = connected(address, form("first"), len(form("first")))
+        assert inside(1)
+        leaver = connected(address, form("leaver"), len(form("leaver")))
+        assert inside(2)
+        leaver.close()
+        assert inside(1)  # its place is free, while the first still runs
+        stayer = connected(address, form("stayer"), len(form("stayer")))
+        assert inside(2)
+        go_on.set()
+        for client in (first, stayer):
+            assert client.recv(4096).startswith(b"HTTP/1.1 422")
+            client.close()
+    assert begun == ["first", "stayer"]
