@@ -99,9 +99,11 @@ def demo(
     if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
         cases = read_cases(out / "cases.csv", read_taxonomy(out / "taxonomy.csv"), decode=False)
-        # 96 validation cases are too few to promise more than this; at 0.7 no category would be answered.
-        model = out / "models" / comparison.focus / "model"
-        CaseIndex.build(cases, model, splits=("train", "validation"), accuracy=0.65).save(index)
+        # 96 validation cases are too few to promise more than this.
+        run = out / "models" / comparison.focus
+        CaseIndex.build(
+            cases, run / "model", embeddings=run / "embeddings", splits=("train", "validation"), accuracy=0.65
+        ).save(index)
     say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
 
 

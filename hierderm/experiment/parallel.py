@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.resource_tracker
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 from joblib import Parallel, delayed, parallel_config
+from joblib.externals import loky
 
 from hierderm.progress import lines_of, show_messages
 from hierderm.threads import n_threads
@@ -56,8 +58,11 @@ def at_once(works: Mapping[str, Callable[[], None]], n_processes: int) -> Iterat
             done = Parallel(return_as="generator_unordered", batch_size=1)(
                 delayed(_named)(name, work) for name, work in works.items()
             )
-        with closing(done):
-            yield from done
+        try:
+            with closing(done):
+                yield from done
+        finally:  # idle processes would keep their memory, and the program waiting at its end
+            loky.get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
 
 
 def _named(name: str, work: Callable[[], None]) -> str:
@@ -82,10 +87,14 @@ def _begin(parent: int) -> None:
 def _starting() -> Iterator[None]:
     """Processes that start meanwhile never see Ctrl-C, not even while they import; this one sees it afterwards.
 
-    One of them, Python's, removes what killed ones leave; it would warn of that after the last message to the user.
+    The trackers remove what killed ones leave. They come first, as they unblock the signal when they have started, and
+    would warn of what they remove after the last message to the user.
     """
-    warned, before = os.environ.get("PYTHONWARNINGS"), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    warned = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [warned, "ignore:resource_tracker:UserWarning"]))
+    for tracker in (multiprocessing.resource_tracker, loky.backend.resource_tracker):
+        tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
