@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -100,8 +102,24 @@ def locked(path: Path, *, timeout: float = PATIENCE, error: type[HierdermError] 
         lock.release()
 
 
+def read_regular(path: Path) -> bytes:
+    """What a file holds; OSError where it is a pipe or a device, which would never end."""
+    require_regular(path)
+    return path.read_bytes()
+
+
+def require_regular(path: Path) -> None:
+    """OSError where `path` is no regular file."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it must be a file, it is a pipe, a socket or a device", str(path))
+
+
 def file_hash(path: Path) -> str:
     """Twelve hex digits of a file's SHA-256."""
+    require_regular(path)
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:12]
 

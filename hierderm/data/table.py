@@ -17,7 +17,8 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import CaseTableError, Fault, describe_faults
-from hierderm.files import replacing, text_hash
+from hierderm.files import read_regular, replacing, text_hash
+from hierderm.parquet import read_parquet
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
 
@@ -170,9 +171,9 @@ def read_frame(path: Path | str) -> pd.DataFrame:
     if not path.is_file():
         raise CaseTableError(f"{path}: the file does not exist.")
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         if path.suffix.lower() == ".parquet" or content.startswith(b"PAR1"):
-            frame = pd.read_parquet(path)
+            frame = read_parquet(path, CaseTableError)
             frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
             numbers = list(range(2, len(frame) + 2))
         else:

@@ -27,7 +27,7 @@ from hierderm.search.result import SearchResult
 from hierderm.search.shared_lock import SharedLock
 from hierderm.search.values import joined
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Floats, IntArray, Vectors
+from hierderm.types import Count, Floats, IntArray, Share, Vectors
 
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable
@@ -47,8 +47,8 @@ class About:
     """
 
     kind: Kind
-    effort: int = 0
-    recall_at_10: float = 1.0
+    effort: Count = 0
+    recall_at_10: Share = 1.0
     model: str = ""
     image_root: str = ""
     not_calibrated: str = ""
