@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from hierderm.config.methods import Augmentation
-from hierderm.config.settings import BackboneConfig, Engine
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.dataset import ImageDataset
 from hierderm.files import write_json
 from hierderm.model.backbone import Backbone, Features, load_backbone
@@ -51,11 +51,11 @@ def photographs(folder: str, n: int, side: int) -> list[Path]:
         for cell in (8, 32, 128):
             noise = rng.integers(0, 85, (cell, cell, 3), dtype=np.uint8)
             image += np.asarray(Image.fromarray(noise).resize((side * 4 // 3, side)))
-        Image.fromarray(image.astype(np.uint8)).save(path, quality=90)
+        Image.fromarray(image.astype(np.uint8)).save(path, quality=80)
     return paths
 
 
-def backbone_of(name: str, features: Features = "output", engine: Engine = "onnx") -> Backbone:
+def backbone_of(name: str, features: Features = "output", engine: ForwardEngine = "onnx") -> Backbone:
     torch.manual_seed(0)
     backbone = load_backbone(BackboneConfig(name, "random", engine), features).eval()
     for module in backbone.modules():  # else all vectors of random weights are alike

@@ -6,6 +6,8 @@ that must not come back never does, whatever the engine returns.
 
 from __future__ import annotations
 
+import ctypes
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +38,12 @@ def import_faiss() -> Any:
         raise MissingExtraError("an index other than 'flat'", package="faiss-cpu") from None
     faiss.omp_set_num_threads(n_threads())
     return faiss
+
+
+def return_memory() -> None:
+    """Give memory that FAISS has freed back to the system, where the C library (glibc) would keep it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Engine:
@@ -170,9 +178,9 @@ class Engine:
 
 
 def _coding(kind: Kind, n: int, dim: int) -> str:
-    """How an inverted file keeps its vectors: as they are, or as product codes of about a byte for eight numbers."""
+    """How an inverted file keeps its vectors: in half precision, or as product codes, a byte for eight numbers."""
     if kind == "ivf":
-        return "Flat"
+        return "SQfp16"
     parts = next(parts for parts in range(max(1, dim // 8), 0, -1) if dim % parts == 0)
     bits = 8 if n >= 4 * 256 else 4
     return f"PQ{parts}x{bits}np"  # np: without polysemous training, which takes nearly all the time and is not used

@@ -16,7 +16,7 @@ from hierderm.threads import set_threads
 set_threads({given})
 import numpy, torch
 from threadpoolctl import threadpool_info
-from hierderm.search.engines import import_faiss
+from hierderm.engines import import_faiss
 print(torch.get_num_threads(), import_faiss().omp_get_max_threads(), *(one["num_threads"] for one in threadpool_info()))
 """
 

@@ -41,4 +41,4 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     used = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert used.returncode == 0, used.stderr
     assert used.stdout.splitlines()[0].endswith("16 x category, 230 x condition")
-    assert used.stdout.splitlines()[1:] == ["6", "1920"]
+    assert used.stdout.splitlines()[1:] == ["7", "1920"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hierderm.cli.output import JsonFlag, Replace, say, show_json, value_with_interval
+from hierderm.cli.output import EngineName, JsonFlag, Replace, say, show_json, value_with_interval
 from hierderm.cli.search import Aggregated, MovedModel, Where, Within
 from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
@@ -53,6 +53,7 @@ def evaluate(
     model: MovedModel = "",
     out: Out = None,
     replace: Replace = False,
+    engine: EngineName = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Score embeddings of held-out cases, or an index.
@@ -85,7 +86,7 @@ def evaluate(
         raise ConfigError("an index has its own tree and its cases vote: give neither --taxonomy nor --probabilities.")
     else:
         opened = CaseIndex.open(index)
-        queries = queries_of(opened, words, cases, splits, model)
+        queries = queries_of(opened, words, cases, splits, model, engine)
         evaluation = evaluate_index(
             opened, queries, k=k, within=within, where=where_of(where or [], opened.frame), aggregation=aggregation,
             config=config, name=str(index),

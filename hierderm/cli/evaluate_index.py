@@ -12,13 +12,16 @@ from hierderm.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from hierderm.config.settings import ForwardEngine
     from hierderm.embeddings import EmbeddingTable
     from hierderm.evaluation.evaluation import Evaluation
     from hierderm.search.case_index import CaseIndex
     from hierderm.types import Mask
 
 
-def queries_of(index: CaseIndex, words: list[str], cases: Path | None, splits: str, model: str) -> EmbeddingTable:
+def queries_of(
+    index: CaseIndex, words: list[str], cases: Path | None, splits: str, model: str, engine: ForwardEngine
+) -> EmbeddingTable:
     """Embeddings of the cases that query an index: of a file or folder, by its model, or its own."""
     import numpy as np
 
@@ -29,7 +32,7 @@ def queries_of(index: CaseIndex, words: list[str], cases: Path | None, splits: s
 
     if not words and cases is not None:
         table = read_cases(cases, index.taxonomy)
-        return embed_queries(index, table.select(_in_splits(table.frame, splits)), model or None)
+        return embed_queries(index, table.select(_in_splits(table.frame, splits)), model or None, engine=engine)
     if not words:
         found = EmbeddingTable(np.asarray(index.vectors), index.frame, index.provenance)
     elif (embeddings := one_path(words, "file or folder of embeddings")).suffix == ".npy":

@@ -57,7 +57,6 @@ def index_build(
     Example: `hierderm index build runs/first/cases.csv --model runs/first/model -o index`
     """
     from hierderm.data.checks import read_cases
-    from hierderm.model.encoder import load
     from hierderm.search.building import describe_index
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.persistence import require_free_index
@@ -67,8 +66,9 @@ def index_build(
     require_free_index(out, replace=replace)  # before minutes of embedding
     chosen = [name.strip() for name in splits.split(",") if name.strip()]
     table = read_cases(cases, tree_for(model, taxonomy), decode=False)
-    encoder = load(model, engine=engine) if model else None
-    index = CaseIndex.build(table, encoder, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy)
+    index = CaseIndex.build(
+        table, model or None, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy, engine=engine
+    )
     index.save(out, replace=replace)
     typer.echo("\n".join([f"{out}:", *describe_index(index)]))
 
@@ -87,14 +87,11 @@ def index_add(
     Example: `hierderm index add index new.csv`
     """
     from hierderm.data.checks import read_cases
-    from hierderm.model.encoder import load
     from hierderm.search.building import embed_for
     from hierderm.search.case_index import CaseIndex
 
     index = CaseIndex.open(folder)
-    name = model or index.about.model
-    encoder = load(name, engine=engine) if name else None
-    table = embed_for(index, read_cases(cases, index.taxonomy), encoder)
+    table = embed_for(index, read_cases(cases, index.taxonomy), model or None, engine=engine)
     with CaseIndex.updating(folder) as index:  # only now: others may write while images are embedded
         index.add(table)
     typer.echo(f"{folder}: {len(table)} images added, now {len(index)} of {index.n_cases} cases")

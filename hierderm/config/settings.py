@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, TreeLda, doc
 
-Engine = Literal["auto", "torch", "onnx"]
+ForwardEngine = Literal["auto", "torch", "onnx"]
 NAME = Field(pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
 
 
@@ -66,7 +66,9 @@ class BackboneConfig:
         "hierderm:tiny"
     )
     weights: Annotated[str, doc("'pretrained', 'random', or a safetensors file (timm)")] = "pretrained"
-    engine: Annotated[Engine, doc("what computes frozen vectors on a CPU; auto: the faster (docs/engines.md)")] = "auto"
+    engine: Annotated[
+        ForwardEngine, doc("what computes frozen vectors on a CPU; auto: the faster (docs/embedding.md)")
+    ] = "auto"
 
     @classmethod
     def parse(cls, text: str) -> BackboneConfig:

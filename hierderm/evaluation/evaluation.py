@@ -252,7 +252,7 @@ def _without_groups(subject: Subject, scores: Scores) -> Evaluation:
 
 
 def _with_intervals(
-    scores: Scores, draws: npt.NDArray[np.uint16], first: npt.NDArray[np.intp], confidence: float
+    scores: Scores, draws: npt.NDArray[np.uint8], first: npt.NDArray[np.intp], confidence: float
 ) -> tuple[list[Metric], dict[Key, FloatArray]]:
     """`first`: the row of each case's first image: values of cases are resampled with the weights found there."""
     metrics: list[Metric] = []

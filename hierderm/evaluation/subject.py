@@ -73,7 +73,7 @@ class Subject:
         return self.taxonomy.encode(part.frame[c.CONDITION])
 
     @cached_property
-    def draws(self) -> npt.NDArray[np.uint16]:
+    def draws(self) -> npt.NDArray[np.uint8]:
         """How often each test image counts in each bootstrap round; see `case_draws`."""
         config = self.config
         return case_draws(self.test.case_ids, config.bootstrap_rounds, config.seed, self.every_case)

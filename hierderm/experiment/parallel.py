@@ -34,7 +34,7 @@ def processes_for(n_models: int, features: Path) -> int:
 def _memory() -> int:
     """Bytes that the machine, or the container, has."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = LIMIT.read_text().strip() if LIMIT.is_file() else "max"
+    limit = LIMIT.read_text(encoding="utf-8").strip() if LIMIT.is_file() else "max"
     return physical if limit == "max" else min(physical, int(limit))
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from hierderm.config.settings import BackboneConfig, Engine
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError
 from hierderm.model import packaged, timm, transformers
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
     are computed on the CPU: torch, ONNX Runtime, or with "auto" the faster where there are many images.
     """
 
-    engine: Engine = "auto"
+    engine: ForwardEngine = "auto"
 
     def __init__(self, encoder: nn.Module, preprocessing: Preprocessing, architecture: dict[str, Any]) -> None:
         super().__init__()
@@ -104,15 +104,9 @@ class Backbone(nn.Module):
 
     def statistics(self, values: Tensor) -> Tensor:
         """Mean and standard deviation over places of what a block gives, shape (n, 2 * n_channels)."""
-        places = self._places(values)
-        return torch.cat([places.mean(dim=1), (places.var(dim=1, unbiased=False) + 1e-6).sqrt()], dim=1)
-
-    def _places(self, values: Tensor) -> Tensor:
-        """Tokens, or the pixels of a map, as shape (n, n_places, n_channels)."""
-        if values.dim() == 3:
-            return values
-        last = getattr(self.encoder, "output_fmt", "NCHW") == "NHWC"  # timm's name of channels last
-        return values.flatten(1, 2) if last else values.flatten(2).transpose(1, 2)
+        last = values.dim() == 3 or getattr(self.encoder, "output_fmt", "NCHW") == "NHWC"  # timm's name of a layout
+        places = [dim for dim in range(1, values.dim()) if dim != (values.dim() - 1 if last else 1)]
+        return torch.cat([values.mean(dim=places), (values.var(dim=places, unbiased=False) + 1e-6).sqrt()], dim=1)
 
     def _output(self, images: Tensor) -> Tensor:
         return LIBRARIES[self.architecture["library"]].output(self.encoder, images)

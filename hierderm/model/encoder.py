@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hierderm.config.settings import BackboneConfig, Engine
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageLike, as_image, each_image
 from hierderm.data.table import CaseTable
@@ -327,7 +327,7 @@ class Encoder:
 # --- loading -----------------------------------------------------------------------------------------------------
 
 
-def load(name: str | Path, *, device: str = "auto", engine: Engine = "auto") -> Encoder:
+def load(name: str | Path, *, device: str = "auto", engine: ForwardEngine = "auto") -> Encoder:
     """Load a trained model, or a backbone by name.
 
     Args:
@@ -345,7 +345,7 @@ def load(name: str | Path, *, device: str = "auto", engine: Engine = "auto") -> 
         CheckpointError: There is no such model, or its files are damaged or do not fit.
         ModelError: The device or the engine can't be used.
     """
-    if engine not in (known := get_args(Engine)):
+    if engine not in (known := get_args(ForwardEngine)):
         raise ModelError(f"engine must be of {list(known)}, got '{engine}'.")
     encoder = _load(name, device)
     encoder.network.backbone.engine = engine

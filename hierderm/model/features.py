@@ -12,7 +12,6 @@ from itertools import chain, islice
 from typing import TypeVar
 
 import torch
-from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -20,7 +19,9 @@ from hierderm.data.dataset import ImageDataset
 from hierderm.errors import ModelError
 from hierderm.model import onnx
 from hierderm.model.backbone import Backbone
+from hierderm.model.tail import Stem
 from hierderm.progress import Progress
+from hierderm.threads import n_threads
 
 logger = logging.getLogger(__name__)
 READERS = 8  # threads that read image files for torch, at most
@@ -38,7 +39,7 @@ def best_device() -> torch.device:
 
 
 def feature_batches(
-    backbone: Backbone, images: ImageDataset, rows: Sequence[int] | None = None, *, batch_size: int = 64
+    backbone: Backbone | Stem, images: ImageDataset, rows: Sequence[int] | None = None, *, batch_size: int = 64
 ) -> Iterator[Tensor]:
     """The features of a data set's images, or of the `rows` among them: see `image_features`."""
     chosen = range(len(images)) if rows is None else rows
@@ -46,7 +47,7 @@ def feature_batches(
 
 
 def image_features(
-    backbone: Backbone,
+    backbone: Backbone | Stem,
     items: Iterable[Item],
     pixels: Callable[[Item], Tensor],
     *,
@@ -68,7 +69,11 @@ def image_features(
 
 
 def _computed(
-    backbone: Backbone, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, total: int | None
+    backbone: Backbone | Stem,
+    items: Iterator[Item],
+    pixels: Callable[[Item], Tensor],
+    batch_size: int,
+    total: int | None,
 ) -> Generator[Tensor]:
     on_cpu = _device(backbone).type == "cpu"
     if backbone.engine == "onnx" and not on_cpu:
@@ -89,7 +94,7 @@ def _computed(
 
 
 def _chosen_graph(
-    backbone: Backbone, first: list[Tensor], expected: Tensor, seconds: float, total: int | None
+    backbone: Backbone | Stem, first: list[Tensor], expected: Tensor, seconds: float, total: int | None
 ) -> onnx.OnnxGraph | None:
     """The graph that shall compute the rest, None for torch, which has taken `seconds` for the first images."""
     forced, name, n = backbone.engine == "onnx", backbone.architecture["name"], len(first)
@@ -124,16 +129,16 @@ def _chosen_graph(
 
 
 def _by_torch(
-    backbone: Backbone, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
+    backbone: Backbone | Stem, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
 ) -> Iterator[Tensor]:
     """Threads read the next batch while one passes the backbone, which uses all threads of torch."""
-    with ThreadPoolExecutor(min(READERS, cpu_count()), initializer=_one_thread) as pool:
+    with ThreadPoolExecutor(min(READERS, n_threads()), initializer=_one_thread) as pool:
         for images in _batches(_ahead(pool, pixels, items, batch_size), batch_size):
             yield _forward(backbone, images)
 
 
 @torch.inference_mode()
-def _forward(backbone: Backbone, images: list[Tensor]) -> Tensor:
+def _forward(backbone: Backbone | Stem, images: list[Tensor]) -> Tensor:
     batch = backbone.preprocessing.normalise(torch.stack(images).to(_device(backbone)))
     if batch.device.type == "cpu" and sum(isinstance(module, nn.Conv2d) for module in backbone.modules()) > 1:
         batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast; a transformer has one convolution
@@ -144,16 +149,15 @@ def _forward(backbone: Backbone, images: list[Tensor]) -> Tensor:
 def _by_graph(
     graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
 ) -> Iterator[Tensor]:
-    """Each thread reads a few images and computes their vectors, on one core."""
+    """Each thread reads an image and computes its vector, on one core: what lies between layers stays in its cache."""
     threads = torch.get_num_threads()
 
-    def work(images: list[Item]) -> Tensor:
-        return graph(torch.stack([pixels(image) for image in images]))
+    def work(item: Item) -> Tensor:
+        return graph(pixels(item)[None])
 
     with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
-        parts = _ahead(pool, work, _batches(items, onnx.CHUNK), 2 * threads)
-        for together in _batches(parts, max(1, batch_size // onnx.CHUNK)):
-            yield torch.cat(together)
+        for vectors in _batches(_ahead(pool, work, items, 2 * threads), batch_size):
+            yield torch.cat(vectors)
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
@@ -184,5 +188,5 @@ def _one_thread() -> None:
     threadpool_limits(1, user_api="openmp")  # of the calling thread only
 
 
-def _device(backbone: Backbone) -> torch.device:
+def _device(backbone: Backbone | Stem) -> torch.device:
     return next((weight.device for weight in backbone.parameters()), torch.device("cpu"))

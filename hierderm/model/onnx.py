@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from hierderm.errors import HierdermError, MissingExtraError
 from hierderm.model.backbone import Backbone
+from hierderm.model.tail import Stem
 from hierderm.model.weights import LOADING
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # of the extra hierderm[onnx]
 TOLERANCE = 1e-4  # largest difference from torch's values, relative to the largest of the image
-CHUNK = 2  # images of one call: so few that what lies between layers stays in a core's cache
-_graphs: WeakKeyDictionary[Backbone, tuple[object, OnnxGraph]] = WeakKeyDictionary()
+_graphs: WeakKeyDictionary[nn.Module, tuple[object, OnnxGraph]] = WeakKeyDictionary()
 _LOOKING = Lock()
 
 
@@ -38,7 +38,7 @@ class OnnxGraph:
     they are faster than one call that shares its work among them. Its memory is that of the weights once more.
     """
 
-    def __init__(self, backbone: Backbone, *, threads: int = 1) -> None:
+    def __init__(self, backbone: Backbone | Stem, *, threads: int = 1) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -58,7 +58,7 @@ class OnnxGraph:
 
         NotExportedError where it is above `TOLERANCE`.
         """
-        found = torch.cat([self(part) for part in pixels.split(CHUNK)])
+        found = torch.cat([self(image[None]) for image in pixels])
         differences = (found - expected).abs().amax(dim=1) / expected.abs().amax(dim=1).clamp_min(1e-12)
         if not differences.max() <= TOLERANCE:  # nan too
             raise NotExportedError(f"its vectors differ from torch's by {differences.max():.1e}")
@@ -70,14 +70,14 @@ def installed() -> bool:
     return all(find_spec(name) for name in PACKAGES)
 
 
-def known_graph(backbone: Backbone) -> OnnxGraph | None:
+def known_graph(backbone: Backbone | Stem) -> OnnxGraph | None:
     """The graph of a backbone that was made in this process, where its weights are still the same."""
     with _LOOKING:
         state, graph = _graphs.get(backbone, (None, None))
     return graph if state == _state(backbone) else None
 
 
-def make_graph(backbone: Backbone) -> OnnxGraph:
+def make_graph(backbone: Backbone | Stem) -> OnnxGraph:
     """The graph of a backbone, made once. MissingExtraError without the packages; NotExportedError where it fails."""
     if not installed():
         raise MissingExtraError("engine = 'onnx'", "onnx")
@@ -95,7 +95,7 @@ def make_graph(backbone: Backbone) -> OnnxGraph:
 
 
 class _FromPixels(nn.Module):
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone | Stem) -> None:
         super().__init__()
         self.backbone = backbone
         pixels = backbone.preprocessing
@@ -130,7 +130,7 @@ def _export(module: nn.Module, side: int, path: Path) -> None:
                 logger.setLevel(level)
 
 
-def _state(backbone: Backbone) -> object:
+def _state(backbone: Backbone | Stem) -> object:
     """What changes when weights do: where each tensor lies, and how often it was written to."""
     tensors = (*backbone.parameters(), *backbone.buffers())
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]

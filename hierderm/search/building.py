@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.config.settings import BackboneConfig
+from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
 from hierderm.engines import Kind
@@ -36,6 +36,7 @@ def build_index(
     splits: Sequence[str] = (),
     accuracy: float = 0.8,
     k: int = 10,
+    engine: ForwardEngine = "auto",
 ) -> CaseIndex:
     """What `CaseIndex.build` does. It describes the arguments."""
     splits = [splits] if isinstance(splits, str) else splits
@@ -43,7 +44,7 @@ def build_index(
         raise SearchError(f"accuracy must be between 0 and 1, got {accuracy}.")
     if unknown := sorted(set(splits) - set(c.SPLITS)):
         raise SearchError(f"splits must be of {list(c.SPLITS)}, got {unknown}.")
-    table = _embed(cases, model) if embeddings is None else _given(cases, embeddings)
+    table = _embed(cases, model, engine) if embeddings is None else _given(cases, embeddings)
     split_hash = cases.split_hash if _is_split(cases) else ""
     trained_on = table.provenance.split_hash
     provenance = replace(
@@ -65,21 +66,25 @@ def build_index(
     return index if index.calibration else _not_calibrated(index, "there are no validation cases in the index")
 
 
-def embed_for(index: CaseIndex, cases: CaseTable, model: Model = None) -> EmbeddingTable:
+def embed_for(
+    index: CaseIndex, cases: CaseTable, model: Model = None, *, engine: ForwardEngine = "auto"
+) -> EmbeddingTable:
     """The images of a table as `CaseIndex.add` takes them: embedded by the index's model, paths as the index has them.
 
     `model`: where the index's model is now; None: where it was when the index was built.
     """
-    table = embed_queries(index, cases, model)
+    table = embed_queries(index, cases, model, engine=engine)
     root = Path(index.about.image_root)
     paths = [path.absolute() for path in cases.paths]
     names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
     return EmbeddingTable(table.embeddings, table.frame.assign(**{c.IMAGE_PATH: names}), table.provenance)
 
 
-def embed_queries(index: CaseIndex, cases: CaseTable, model: Model = None) -> EmbeddingTable:
+def embed_queries(
+    index: CaseIndex, cases: CaseTable, model: Model = None, *, engine: ForwardEngine = "auto"
+) -> EmbeddingTable:
     """The images of a table embedded by the index's model; for `model` see `embed_for`."""
-    return _embed(cases, model or index.about.model or None)
+    return _embed(cases, model or index.about.model or None, engine)
 
 
 def calibrate_on_validation(
@@ -155,13 +160,13 @@ def describe_index(index: CaseIndex) -> list[str]:
     return lines
 
 
-def _embed(cases: CaseTable, model: Model) -> EmbeddingTable:
+def _embed(cases: CaseTable, model: Model, engine: ForwardEngine) -> EmbeddingTable:
     from hierderm.model.encoder import load
 
     if model is None:
         raise SearchError("name a model that embeds the images, or give their embeddings.")
     if isinstance(model, str | Path):
-        return load(model).embed(cases)
+        return load(model, engine=engine).embed(cases)
     made = embeddings_of(model, cases)
     return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.config.settings import ForwardEngine
 from hierderm.embeddings import Aggregation, EmbeddingTable, Provenance
 from hierderm.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
 from hierderm.errors import SearchError
@@ -111,6 +112,7 @@ class CaseIndex:
         splits: Sequence[str] = (),
         accuracy: float = 0.8,
         k: int = 10,
+        engine: ForwardEngine = "auto",
     ) -> CaseIndex:
         """Embed the images of a table and index them; calibrate answers where the table has validation cases.
 
@@ -124,6 +126,7 @@ class CaseIndex:
             splits: Splits to index, such as ('train', 'validation'); empty for all rows.
             accuracy: The accuracy that answers must keep to on validation cases, in (0, 1).
             k: Nearest cases that an answer is read from, >= 1.
+            engine: What computes on a CPU where `model` is a name, as `hierderm.load` has it.
 
         Returns:
             The index, in memory; `save` writes it.
@@ -133,7 +136,9 @@ class CaseIndex:
         """
         from hierderm.search.building import build_index
 
-        return build_index(cases, model, embeddings=embeddings, kind=kind, splits=splits, accuracy=accuracy, k=k)
+        return build_index(
+            cases, model, embeddings=embeddings, kind=kind, splits=splits, accuracy=accuracy, k=k, engine=engine
+        )
 
     @classmethod
     def from_embeddings(

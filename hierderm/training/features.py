@@ -23,6 +23,7 @@ from hierderm.model.backbone import Backbone
 from hierderm.model.checkpoint import require_taxonomy
 from hierderm.model.encoder import Encoder
 from hierderm.model.features import best_device, feature_batches
+from hierderm.model.tail import Stem
 from hierderm.model.weights import weights_hash
 from hierderm.training.shards import RowFile
 from hierderm.types import Mask, Vectors
@@ -41,7 +42,7 @@ class FeatureStore:
 
     folder: Path
 
-    def features(self, backbone: Backbone, table: CaseTable) -> Vectors:
+    def features(self, backbone: Backbone | Stem, table: CaseTable) -> Vectors:
         """The backbone's vector of each image of a table, shape (n_images, dim), not normalised.
 
         It is a map of the file into memory, which changes of the array do not reach.
@@ -56,7 +57,7 @@ class FeatureStore:
 
     def for_training(
         self,
-        backbone: Backbone,
+        backbone: Backbone | Stem,
         table: CaseTable,
         n_views: int,
         augmentation: Augmentation,
@@ -114,7 +115,7 @@ class _View(NamedTuple):
 class _Source:
     """A backbone and the images it reads."""
 
-    backbone: Backbone
+    backbone: Backbone | Stem
     table: CaseTable
 
     @cached_property

@@ -105,7 +105,7 @@ def test_a_run_is_what_its_settings_are_but_for_name_and_evaluation(
     caplog.set_level("INFO")
     train(with_overrides(config, {"name": "other", "evaluation.bootstrap_rounds": 3}), toy, tmp_path)
     assert "other: already trained." in caplog.messages
-    train(with_overrides(config, {"training.workers": 1}), toy, tmp_path)
+    train(with_overrides(config, {"backbone.engine": "torch"}), toy, tmp_path)
     assert caplog.messages[-1] == "toy: already trained."
     with pytest.raises(CheckpointError, match=r"holds another run: training\.strengths was \[.*\], now \[1\.0\]\. "):
         train(with_overrides(config, {"training.strengths": [1.0]}), toy, tmp_path)

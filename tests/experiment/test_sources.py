@@ -89,7 +89,7 @@ def test_a_file_of_embeddings(toy: CaseTable, tmp_path: Path) -> None:
     with pytest.raises(EmbeddingError, match="mine.npy must be an .npy file of numbers"):
         embed(path, toy, tmp_path / "cache")
     np.save(path, np.array([["a"]]))
-    with pytest.raises(EmbeddingError, match="must hold numbers, shape"):
+    with pytest.raises(EmbeddingError, match="mine.npy must be real numbers, got <U1"):
         embed(path, toy, tmp_path / "cache")
     with pytest.raises(EmbeddingError, match="none.npy must be an .npy file of numbers: .*No such file"):
         embed(tmp_path / "none.npy", toy, tmp_path / "cache")

@@ -88,7 +88,7 @@ def group_scores(
     scores: Scores,
     groups: dict[str, TextArray],
     case_ids: TextArray,
-    draws: npt.NDArray[np.uint16],
+    draws: npt.NDArray[np.uint8],
     confidence: float,
 ) -> list[GroupScore]:
     """Every metric in every group: those over images as means in the group, the others computed on the group alone."""
@@ -117,7 +117,7 @@ def _statistics(
     group: str,
     inside: Mask,
     counts: tuple[int, int],
-    draws: npt.NDArray[np.uint16],
+    draws: npt.NDArray[np.uint8],
     confidence: float,
 ) -> list[GroupScore]:
     rows = []
@@ -135,7 +135,7 @@ def gaps(
     scores: Scores,
     groups: dict[str, TextArray],
     case_ids: TextArray,
-    draws: npt.NDArray[np.uint16],
+    draws: npt.NDArray[np.uint8],
     confidence: float,
     n_permutations: int,
     seed: int,

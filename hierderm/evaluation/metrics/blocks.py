@@ -17,7 +17,6 @@ from threading import Event
 from typing import TypeVar
 
 import numpy as np
-from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from hierderm.errors import EmbeddingError
@@ -29,11 +28,12 @@ from hierderm.evaluation.metrics.ranking import (
     case_order,
     row_slices,
 )
+from hierderm.threads import n_threads
 from hierderm.types import Floats, IntArray, Vectors
 
 Result = TypeVar("Result")
 Work = Callable[[Iterator[Rankings]], Result]
-THREADS = min(4, cpu_count())
+THREADS = min(4, n_threads())
 PRODUCT = 2**26  # similarities that all threads hold together, 256 MB
 MOST_QUERIES = 512  # of a product: more do not make it faster
 SORTED = 2**20  # keys that a thread sorts at a time

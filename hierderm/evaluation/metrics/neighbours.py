@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
-from joblib import cpu_count
 
 from hierderm.engines import Engine
 from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.ranking import K, Labelled
+from hierderm.progress import Progress
+from hierderm.threads import n_threads
 from hierderm.types import FloatArray, IntArray, Vectors
 
 COPIED = 2**22  # numbers of proposed vectors at a time
@@ -45,11 +46,12 @@ def nearest_proposed(engine: Engine, queries: Labelled, gallery: Labelled, k: in
         best = np.take_along_axis(rows, order, axis=1)
         found[some, : order.shape[1]] = np.where(np.take_along_axis(similarity, order, axis=1) > -np.inf, best, -1)
 
-    with ThreadPoolExecutor(min(4, cpu_count())) as pool:
+    with ThreadPoolExecutor(min(4, n_threads())) as pool, Progress("Searching", len(queries), unit="images") as step:
         for begin in range(0, len(queries), TOGETHER):
             proposed = engine.propose(queries.embeddings[begin : begin + TOGETHER], n)
             starts = range(0, len(proposed), part)
             list(pool.map(compare, [begin + s for s in starts], [proposed[s : s + part] for s in starts]))
+            step.update(len(proposed))
     short = np.flatnonzero((found >= 0).sum(axis=1) < wanted)
     if len(short):
         found[short] = nearest_items(select(queries, short), gallery, k=k)

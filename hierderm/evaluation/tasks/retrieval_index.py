@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.engines import FLAT_UP_TO, Engine
+from hierderm.engines import FLAT_UP_TO, Engine, return_memory
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.metrics.blocks import nearest_items
 from hierderm.evaluation.metrics.neighbours import nearest_proposed, select, tune
@@ -15,6 +15,7 @@ from hierderm.evaluation.metrics.ranking import K
 from hierderm.evaluation.metrics.top_k import count_relevant, top_k_scores, true_neighbours, with_loss
 from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject
+from hierderm.progress import Progress
 from hierderm.types import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,15 @@ def retrieval_index(subject: Subject) -> Scores:
         rows = exact = nearest_items(images, k=K)
     else:
         logger.info("Building an index of kind '%s' of %s test images ...", kind, f"{len(images):,}")
-        engine = Engine.build(kind, images.embeddings)
+        with Progress("Building an index"):
+            engine = Engine.build(kind, images.embeddings)
         recall = tune(engine, images.embeddings, WANTED_RECALL)
         about |= {"effort": engine.effort, "max_effort": engine.max_effort, "recall_at_10": recall}
         said = (engine.effort, engine.max_effort, recall)
         logger.info("Searching with effort %d of %d: recall@10 is %.3f on a sample ...", *said)
         rows = nearest_proposed(engine, images, images, K)
-        del engine  # its memory is needed
+        del engine
+        return_memory()  # intervals need some
         exact = nearest_items(select(images, chosen), images, k=K)
     n_relevant = count_relevant(images, images)
     labels = images.labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.metrics import probing
 from hierderm.model.heads import Discriminants
-from hierderm.progress import Progress
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
 from hierderm.training.frozen import FrozenData, Linear, choose, discriminants
@@ -19,14 +19,11 @@ from hierderm.training.frozen import FrozenData, Linear, choose, discriminants
 def fit(settings: LinearProbe, backbone: BackboneConfig, table: CaseTable, store: FeatureStore, folder: Path) -> Fitted:
     """The features and the penalty with the best validation score; the embedding is the centred logits."""
     data = FrozenData.load(settings, backbone, table, store)
-    with Progress("Fitting", len(data.widths) * len(settings.penalties), unit="penalties at most") as progress:
-        tried = [row for kind in data.widths for row in probes(settings, data, kind, progress)]
-    return choose(data, tried, settings.monitor)
+    tried = (probes(settings, data, kind) for kind in data.widths)
+    return choose(data, itertools.chain.from_iterable(tried), settings.monitor)
 
 
-def probes(
-    settings: LinearProbe, data: FrozenData, kind: str, progress: Progress
-) -> list[tuple[dict[str, Any], Discriminants]]:
+def probes(settings: LinearProbe, data: FrozenData, kind: str) -> list[tuple[dict[str, Any], Discriminants]]:
     """The penalties that were tried, from the strongest until the score falls, each with its scores and its probe."""
     tried: list[tuple[dict[str, Any], Discriminants]] = []
 
@@ -34,7 +31,6 @@ def probes(
         found = as_discriminants(probe, data.train.taxonomy.size(-1))
         scores = data.scores(found)
         tried.append(({"features": kind, "penalty": probe.penalty, **scores}, found))
-        progress.update()
         return scores[settings.monitor]
 
     features = data.stacked(data.widths[kind])

@@ -23,7 +23,7 @@ def test_parts_of_one_whole_see_the_same_draws() -> None:
 
 def test_means_leave_out_what_is_not_defined() -> None:
     values = np.array([1.0, np.nan, 3.0, np.nan, np.nan, np.nan])
-    draws = np.array([[1, 1, 1, 1, 1, 1], [3, 3, 0, 0, 0, 0], [0, 0, 0, 3, 3, 3]], dtype=np.uint16)
+    draws = np.array([[1, 1, 1, 1, 1, 1], [3, 3, 0, 0, 0, 0], [0, 0, 0, 3, 3, 3]], dtype=np.uint8)
     np.testing.assert_allclose(resampled_means(values, draws), [2, 1, np.nan])
     assert np.isnan(resampled_means(np.full(6, np.nan), draws)).all()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.methods import Gradient, Loss
@@ -62,13 +63,14 @@ def test_a_loss_of_the_tree_gets_fine_labels_once_and_batches_by_category(small_
 
 
 def test_the_validation_loss_is_that_of_the_model(toy_config: Config, tmp_path: Path) -> None:
-    """Cross-entropy of the chosen epoch's model, from its probabilities."""
+    """Cross-entropy of the chosen epoch's model, from its probabilities before they were calibrated."""
     config = with_overrides(toy_config, {"training.loss.schedule": "joint"})
     run = train(config, prepare(config.data, config.split, tmp_path)[0], tmp_path)
     validation = run.table.splits == "validation"
     probabilities = run.embeddings().probabilities
     assert probabilities is not None
-    on_truth = probabilities[validation, run.table.fine[validation]]
+    logits = np.log(probabilities[validation]) / float(run.encoder.network.scale)
+    on_truth = softmax(logits, axis=1)[np.arange(validation.sum()), run.table.fine[validation]]
     found = run.history["validation_classification_loss"][run.chosen]
     assert found == pytest.approx(-np.log(on_truth).mean(), abs=1e-3)
 

@@ -10,7 +10,6 @@ from hierderm.config.methods import LinearProbe
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.probing import fit_linear_probe
-from hierderm.progress import Progress
 from hierderm.training.frozen import FrozenData
 from hierderm.training.methods.linear_probe import as_discriminants, probes
 from tests.training.methods.separable import FEATURES, FINE, FakeBackbone, network_outputs, probabilities
@@ -51,7 +50,7 @@ def test_penalties_are_tried_until_the_score_falls(toy: CaseTable, monkeypatch: 
     data = FrozenData(backbone, train, validation, views, validation_features[0], {"layers": 12})  # type: ignore[arg-type]
     wanted = iter([0.1, 0.5, 0.3, 0.9])
     monkeypatch.setattr(FrozenData, "scores", lambda *_: {"mean_map_at_r": next(wanted)})
-    tried = probes(LinearProbe(penalties=(1.0, 0.001, 0.1, 0.01)), data, "layers", Progress("Fitting"))
+    tried = probes(LinearProbe(penalties=(1.0, 0.001, 0.1, 0.01)), data, "layers")
     rows = [row for row, _ in tried]
     assert [(row["features"], row["penalty"]) for row in rows] == [("layers", p) for p in (0.001, 0.01, 0.1)]
     assert [row["mean_map_at_r"] for row in rows] == [0.1, 0.5, 0.3]
