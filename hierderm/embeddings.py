@@ -217,9 +217,9 @@ def unit_length(vectors: Floats) -> Vectors:
 
 def require_rows(frame: pd.DataFrame) -> None:
     """EmbeddingError where the rows that lie with vectors can't be those of a checked table."""
-    if lacking := [name for name in (c.IMAGE_ID, c.CASE_ID, c.CONDITION) if name not in frame]:
+    if lacking := [name for name in (c.IMAGE_ID, c.CASE_ID) if name not in frame]:
         raise EmbeddingError(f"the table must have the columns {lacking}, it has {list(frame.columns)}.")
-    for name in (c.IMAGE_ID, c.CASE_ID, c.CONDITION):
+    for name in frame.columns.intersection([c.IMAGE_ID, c.CASE_ID, c.CONDITION]):
         wrong = [value for value in frame[name] if not isinstance(value, str) or not value or not value.isprintable()]
         if wrong:
             raise EmbeddingError(f"{name} must be text that can be seen, got {some_of([ascii(v) for v in wrong])}.")
@@ -260,7 +260,7 @@ def _load(path: Path | str, mapped: bool) -> npt.NDArray[Any]:
 def _numbers(values: Any, name: str) -> Floats:
     """Values as floats; EmbeddingError where they are no real numbers, which a conversion would hide."""
     try:
-        array = np.asarray(values)
+        array = np.asanyarray(values)  # one on the disk stays there
     except ValueError as error:  # rows of different lengths
         raise EmbeddingError(f"{name} must be an array of numbers ({error}).") from None
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):

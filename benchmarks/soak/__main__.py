@@ -17,7 +17,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from benchmarks.soak import fuzz, kills, load
+from benchmarks.soak import fuzz, kills, load, readers
 from benchmarks.soak.table import FAILURES, Row, printed
 from hierderm.files import write_json
 
@@ -36,8 +36,8 @@ def main() -> None:
         rows = _kills(Path(place), arguments.kills, arguments.seed)
         sample = Path(place, "sample")
         sample.mkdir()
-        fuzz.samples(sample, kills.run)
-        rows += fuzz.attack(fuzz.targets(sample), arguments.inputs, arguments.seed)
+        readers.samples(sample, kills.run)
+        rows += fuzz.attack(readers.targets(sample), arguments.inputs, arguments.seed)
         if arguments.minutes:
             found, measured = load.attack(sample, arguments.minutes)
             rows += found
