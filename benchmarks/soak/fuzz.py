@@ -214,6 +214,14 @@ def _damaged_array(content: bytes, rng: random.Random) -> bytes:
         return _damaged_bytes(content, rng)
     if not array.size:
         return content
+    with np.errstate(all="ignore"):
+        array = _damaged_values(array, rng)
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _damaged_values(array: Any, rng: random.Random) -> Any:
     match rng.randrange(6):
         case 0:
             array = array.astype(np.float64)
@@ -229,9 +237,7 @@ def _damaged_array(content: bytes, rng: random.Random) -> bytes:
             array = array.reshape(-1)
         case _:
             array = array[:, :1] if array.ndim == 2 else array[:0]
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
+    return array
 
 
 def _damaged_lines(content: bytes, suffix: str, rng: random.Random) -> bytes:
