@@ -212,8 +212,8 @@ def _damaged_array(content: bytes, rng: random.Random) -> bytes:
         array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, OSError, EOFError):
         return _damaged_bytes(content, rng)
-    if not array.size:
-        return content
+    if not array.size or array.dtype.kind not in "iuf":  # damaged before
+        return _damaged_bytes(content, rng)
     with np.errstate(all="ignore"):
         array = _damaged_values(array, rng)
     buffer = io.BytesIO()

@@ -118,10 +118,8 @@ def _attempt(
     status, _, text = run(command, here)
     if status == 1 and "--replace" in text and "--replace" not in command:  # the killed one had finished its writing
         status, text = 0, ""
-    if (
-        status == 1 and scenario.name == "index remove" and "to remove are not in the index" in text
-    ):  # removed before the kill
-        status = 0
+    if status == 1 and scenario.name == "index remove" and "to remove are not in the index" in text:
+        status = 0  # removed before the kill
     if status == 1 and scenario.name == "index add" and "already" in text:
         status = 0
     if status is None:
