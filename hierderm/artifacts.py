@@ -29,6 +29,7 @@ from hierderm.files import (
     file_hash,
     is_temporary,
     locked,
+    os_faults,
     place_of,
     read_regular,
     require_parent,
@@ -89,6 +90,7 @@ class Header:
         write_json(folder / HEADER, {**about, "files": self.files, "content": self.content})
 
 
+@os_faults(OutputError)
 def require_free_folder(
     path: Path, kind: str, *, replace: bool = False, own: Callable[[str], bool] | None = None
 ) -> None:
@@ -101,6 +103,7 @@ def require_free_folder(
     _refuse(path, kind, replace, own)
 
 
+@os_faults(OutputError)
 def write_folder(
     path: Path,
     kind: str,

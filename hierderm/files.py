@@ -52,20 +52,22 @@ def replacing(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     Without `replace` a file that lies there, or has come meanwhile, is an OutputError.
     """
-    if not replace:
-        require_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with os_faults(OutputError):
+        if not replace:
+            require_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
     for stale in siblings(path, "tmp"):
         with contextlib.suppress(OSError):
             if time.time() - stale.stat().st_mtime > STALE:
                 stale.unlink()
     temporary = beside(path, "tmp")
     try:
-        yield temporary
-        sync(temporary)
-        if not replace:
-            require_free(path)
-        temporary.replace(path)
+        with faults_named(path):
+            yield temporary
+            sync(temporary)
+            if not replace:
+                require_free(path)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -173,6 +175,15 @@ def require_parent(path: Path) -> None:
         raise OutputError(f"{path} can't be written: {parent} is not a folder. Choose another path.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{path} can't be written: {parent} is write-protected. Choose another path.")
+
+
+@contextmanager
+def os_faults(error: type[HierdermError]) -> Iterator[None]:
+    """What the operating system refuses, as `error` with the path and what to do. Also a decorator of functions."""
+    try:
+        yield
+    except OSError as fault:
+        raise error(describe_os_error(fault)) from fault
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import random
 import shutil
 import signal
@@ -99,7 +100,7 @@ def attack(targets: list[Target], attempts: int, seed: int) -> list[Row]:
 
 def _outcome(target: Target, copy: Path, sealed: bool) -> tuple[str, str]:
     try:
-        with warnings.catch_warnings(), _alarm():
+        with warnings.catch_warnings(), _quiet(), _alarm():
             warnings.simplefilter("ignore")
             problem = target.read(copy)
     except HierdermError:
@@ -111,6 +112,16 @@ def _outcome(target: Target, copy: Path, sealed: bool) -> tuple[str, str]:
     if sealed:
         return "wrong", "damage below an unchanged checksum was read"
     return ("wrong", problem) if problem else ("survived", "")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what readers log of ten thousand inputs."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +24,7 @@ from benchmarks.soak.table import Row
 
 PATIENCE = 120.0  # seconds until an attempt counts as a hang
 VOLATILE = ("features", "checkpoints", "environment.json", "report.html", "tensorboard")  # paths, times and caches
-TIMES = re.compile(r"seconds|created|time|path|folder|inputs|machine|weights_file")
+TIMES = re.compile(r"seconds|created|time|path|folder|inputs|machine|memory|weights_file")
 TOKEN = re.compile(r"-[0-9a-f]{8}\.")  # in the names of an index's files
 
 
@@ -54,7 +54,7 @@ INFO = ["index", "info", "index"]
 GRADIENT = ["--training.method", "gradient", "--training.epochs", "3", "--training.views", "0"]
 GRADIENT += ["--training.loss.schedule", "joint", "--training.batch_size", "16"]
 
-SCENARIOS = [
+SCENARIOS: Sequence[Scenario] = [
     Scenario("data synthetic", ["data", "synthetic", "made", "--preset", "toy"], ["made"]),
     Scenario("data csv", ["data", "csv", "toy/cases.csv", *TREE, "-o", "cases.csv"], ["cases.csv"]),
     Scenario("split", ["split", "toy/cases.csv", *TREE, "-o", "split.csv"], ["split.csv"]),
@@ -81,12 +81,12 @@ SCENARIOS = [
 ]
 
 
-def attack(folder: Path, attempts: int, seed: int) -> list[Row]:
+def attack(folder: Path, attempts: int, seed: int, scenarios: Sequence[Scenario] = SCENARIOS) -> list[Row]:
     """`attempts` kills, spread over all commands that write; in `folder`, from this process's children."""
     rng = random.Random(seed)
     _warm_up()
     rows = []
-    for number, scenario in enumerate(SCENARIOS):
+    for number, scenario in enumerate(scenarios):
         row = Row("kill", scenario.name)
         here = folder / "here"
         base = _prepared(folder / "base" / str(number), scenario, here)
@@ -95,7 +95,7 @@ def attack(folder: Path, attempts: int, seed: int) -> list[Row]:
         if status:
             raise RuntimeError(f"{scenario.name} fails without a kill:\n{text}")
         wanted = {name: digest(here / name) for name in scenario.outputs}
-        share = attempts // len(SCENARIOS) + (number < attempts % len(SCENARIOS))
+        share = attempts // len(scenarios) + (number < attempts % len(scenarios))
         for _ in range(share):
             _renew(here, base)
             row.add(*_attempt(scenario, here, wanted, seconds, rng))

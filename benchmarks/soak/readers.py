@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,6 @@ QUERY = {"within": ["confluent patch"], "where": {"monk": ["3", 4], "body_site":
 
 def targets(folder: Path) -> list[Target]:
     """Every reader whose sample `samples` has made in `folder`."""
-    logging.disable(logging.WARNING)  # what readers say of ten thousand inputs
     return [target for target in [*_tables(folder), *_own(folder), *_served(folder)] if target.sample.exists()]
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import CaseTableError, Fault, describe_faults
-from hierderm.files import read_regular, replacing, text_hash
+from hierderm.files import os_faults, read_regular, replacing, text_hash
 from hierderm.parquet import read_parquet
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
@@ -162,6 +162,7 @@ def _weights_in(taxonomy: Taxonomy, text: str) -> str:
     return json.dumps({name: weight / total for name, weight in kept.items()}, ensure_ascii=False) if kept else ""
 
 
+@os_faults(CaseTableError)
 def read_frame(path: Path | str) -> pd.DataFrame:
     """A text table (all cells text, empty cells '') or Parquet file as a frame; its index is the number of each row.
 

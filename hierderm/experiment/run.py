@@ -27,7 +27,7 @@ from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, describe_os_error, suggest
-from hierderm.files import file_hash, require_regular, write_atomically, write_json
+from hierderm.files import file_hash, os_faults, require_regular, write_atomically, write_json
 from hierderm.json_files import read_json
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
@@ -277,6 +277,7 @@ class Run:
         return f"Run({str(self.folder)!r}, method {self.config.training.method}{by}, {self.seconds:g} s)"
 
     @classmethod
+    @os_faults(CheckpointError)
     def open(cls, folder: Path | str) -> Run:
         """Read a run folder; CheckpointError where it holds no finished run."""
         folder = Path(folder)

@@ -18,8 +18,8 @@ import numpy as np
 from hierderm.artifacts import HEADER, Header, read_folder, read_header, require_free_folder
 from hierderm.embeddings import EmbeddingTable, Provenance, read_vectors, require_rows
 from hierderm.engines import Engine
-from hierderm.errors import IndexFolderError
-from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, sync
+from hierderm.errors import IndexFolderError, OutputError
+from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, os_faults, sync
 from hierderm.parquet import read_parquet
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
@@ -30,6 +30,7 @@ KIND, VERSION = "case index", 3
 _OURS = re.compile(r"(vectors|cases|taxonomy|neighbours|ids)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
 
 
+@os_faults(OutputError)
 def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
     """Write an index, whole or not at all. An index that is there is kept unless `replace`."""
     require_free_index(folder, replace=replace)
@@ -74,6 +75,7 @@ def _is_ours(name: str) -> bool:
     return _OURS.fullmatch(name) is not None or is_temporary(name)
 
 
+@os_faults(IndexFolderError)
 def _require_index(folder: Path) -> Header:
     if folder.is_dir() and not (folder / HEADER).exists() and any(map(_OURS.fullmatch, _names(folder))):
         raise IndexFolderError(f"{folder} has no {HEADER}: its build was killed. Build the index again.")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
-from hierderm.files import read_regular, shipped, write_atomically
+from hierderm.files import os_faults, read_regular, shipped, write_atomically
 from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
@@ -41,6 +41,7 @@ def shipped_taxonomies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(shipped("taxonomy").glob("*.csv"))}
 
 
+@os_faults(TaxonomyError)
 def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     """Read a taxonomy that ships with the package, or one of your own.
 
@@ -66,6 +67,7 @@ def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     return read_taxonomy(path)
 
 
+@os_faults(TaxonomyError)
 def read_taxonomy(path: Path | str) -> Taxonomy:
     """Read and check a taxonomy file.
 
