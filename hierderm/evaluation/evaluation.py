@@ -25,6 +25,7 @@ from hierderm.evaluation.partitions import partition_warnings
 from hierderm.evaluation.scores import Scores, mean_of_known
 from hierderm.evaluation.subject import Subject, case_table, subject_of
 from hierderm.evaluation.tasks.registry import LARGE_TASKS, TOP_K_ABOVE, Task, tasks_named
+from hierderm.json_files import Known
 from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray
@@ -48,9 +49,9 @@ class Metric:
 
     level: str
     name: str
-    value: float
-    low: float
-    high: float
+    value: Known
+    low: Known
+    high: Known
     count: int
     skipped: int = 0
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
-from hierderm.files import shipped, write_atomically
+from hierderm.files import os_faults, read_regular, shipped, write_atomically
 from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
@@ -41,6 +41,7 @@ def shipped_taxonomies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(shipped("taxonomy").glob("*.csv"))}
 
 
+@os_faults(TaxonomyError)
 def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     """Read a taxonomy that ships with the package, or one of your own.
 
@@ -66,6 +67,7 @@ def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     return read_taxonomy(path)
 
 
+@os_faults(TaxonomyError)
 def read_taxonomy(path: Path | str) -> Taxonomy:
     """Read and check a taxonomy file.
 
@@ -79,7 +81,7 @@ def read_taxonomy(path: Path | str) -> Taxonomy:
         TaxonomyError: All faults of the file, each with its line.
     """
     path = Path(path)
-    text, notes = decode_text(path.read_bytes(), path.name, TaxonomyError)
+    text, notes = decode_text(read_regular(path), path.name, TaxonomyError)
     for note in notes:
         logger.warning("%s: %s", path.name, note)
     return parse_taxonomy(text, source=path.name)
@@ -125,7 +127,7 @@ def _read_head(text: str, fault: Callable[[int, str], None]) -> tuple[dict[str, 
 def _read_rows(
     text: str, n_head: int, level_names: Sequence[str], source: str, fault: Callable[[int, str], None]
 ) -> Iterator[_Row]:
-    sheet = parse_delimited(text.split("\n", n_head)[n_head], source, TaxonomyError, first_line=n_head + 1)
+    sheet = parse_delimited("\n".join(text.split("\n")[n_head:]), source, TaxonomyError, first_line=n_head + 1)
     for note in sheet.notes:
         logger.warning("%s: %s", source, note)
     for column in sheet.header:

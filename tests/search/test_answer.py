@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule
+from hierderm.json_files import checked
 from hierderm.search.answer import Calibration, answer, calibrate, vote
 from hierderm.search.gallery import Gallery
 from hierderm.search.result import SearchResult
@@ -73,7 +74,7 @@ def test_the_curve_rises_and_the_calibration_survives_json() -> None:
     calibration = calibrate(*queries(300, 0.6))
     fine = calibration.rule.levels[-1]
     assert all(np.diff(fine.accuracies) >= 0) and fine.confidence(1.0) > fine.confidence(0.2)
-    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+    assert checked(asdict(calibration), Calibration, "x", SearchError) == calibration
 
 
 def made(coarse: float | None, fine: float | None) -> Calibration:
