@@ -260,7 +260,7 @@ def _load(path: Path | str, mapped: bool) -> npt.NDArray[Any]:
 def _numbers(values: Any, name: str) -> Floats:
     """Values as floats; EmbeddingError where they are no real numbers, which a conversion would hide."""
     try:
-        array = np.asanyarray(values)  # one on the disk stays there
+        array: npt.NDArray[Any] = np.asanyarray(values)  # one on the disk stays there
     except ValueError as error:  # rows of different lengths
         raise EmbeddingError(f"{name} must be an array of numbers ({error}).") from None
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):

@@ -228,7 +228,7 @@ def array(change: Callable[[Any], Any]) -> Callable[[Path], None]:
     return lambda path: np.save(path, change(np.load(path)))
 
 
-def rows(**columns: object) -> Callable[[Path], None]:
+def rows(**columns: Any) -> Callable[[Path], None]:
     return lambda path: pd.read_parquet(path).assign(**columns).to_parquet(path)
 
 
