@@ -170,6 +170,7 @@ def _become(command: list[str], folder: Path, log: Path) -> None:
         target = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # a test has others in their place
         sys.argv = ["hierderm", *command]
         from hierderm.cli.main import main
 
