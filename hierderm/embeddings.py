@@ -14,6 +14,7 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.artifacts import Header, read_folder, write_folder
 from hierderm.errors import EmbeddingError
+from hierderm.files import write_parquet
 from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
@@ -97,7 +98,7 @@ class EmbeddingTable:
             np.save(place / "embeddings.npy", self.embeddings)
             if self.probabilities is not None:
                 np.save(place / "probabilities.npy", self.probabilities)
-            self.frame.to_parquet(place / "cases.parquet", index=False)
+            write_parquet(self.frame, place / "cases.parquet")
 
         content = {"provenance": asdict(self.provenance), "key": dict(key or {})}
         write_folder(Path(folder), KIND, content, write, replace=replace)

@@ -12,15 +12,40 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from hierderm.errors import HierdermError, OutputError, describe_os_error
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PATIENCE = 120.0  # seconds to wait for another process that writes the same path
 STALE = 3600.0  # seconds since a temporary file last grew, after which its writer is taken for dead
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+-[0-9a-f]{8}\.(?P<kind>tmp|old)")
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """A table as Parquet; OutputError with the columns whose cells no type of Parquet holds."""
+    import pyarrow as pa
+
+    faults = (pa.ArrowException, OverflowError)
+    try:
+        frame.to_parquet(path, index=False)
+    except faults as error:
+        if isinstance(error, OSError):
+            raise
+        wrong = []
+        for name in frame:
+            try:
+                pa.array(frame[name], from_pandas=True)
+            except faults:
+                wrong.append(str(name))
+        raise OutputError(
+            f"each column must hold values of one type to be written as Parquet, {wrong or error} do(es) not. Make it "
+            "text, e.g. frame[name] = frame[name].map(str)."
+        ) from None
 
 
 def require_free(

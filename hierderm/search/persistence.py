@@ -20,7 +20,7 @@ from hierderm.artifacts import HEADER, Header, read_folder, read_header, require
 from hierderm.embeddings import Provenance
 from hierderm.engines import Engine
 from hierderm.errors import IndexFolderError
-from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, sync
+from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, sync, write_parquet
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
@@ -108,7 +108,7 @@ def _write(index: CaseIndex, folder: Path) -> None:
     vectors, cases, tree, neighbours, ids = (folder / name.format(token) for name in names)
     paths = [vectors, cases, tree]
     np.save(vectors, index.vectors)
-    index.frame.to_parquet(cases, index=False)
+    write_parquet(index.frame, cases)
     write_taxonomy(index.taxonomy, tree)
     if index.engine is not None:
         index.engine.save(neighbours)
