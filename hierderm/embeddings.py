@@ -15,7 +15,7 @@ from hierderm import columns as c
 from hierderm.artifacts import Header, read_folder, write_folder
 from hierderm.errors import EmbeddingError, some_of
 from hierderm.files import require_regular
-from hierderm.parquet import read_parquet
+from hierderm.parquet import read_parquet, write_parquet
 from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
@@ -107,7 +107,7 @@ class EmbeddingTable:
             np.save(place / "embeddings.npy", self.embeddings)
             if self.probabilities is not None:
                 np.save(place / "probabilities.npy", self.probabilities)
-            self.frame.to_parquet(place / "cases.parquet", index=False)
+            write_parquet(self.frame, place / "cases.parquet")
 
         content = {"provenance": asdict(self.provenance), "key": dict(key or {})}
         write_folder(Path(folder), KIND, content, write, replace=replace)

@@ -18,7 +18,7 @@ from hierderm import columns as c
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import CaseTableError, Fault, describe_faults
 from hierderm.files import os_faults, read_regular, replacing, text_hash
-from hierderm.parquet import read_parquet
+from hierderm.parquet import read_parquet, write_parquet
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
 
@@ -127,7 +127,7 @@ class CaseTable:
         frame[c.IMAGE_PATH] = [str(p.relative_to(folder) if p.is_relative_to(folder) else p) for p in full]
         with replacing(path, replace=replace) as temporary:
             if path.suffix.lower() == ".parquet":
-                frame.to_parquet(temporary, index=False)
+                write_parquet(frame, temporary)
             else:
                 cells = frame.astype(object).where(frame.notna(), "").astype(str)
                 text = format_delimited([list(map(str, cells.columns)), *cells.to_numpy()])

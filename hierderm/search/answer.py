@@ -121,6 +121,8 @@ def answer(
         found = Answer(None, "", None, differential, reason)
     else:
         found = _answer_by(calibration.rule, votes, differential, taxonomy)
+        if found.level in given:
+            found = Answer(None, "", None, differential, "No answer and no confidence: none could be wrong.")
     only = [
         f" No other {taxonomy.level_names[level]} than '{differential[level][0].name}' could come." for level in given
     ]

@@ -20,7 +20,7 @@ from hierderm.embeddings import EmbeddingTable, Provenance, read_vectors, requir
 from hierderm.engines import Engine
 from hierderm.errors import IndexFolderError, OutputError
 from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, os_faults, sync
-from hierderm.parquet import read_parquet
+from hierderm.parquet import read_parquet, write_parquet
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
 from hierderm.search.checks import check_conditions
@@ -109,7 +109,7 @@ def _write(index: CaseIndex, folder: Path) -> None:
     vectors, cases, tree, neighbours, ids = (folder / name.format(token) for name in names)
     paths = [vectors, cases, tree]
     np.save(vectors, index.vectors)
-    index.frame.to_parquet(cases, index=False)
+    write_parquet(index.frame, cases)
     write_taxonomy(index.taxonomy, tree)
     if index.engine is not None:
         index.engine.save(neighbours)

@@ -153,3 +153,13 @@ def test_refusals() -> None:
         calibrate(found, truth, wanted=1.5)
     with pytest.raises(SearchError, match="got 30 for 29"):
         calibrate(found, truth[1:])
+
+
+def test_no_answer_stands_where_none_could_be_wrong() -> None:
+    """All cases that could come are of one category: the finer level is answered, or nothing."""
+    siblings, agree = hits([[0, 1, 2]], [[0.9, 0.9, 0.9]]), hits([[0, 0, 0]], [[0.9, 0.8, 0.7]])
+    found = answer(siblings, made(0.6, 0.6), given=(0,))
+    assert (found.level, found.node, found.confidence) == (None, "", None)
+    assert found.reason == "No answer and no confidence: none could be wrong. No other category than 'C0' could come."
+    assert answer(agree, made(0.6, 0.6), given=(0,)).node == "F0"
+    assert answer(agree, made(0.6, 0.6), given=(0, 1)).level is None
