@@ -14,14 +14,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from hierderm.errors import HierdermError, OutputError, describe_os_error
-
-if TYPE_CHECKING:
-    pass
 
 PATIENCE = 120.0  # seconds to wait for another process that writes the same path
 STALE = 3600.0  # seconds since a temporary file last grew, after which its writer is taken for dead
