@@ -31,6 +31,7 @@ HASH_SIDE = 16  # the perceptual hash has 16 x 16 bits
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TIFF = (b"II*\0", b"MM\0*")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -123,7 +124,14 @@ def _opened(stream: BinaryIO, formats: Sequence[str]) -> Image.Image:
             return Image.open(stream, formats=[name for name in formats if name != "HEIF"])
     except UnidentifiedImageError:
         if not (heif and "HEIF" in formats):
-            size, read = stream.seek(0, io.SEEK_END), ", ".join(formats)
+            if start[:4] in _TIFF and "TIFF" in formats:
+                raise ImageError(
+                    "a TIFF image that is damaged, or of a kind that can't be read, such as floating point colours. "
+                    "Save it as RGB, or as grey, of 8 or 16 bits."
+                ) from None
+            if not (size := stream.seek(0, io.SEEK_END)):
+                raise NotAnImageError("the file is empty.") from None
+            read = ", ".join(formats)
             raise NotAnImageError(f"not an image that can be read ({size} bytes). Those of {read} can.") from None
     except Image.DecompressionBombError:
         raise
@@ -199,6 +207,11 @@ def _as_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
         raise ImageError(f"{name} is damaged ({_brief(error)}).") from None
     if frames > 1 and image.format not in ("MPO", "HEIF"):  # those of phones: the first is the photograph
         raise ImageError(f"{name} holds {frames} images ({image.format}). Save the one that is meant.")
+    if getattr(image, "tag_v2", {}).get(254) in (1, 4, 5):
+        raise ImageError(
+            f"{name} is a reduced copy or a mask of another one, as raw files of cameras begin with. Save that one, "
+            "e.g. as JPEG or PNG."
+        )
     if grey is None and image.mode not in _MODES:
         raise ImageError(
             f"{name} is of mode '{image.mode}', whose black and white are not fixed. Save it as RGB, or as grey "

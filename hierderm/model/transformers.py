@@ -84,12 +84,20 @@ def _preprocessor_config(source: str) -> dict[str, Any]:
         from transformers.utils.hub import cached_file
 
         path = Path(str(cached_file(source, PROCESSOR)))
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} must be JSON text: {error}.") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(content).__name__}.")
     if says_all(content):
         return content
     from transformers import AutoImageProcessor  # slow to import
 
-    completed: dict[str, Any] = AutoImageProcessor.from_pretrained(source).to_dict()
+    try:
+        completed: dict[str, Any] = AutoImageProcessor.from_pretrained(source).to_dict()
+    except Exception as error:  # it raises all kinds of errors
+        raise CheckpointError(f"transformers can't read {path}: {error}.") from None
     return completed
 
 

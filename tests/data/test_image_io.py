@@ -348,3 +348,26 @@ def test_a_jpeg_for_a_small_view_is_decoded_at_a_fraction(tmp_path: Path) -> Non
     assert small.size == (200, 100)  # a quarter; an eighth would be too small
     np.testing.assert_allclose(np.asarray(small).mean(axis=(0, 1)), (200, 120, 110), atol=2)
     assert open_image(tmp_path / "x.jpg").size == open_image(tmp_path / "x.png", least_side=100).size == (800, 400)
+
+
+def test_the_reduced_copy_of_a_raw_file_is_not_the_photograph(tmp_path: Path) -> None:
+    for kind in (1, 4):
+        path = saved(tmp_path / "a.tif", Image.fromarray(COLOUR), tiffinfo={254: kind})
+        with pytest.raises(ImageError, match=r"a\.tif: the image is a reduced copy or a mask of another one, as raw"):
+            open_image(path)
+    assert worst(open_image(saved(tmp_path / "a.tif", Image.fromarray(COLOUR), tiffinfo={254: 0})), COLOUR) == 0
+
+
+def test_a_kind_of_tiff_that_is_not_read_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.tif", Image.fromarray(COLOUR))
+    eight = (3).to_bytes(2, "little") + (3).to_bytes(4, "little")  # of tag 258, bits of three colours: 24 of each
+    content = path.read_bytes()
+    at = int.from_bytes(content[content.find(b"\x02\x01" + eight) + 8 :][:4], "little")
+    path.write_bytes(content[:at] + b"\x18\0" * 3 + content[at + 6 :])
+    with pytest.raises(
+        ImageError, match=r"a\.tif: a TIFF image that is damaged, or of a kind that can't be read, such"
+    ):
+        open_image(path)
+    (tmp_path / "none.jpg").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"none\.jpg: the file is empty\."):
+        open_image(tmp_path / "none.jpg")
