@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import stat
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from os import PathLike
@@ -163,7 +163,7 @@ def as_image(image: ImageLike) -> Image.Image:
         raise ImageError(f"an image must be a path, a PIL image or an array, got {type(image).__name__}.")
     pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     if (
-        image.dtype not in (np.uint8, np.uint16)
+        image.dtype.type not in (np.uint8, np.uint16)
         or pixels.ndim not in (2, 3)
         or pixels.shape[2:] not in ((), (3,), (4,))
     ):
@@ -173,20 +173,21 @@ def as_image(image: ImageLike) -> Image.Image:
         )
     if not pixels.size:
         raise ImageError(f"an image must have at least one pixel, got an array of shape {image.shape}.")
-    eight = _eight_bits(pixels, 65535) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels)
+    eight = _eight_bits(pixels, 65535) if pixels.dtype.type is np.uint16 else np.ascontiguousarray(pixels)
     return _as_srgb(Image.fromarray(eight), "the array")
 
 
 def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """One image, or many, as many. An array of four dimensions is many."""
     if isinstance(images, str | PathLike | Image.Image) or (
-        isinstance(images, np.ndarray) and images.ndim in (0, 2, 3)
+        isinstance(images, np.ndarray) and images.ndim < 4 and (images.ndim == 0 or images.dtype.kind not in "OU")
     ):
         return [images]
-    if not isinstance(images, Iterable) or isinstance(images, bytes | bytearray | Mapping) or hasattr(images, "read"):
+    foreign = isinstance(images, bytes | bytearray | Mapping | Set)  # the last two have no order
+    if not isinstance(images, Iterable) or foreign or hasattr(images, "read") or hasattr(images, "columns"):
         raise ImageError(
             f"images must be paths, PIL images or arrays, one or several, got {type(images).__name__}. "
-            "Open bytes and files with PIL.Image.open."
+            "Give several as a list, and open bytes and files with PIL.Image.open."
         )
     return images
 

@@ -298,7 +298,7 @@ def test_any_cells_are_a_table_or_a_list_of_faults(folder: Path, rows: list[dict
 
 @pytest.mark.parametrize("column", [c.CASE_ID, c.CONDITION, c.IMAGE_PATH])
 @pytest.mark.parametrize("cell", [["x"], {"x": 1}])
-def test_cells_of_several_values_are_refused(folder: Path, column: str, cell: object) -> None:
+def test_cells_of_several_values_are_refused(folder: Path, column: str, cell: Any) -> None:
     table = frame()
     table[column] = [cell, "b", cell]
     with pytest.raises(

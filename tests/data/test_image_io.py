@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,6 +200,7 @@ def test_16_bits_of_other_kinds(tmp_path: Path) -> None:
     assert worst(open_image(negative), RAMP) == 0
     assert worst(as_image(RAMP.astype(np.uint16) * 257), RAMP) == 0
     assert worst(as_image(COLOUR.astype(np.uint16) * 257), COLOUR) == 0
+    assert worst(as_image((RAMP.astype(np.uint16) * 257).astype(">u2")), RAMP) == 0
     assert worst(as_image(RAMP[..., None]), RAMP) == 0
 
 
@@ -316,10 +318,12 @@ def test_one_and_many() -> None:
     pixels = np.zeros((2, 5, 4, 3), dtype=np.uint8)
     assert len(list(each_image(pixels))) == 2 and len(list(each_image(pixels[0]))) == 1
     assert len(list(each_image(pixels[0, ..., 0]))) == len(list(each_image("a.png"))) == 1
+    assert list(each_image(np.array(["a.png", "b.png"]))) == list(each_image(pd.Series(["a.png", "b.png"])))
+    assert len(list(each_image(pixels[0, 0, :, 0]))) == 1  # which is no image, as `as_image` says
     assert list(each_image(["a.png", Path("b.png")])) == ["a.png", Path("b.png")]
 
 
-@pytest.mark.parametrize("images", [b"abc", {}, 3, io.BytesIO()])
+@pytest.mark.parametrize("images", [b"abc", {}, {"a.png"}, 3, io.BytesIO(), pd.DataFrame({"a": ["b.png"]})])
 def test_what_is_neither_one_image_nor_several(images: Any) -> None:
     with pytest.raises(ImageError, match="images must be paths, PIL images or arrays, one or several, got"):
         each_image(images)
@@ -327,7 +331,13 @@ def test_what_is_neither_one_image_nor_several(images: Any) -> None:
 
 @pytest.mark.parametrize(
     "pixels",
-    [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((3, 4, 5), np.uint8), np.zeros((4, 4), np.int32)],
+    [
+        np.zeros(4, np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((3, 4, 5), np.uint8),
+        np.zeros((4, 4), np.int32),
+    ],
 )
 def test_arrays_that_are_no_image(pixels: Any) -> None:
     with pytest.raises(ImageError, match=r"must be uint8 or uint16, of shape .* Scale colours to 0 to 255"):
