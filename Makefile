@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench soak clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -28,6 +28,9 @@ lint: $(READY) ## ruff and mypy
 
 bench: $(READY) ## time the benchmarks' rows and compare them with benchmarks/bench.json, about 10 minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/guard.py
+
+soak: $(READY) ## kills, damaged inputs and load on everything, about 20 minutes; writes benchmarks/soak.json
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --out benchmarks/soak.json
 
 clean: ## remove the environment and the caches, not the runs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -12,31 +12,36 @@ such as runs, are claimed (`claim_folder`), and their files appear one by one (`
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from hierderm.errors import HierdermError, OutputError, some_of
+from hierderm.errors import HierdermError, MissingExtraError, OutputError, some_of
 from hierderm.files import (
     beside,
     faults_named,
     file_hash,
     is_temporary,
     locked,
+    os_faults,
     place_of,
+    read_regular,
     require_parent,
     siblings,
     sync,
     write_json,
 )
+from hierderm.json_files import checked
 
 HEADER, README = "hierderm.json", "README.md"  # a readme is for people, who may edit it
 ATTEMPTS = 20  # of a reader whose folder is replaced while it reads
+_AGAIN = "Restore a copy, or make the folder again."
 _HASH = re.compile(r"[0-9a-f]{12}")
 
 Result = TypeVar("Result")
@@ -47,12 +52,37 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Header:
-    """The content of `hierderm.json`. `files`: the hash of each file by its path in the folder, with '/'."""
+    """The content of `hierderm.json`. `files`: the hash of each file by its path in the folder, with '/'.
+
+    `folder`: where it was read; `error`: what says that something is wrong with it.
+    """
 
     kind: str
     version: int
     files: dict[str, str]
     content: dict[str, Any]
+    folder: Path = field(default=Path(), compare=False)
+    error: type[HierdermError] = field(default=OutputError, compare=False)
+
+    def parsed(self, schema: type[Result]) -> Result:
+        """The content as a value of a schema: see `read_json`."""
+        return checked(self.content, schema, f"{self.folder / HEADER}", self.error)
+
+    def file(self, pattern: str) -> Path:
+        """The one file of a name such as 'vectors-*.npy', which must be among those with a hash."""
+        path = self.optional(pattern)
+        if path is None:
+            raise self.error(f"{self.folder / HEADER} is damaged: 'files' must list {pattern}, it does not. {_AGAIN}")
+        return path
+
+    def optional(self, pattern: str) -> Path | None:
+        """As `file`, None where there is none; one that lies there without a hash is an error."""
+        listed = fnmatch.filter(self.files, pattern)
+        if len(listed) > 1:
+            raise self.error(f"{self.folder / HEADER} is damaged: 'files' lists {some_of(listed)}. {_AGAIN}")
+        if not listed and "*" not in pattern and (self.folder / pattern).exists():
+            raise self.error(f"{self.folder / HEADER} is damaged: 'files' has no hash of {pattern}. {_AGAIN}")
+        return self.folder / listed[0] if listed else None
 
     def write(self, folder: Path) -> None:
         """Write it to its folder, atomically."""
@@ -60,6 +90,7 @@ class Header:
         write_json(folder / HEADER, {**about, "files": self.files, "content": self.content})
 
 
+@os_faults(OutputError)
 def require_free_folder(
     path: Path, kind: str, *, replace: bool = False, own: Callable[[str], bool] | None = None
 ) -> None:
@@ -72,6 +103,7 @@ def require_free_folder(
     _refuse(path, kind, replace, own)
 
 
+@os_faults(OutputError)
 def write_folder(
     path: Path,
     kind: str,
@@ -160,7 +192,8 @@ def read_folder(
 ) -> Result:
     """Check every file against its hash, then `read` them; once more where a writer has replaced them meanwhile.
 
-    `error` names each file that is missing or damaged, or says what `read` could not make sense of.
+    `error` names each file that is missing or damaged, or says what `read` could not make sense of. `read` asks the
+    header for its files, so that none is read without a hash.
     """
     for _ in range(ATTEMPTS):
         header = read_header(path, kind, version=version, error=error)
@@ -168,12 +201,14 @@ def read_folder(
         try:
             _check_files(path, header, error)
             result = read(header)
-        except (HierdermError, OSError, KeyError, TypeError, ValueError) as raised:
+        except Exception as raised:  # libraries raise errors of all kinds on a damaged file
             fault = raised
         if read_header(path, kind, version=version, error=error) != header:
             continue
-        if isinstance(fault, HierdermError):
+        if isinstance(fault, (error, MissingExtraError)):
             raise fault
+        if isinstance(fault, HierdermError):
+            raise error(f"{path}: {fault}") from fault
         if fault is not None:
             raise error(
                 f"{path} can't be read as a hierderm {kind} folder ({fault!r}). Make the folder again."
@@ -309,7 +344,7 @@ def _parse(file: Path, error: type[HierdermError]) -> Header:
     """Read a header; `error` says what is wrong with it. Where there is none, the FileNotFoundError passes."""
     again = "Restore a copy, or delete the folder and make it again."
     try:
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
+        found: Any = json.loads(read_regular(file).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, ValueError, RecursionError) as fault:
@@ -324,7 +359,7 @@ def _parse(file: Path, error: type[HierdermError]) -> Header:
             f"{file} is damaged: 'version' must be a whole number, 'content' an object, and 'files' the hash of each "
             f"file. {again}"
         )
-    return Header(found["format"].removeprefix("hierderm "), version, files, content)
+    return Header(found["format"].removeprefix("hierderm "), version, files, content, file.parent, error)
 
 
 def _are_files(files: Any) -> bool:

@@ -13,7 +13,9 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.artifacts import Header, read_folder, write_folder
-from hierderm.errors import EmbeddingError
+from hierderm.errors import EmbeddingError, some_of
+from hierderm.files import require_regular
+from hierderm.parquet import read_parquet, write_parquet
 from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
@@ -31,6 +33,14 @@ class Provenance:
     preprocessing_hash: str = ""
     taxonomy_hash: str = ""
     split_hash: str = ""
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the header of a folder of embeddings says."""
+
+    provenance: Provenance
+    key: dict[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,7 +107,7 @@ class EmbeddingTable:
             np.save(place / "embeddings.npy", self.embeddings)
             if self.probabilities is not None:
                 np.save(place / "probabilities.npy", self.probabilities)
-            self.frame.to_parquet(place / "cases.parquet", index=False)
+            write_parquet(self.frame, place / "cases.parquet")
 
         content = {"provenance": asdict(self.provenance), "key": dict(key or {})}
         write_folder(Path(folder), KIND, content, write, replace=replace)
@@ -112,12 +122,14 @@ class EmbeddingTable:
         folder = Path(folder)
 
         def read(header: Header) -> EmbeddingTable:
-            probabilities = folder / "probabilities.npy"
+            frame = read_parquet(header.file("cases.parquet"), EmbeddingError)
+            require_rows(frame)
+            probabilities = header.optional("probabilities.npy")
             return cls(
-                _load(folder / "embeddings.npy"),
-                pd.read_parquet(folder / "cases.parquet"),
-                Provenance(**header.content["provenance"]),
-                _load(probabilities) if probabilities.name in header.files else None,
+                read_vectors(header.file("embeddings.npy")),
+                frame,
+                header.parsed(_Content).provenance,
+                read_array(probabilities) if probabilities else None,
             )
 
         return read_folder(folder, KIND, read, error=EmbeddingError)
@@ -203,17 +215,41 @@ def unit_length(vectors: Floats) -> Vectors:
     return unit
 
 
-def read_array(path: Path | str) -> Floats:
-    """A numeric array from an .npy file; EmbeddingError where it is none. Pickles are never loaded."""
-    array = _load(path)
+def require_rows(frame: pd.DataFrame) -> None:
+    """EmbeddingError where the rows that lie with vectors can't be those of a checked table."""
+    if lacking := [name for name in (c.IMAGE_ID, c.CASE_ID) if name not in frame]:
+        raise EmbeddingError(f"the table must have the columns {lacking}, it has {list(frame.columns)}.")
+    for name in frame.columns.intersection([c.IMAGE_ID, c.CASE_ID, c.CONDITION]):
+        wrong = [value for value in frame[name] if not isinstance(value, str) or not value or not value.isprintable()]
+        if wrong:
+            raise EmbeddingError(f"{name} must be text that can be seen, got {some_of([ascii(v) for v in wrong])}.")
+    if repeated := sorted(set(frame[c.IMAGE_ID][frame[c.IMAGE_ID].duplicated()])):
+        raise EmbeddingError(f"each image_id must come once, {some_of(repeated)} come(s) several times.")
+
+
+def read_vectors(path: Path, *, mapped: bool = False) -> Vectors:
+    """Vectors as we write them; EmbeddingError where they have another type. `mapped`: see `read_array`."""
+    vectors = read_array(path, mapped=mapped)
+    if vectors.dtype != np.float32:
+        raise EmbeddingError(f"{path} must hold float32, got {vectors.dtype}.")
+    return vectors
+
+
+def read_array(path: Path | str, *, mapped: bool = False) -> Floats:
+    """A numeric array from an .npy file; EmbeddingError where it is none. Pickles are never loaded.
+
+    `mapped`: leave it on the disk, to be read where it is used.
+    """
+    array = _load(path, mapped)
     if array.ndim != 2:
         raise EmbeddingError(f"{path} must hold numbers, shape (n_images, dim), got {array.shape} of {array.dtype}.")
     return _numbers(array, str(path))
 
 
-def _load(path: Path | str) -> npt.NDArray[Any]:
+def _load(path: Path | str, mapped: bool) -> npt.NDArray[Any]:
     try:
-        array = np.load(path, allow_pickle=False)
+        require_regular(Path(path))
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except Exception as error:  # numpy raises errors of all kinds on damaged headers
         raise EmbeddingError(f"{path} must be an .npy file of numbers: {error}.") from None
     if not isinstance(array, np.ndarray):
@@ -224,7 +260,7 @@ def _load(path: Path | str) -> npt.NDArray[Any]:
 def _numbers(values: Any, name: str) -> Floats:
     """Values as floats; EmbeddingError where they are no real numbers, which a conversion would hide."""
     try:
-        array = np.asarray(values)
+        array: npt.NDArray[Any] = np.asanyarray(values)  # one on the disk stays there
     except ValueError as error:  # rows of different lengths
         raise EmbeddingError(f"{name} must be an array of numbers ({error}).") from None
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):

@@ -79,13 +79,37 @@ class Engine:
         return cls(kind, index, 1, np.arange(n))
 
     @classmethod
-    def load(cls, path: Path, kind: Kind, effort: int, ids: IntArray, *, mapped: bool) -> Engine:
-        """Read what `save` wrote; `mapped` leaves it on disk, for search only."""
+    def load(
+        cls, path: Path, kind: Kind, effort: int, ids: IntArray, *, shape: tuple[int, ...], mapped: bool
+    ) -> Engine:
+        """Read what `save` wrote over vectors of this `shape`; `mapped` leaves it on disk, for search only.
+
+        IndexFolderError where it is something else.
+        """
         faiss = import_faiss()
         try:
-            return cls(kind, faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0), effort, ids)
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         except RuntimeError as error:
             raise IndexFolderError(f"{path} could not be read by FAISS ({str(error)[:200]}). Build again.") from None
+        graph = kind == "hnsw"
+        fits = (
+            isinstance(index, faiss.IndexHNSW if graph else faiss.IndexIVF)
+            and index.d == shape[1]
+            and index.metric_type == faiss.METRIC_INNER_PRODUCT
+            and ids.shape == shape[:1]
+            and ids.dtype == np.int64
+            and len(np.unique(ids)) == len(ids) > 0
+            and ids.min() >= 0
+            and (ids.max() < index.ntotal if graph else index.ntotal == len(ids))
+            and effort >= 1
+        )
+        if not fits:
+            raise IndexFolderError(
+                f"{path} must be a FAISS index of kind '{kind}' over {shape[0]} vectors of length {shape[1]}, with an "
+                f"id each and an effort from 1, got {type(index).__name__} of {index.ntotal} of length {index.d}, "
+                f"{ids.shape} ids of {ids.dtype}, effort {effort}. Build again."
+            )
+        return cls(kind, index, effort, ids)
 
     def save(self, path: Path) -> None:
         import_faiss().write_index(self.index, str(path))

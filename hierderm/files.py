@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from hierderm.errors import HierdermError, OutputError, describe_os_error
+
+if TYPE_CHECKING:
+    pass
 
 PATIENCE = 120.0  # seconds to wait for another process that writes the same path
 STALE = 3600.0  # seconds since a temporary file last grew, after which its writer is taken for dead
@@ -50,20 +55,22 @@ def replacing(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     Without `replace` a file that lies there, or has come meanwhile, is an OutputError.
     """
-    if not replace:
-        require_free(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with os_faults(OutputError):
+        if not replace:
+            require_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
     for stale in siblings(path, "tmp"):
         with contextlib.suppress(OSError):
             if time.time() - stale.stat().st_mtime > STALE:
                 stale.unlink()
     temporary = beside(path, "tmp")
     try:
-        yield temporary
-        sync(temporary)
-        if not replace:
-            require_free(path)
-        temporary.replace(path)
+        with faults_named(path):
+            yield temporary
+            sync(temporary)
+            if not replace:
+                require_free(path)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -100,8 +107,24 @@ def locked(path: Path, *, timeout: float = PATIENCE, error: type[HierdermError] 
         lock.release()
 
 
+def read_regular(path: Path) -> bytes:
+    """What a file holds; OSError where it is a pipe or a device, which would never end."""
+    require_regular(path)
+    return path.read_bytes()
+
+
+def require_regular(path: Path) -> None:
+    """OSError where `path` is no regular file."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it must be a file, it is a pipe, a socket or a device", str(path))
+
+
 def file_hash(path: Path) -> str:
     """Twelve hex digits of a file's SHA-256."""
+    require_regular(path)
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:12]
 
@@ -155,6 +178,15 @@ def require_parent(path: Path) -> None:
         raise OutputError(f"{path} can't be written: {parent} is not a folder. Choose another path.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{path} can't be written: {parent} is write-protected. Choose another path.")
+
+
+@contextmanager
+def os_faults(error: type[HierdermError]) -> Iterator[None]:
+    """What the operating system refuses, as `error` with the path and what to do. Also a decorator of functions."""
+    try:
+        yield
+    except OSError as fault:
+        raise error(describe_os_error(fault)) from fault
 
 
 @contextmanager

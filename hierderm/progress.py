@@ -110,6 +110,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: signs that move the cursor, turn words or can't be seen are escaped."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class _Messages(logging.Handler):
     """Messages of the package on standard error, as they are, above a bar that is there."""
 
@@ -117,7 +122,7 @@ class _Messages(logging.Handler):
         from tqdm import tqdm
 
         over_bar = "\r\x1b[K" if _lines_of and sys.stderr.isatty() else ""  # of the process that shows one
-        tqdm.write(over_bar + self.format(record), file=sys.stderr)
+        tqdm.write(over_bar + printable(self.format(record)), file=sys.stderr)
 
 
 def lines_of(name: str) -> None:

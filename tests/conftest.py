@@ -47,7 +47,7 @@ def small_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
     """A configuration that trains on the toy in seconds."""
     return build_config(

@@ -71,7 +71,9 @@ def test_a_header_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     table().save(tmp_path / "e")
     header = json.loads((tmp_path / "e" / HEADER).read_text())
     (tmp_path / "e" / HEADER).write_text(json.dumps({**header, "content": {"provenance": {"camera": "x"}}}))
-    with pytest.raises(EmbeddingError, match=r"can't be read as a hierderm embeddings folder \(.*camera.*\). Make the"):
+    with pytest.raises(
+        EmbeddingError, match=r"json is damaged: 'provenance.camera' is not known; 'key' is missing. Res"
+    ):
         EmbeddingTable.load(tmp_path / "e")
 
 
@@ -171,3 +173,17 @@ def test_probabilities_that_are_none(row: list[float]) -> None:
         EmbeddingTable(
             table().embeddings, table().frame, probabilities=np.array([[1, 0], row, [0, 1]], dtype=np.float32)
         )
+
+
+def test_a_file_without_a_hash_is_not_read(tmp_path: Path) -> None:
+    table().save(tmp_path / "e")
+    header = json.loads((tmp_path / "e" / HEADER).read_text())
+    for left, message in (
+        ([], r"'files' has no hash of cases\.parquet\. Restore"),
+        (["cases.parquet"], r"'files' has no hash of probabilities\.npy"),
+        (["cases.parquet", "probabilities.npy"], r"'files' has no hash of embeddings\.npy"),
+    ):
+        files = {name: header["files"][name] for name in left}
+        (tmp_path / "e" / HEADER).write_text(json.dumps({**header, "files": files}))
+        with pytest.raises(EmbeddingError, match=message):
+            EmbeddingTable.load(tmp_path / "e")

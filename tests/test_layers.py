@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "hierderm"
 LADDER = (
     ("errors", "types", "columns", "progress", "threads"),
     ("files", "delimited"),
+    ("json_files", "parquet"),
     ("artifacts",),
     ("config", "taxonomy", "engines"),
     ("embeddings",),

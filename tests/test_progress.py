@@ -109,6 +109,7 @@ def test_a_process_without_the_terminal_shows_lines_that_say_of_what(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(progress, "_lines_of", [])
+    monkeypatch.setattr(logging.getLogger("hierderm"), "handlers", [])  # a command before may have left one
     lines_of("lda")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with Progress("Fitting", 8, unit="settings"):

@@ -20,7 +20,7 @@ from hierderm.cli.stopping import stopping
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, inflation, run_comparison, train
 from hierderm.errors import ConfigError, HierdermError, describe_os_error
-from hierderm.progress import show_messages
+from hierderm.progress import printable, show_messages
 from hierderm.threads import set_threads
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def main() -> None:
             app()
         except (HierdermError, OSError) as error:
             message = str(error) if isinstance(error, HierdermError) else describe_os_error(error)
-            typer.secho(f"Error: {message}", fg="red" if sys.stderr.isatty() else None, err=True)
+            typer.secho(printable(f"Error: {message}"), fg="red" if sys.stderr.isatty() else None, err=True)
             sys.exit(1)
 
 

@@ -137,7 +137,7 @@ def index_info(folder: IndexFolder, as_json: JsonFlag = False) -> None:
         "taxonomy": index.taxonomy.summary(),
         **asdict(index.about),
         "provenance": asdict(index.provenance),
-        "calibration": index.calibration.to_dict() if index.calibration else None,
+        "calibration": asdict(index.calibration) if index.calibration else None,
     }
     show(content, as_json, "\n".join(describe_index(index)))
 

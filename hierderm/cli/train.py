@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,8 @@ import typer
 from hierderm.cli.output import EngineName, JsonFlag, ModelName, Replace, Unknown, Unreadable, show_json, show_table
 from hierderm.cli.settings import file_and_settings
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
-from hierderm.errors import ConfigError
+from hierderm.errors import ConfigError, OutputError
+from hierderm.json_files import read_json
 
 if TYPE_CHECKING:
     from hierderm.config.settings import Comparison
@@ -88,7 +88,7 @@ def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
     from hierderm.experiment.compare import compare
 
     page = compare(comparison, folder)
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = read_json(folder / "report.json", dict[str, Any], OutputError)
     if as_json:
         show_json(report)
         return

@@ -16,6 +16,7 @@ from hierderm.config.describe import described, known_names, require_method, set
 from hierderm.config.methods import DEFAULT_METHOD, METHODS
 from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.errors import ConfigError, suggest
+from hierderm.files import os_faults
 
 SHARED = ("data", "split", "evaluation", "protocol", "models", "name", "focus")  # alike for all models of a comparison
 Settings = TypeVar("Settings", Config, Comparison)
@@ -147,6 +148,7 @@ def _source(path: Path | str | None) -> str:
     return str(path) if path is not None else "the command line"
 
 
+@os_faults(ConfigError)
 def _read(path: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if path is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -15,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, TreeLda, doc
 
 ForwardEngine = Literal["auto", "torch", "onnx"]
-NAME = Field(pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
+NAME = Field(max_length=100, pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -170,8 +171,8 @@ class Comparison:
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.models]
-        if len({name.casefold() for name in names}) < len(names):
-            raise ValueError(f"the names of models must differ by more than case, got {names}")
+        if len({normalize("NFC", name.casefold()) for name in names}) < len(names):
+            raise ValueError(f"the names of models must differ by more than case and encoding, got {names}")
         if self.protocol.every_fold and not self.split.folds:
             raise ValueError("protocol.every_fold needs split.folds of at least 2, e.g. 5")
         if self.protocol.repeats > 1 and not self.protocol.every_fold:

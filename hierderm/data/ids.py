@@ -7,7 +7,7 @@ join cases that have nothing in common, and every number computed from them is w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -53,14 +53,22 @@ def _rounded(digits: Iterable[str]) -> str:
     return ""
 
 
+def _in_a_row(value: str, ids: Collection[str]) -> bool:
+    """Whether a number's neighbours are ids, too: in a count of cases, 999 is one of them and no placeholder."""
+    if not value.isdecimal():
+        return False
+    beside = [str(int(value) + step).zfill(len(value)) for step in (-1, 1)]
+    return any(number in ids for number in beside)
+
+
 def id_notes(frame: pd.DataFrame) -> list[str]:
     """What a person should look at before believing the case ids, in words."""
     notes = []
     for name in (c.CASE_ID, c.IMAGE_ID):
         counts = frame[name].value_counts()
         ids = [str(value) for value in counts.index]
-        # '0' is none where ids are numbers that begin with it
-        empty = [i for i in ids if i.casefold() in _PLACEHOLDERS and not (i.strip("0") == "" and f"{i[:-1]}1" in ids)]
+        known = set(ids)
+        empty = [value for value in ids if value.casefold() in _PLACEHOLDERS and not _in_a_row(value, known)]
         if empty:
             shown = some_of([f"'{value}' ({counts[value]} image(s))" for value in empty])
             notes.append(f"{name}(s) that may stand for an unknown one: {shown}. Each counts as one {name[:-3]}.")

@@ -105,13 +105,6 @@ class Preprocessing:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Preprocessing:
-        try:
-            return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
-        except (TypeError, KeyError) as error:
-            raise CheckpointError(f"the saved preprocessing {content} is not one of hierderm's ({error}).") from None
-
-    @classmethod
     def from_timm(cls, config: dict[str, Any]) -> Preprocessing:
         """From timm's data configuration (`timm.data.resolve_model_data_config`); CheckpointError where none fits."""
         channels, height, width = config["input_size"]

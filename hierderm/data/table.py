@@ -17,7 +17,8 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import CaseTableError, Fault, describe_faults
-from hierderm.files import replacing, text_hash
+from hierderm.files import os_faults, read_regular, replacing, text_hash
+from hierderm.parquet import read_parquet, write_parquet
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
 
@@ -126,7 +127,7 @@ class CaseTable:
         frame[c.IMAGE_PATH] = [str(p.relative_to(folder) if p.is_relative_to(folder) else p) for p in full]
         with replacing(path, replace=replace) as temporary:
             if path.suffix.lower() == ".parquet":
-                frame.to_parquet(temporary, index=False)
+                write_parquet(frame, temporary)
             else:
                 cells = frame.astype(object).where(frame.notna(), "").astype(str)
                 text = format_delimited([list(map(str, cells.columns)), *cells.to_numpy()])
@@ -161,6 +162,7 @@ def _weights_in(taxonomy: Taxonomy, text: str) -> str:
     return json.dumps({name: weight / total for name, weight in kept.items()}, ensure_ascii=False) if kept else ""
 
 
+@os_faults(CaseTableError)
 def read_frame(path: Path | str) -> pd.DataFrame:
     """A text table (all cells text, empty cells '') or Parquet file as a frame; its index is the number of each row.
 
@@ -170,9 +172,9 @@ def read_frame(path: Path | str) -> pd.DataFrame:
     if not path.is_file():
         raise CaseTableError(f"{path}: the file does not exist.")
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         if path.suffix.lower() == ".parquet" or content.startswith(b"PAR1"):
-            frame = pd.read_parquet(path)
+            frame = read_parquet(path, CaseTableError)
             frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
             numbers = list(range(2, len(frame) + 2))
         else:

@@ -21,10 +21,11 @@ from hierderm.evaluation.catalogue import HEADLINES, Direction, Key, direction, 
 from hierderm.evaluation.categories import category_table
 from hierderm.evaluation.inference.bootstrap import interval, resampled_means
 from hierderm.evaluation.inference.groups import Gap, GroupScore, gaps, group_scores, groups_of, neighbour_shares
-from hierderm.evaluation.partitions import partition_warnings
+from hierderm.evaluation.partitions import group_warnings, partition_warnings
 from hierderm.evaluation.scores import Scores, mean_of_known
 from hierderm.evaluation.subject import Subject, case_table, subject_of
 from hierderm.evaluation.tasks.registry import LARGE_TASKS, TOP_K_ABOVE, Task, tasks_named
+from hierderm.json_files import Known
 from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray
@@ -48,9 +49,9 @@ class Metric:
 
     level: str
     name: str
-    value: float
-    low: float
-    high: float
+    value: Known
+    low: Known
+    high: Known
     count: int
     skipped: int = 0
 
@@ -228,6 +229,7 @@ def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool 
                 groups=tuple(group_scores(scores, groups, case_ids, draws, confidence)),
                 gaps=tuple(gaps(scores, groups, case_ids, draws, confidence, n_permutations, config.seed)),
                 neighbours=tuple(neighbour_shares(groups, subject.retrieval.nearest)) if ranked else (),
+                warnings=(*evaluation.warnings, *group_warnings(subject, groups)),
             )
         return replace(evaluation, categories=tuple(category_table(subject)) if ranked else ())
 

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hierderm.artifacts import read_header
-from hierderm.errors import BenchmarkError
+from hierderm.errors import BenchmarkError, describe_os_error
 from hierderm.evaluation.catalogue import Key
 from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.groups import Gap, GroupScore
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.run import RUN
-from hierderm.files import replacing, write_json
+from hierderm.files import replacing, require_regular, write_json
+from hierderm.json_files import read_json
+from hierderm.types import Count
 
-Row = TypeVar("Row", Metric, GroupScore, Gap)
+AGAIN = "Restore a copy, or delete it and give the command again: it is computed anew."
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What is read from the JSON of a result, which has more for people."""
+
+    model: str
+    task: str
+    main: tuple[tuple[str, str], ...]
+    table_hashes: tuple[str, ...]
+    taxonomy_hash: str
+    evaluation: dict[str, Any]
+    dim: Count
+    embedding_seconds: float
+    n_images: Count
+    n_cases: Count
+    metrics: tuple[Metric, ...]
+    categories: tuple[dict[str, Any], ...]
+    groups: tuple[GroupScore, ...]
+    gaps: tuple[Gap, ...]
+    neighbours: tuple[dict[str, Any], ...]
+    details: dict[str, Any]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one model reached in one task: the evaluation, and the JSON that was written with it."""
+    """What one model reached in one task: the evaluation, and what the JSON that was written with it says."""
 
     evaluation: Evaluation
     content: dict[str, Any]
@@ -63,8 +87,8 @@ class Results:
         read_header(folder, RUN, error=BenchmarkError)
         found: dict[str, dict[str, Result]] = {}
         for path in sorted((folder / "results").glob("*/*.json")):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            found.setdefault(content["model"], {})[content["task"]] = Result(_evaluation(content, path), content)
+            content = read_json(path, _Content, BenchmarkError, extra="ignore", again=AGAIN)
+            found.setdefault(content.model, {})[content.task] = Result(_evaluation(content, path), asdict(content))
         if not found:
             raise BenchmarkError(f"{folder} has no results. Make some with: hierderm bench run ... -o {folder}")
         return cls(folder, found)
@@ -110,7 +134,7 @@ def is_stored(folder: Path, identity: Mapping[str, Any]) -> bool:
     path = result_path(folder, identity["model"], identity["task"])
     if not path.is_file() or not path.with_suffix(".npz").is_file():
         return False
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = read_json(path, dict[str, Any], BenchmarkError, again=AGAIN)
     return all(saved.get(key) == value for key, value in identity.items())
 
 
@@ -130,29 +154,36 @@ def result_path(folder: Path, model: str, task: str) -> Path:
     return Path(folder, "results", model, f"{task}.json")
 
 
-def _evaluation(content: Mapping[str, Any], path: Path) -> Evaluation:
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+def _evaluation(content: _Content, path: Path) -> Evaluation:
+    arrays = _arrays(path.with_suffix(".npz"))
 
     def named(kind: str) -> dict[Key, Any]:
         keys = {name: name.split(" ", 1)[1].rsplit(" ", 1) for name in arrays if name.startswith(f"{kind} ")}
         return {(level, name): arrays[full] for full, (level, name) in keys.items()}
 
-    plain: dict[str, Any] = {field: content[field] for field in ("model", "n_images", "n_cases", "details")}
-    plain |= {field: tuple(content[field]) for field in ("categories", "neighbours", "warnings")}
+    shared = {field.name for field in fields(Evaluation)} & {field.name for field in fields(_Content)}
     return Evaluation(
-        metrics=_rows(Metric, content["metrics"]),
-        groups=_rows(GroupScore, content["groups"]),
-        gaps=_rows(Gap, content["gaps"]),
         replicates=named("rounds"),
         per_image=named("images"),
         case_ids=arrays["case_ids"],
-        **plain,
+        **{name: getattr(content, name) for name in shared},
     )
 
 
-def _rows(kind: type[Row], rows: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
-    """Value objects from JSON, where null stands for nan."""
-    names = [field.name for field in fields(kind)]
-    known: list[dict[str, Any]] = [{name: np.nan if row[name] is None else row[name] for name in names} for row in rows]
-    return tuple(kind(**values) for values in known)
+def _arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a result by name; BenchmarkError where they are missing, damaged, or something else."""
+    try:
+        require_regular(path)
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        kinds = {name: (array.ndim, array.dtype.kind) for name, array in arrays.items()}
+        values = {name: kind for name, kind in kinds.items() if name != "case_ids"}
+        if kinds.get("case_ids") != (1, "U") or any(
+            kind != (1, "f") or len(name.split(" ")) < 3 for name, kind in values.items()
+        ):
+            raise ValueError(f"it holds {kinds}")
+    except OSError as fault:
+        raise BenchmarkError(f"{path} can't be read: {describe_os_error(fault)} {AGAIN}") from None
+    except Exception as fault:  # numpy and zipfile raise errors of all kinds
+        raise BenchmarkError(f"{path} is damaged ({str(fault)[:200]}). {AGAIN}") from None
+    return arrays

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
+from annotated_types import Ge
 
 from hierderm import columns as c
 from hierderm.artifacts import claim_folder, holds
@@ -25,10 +26,12 @@ from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable
-from hierderm.errors import CheckpointError, ConfigError, Fault, suggest
-from hierderm.files import file_hash, write_atomically, write_json
+from hierderm.errors import CheckpointError, ConfigError, Fault, describe_os_error, suggest
+from hierderm.files import file_hash, os_faults, require_regular, write_atomically, write_json
+from hierderm.json_files import read_json
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import Count
 
 if TYPE_CHECKING:
     from hierderm.model.encoder import Encoder
@@ -39,6 +42,25 @@ logger = logging.getLogger(__name__)
 OF_THE_MACHINE = ("workers", "cache_images", "tensorboard")  # training settings that leave the model as it is
 RUN = "run"  # the kind of a folder that training or a comparison fills step by step
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
+AGAIN = "Restore a copy, or train again in another folder."
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What `data.json` says: the settings of `prepare`, and how the cases were divided."""
+
+    settings: dict[str, Any]
+    split_report: SplitReport | None
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """What `finished.json` says; `rows`: number of rows of the history."""
+
+    seconds: Annotated[float, Ge(0)]
+    rows: Count
+    chosen: Count
+    by: str
 
 
 # --- data --------------------------------------------------------------------------------------------------------
@@ -66,13 +88,13 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
     inputs = {name: file_hash(path) for name in (data.cases, data.taxonomy) if (path := Path(name)).is_file()}
     wanted = json.loads(json.dumps({"data": asdict(data), "split": asdict(split), "inputs": inputs}))
     if done.is_file():
-        saved = json.loads(stamp.read_text(encoding="utf-8"))
-        if changed := differences(saved["settings"], wanted):
+        saved = read_json(stamp, _Data, CheckpointError, again=AGAIN)
+        if changed := differences(saved.settings, wanted):
             raise ConfigError(
                 f"{folder} holds results on other data or another split: {'; '.join(changed)}. Choose another --out, "
                 "or delete the folder."
             )
-        return _prepared(folder), SplitReport(**saved["split_report"]) if saved["split_report"] else None
+        return _prepared(folder), saved.split_report
     table = _limit(data, load_cases(data, folder))
     report = None
     if split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
@@ -93,7 +115,7 @@ def _write_table(table: CaseTable, folder: Path) -> None:
 
 def _prepared(folder: Path) -> CaseTable:
     """The table as every later step sees it, the first time and after a resumption alike."""
-    excluded = tuple(Fault(**fault) for fault in json.loads((folder / "excluded.json").read_text(encoding="utf-8")))
+    excluded = read_json(folder / "excluded.json", tuple[Fault, ...], CheckpointError, again=AGAIN)
     table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
     return replace(table, excluded=excluded)
 
@@ -167,7 +189,7 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     hashes = {"split_hash": table.split_hash, "taxonomy_hash": table.taxonomy.content_hash}
     identity = json.loads(json.dumps({**read, **hashes}))
     if stamp.is_file():
-        saved = json.loads(stamp.read_text(encoding="utf-8"))
+        saved = read_json(stamp, dict[str, Any], CheckpointError, again=AGAIN)
         if changed := differences(saved, identity):
             raise CheckpointError(
                 f"{folder} holds another run: {'; '.join(changed)}. Choose another --out, or delete the folder."
@@ -217,6 +239,24 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), **choice})
 
 
+def _history(path: Path, finished: _Finished) -> pd.DataFrame:
+    """The rows of the training; CheckpointError where they are not those that it ended with."""
+    try:
+        require_regular(path)
+        history = pd.read_csv(path)
+    except OSError as fault:
+        raise CheckpointError(f"{path} can't be read: {describe_os_error(fault)} {AGAIN}") from None
+    except ValueError as fault:  # of pandas, all kinds
+        raise CheckpointError(f"{path} is damaged ({fault}). {AGAIN}") from None
+    foreign = [name for name in history if not pd.api.types.is_numeric_dtype(history[name]) and name != "features"]
+    if len(history) != finished.rows or finished.chosen >= finished.rows or foreign:
+        raise CheckpointError(
+            f"{path} is damaged: it must have {finished.rows} rows of numbers, of which row {finished.chosen} was "
+            f"chosen, got {len(history)} rows{f', and text in {foreign}' if foreign else ''}. {AGAIN}"
+        )
+    return history
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A finished run, read from its folder.
@@ -237,24 +277,23 @@ class Run:
         return f"Run({str(self.folder)!r}, method {self.config.training.method}{by}, {self.seconds:g} s)"
 
     @classmethod
+    @os_faults(CheckpointError)
     def open(cls, folder: Path | str) -> Run:
         """Read a run folder; CheckpointError where it holds no finished run."""
         folder = Path(folder)
         done = folder / "finished.json"
         if not done.is_file():
             raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
-        finished = json.loads(done.read_text(encoding="utf-8"))
-        if "by" not in finished:
-            raise CheckpointError(f"{folder} was made by an earlier hierderm. Train again, in another folder.")
-        history = pd.read_csv(folder / "history.csv")
-        config = load_config(folder / "config.toml")
-        return cls(folder, config, history, finished["chosen"], finished["by"], finished["seconds"])
+        finished = read_json(done, _Finished, CheckpointError, again=AGAIN)
+        history = _history(folder / "history.csv", finished)
+        return cls(folder, load_config(folder / "config.toml"), history, finished.chosen, finished.by, finished.seconds)
 
     @cached_property
     def table(self) -> CaseTable:
         """The cases with their split."""
         table = _prepared(self.folder)
-        saved = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["split_hash"]
+        stamp = self.folder / "run.json"
+        saved = read_json(stamp, dict[str, Any], CheckpointError, again=AGAIN).get("split_hash")
         if table.split_hash != saved:
             raise CheckpointError(
                 f"{self.folder}: cases.csv has split {table.split_hash}, the run was made on {saved}."

@@ -5,25 +5,46 @@ No pickle is ever read from it. Loading checks the files' hashes, the preprocess
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
+import torch
 from safetensors.torch import load_file, save_file
 
-from hierderm import artifacts
-from hierderm.artifacts import README, Header, read_folder, write_folder
+from hierderm.artifacts import README, Header, read_folder, read_header, write_folder
 from hierderm.data.preprocessing import Preprocessing
-from hierderm.errors import CheckpointError
+from hierderm.errors import CheckpointError, HierdermError, some_of
 from hierderm.model.backbone import build_backbone
 from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
+from hierderm.model.weights import reason_of
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import Count
 
 KIND = "model"  # of a folder
 WEIGHTS, TREE = "model.safetensors", "taxonomy.csv"
+
+
+@dataclass(frozen=True)
+class _Tree:
+    id: str
+    version: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the header of a model says."""
+
+    backbone: dict[str, Any]
+    preprocessing: Preprocessing
+    preprocessing_hash: str
+    shape: NetworkShape
+    classified_level: Count | None
+    taxonomy: _Tree | None
+    split_hash: str
 
 
 def save_model(network: Network, folder: Path, *, split_hash: str = "", card: str = "", replace: bool = False) -> None:
@@ -52,25 +73,23 @@ def save_model(network: Network, folder: Path, *, split_hash: str = "", card: st
     write_folder(folder, KIND, content, write, replace=replace)
 
 
-def read_header(folder: Path) -> dict[str, Any]:
-    """The header's content of a model folder, and `weights_hash`; CheckpointError where it is none."""
-    header = artifacts.read_header(folder, KIND, error=CheckpointError)
-    return {**header.content, "weights_hash": header.files.get(WEIGHTS, "")}
-
-
 def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
     """The tree a model was trained on, None where it has learnt nothing.
 
     CheckpointError where the tree was changed since, or where it is not `taxonomy`.
     """
-    saved = read_header(folder)["taxonomy"]
+    return _tree(read_header(folder, KIND, error=CheckpointError), taxonomy)
+
+
+def _tree(header: Header, taxonomy: Taxonomy | None) -> Taxonomy | None:
+    saved = header.parsed(_Content).taxonomy
     if saved is None:
         return None
-    tree = read_taxonomy(folder / TREE)
-    if tree.content_hash != saved["hash"]:
-        raise CheckpointError(f"{folder / TREE} was changed after the model was saved.")
+    tree = read_taxonomy(header.file(TREE))
+    if tree.content_hash != saved.hash:
+        raise CheckpointError(f"{header.folder / TREE} was changed after the model was saved.")
     if taxonomy is not None:
-        require_taxonomy(str(folder), tree, taxonomy)
+        require_taxonomy(str(header.folder), tree, taxonomy)
     return tree
 
 
@@ -98,20 +117,35 @@ def load_model(
     """Read a model. Another tree than `taxonomy`, or other preprocessing than `preprocessing`, is refused."""
 
     def read(header: Header) -> SavedModel:
-        content = header.content
-        saved = Preprocessing.from_dict(content["preprocessing"])
-        if saved.hash != content["preprocessing_hash"]:
+        content = header.parsed(_Content)
+        saved = content.preprocessing
+        if saved.hash != content.preprocessing_hash:
             raise CheckpointError(f"{folder}: the preprocessing was changed after the model was saved.")
         if preprocessing is not None and preprocessing != saved:
             raise CheckpointError(f"{folder} was trained with {saved}, but {preprocessing} is asked for. Use its own.")
-        tree, backbone = tree_of_model(folder, taxonomy), build_backbone(content["backbone"], saved)
-        shape = {**content["shape"], "probability_levels": tuple(content["shape"]["probability_levels"])}
-        network = Network(backbone, NetworkShape(**shape), tree, content["classified_level"])
+        tree = _tree(header, taxonomy)
         try:
-            network.load_state_dict(load_file(folder / WEIGHTS))
-        except (RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{folder / WEIGHTS} does not fit its header ({error}).") from None
+            backbone = build_backbone(content.backbone, saved)
+            network = Network(backbone, content.shape, tree, content.classified_level)
+            network.load_state_dict(load_file(header.file(WEIGHTS)))
+        except HierdermError:
+            raise
+        except Exception as error:  # libraries raise errors of all kinds on an architecture that is none
+            raise CheckpointError(f"{folder / WEIGHTS} does not fit its header ({reason_of(error)}).") from None
+        _require_finite(network, folder / WEIGHTS)
         card = (folder / README).read_text(encoding="utf-8") if README in header.files else ""
-        return SavedModel(network.eval(), header.files[WEIGHTS], content["split_hash"], card)
+        return SavedModel(network.eval(), header.files[WEIGHTS], content.split_hash, card)
 
     return read_folder(folder, KIND, read, error=CheckpointError)
+
+
+def _require_finite(network: Network, path: Path) -> None:
+    """CheckpointError where weights are not finite; -inf is a condition without training images."""
+    wrong = [
+        name
+        for name, value in network.state_dict().items()
+        if value.is_floating_point()
+        and not (value.isfinite() | ((value == -torch.inf) & (name == "neck.conditions.bias"))).all()
+    ]
+    if wrong:
+        raise CheckpointError(f"{path} must hold finite weights, these are not: {some_of(wrong)}. Train again.")

@@ -21,6 +21,7 @@ from hierderm.data.image_io import ImageLike, as_image, each_image
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Provenance
 from hierderm.errors import CheckpointError, ModelError
+from hierderm.files import os_faults
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import load_model, require_taxonomy, save_model
 from hierderm.model.features import best_device, feature_batches, image_features
@@ -362,6 +363,7 @@ def _load(name: str | Path, device: str) -> Encoder:
     return Encoder(network, provenance, device=device, card=card)
 
 
+@os_faults(CheckpointError)
 def model_folder(name: str) -> Path | None:
     """The folder of the trained model that `name` means; None where it means a backbone such as 'hierderm:tiny'."""
     folder = Path(name)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hierderm.data.preprocessing import Preprocessing, says_all
-from hierderm.errors import CheckpointError
+from hierderm.errors import CheckpointError, HierdermError
+from hierderm.json_files import read_json
 from hierderm.model.weights import LOADING, not_loaded, require_complete
 
 PROCESSOR = "preprocessor_config.json"
@@ -42,7 +42,9 @@ def load(name: str, source: str, weights: str) -> tuple[nn.Module, Preprocessing
                     source, config=vision, use_safetensors=True, output_loading_info=True, dtype=torch.float32
                 )
                 require_complete(name, report["missing_keys"], report["mismatched_keys"])
-    except (OSError, ValueError, SafetensorError) as error:
+    except HierdermError:
+        raise
+    except Exception as error:  # transformers raises errors of all kinds on a damaged configuration
         raise not_loaded(name, error, "hf:<folder> with config.json and model.safetensors") from None
     content = json.loads(vision.to_json_string(False))
     content.pop("dtype", None)
@@ -84,12 +86,7 @@ def _preprocessor_config(source: str) -> dict[str, Any]:
         from transformers.utils.hub import cached_file
 
         path = Path(str(cached_file(source, PROCESSOR)))
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} must be JSON text: {error}.") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(content).__name__}.")
+    content: dict[str, Any] = read_json(path, dict[str, Any], CheckpointError, again="Download it again.")
     if says_all(content):
         return content
     from transformers import AutoImageProcessor  # slow to import

@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hierderm.errors import CheckpointError, some_of
+from hierderm.files import os_faults
 
 LOADING = RLock()  # libraries load and initialise under settings of the whole process, so one thread at a time
 
 
+@os_faults(CheckpointError)
 def read_safetensors(name: str, path: Path) -> dict[str, Tensor]:
     """The tensors of a file; CheckpointError where it is missing or damaged."""
     if not path.is_file():

@@ -7,8 +7,7 @@ validation queries.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from hierderm.evaluation.metrics.calibration import best_temperature
 from hierderm.evaluation.metrics.selective import AnswerRule
 from hierderm.search.result import SearchResult
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import FloatArray, IntArray
+from hierderm.types import Count, FloatArray, IntArray, Positive
 
 TEMPERATURES = (0.005, 1.0)  # the range that is searched
 DEFAULT_TEMPERATURE = 0.05
@@ -31,17 +30,10 @@ class Calibration:
     `temperature`: of the weights exp(similarity / temperature), > 0; `rule`: which share of votes is answered.
     """
 
-    k: int
-    temperature: float
+    k: Count
+    temperature: Positive
     rule: AnswerRule
     aggregation: Aggregation = "best"
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Calibration:
-        return cls(**{**content, "rule": AnswerRule.from_dict(content["rule"])})
 
 
 @dataclass(frozen=True)
@@ -129,6 +121,8 @@ def answer(
         found = Answer(None, "", None, differential, reason)
     else:
         found = _answer_by(calibration.rule, votes, differential, taxonomy)
+        if found.level in given:
+            found = Answer(None, "", None, differential, "No answer and no confidence: none could be wrong.")
     only = [
         f" No other {taxonomy.level_names[level]} than '{differential[level][0].name}' could come." for level in given
     ]

@@ -90,7 +90,10 @@ def embed_queries(
 def calibrate_on_validation(
     index: CaseIndex, *, accuracy: float = 0.8, k: int = 10, aggregation: Aggregation = "best"
 ) -> Calibration | None:
-    """What validation cases in the index teach about its answers, each query's own case left out; None without any."""
+    """What validation cases in the index teach about its answers, each query's own case left out.
+
+    None without any that has another case to find.
+    """
     searched = _search_validation(index, k, aggregation)
     if searched is None:
         return None
@@ -192,12 +195,16 @@ def _name(model: Model) -> str:
 
 
 def _not_calibrated(index: CaseIndex, reason: str) -> CaseIndex:
-    index.about = replace(index.about, not_calibrated=reason)
+    only = "it had a single case, which finds no other"
+    index.about = replace(index.about, not_calibrated=reason if index.n_cases > 1 else only)
     return index
 
 
 def _search_validation(index: CaseIndex, k: int, aggregation: Aggregation) -> tuple[SearchResult, IntArray] | None:
-    """Hits of the validation cases of an index, up to three images a case, and the conditions of the queries."""
+    """Hits of the validation cases of an index, up to three images a case, and the conditions of the queries.
+
+    None where none of them finds another case: there is nothing that could be right or wrong.
+    """
     frame = index.frame
     if c.SPLIT not in frame or not (frame[c.SPLIT] == c.VALIDATION).any():
         return None
@@ -208,7 +215,7 @@ def _search_validation(index: CaseIndex, k: int, aggregation: Aggregation) -> tu
         np.asarray(index.vectors[rows]), cases=numbers.astype(np.int64), k=k, aggregation=aggregation,
         leave_out=[str(case) for case in cases],
     )  # fmt: skip
-    return found, index.gallery.fine[rows[first]]
+    return (found, index.gallery.fine[rows[first]]) if (found.rows >= 0).any() else None
 
 
 def _is_split(table: CaseTable) -> bool:

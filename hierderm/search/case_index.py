@@ -19,7 +19,7 @@ from hierderm.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_ki
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.neighbours import RecallSample, n_proposed, tune
 from hierderm.search.answer import Calibration
-from hierderm.search.checks import check_conditions, refuse_repeated
+from hierderm.search.checks import check_conditions, check_ids
 from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
 from hierderm.search.nearest import Candidates, count_cases, every_row, nearest_cases, spans
@@ -28,7 +28,7 @@ from hierderm.search.result import SearchResult
 from hierderm.search.shared_lock import SharedLock
 from hierderm.search.values import joined
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Floats, IntArray, Vectors
+from hierderm.types import Count, Floats, IntArray, Share, Vectors
 
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable
@@ -48,8 +48,8 @@ class About:
     """
 
     kind: Kind
-    effort: int = 0
-    recall_at_10: float = 1.0
+    effort: Count = 0
+    recall_at_10: Share = 1.0
     model: str = ""
     image_root: str = ""
     not_calibrated: str = ""
@@ -173,7 +173,7 @@ class CaseIndex:
             raise SearchError(f"kind must be 'auto' or one of {list(KINDS)}, got '{kind}'.")
         if table.provenance.taxonomy_hash and table.provenance.taxonomy_hash != taxonomy.content_hash:
             raise SearchError("the embeddings were made with another taxonomy than the one given. Embed again with it.")
-        refuse_repeated(table.frame, pd.Index([]))
+        check_ids(table.frame, pd.Index([]))
         check_conditions(table.frame, taxonomy)
         chosen: Kind = automatic_kind(len(table)) if kind == "auto" else kind
         about = About(chosen, model=model, image_root=str(image_root))
@@ -237,7 +237,7 @@ class CaseIndex:
             raise SearchError(f"embeddings must have length {self.vectors.shape[1]}, got {table.embeddings.shape[1]}.")
         check_conditions(table.frame, self.taxonomy)
         with self.lock.writing():
-            refuse_repeated(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
+            check_ids(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
             if self.engine is not None:
                 self.engine.add(table.embeddings)
             frame = table.frame.assign(**{c.SPLIT: ""}) if c.SPLIT in table.frame else table.frame

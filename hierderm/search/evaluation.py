@@ -18,6 +18,7 @@ from hierderm.evaluation.evaluation import Evaluation, evaluate_subject
 from hierderm.evaluation.metrics.classification import set_overlap
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.top_k import LevelValues, count_relevant, top_k_scores, true_neighbours, with_loss
+from hierderm.evaluation.partitions import gallery_warnings
 from hierderm.evaluation.scores import Scores
 from hierderm.evaluation.subject import Subject
 from hierderm.evaluation.tasks.registry import Task
@@ -88,7 +89,8 @@ def evaluate_index(
     n_allowed = len(index) if allowed is None else len(allowed)
     about = {"kind": index.about.kind, "effort": index.about.effort, "images": len(index), "cases": index.n_cases}
     details = {"index": about | options | {"images_within_filters": n_allowed, "exact_queries": len(chosen)}}
-    task = Task("index", "an index as it is served", lambda _: Scores(per_case=scores, details=details))
+    said = gallery_warnings(subject, index.gallery.fine if allowed is None else index.gallery.fine[allowed])
+    task = Task("index", "an index as it is served", lambda _: Scores(per_case=scores, details=details, warnings=said))
     return evaluate_subject(subject, [task], progress=progress)
 
 
@@ -172,7 +174,8 @@ def _answers(
         found = cases.search(index, numbers, {"k": calibration.k, "aggregation": calibration.aggregation})
     tree = index.taxonomy
     given = calibration.rule.apply(vote(found, calibration.temperature), tree)
-    answered = (given.level >= 0) & (found.rows >= 0).any(axis=1)
+    answered = (given.level >= 0) & ~np.isin(given.level, index.gallery.levels_of_one_node)
+    answered &= (found.rows >= 0).any(axis=1)
     common, depth = set_overlap(cases.fine[numbers], given.node, given.level, tree)
     return {
         "answer_rate": answered.astype(np.float64),

@@ -44,6 +44,8 @@ class RowFilter:
             for name in names:
                 under |= _under(str(name), self.taxonomy)
             asked.append((self._conditions, under))
+        if not isinstance(where, Mapping | None):
+            raise SearchError(f"where must be like {{'fitzpatrick': [5, 6]}}, got {where!r}.")
         for name, values in (where or {}).items():
             column = self.column(name)
             keys = []

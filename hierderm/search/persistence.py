@@ -10,25 +10,27 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from hierderm.artifacts import HEADER, Header, read_folder, read_header, require_free_folder
-from hierderm.embeddings import Provenance
+from hierderm.embeddings import EmbeddingTable, Provenance, read_vectors, require_rows
 from hierderm.engines import Engine
-from hierderm.errors import IndexFolderError
-from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, sync
+from hierderm.errors import IndexFolderError, OutputError
+from hierderm.files import PATIENCE, faults_named, file_hash, is_temporary, locked, os_faults, sync
+from hierderm.parquet import read_parquet, write_parquet
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
+from hierderm.search.checks import check_conditions
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 
 KIND, VERSION = "case index", 3
 _OURS = re.compile(r"(vectors|cases|taxonomy|neighbours|ids)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
 
 
+@os_faults(OutputError)
 def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
     """Write an index, whole or not at all. An index that is there is kept unless `replace`."""
     require_free_index(folder, replace=replace)
@@ -48,9 +50,7 @@ def open_index(folder: Path, *, writable: bool = False) -> CaseIndex:
     Every file is checked against its hash first: IndexFolderError names what is damaged, missing or foreign.
     """
     _require_index(folder)
-    return read_folder(
-        folder, KIND, lambda header: _read(folder, header, writable), version=VERSION, error=IndexFolderError
-    )
+    return read_folder(folder, KIND, lambda header: _read(header, writable), version=VERSION, error=IndexFolderError)
 
 
 def generation(folder: Path) -> str:
@@ -83,6 +83,7 @@ def _is_ours(name: str) -> bool:
     return _OURS.fullmatch(name) is not None or is_temporary(name)
 
 
+@os_faults(IndexFolderError)
 def _require_index(folder: Path) -> Header:
     if folder.is_dir() and not (folder / HEADER).exists() and any(map(_OURS.fullmatch, _names(folder))):
         raise IndexFolderError(f"{folder} has no {HEADER}: its build was killed. Build the index again.")
@@ -108,7 +109,7 @@ def _write(index: CaseIndex, folder: Path) -> None:
     vectors, cases, tree, neighbours, ids = (folder / name.format(token) for name in names)
     paths = [vectors, cases, tree]
     np.save(vectors, index.vectors)
-    index.frame.to_parquet(cases, index=False)
+    write_parquet(index.frame, cases)
     write_taxonomy(index.taxonomy, tree)
     if index.engine is not None:
         index.engine.save(neighbours)
@@ -123,27 +124,64 @@ def _write(index: CaseIndex, folder: Path) -> None:
         "about": asdict(index.about),
         "provenance": asdict(index.provenance),
         "taxonomy_hash": index.taxonomy.content_hash,
-        "calibration": index.calibration.to_dict() if index.calibration else None,
+        "calibration": asdict(index.calibration) if index.calibration else None,
     }
     files = {path.name: file_hash(path) for path in paths}
     Header(KIND, VERSION, files, content).write(folder)
     _clear(folder, set(files))
 
 
-def _read(folder: Path, header: Header, writable: bool) -> CaseIndex:
-    paths = {name.split("-")[0]: folder / name for name in header.files}
-    content = header.content
-    about = About(**content["about"])
-    frame, engine = pd.read_parquet(paths["cases"]), None
+@dataclass(frozen=True)
+class _Content:
+    """What the header of an index says."""
+
+    n_images: int
+    n_cases: int
+    dim: int
+    about: About
+    provenance: Provenance
+    taxonomy_hash: str
+    calibration: Calibration | None
+
+
+def _read(header: Header, writable: bool) -> CaseIndex:
+    content = header.parsed(_Content)
+    tree = read_taxonomy(header.file("taxonomy-*.csv"))
+    frame = read_parquet(header.file("cases-*.parquet"), IndexFolderError)
+    require_rows(frame)
+    check_conditions(frame, tree)
+    vectors = read_vectors(header.file("vectors-*.npy"), mapped=not writable)
+    EmbeddingTable(vectors, frame)  # which refuses what is not finite, or not of unit length
+    about, engine = content.about, None
     if about.kind != "flat":
-        ids = np.load(paths["ids"], allow_pickle=False)
-        engine = Engine.load(paths["neighbours"], about.kind, about.effort, ids, mapped=not writable)
-    return CaseIndex(
-        np.load(paths["vectors"], mmap_mode=None if writable else "r", allow_pickle=False),
-        frame,
-        read_taxonomy(paths["taxonomy"]),
-        Provenance(**content["provenance"]),
-        about,
-        Calibration.from_dict(content["calibration"]) if content["calibration"] else None,
-        engine,
-    )
+        ids = np.load(header.file("ids-*.npy"), allow_pickle=False)
+        engine = Engine.load(
+            header.file("neighbours-*.faiss"), about.kind, about.effort, ids, shape=vectors.shape, mapped=not writable
+        )
+    index = CaseIndex(vectors, frame, tree, content.provenance, about, content.calibration, engine)
+    _require_agreement(index, content, header.folder)
+    return index
+
+
+def _require_agreement(index: CaseIndex, content: _Content, folder: Path) -> None:
+    """IndexFolderError where the header says something else than the files."""
+    said = (content.n_images, content.n_cases, content.dim, content.taxonomy_hash)
+    found = (len(index), index.n_cases, index.vectors.shape[1], index.taxonomy.content_hash)
+    if said != found:
+        raise IndexFolderError(
+            f"{folder / HEADER} is damaged: images, cases, length of vectors and taxonomy are {found}, it says {said}. "
+            "Restore a copy, or build the index again."
+        )
+    rules = () if index.calibration is None else index.calibration.rule.levels
+    wrong = [
+        rule
+        for rule in rules
+        if not len(rule.shares) == len(rule.accuracies) > 0
+        or any(list(knots) != sorted(knots) for knots in (rule.shares, rule.accuracies))
+        or not rule.right <= rule.answered <= rule.n_queries
+    ]
+    if wrong or len(rules) not in (0, index.taxonomy.n_levels):
+        raise IndexFolderError(
+            f"{folder / HEADER} is damaged: its calibration must have a rule for each of {index.taxonomy.n_levels} "
+            f"levels, with a rising curve, got {list(rules)}. Restore a copy, or build the index again."
+        )

@@ -79,6 +79,8 @@ class SearchResult:
         levels = {}
         for level, name in enumerate(tree.level_names):
             if (name, level) != (c.CONDITION, tree.fine_level):  # then the column is there already
-                own = f"{name} (level)" if name in before or name in after else name
+                own = name
+                while own in before or own in after or own in levels or (own != name and own in tree.level_names):
+                    own += " (level)"
                 levels[own] = np.array(tree.names(level), dtype=object)[nodes[:, level]]
         return pd.DataFrame({**before, **levels, **after})

@@ -66,7 +66,7 @@ def joined(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     found = pd.DataFrame({name: _joined([_cells(first, name), _cells(second, name)]) for name in names})
     for name in first:
         if holds_numbers(first[name]) and not holds_numbers(found[name]):
-            logger.warning("Column '%s' held numbers, and is text now: the added rows have text there.", name)
+            logger.warning("Column '%s' held numbers, and is text now: added rows have text or larger ones.", name)
     return found
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
-from hierderm.errors import Fault, TaxonomyError, describe_faults, describe_os_error, suggest
-from hierderm.files import shipped, write_atomically
+from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
+from hierderm.files import os_faults, read_regular, shipped, write_atomically
 from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
@@ -43,6 +43,7 @@ def shipped_taxonomies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(shipped("taxonomy").glob("*.csv"))}
 
 
+@os_faults(TaxonomyError)
 def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     """Read a taxonomy that ships with the package, or one of your own.
 
@@ -68,6 +69,7 @@ def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     return read_taxonomy(path)
 
 
+@os_faults(TaxonomyError)
 def read_taxonomy(path: Path | str) -> Taxonomy:
     """Read and check a taxonomy file.
 
@@ -81,11 +83,7 @@ def read_taxonomy(path: Path | str) -> Taxonomy:
         TaxonomyError: All faults of the file, each with its line.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TaxonomyError(f"the taxonomy can't be read: {describe_os_error(error)}") from None
-    text, notes = decode_text(content, path.name, TaxonomyError)
+    text, notes = decode_text(read_regular(path), path.name, TaxonomyError)
     for note in notes:
         logger.warning("%s: %s", path.name, note)
     return parse_taxonomy(text, source=path.name)

@@ -227,7 +227,9 @@ def test_overrides_win_over_a_models_own_settings() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"models": [{"name": "a"}, {"name": "A"}]}, "the names of models must differ by more than case, got ['a', 'A']"),
+        ({"models": [{"name": "a"}, {"name": "A"}]}, "the names of models must differ by more than case and encoding"),
+        ({"models": [{"name": "\u00e9"}, {"name": "e\u0301"}]}, "must differ by more than case and encoding, got ['\u00e9', "),
+        ({"name": "a" * 101}, "name: String should have at most 100 characters"),
         ({"models": [{"name": "a"}], "focus": "b"}, "focus must be one of the models"),
         ({"models": [{"name": "a", "set": {"split.seed": 3}}]}, "model 'a' must not change ['split.seed']: all models share data, split and evaluation."),
         ({"models": [{"name": "a", "set": {"training.method": "lda"}}]}, "model 'a' must give its method by method = '...', not in its set"),

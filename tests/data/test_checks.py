@@ -124,7 +124,7 @@ def test_tables_that_are_none(tmp_path: Path) -> None:
         ("empty.csv", "", "there is no table; it must have a header row"),
         ("head.csv", "image_path,image_id,case_id,condition\n", "head.csv has no rows"),
         ("other.csv", "image_path,image_id,case_id,conditions\nx,x,x,x\n", "condition missing.*Closest: 'conditions'"),
-        ("not.parquet", "text", "not a readable table"),
+        ("not.parquet", "text", "not a readable Parquet file"),
     ):
         if content is not None:
             (tmp_path / name).write_text(content)

@@ -14,6 +14,7 @@ from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError
+from hierderm.json_files import checked
 
 PLAIN = Preprocessing(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -78,7 +79,7 @@ def test_crop_and_squash() -> None:
     assert PLAIN.pixels(wide).shape == (3, 16, 16)
     crop = Preprocessing(16, PLAIN.mean, PLAIN.std, fit="crop", crop_fraction=0.9)
     assert crop.pixels(wide).shape == (3, 16, 16)
-    assert Preprocessing.from_dict(crop.to_dict()) == crop
+    assert checked(crop.to_dict(), Preprocessing, "x", CheckpointError) == crop
     assert crop.hash != PLAIN.hash
     assert PLAIN(wide).min() == PLAIN(wide).max() == -1
 
@@ -89,5 +90,8 @@ def test_saved_preprocessing_must_be_whole() -> None:
         {**PLAIN.to_dict(), "interpolation": "lanczos"},
         {**PLAIN.to_dict(), "std": (0, 1, 1)},
     ):
-        with pytest.raises(CheckpointError, match=r"is not one of hierderm's|preprocessing must have a size in pixels"):
-            Preprocessing.from_dict(content)
+        with pytest.raises(
+            CheckpointError,
+            match=r"json is damaged: '(mean' is missing|interpolation' must be)|preprocessing must have a size in pixels",
+        ):
+            checked(content, Preprocessing, "hierderm.json", CheckpointError)

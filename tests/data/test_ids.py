@@ -54,6 +54,7 @@ def test_placeholders_are_counted(none: str) -> None:
 
 def test_doubtful_cases_are_named() -> None:
     assert notes(["0", "1", "2", "3"]) == ""  # a numbering from 0
+    assert notes(["997", "998", "999", "1000"]) == ""  # one of a count
     assert "1 case(s) have more than 20 images: 'a' (21). Are they one case each?" in notes(["a"] * 21 + ["b"] * 20)
     assert "all 5 images are of one case, 'a': no split by case is possible" in notes(["a"] * 5)
     assert "1 case(s) have images of several conditions: 'a' (Eczema, Psoriasis)." in notes(

@@ -13,7 +13,8 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.errors import EvaluationWarning
 from hierderm.evaluation.evaluation import evaluate
-from hierderm.evaluation.partitions import partition_warnings
+from hierderm.evaluation.inference.groups import groups_of
+from hierderm.evaluation.partitions import group_warnings, partition_warnings
 from hierderm.evaluation.subject import Subject
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
@@ -76,3 +77,19 @@ def test_a_level_on_which_all_embeddings_score_alike_is_named(rows: list[tuple[i
             assert "These values show nothing" in found[level]
         else:
             assert "These values show nothing" not in found.get(level, "")
+
+
+def test_groups_of_one_category_are_named() -> None:
+    """Of the sources, 'x' has images of C0 only, and 'y' of several."""
+    table = cases(*((f"c{k}", k % 9) for k in range(18)))
+    sources = ["x" if k % 9 < 3 else "y" for k in range(18)]
+    frame = table.frame.assign(source=sources)
+    embedded = EmbeddingTable(unit_length(np.ones((18, 2))), frame)
+    (text,) = group_warnings(Subject("m", TREE, QUICK, embedded, table.case_ids), groups_of(frame))
+    assert text == (
+        "1 group(s) have images of one node at the coarse level: source 'x' (6 image(s)). Purity and agreement are 1.000 "
+        "there for any embedding, and show nothing."
+    )
+    alike = EmbeddingTable(unit_length(np.ones((12, 2))), ONE_CATEGORY.frame.assign(source=["x", "y"] * 6))
+    subject = Subject("m", TREE, QUICK, alike, ONE_CATEGORY.case_ids)
+    assert group_warnings(subject, groups_of(alike.frame)) == ()  # the warning of the level says so

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hierderm.artifacts import HEADER
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, OutputError
+from hierderm.files import file_hash
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import load_model, save_model, tree_of_model
 from hierderm.model.heads import NetworkShape
@@ -74,6 +76,31 @@ def test_damage_is_named(saved: Path) -> None:
         load_model(saved)
     with pytest.raises(CheckpointError, match=r"must be a hierderm model folder, it has no hierderm\.json"):
         load_model(saved.parent)
+
+
+def test_what_makes_no_sense_is_refused_although_its_hash_fits(saved: Path) -> None:
+    header = json.loads((saved / HEADER).read_text())
+
+    def write(files: dict[str, str], **content: object) -> None:
+        (saved / HEADER).write_text(
+            json.dumps({**header, "files": {**header["files"], **files}, "content": {**header["content"], **content}})
+        )
+
+    weights = load_file(saved / "model.safetensors")
+    name = next(name for name, value in weights.items() if value.is_floating_point())
+    weights[name].view(-1)[0] = torch.nan
+    save_file(weights, saved / "model.safetensors")
+    write({"model.safetensors": file_hash(saved / "model.safetensors")})
+    with pytest.raises(CheckpointError, match=r"must hold finite weights, these are not: "):
+        load_model(saved)
+    write({}, classified_level=True, split_hash=3)
+    with pytest.raises(
+        CheckpointError, match=r"json is damaged: 'classified_level' must be .*True; 'split_hash' must be"
+    ):
+        tree_of_model(saved)
+    (saved / HEADER).write_text(json.dumps({**header, "files": {}}))
+    with pytest.raises(CheckpointError, match=r"json is damaged: 'files' has no hash of taxonomy\.csv"):
+        load_model(saved)
 
 
 def test_a_model_is_kept_unless_asked_and_its_card_may_be_edited(saved: Path, toy: CaseTable) -> None:

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, SiglipModel
 
 from hierderm import columns as c
+from hierderm.artifacts import read_header
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageError, open_image
@@ -23,7 +24,7 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import Provenance
 from hierderm.errors import CheckpointError, ModelError, OutputError, TaxonomyError
 from hierderm.model.backbone import load_backbone
-from hierderm.model.checkpoint import read_header, save_model
+from hierderm.model.checkpoint import save_model
 from hierderm.model.encoder import Encoder, load
 from hierderm.model.features import feature_batches
 from hierderm.model.heads import NetworkShape
@@ -81,7 +82,7 @@ def test_a_trained_model_by_hand(toy: CaseTable, small_siglip: Path, model: Path
     np.testing.assert_allclose(encoded.embeddings, outputs.embedding.numpy(), atol=1e-5)
     assert encoded.probabilities is not None and encoder.taxonomy == toy.taxonomy
     np.testing.assert_allclose(encoded.probabilities, expected.numpy(), atol=1e-5)
-    weights, preprocessing = str(read_header(model)["weights_hash"]), by_hand.backbone.preprocessing.hash
+    weights, preprocessing = read_header(model, "model").files["model.safetensors"], by_hand.backbone.preprocessing.hash
     assert encoder.provenance == Provenance(str(model), weights, preprocessing, toy.taxonomy.content_hash, "abc")
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule
+from hierderm.json_files import checked
 from hierderm.search.answer import Calibration, answer, calibrate, vote
 from hierderm.search.gallery import Gallery
 from hierderm.search.result import SearchResult
@@ -73,7 +74,7 @@ def test_the_curve_rises_and_the_calibration_survives_json() -> None:
     calibration = calibrate(*queries(300, 0.6))
     fine = calibration.rule.levels[-1]
     assert all(np.diff(fine.accuracies) >= 0) and fine.confidence(1.0) > fine.confidence(0.2)
-    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+    assert checked(asdict(calibration), Calibration, "x", SearchError) == calibration
 
 
 def made(coarse: float | None, fine: float | None) -> Calibration:
@@ -152,3 +153,13 @@ def test_refusals() -> None:
         calibrate(found, truth, wanted=1.5)
     with pytest.raises(SearchError, match="got 30 for 29"):
         calibrate(found, truth[1:])
+
+
+def test_no_answer_stands_where_none_could_be_wrong() -> None:
+    """All cases that could come are of one category: the finer level is answered, or nothing."""
+    siblings, agree = hits([[0, 1, 2]], [[0.9, 0.9, 0.9]]), hits([[0, 0, 0]], [[0.9, 0.8, 0.7]])
+    found = answer(siblings, made(0.6, 0.6), given=(0,))
+    assert (found.level, found.node, found.confidence) == (None, "", None)
+    assert found.reason == "No answer and no confidence: none could be wrong. No other category than 'C0' could come."
+    assert answer(agree, made(0.6, 0.6), given=(0,)).node == "F0"
+    assert answer(agree, made(0.6, 0.6), given=(0, 1)).level is None

@@ -130,3 +130,37 @@ def test_refusals() -> None:
     other = replace(gallery_table(), provenance=replace(MADE_BY, weights_hash="x" * 12))
     with pytest.raises(SearchError, match="must come from the model of the index"):
         evaluate_index(index, other)
+
+
+def test_what_a_filter_of_one_node_makes_perfect_is_warned_of() -> None:
+    index = build()
+    index.calibration = Calibration(6, 0.1, AnswerRule(0.8, RULES))
+    assert evaluate_index(index, config=CONFIG).warnings == ()
+    found = evaluate_index(index, within="C1", config=CONFIG)
+    assert found["coarse", "index_recall_at_1"].value == 1 > found["fine", "index_recall_at_1"].value
+    assert len(found.warnings) == 1 and "can be found are of one node at the coarse level, 'C1'" in found.warnings[0]
+    both = evaluate_index(index, within="F4", config=CONFIG).warnings
+    assert [f"one node at the {level} level" in text for level, text in zip(("coarse", "fine"), both, strict=True)] == [
+        True
+    ] * 2
+    others = sorted(set(index.frame.loc[~index.frame["condition"].isin(["F3", "F4", "F5"]), "case_id"]))
+    queries = EmbeddingTable(index.vectors.copy(), index.frame.copy(), MADE_BY)
+    index.calibration = None
+    index.remove(others)
+    index.calibration = Calibration(6, 0.1, AnswerRule(0.8, RULES))
+    left = evaluate_index(index, queries, config=CONFIG)
+    assert "one node at the coarse level, 'C1'" in left.warnings[0]
+    finest = CaseFinder(index)
+    given = [finest.search_vectors(queries.embeddings[[row]]).answer for row in range(20)]
+    assert {found.level for found in given if found is not None} <= {None, 1}
+    assert left["tree", "index_answer_depth"].value == 2 * left["tree", "index_answer_rate"].value  # fine ones only
+
+
+def test_neighbours_that_do_not_exist_are_not_found() -> None:
+    index = CaseIndex.from_embeddings(table(np.eye(8)[:2], ["a", "a"], [0, 0]), TREE)
+    found = evaluate_index(index, config=CONFIG)
+    assert np.isnan(found["tree", "index_true_neighbours_at_10"].value)
+    assert (
+        "of one case, of one node at the fine level, 'F0'" in found.warnings[1]
+        and "retrieval is undefined" in found.warnings[1]
+    )

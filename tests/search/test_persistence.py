@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import multiprocessing as mp
+import os
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hierderm.artifacts import HEADER
-from hierderm.engines import KINDS
+from hierderm.engines import KINDS, Engine
 from hierderm.errors import IndexFolderError, OutputError, SearchError
+from hierderm.files import file_hash
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.persistence import writing
 from tests.killing import kill_at_every_change
@@ -207,3 +213,107 @@ def test_a_second_writer_waits_and_then_says_so(tmp_path: Path) -> None:
         writing(tmp_path, timeout=0.1),
     ):
         pass
+
+
+def resealed(folder: Path, part: str, change: Callable[[Path], object]) -> None:
+    """Change a file of an index and make its hash anew, as one who means it."""
+    header = json.loads((folder / HEADER).read_text())
+    name = next(name for name in header["files"] if name.startswith(part))
+    change(folder / name)
+    header["files"][name] = file_hash(folder / name)
+    (folder / HEADER).write_text(json.dumps(header))
+
+
+def array(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    return lambda path: np.save(path, change(np.load(path)))
+
+
+def rows(**columns: Any) -> Callable[[Path], None]:
+    return lambda path: pd.read_parquet(path).assign(**columns).to_parquet(path)
+
+
+def other_graph(path: Path) -> None:
+    Engine.build("hnsw", random_table(10).embeddings[:, :4].copy()).save(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vectors", array(lambda v: np.where(v == v[0, 0], np.nan, v)), "must be finite; 1 row"),
+        ("vectors", array(lambda v: 2 * v), "must have unit length, row .* has 2"),
+        ("vectors", array(lambda v: v[:-1]), r"must have shape \(n_images, dim\) with n_images = 40 rows"),
+        ("vectors", array(lambda v: v.astype(np.float64)), "must hold float32, got float64"),
+        ("cases", rows(image_id="i"), "each image_id must come once, i come"),
+        ("cases", rows(case_id="a\u202eb"), r"case_id must be text that can be seen, got 'a\\u202eb'"),
+        ("cases", rows(condition="warts"), r"condition\(s\) are not in the taxonomy of the index: \['warts'\]"),
+        ("cases", lambda path: pd.read_parquet(path).drop(columns="case_id").to_parquet(path), "must have the columns"),
+        (
+            "neighbours",
+            other_graph,
+            r"must be a FAISS index of kind 'hnsw' over 40 vectors .* got .* of 10 of length 4",
+        ),
+        ("ids", array(lambda ids: ids // 2), "with an id each"),
+        ("ids", array(lambda ids: ids + 10**9), "with an id each"),
+        ("taxonomy", lambda path: path.write_text("no tree"), "taxonomy-"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_although_its_hash_fits(
+    part: str, change: Callable[[Path], object], message: str, tmp_path: Path
+) -> None:
+    CaseIndex.from_embeddings(random_table(40), TREE, kind="hnsw").save(tmp_path / "i")
+    resealed(tmp_path / "i", part, change)
+    with pytest.raises(IndexFolderError, match=message):
+        CaseIndex.open(tmp_path / "i")
+
+
+def test_a_header_is_read_under_a_schema(tmp_path: Path) -> None:
+    CaseIndex.from_embeddings(random_table(40), TREE).save(tmp_path / "i")
+    header = json.loads((tmp_path / "i" / HEADER).read_text())
+    about = header["content"]["about"]
+    for change, message in (
+        ({"files": {}}, r"'files' must list taxonomy-\*\.csv, it does not"),
+        ({"content": {**header["content"], "dim": 9}}, r"it says \(40, 20, 9, "),
+        ({"content": {**header["content"], "taxonomy_hash": "0" * 12}}, r"taxonomy are \(40, 20, 8, '"),
+        ({"content": {**header["content"], "more": 1}}, "'more' is not known"),
+        ({"content": {**header["content"], "about": {**about, "kind": "tree"}}}, "'about.kind' must be 'flat', 'hnsw'"),
+        ({"content": {**header["content"], "about": {**about, "recall_at_10": 1.5}}}, "'about.recall_at_10' must be"),
+    ):
+        (tmp_path / "i" / HEADER).write_text(json.dumps({**header, **change}))
+        with pytest.raises(IndexFolderError, match=message):
+            CaseIndex.open(tmp_path / "i")
+    level = {
+        "threshold": 0.5,
+        "shares": [0.1, 0.9],
+        "accuracies": [0.2, 0.7],
+        "n_queries": 9,
+        "answered": 5,
+        "right": 4,
+    }
+    for levels, message in (
+        ([level], "a rule for each of 2 levels"),
+        ([level, {**level, "shares": [0.9, 0.1]}], "with a rising curve"),
+        ([level, {**level, "right": 6}], "with a rising curve"),
+        ([level, {**level, "threshold": 1.5}], r"'calibration.rule.levels.1.threshold' must be less"),
+        ([level, {**level, "accuracies": [0.2]}], "with a rising curve"),
+    ):
+        calibration = {"k": 5, "temperature": 0.1, "aggregation": "best", "rule": {"wanted": 0.8, "levels": levels}}
+        content = {**header["content"], "calibration": calibration}
+        (tmp_path / "i" / HEADER).write_text(json.dumps({**header, "content": content}))
+        with pytest.raises(IndexFolderError, match=message):
+            CaseIndex.open(tmp_path / "i")
+
+
+def test_files_of_an_index_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        CaseIndex.from_embeddings(random_table(40), TREE, kind="hnsw").save(tmp_path / "i")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "i").glob("[!.]*")} == {0o640}
+
+
+def test_ids_that_cannot_be_seen_do_not_enter() -> None:
+    table = random_table(4)
+    hidden = replace(table, frame=table.frame.assign(image_id=["a", "b", "c", "d\u202e"]))
+    with pytest.raises(SearchError, match=r"1 id\(s\) have characters that can't be seen: 'd\\u202e'"):
+        CaseIndex.from_embeddings(hidden, TREE)

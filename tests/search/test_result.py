@@ -55,6 +55,15 @@ def test_shapes_must_agree(index: CaseIndex) -> None:
         SearchResult(np.array([[1, 2]]), np.array([[0.1]], dtype=np.float32), index.gallery)
 
 
+def test_levels_never_replace_one_another() -> None:
+    paths = [(f"A{k // 4}", f"B{k // 2}", f"F{k}") for k in range(9)]
+    tree = taxonomy_from_paths(paths, ("similarity", "similarity (level)", "rank (level)"), id="t")
+    index = CaseIndex.from_embeddings(replace(random_table(40), provenance=Provenance()), tree)
+    found = index.search(index.vectors[:1], k=3).to_pandas()
+    assert list(found)[5:-2] == ["similarity (level) (level)", "similarity (level)", "rank (level)"]
+    assert [name[0] for name in found.iloc[0, 5:8]] == ["A", "B", "F"]
+
+
 def test_levels_never_replace_a_column() -> None:
     """A middle level called as a column of the table, and the finest one called 'condition', which is that column."""
     paths = [(f"A{k // 4}", f"B{k // 2}", f"F{k}") for k in range(9)]

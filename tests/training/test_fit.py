@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from hierderm import columns as c
+from hierderm.artifacts import read_header
 from hierderm.config.loading import with_overrides
 from hierderm.config.methods import METHODS
 from hierderm.config.settings import Config
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import Run, prepare, train
-from hierderm.model.checkpoint import read_header
 from hierderm.model.encoder import load
 from hierderm.training.fit import FITS, is_frozen
 
@@ -52,7 +52,7 @@ def test_a_method_makes_a_model_folder(toy_config: Config, tmp_path: Path, metho
     if again.probabilities is not None and embedded.probabilities is not None:
         np.testing.assert_allclose(again.probabilities, embedded.probabilities, atol=1e-5)
         np.testing.assert_allclose(again.probabilities.sum(axis=1), 1, atol=1e-5)
-    assert read_header(folder)["split_hash"] == ("" if method == "vanilla" else table.split_hash)
+    assert read_header(folder, "model").content["split_hash"] == ("" if method == "vanilla" else table.split_hash)
     assert f"`{method}`: " in (folder / "README.md").read_text()
 
     # Given again, the command opens the run; killed before its last write, it makes the same one.

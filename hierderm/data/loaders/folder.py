@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 from hierderm import columns as c
 from hierderm.data.loaders.published import Published
 from hierderm.errors import CaseTableError, Fault, describe_faults, some_of
+from hierderm.files import os_faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@os_faults(CaseTableError)
 def read_folder(
     folder: Annotated[Path, "<category>/<condition>/<image>, or <condition>/<image> with --taxonomy."],
     *,

@@ -45,7 +45,7 @@ def read_scin(
 
     Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
     """
-    from hierderm.data.table import frame_from_rows, read_text_frame
+    from hierderm.data.table import frame_from_rows, read_text_frame, row_numbers
     from hierderm.taxonomy.file import load_taxonomy
 
     if monk_pool not in ("us", "india"):
@@ -61,15 +61,19 @@ def read_scin(
     counts: Counter[str] = Counter()
     left_out: dict[str, list[str]] = {NO_LABEL: [], NO_IMAGE: []}
     label_rows = _label_rows(labels, labels_csv.name, monk_pool, faults, counts, left_out)
-    if faults:
-        raise CaseTableError(describe_faults(f"SCIN has {len(faults)} fault(s):", faults))
-    rows = []
-    for row in _records(cases):
+    rows: list[dict[str, Any]] = []
+    for number, row in zip(row_numbers(cases), _records(cases), strict=True):
         if row["case_id"] in label_rows:
-            images = _image_rows(row, label_rows[row["case_id"]])
+            try:
+                images = _image_rows(row, label_rows[row["case_id"]])
+            except ValueError as error:
+                faults.append(Fault(f"{cases_csv.name} row {number}", str(error)))
+                continue
             rows += images
             counts["cases"] += bool(images)
             left_out[NO_IMAGE] += [] if images else [row["case_id"]]
+    if faults:
+        raise CaseTableError(describe_faults(f"SCIN has {len(faults)} fault(s):", faults))
     if not rows:
         raise CaseTableError(f"{labels_csv.name} has no case with a weighted label and an image.")
     counts["images"] = len(rows)
@@ -143,7 +147,7 @@ def _join_faults(cases: pd.DataFrame, cases_name: str, labels: pd.DataFrame, lab
 def _literal(text: str, kind: type) -> Any:
     try:
         value = ast.literal_eval(text.strip() or repr(kind()))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two of what is nested deeply
         value = None
     if not isinstance(value, kind):
         raise ValueError(f"must be a Python {kind.__name__} literal, got '{text[:60]}'.")

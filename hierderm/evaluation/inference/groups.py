@@ -14,6 +14,7 @@ from hierderm import columns as c
 from hierderm.evaluation.catalogue import direction
 from hierderm.evaluation.inference.bootstrap import interval, resampled_means
 from hierderm.evaluation.scores import Scores
+from hierderm.json_files import Known
 from hierderm.types import FloatArray, IntArray, Mask
 
 TextArray = npt.NDArray[np.str_]
@@ -36,9 +37,9 @@ class GroupScore:
     group: str
     level: str
     name: str
-    value: float
-    low: float
-    high: float
+    value: Known
+    low: Known
+    high: Known
     n_images: int
     n_cases: int
 
@@ -56,10 +57,10 @@ class Gap:
     name: str
     worst: str
     best: str
-    value: float
-    low: float
-    high: float
-    p_value: float
+    value: Known
+    low: Known
+    high: Known
+    p_value: Known
 
 
 def groups_of(frame: pd.DataFrame) -> dict[str, TextArray]:

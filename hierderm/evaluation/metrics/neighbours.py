@@ -77,19 +77,23 @@ class RecallSample:
         self.exact = nearest_items(self.queries, self.gallery, k=K)
 
     def recall(self, engine: Engine) -> float:
-        """Share of the exact 10 nearest that are found among the rows that `engine` proposes, in [0, 1]."""
-        return float(np.mean(true_shares(nearest_proposed(engine, self.queries, self.gallery, K), self.exact)))
+        """Share of the exact 10 nearest that are found among the rows that `engine` proposes, in [0, 1].
+
+        1 in a gallery of a single image, which has nothing to miss.
+        """
+        shares = true_shares(nearest_proposed(engine, self.queries, self.gallery, K), self.exact)
+        return 1.0 if np.isnan(shares).all() else float(np.nanmean(shares))
 
 
 def true_shares(found: IntArray, exact: IntArray) -> FloatArray:
     """Which share of the items in each row of `exact` is in that row of `found`, in [0, 1], shape (n_queries,).
 
-    Both shape (n_queries, k), -1 where there are fewer. 1 where nothing is to be found.
+    Both shape (n_queries, k), -1 where there are fewer. nan where nothing is to be found.
     """
     known = exact >= 0
     both = (found[:, :, None] == exact[:, None, :]).any(axis=1) & known
     total = known.sum(axis=1)
-    return np.where(total > 0, both.sum(axis=1) / np.maximum(total, 1), 1.0)
+    return np.where(total > 0, both.sum(axis=1) / np.maximum(total, 1), np.nan)
 
 
 def tune(engine: Engine, vectors: Vectors, wanted: float) -> float:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 from scipy.special import bdtr
 
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import FloatArray, Floats, IntArray, Mask
+from hierderm.types import Count, FloatArray, Floats, IntArray, Mask, Share
 
 STEPS = 25  # thresholds that are tried, from the surest queries down
 RISK = 0.1  # probability with which a threshold may be too low
@@ -34,12 +32,12 @@ class LevelRule:
         right: How many of those were right.
     """
 
-    threshold: float | None
-    shares: tuple[float, ...]
-    accuracies: tuple[float, ...]
-    n_queries: int
-    answered: int
-    right: int
+    threshold: Share | None
+    shares: tuple[Share, ...]
+    accuracies: tuple[Share, ...]
+    n_queries: Count
+    answered: Count
+    right: Count
 
     def confidence(self, score: Floats | float) -> FloatArray:
         """How often validation queries whose leading node had this score were right, in [0, 1], shape of `score`."""
@@ -63,7 +61,7 @@ class Answers:
 class AnswerRule:
     """From which score on each level answers. `levels`: coarse first; `wanted`: accuracy of answers, in (0, 1)."""
 
-    wanted: float
+    wanted: Share
     levels: tuple[LevelRule, ...]
 
     @classmethod
@@ -117,15 +115,6 @@ class AnswerRule:
         if n < needed:
             return f"{n} {queries} are too few, for an accuracy of {self.wanted:.0%} it takes {needed} or more"
         return f"for no share of the {n} {queries} was an accuracy of {self.wanted:.0%} certain enough"
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> AnswerRule:
-        """From `dataclasses.asdict`, also after JSON, which has lists for tuples."""
-        levels = [
-            LevelRule(**{**row, "shares": tuple(row["shares"]), "accuracies": tuple(row["accuracies"])})
-            for row in content["levels"]
-        ]
-        return cls(content["wanted"], tuple(levels))
 
 
 def _leading(scores: Floats, taxonomy: Taxonomy, level: int) -> tuple[FloatArray, IntArray]:

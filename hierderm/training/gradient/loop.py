@@ -11,13 +11,13 @@ from typing import Any
 
 import lightning
 import pandas as pd
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
 from hierderm.errors import ConfigError, MissingExtraError
 from hierderm.files import write_atomically
 from hierderm.progress import Progress
+from hierderm.training.gradient.checkpoints import AtomicFiles, BestEpoch, Checkpoints
 from hierderm.training.gradient.module import TrainingModule
 
 
@@ -57,24 +57,17 @@ class Shown(lightning.Callback):
 
 
 def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, int]:
-    """Train to the end, resuming from `folder/checkpoints/last.ckpt` where there is one.
+    """Train to the end, resuming from `folder/checkpoints` where a run was stopped: see `Checkpoints`.
 
     Returns the history and the row of it whose epoch was best. The module then holds the weights of that epoch. The
     same seed gives the same history, broken or not.
     """
     settings = module.settings
     history = History(folder / "history.csv")
-    best = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="monitor",
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    checkpoints = Checkpoints(folder / "checkpoints")
+    best = BestEpoch(checkpoints.folder)
     stopping = EarlyStopping("monitor", mode="max", patience=settings.patience, check_on_train_epoch_end=True)
-    last = folder / "checkpoints" / "last.ckpt"
+    resumed = checkpoints.resumed()
     with _calm(), warnings.catch_warnings(), Progress("Training", unit="batches") as progress:
         _ignore_known_warnings()
         shown = Shown(progress)
@@ -85,6 +78,7 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
             accelerator=settings.accelerator,
             devices=settings.devices,
             callbacks=[history, shown, stopping, best, *_averaging(settings.average)],
+            plugins=[AtomicFiles()],
             logger=_logger(folder) if settings.tensorboard else False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -93,12 +87,13 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
             use_distributed_sampler=False,
         )
         try:
-            trainer.fit(module, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+            trainer.fit(module, ckpt_path=resumed, weights_only=True)
         except MisconfigurationException as error:
             raise ConfigError(f"Lightning does not accept the training settings: {error}") from None
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
-    chosen = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    assert best.best_model_score is not None
+    chosen = checkpoints.best(float(best.best_model_score))
     module.load_state_dict(chosen["state_dict"])
     return pd.DataFrame(history.rows), int(chosen["epoch"])
 

@@ -57,7 +57,13 @@ def test_a_query_that_an_engine_finds_too_little_for_is_compared_with_all() -> N
 def test_shares_of_true_neighbours() -> None:
     found = np.array([[1, 2, -1], [5, 6, 7], [-1, -1, -1]])
     exact = np.array([[2, 3, -1], [7, 6, 5], [-1, -1, -1]])
-    assert true_shares(found, exact).tolist() == [0.5, 1, 1]
+    assert true_shares(found, exact)[:2].tolist() == [0.5, 1]
+    assert np.isnan(true_shares(found, exact)[2])  # nothing to find: neither found nor missed
+
+
+def test_a_single_image_has_nothing_to_miss() -> None:
+    gallery = made_up(1, 3)
+    assert RecallSample(gallery.embeddings).recall(Engine.build("hnsw", gallery.embeddings)) == 1
 
 
 def test_a_recall_sample_leaves_the_image_itself_out() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import numpy as np
@@ -8,7 +7,9 @@ import pytest
 from scipy.stats import binom
 from sklearn.isotonic import IsotonicRegression
 
+from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule, controlled_threshold, fewest_queries
+from hierderm.json_files import checked
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
@@ -89,7 +90,7 @@ def test_an_answer_is_as_fine_as_its_threshold_allows() -> None:
     found = rule.apply(scores, TREE)
     assert (found.node.tolist(), found.level.tolist()) == ([4, 1, -1], [1, 0, -1])
     assert found.confidence == pytest.approx([0.7, 0.9, 0.5 + 0.4 / 3])  # without an answer that of the category
-    assert AnswerRule.from_dict(json.loads(json.dumps(asdict(rule)))) == rule
+    assert checked(asdict(rule), AnswerRule, "x", SearchError) == rule
 
 
 def test_without_a_threshold_there_is_no_answer() -> None:
