@@ -24,10 +24,12 @@ _MARKS = (  # byte order marks, the longer ones first
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
+_GIVEN = re.compile(r"sep=([^\r\n])[^\r\n]*(?:\r\n|\n|\r|\Z)", re.IGNORECASE)  # Excel's own way to say it
 _OTHER_KINDS = (
     (b"PK\x03\x04", "an Excel or OpenDocument workbook. Save its sheet as 'CSV UTF-8'"),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook. Save its sheet as 'CSV UTF-8'"),
-    (b"\x1f\x8b", "compressed. Unpack it (gunzip)"),
+    *((start, "compressed. Unpack it") for start in (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
+    (b"%PDF-", "a PDF. Export its table as CSV"),
     (b"SQLite format 3", "a database. Export its table as CSV"),
 )
 
@@ -80,14 +82,14 @@ def parse_delimited(text: str, source: str, error: type[HierdermError], *, first
     `first_line`: where the table begins in its file; rows are counted from there.
     """
     notes: list[str] = []
-    given = text[4:5] if text[:4].lower() == "sep=" else ""  # Excel's own way to say it
-    text = text.partition("\n")[2] if given else text
-    separator = given or _separator(text, source, error)
+    given = _GIVEN.match(text)
+    text = text[given.end() :] if given else text
+    separator = given[1] if given else _separator(text, source, error)
     if separator != ",":
         notes.append(f"cells are separated by {SEPARATORS.get(separator, repr(separator))}")
     records = list(_records(text, separator, source, error, first_line))
     if not records:
-        raise error(f"{source}: the file is empty; it must have a header row and a row an image.")
+        raise error(f"{source}: there is no table; it must have a header row and rows below it.")
     header, rows = [name.strip() for name in records[0].cells], records[1:]
     while rows and not any(rows[-1].cells):
         rows.pop()  # the end of the file
@@ -170,7 +172,8 @@ def _records(text: str, separator: str, source: str, error: type[HierdermError],
     except csv.Error as fault:
         raise error(
             f"{source} row {row + 1}, which begins in line {line + first_line}: {fault}. A cell that begins with a "
-            'quote must end with one, and a quote within it must be doubled ("").'
+            'quote must end with one, a quote within it must be doubled (""), and no cell may have more than '
+            f"{csv.field_size_limit()} characters."
         ) from None
 
 

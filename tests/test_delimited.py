@@ -66,7 +66,7 @@ def test_each_separator_line_end_and_encoding(
         ('a,b\n1,"2\n3,4\n', 't.csv row 2, which begins in line 2: unexpected end of data. A cell that begins with a quote'),
         ('a,b\n"1"x,2\n', "t.csv row 2, which begins in line 2: ',' expected after '\"'"),
         ("a,b;c\n1,2;3\n", "t.csv: cells may be separated by ',' or ';', and the rows do not decide it"),
-        ("\n\n", "t.csv: the file is empty"),
+        ("\n\n", "t.csv: there is no table"),
     ],
 )  # fmt: skip
 def test_refusals(text: str, message: str) -> None:
@@ -110,7 +110,7 @@ def test_rows_keep_the_numbers_that_a_spreadsheet_shows(tmp_path: Path) -> None:
             "t.csv must be a text table (CSV), it is an Excel or OpenDocument workbook. Save its sheet as",
         ),
         (b"\xd0\xcf\x11\xe0...", "it is an Excel workbook"),
-        (b"\x1f\x8b...", "it is compressed. Unpack it (gunzip)"),
+        (b"\x1f\x8b...", "it is compressed. Unpack it"),
         (b"a,b\n1,S\xfc\xdf\n", "t.csv must be UTF-8 text, line 2 is not. In Windows-1252 it would be: 1,Süß\n"),
         (b"a\0,\0b\0", "t.csv must be UTF-8 text, it holds zero bytes"),
         (b"\xff\xfea\0b", "t.csv begins as UTF-16 text and is not"),
@@ -136,3 +136,14 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
 def test_what_a_spreadsheet_would_compute_is_shielded() -> None:
     cells = ["=1+1", "+1", "-x", "@SUM(A1)", "\tx", "a=b", "", -1.5, None]
     assert [shielded(cell) for cell in cells] == ["'=1+1", "'+1", "'-x", "'@SUM(A1)", "'\tx", "a=b", "", -1.5, None]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_separator_that_the_file_names(end: str) -> None:
+    header, cells, notes = parsed(end.join(["sep=;", "a;b", "1;2,5"]) + end)
+    assert (header, cells, notes) == (["a", "b"], [["1", "2,5"]], ["cells are separated by ';'"])
+
+
+def test_very_long_cells() -> None:
+    assert parsed(f"a,b\n1,{'x' * 100_000}\n")[1][0][1] == "x" * 100_000
+    assert "no cell may have more than 131072 characters" in refused(f"a,b\n1,{'x' * 200_000}\n")

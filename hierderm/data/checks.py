@@ -130,7 +130,7 @@ def check_cases(
         for find in (_id_faults, _split_faults, _range_faults)
         for position, what in find(frame, rows)
     ]
-    excluded: dict[int, Fault] = {}
+    excluded, n_own = dict[int, Fault](), len(faults)
     for position, what in _condition_problems(frame, taxonomy).items():
         _sort_out(Fault(rows[position], what), position, unknown, faults, excluded)
     for position, reason in _image_problems(frame, root, decode).items() if check_images else ():
@@ -141,7 +141,7 @@ def check_cases(
             _say(source, note)
         title = f"{source} has {len(faults)} fault(s):"
         hint = "\nImages or conditions can be left out by choice: --unreadable exclude, --unknown exclude."
-        raise CaseTableError(describe_faults(title, faults) + hint)
+        raise CaseTableError(describe_faults(title, faults) + hint * (len(faults) > n_own))
     if len(excluded) == len(frame):
         raise CaseTableError(describe_faults(f"{source}: no row is left, all are excluded:", list(excluded.values())))
     log_excluded(source, list(excluded.values()))
@@ -191,6 +191,12 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
                     f"column '{name}' must be text, got floating point numbers, which corrupt long ids; an empty cell "
                     f"among whole numbers makes them so. Write it as text, or read it with dtype={{'{name}': str}}."
                 )
+            nested = frame[name].map(lambda cell: isinstance(cell, list | tuple | dict | set | np.ndarray))
+            if nested.any():
+                raise CaseTableError(
+                    f"column '{name}' must have one value in each cell, got {frame[name][nested].iloc[0]!r} and "
+                    f"{int(nested.sum()) - 1} other(s) like it. Write a row for each, or a text."
+                )
             frame[name] = frame[name].astype(object).map(as_text)
     return frame
 
@@ -200,7 +206,7 @@ def _with_image_ids(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         paths = frame[c.IMAGE_PATH].str.replace("\\", "/", regex=False)
         stems = paths.map(lambda path: PurePosixPath(path).stem)
         longer = paths.map(lambda path: str(PurePosixPath(path).parent / PurePosixPath(path).stem))
-        frame[c.IMAGE_ID] = stems if stems.is_unique else longer
+        frame[c.IMAGE_ID] = next((ids for ids in (stems, longer) if ids.is_unique), paths)
         notes.append("image_id is the name of each file, as the table has none.")
     return frame
 

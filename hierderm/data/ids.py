@@ -78,6 +78,7 @@ def id_notes(frame: pd.DataFrame) -> list[str]:
             notes.append(f"{len(dates)} {name}(s) look like dates that a spreadsheet made of them: {some_of(dates)}.")
         if alike := joined_spellings(ids):
             notes.append(f"{name}s that differ in case, accents or spaces alone count as different: {some_of(alike)}.")
+    notes += _damaged_columns(frame)
     images = frame[c.CASE_ID].value_counts()
     if len(images) == 1 < len(frame):
         notes.append(f"all {len(frame)} images are of one case, '{images.index[0]}': no split by case is possible.")
@@ -89,4 +90,22 @@ def id_notes(frame: pd.DataFrame) -> list[str]:
     if len(several):
         shown = some_of([f"'{case}' ({some_of(list(names))})" for case, names in several])
         notes.append(f"{len(several)} case(s) have images of several conditions: {shown}.")
+    return notes
+
+
+def _damaged_columns(frame: pd.DataFrame) -> list[str]:
+    """Which of the user's own columns hold damaged numbers, in words: a filter by them would find other rows, too."""
+    notes = []
+    for name in frame.columns.difference([*c.TEXT, c.FITZPATRICK, c.MONK], sort=False):
+        values = frame[name].dropna()
+        if pd.api.types.is_float_dtype(values):
+            wrong = [f"{value:.0f}" for value in values[np.abs(values) >= 2.0**53].unique()]
+        else:
+            texts = pd.Series(list({value: None for value in values if isinstance(value, str)}), dtype=object)
+            wrong = [texts[position] for position in damaged_ids(texts)]
+        if wrong:
+            notes.append(
+                f"column '{name}' has {len(wrong)} value(s) that a spreadsheet or floating point has damaged: "
+                f"{some_of(wrong)}. Several may have become one: take it from the original."
+            )
     return notes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import stat
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from os import PathLike
@@ -31,6 +31,7 @@ HASH_SIDE = 16  # the perceptual hash has 16 x 16 bits
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_TIFF = (b"II*\0", b"MM\0*")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -123,7 +124,14 @@ def _opened(stream: BinaryIO, formats: Sequence[str]) -> Image.Image:
             return Image.open(stream, formats=[name for name in formats if name != "HEIF"])
     except UnidentifiedImageError:
         if not (heif and "HEIF" in formats):
-            size, read = stream.seek(0, io.SEEK_END), ", ".join(formats)
+            if start[:4] in _TIFF and "TIFF" in formats:
+                raise ImageError(
+                    "a TIFF image that is damaged, or of a kind that can't be read, such as floating point colours. "
+                    "Save it as RGB, or as grey, of 8 or 16 bits."
+                ) from None
+            if not (size := stream.seek(0, io.SEEK_END)):
+                raise NotAnImageError("the file is empty.") from None
+            read = ", ".join(formats)
             raise NotAnImageError(f"not an image that can be read ({size} bytes). Those of {read} can.") from None
     except Image.DecompressionBombError:
         raise
@@ -155,7 +163,7 @@ def as_image(image: ImageLike) -> Image.Image:
         raise ImageError(f"an image must be a path, a PIL image or an array, got {type(image).__name__}.")
     pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     if (
-        image.dtype not in (np.uint8, np.uint16)
+        image.dtype.type not in (np.uint8, np.uint16)
         or pixels.ndim not in (2, 3)
         or pixels.shape[2:] not in ((), (3,), (4,))
     ):
@@ -165,20 +173,21 @@ def as_image(image: ImageLike) -> Image.Image:
         )
     if not pixels.size:
         raise ImageError(f"an image must have at least one pixel, got an array of shape {image.shape}.")
-    eight = _eight_bits(pixels, 65535) if pixels.dtype == np.uint16 else np.ascontiguousarray(pixels)
+    eight = _eight_bits(pixels, 65535) if pixels.dtype.type is np.uint16 else np.ascontiguousarray(pixels)
     return _as_srgb(Image.fromarray(eight), "the array")
 
 
 def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:
     """One image, or many, as many. An array of four dimensions is many."""
     if isinstance(images, str | PathLike | Image.Image) or (
-        isinstance(images, np.ndarray) and images.ndim in (0, 2, 3)
+        isinstance(images, np.ndarray) and images.ndim < 4 and (images.ndim == 0 or images.dtype.kind not in "OU")
     ):
         return [images]
-    if not isinstance(images, Iterable) or isinstance(images, bytes | bytearray | Mapping) or hasattr(images, "read"):
+    foreign = isinstance(images, bytes | bytearray | Mapping | Set)  # the last two have no order
+    if not isinstance(images, Iterable) or foreign or hasattr(images, "read") or hasattr(images, "columns"):
         raise ImageError(
             f"images must be paths, PIL images or arrays, one or several, got {type(images).__name__}. "
-            "Open bytes and files with PIL.Image.open."
+            "Give several as a list, and open bytes and files with PIL.Image.open."
         )
     return images
 
@@ -199,6 +208,11 @@ def _as_srgb(image: Image.Image, name: str = "the image") -> Image.Image:
         raise ImageError(f"{name} is damaged ({_brief(error)}).") from None
     if frames > 1 and image.format not in ("MPO", "HEIF"):  # those of phones: the first is the photograph
         raise ImageError(f"{name} holds {frames} images ({image.format}). Save the one that is meant.")
+    if getattr(image, "tag_v2", {}).get(254) in (1, 4, 5):
+        raise ImageError(
+            f"{name} is a reduced copy or a mask of another one, as raw files of cameras begin with. Save that one, "
+            "e.g. as JPEG or PNG."
+        )
     if grey is None and image.mode not in _MODES:
         raise ImageError(
             f"{name} is of mode '{image.mode}', whose black and white are not fixed. Save it as RGB, or as grey "

@@ -188,7 +188,7 @@ def _colours(config: dict[str, Any], kind: str) -> tuple[Three, Three]:
 def _geometry(config: dict[str, Any], kind: str) -> tuple[int, Fit, int]:
     """Size of the result, how it fits, and the side it is resized to before the crop."""
     size, crop = (
-        {key: int(value) for key, value in (config.get(name) or {}).items() if value is not None}
+        {key: _whole(value) for key, value in (config.get(name) or {}).items() if value is not None}
         for name in ("size", "crop_size")
     )
     crops = bool(config.get("do_center_crop", _CROPS[kind]))
@@ -216,3 +216,9 @@ def _geometry(config: dict[str, Any], kind: str) -> tuple[int, Fit, int]:
     if fit == "squash" and (side - crop["height"]) % 4 == 3:
         raise ValueError(f"the centre of {crop['height']} pixels lies between two pixels of {side}")
     return crop["height"], fit, side
+
+
+def _whole(pixels: Any) -> int:
+    if not (float(pixels).is_integer() and pixels >= 1):
+        raise ValueError(f"sizes must be whole pixels from 1, got {pixels}")
+    return int(pixels)

@@ -189,6 +189,11 @@ def read_frame(path: Path | str) -> pd.DataFrame:
     return frame.set_axis(pd.Index(numbers, name=ROW)).rename(columns=str)
 
 
+def read_text_frame(path: Path | str) -> pd.DataFrame:
+    """As `read_frame`, with all cells as text, whatever the file's kind."""
+    return read_frame(path).astype(object).map(as_text)
+
+
 def row_numbers(frame: pd.DataFrame) -> list[int]:
     """The number of each row as a spreadsheet shows it, the header being row 1."""
     return [int(n) for n in frame.index] if frame.index.name == ROW else list(range(2, len(frame) + 2))
@@ -196,11 +201,16 @@ def row_numbers(frame: pd.DataFrame) -> list[int]:
 
 def as_text(value: object) -> str:
     """A cell of any table as text: missing values as '', whole numbers without a point."""
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+    if (
+        value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or (isinstance(value, float | np.floating) and np.isnan(value))
+    ):
         return ""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="backslashreplace").strip()
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | np.floating) and value.is_integer():
         return str(int(value))
     return str(value).strip()
 

@@ -91,7 +91,10 @@ def _preprocessor_config(source: str) -> dict[str, Any]:
         return content
     from transformers import AutoImageProcessor  # slow to import
 
-    completed: dict[str, Any] = AutoImageProcessor.from_pretrained(source).to_dict()
+    try:
+        completed: dict[str, Any] = AutoImageProcessor.from_pretrained(source).to_dict()
+    except Exception as error:  # it raises all kinds of errors
+        raise CheckpointError(f"transformers can't read {path}: {error}.") from None
     return completed
 
 

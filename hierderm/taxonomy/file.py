@@ -13,6 +13,7 @@ Only `level`, `name` and `parent` are required. Several synonyms or codes are se
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
 HEADS = ("id", "version", "levels")
+_HEAD = re.compile(r'(?:"?#[^\r\n]*(?:\r\n|\n|\r|\Z))*')  # lines of comment, which a spreadsheet may quote
 logger = logging.getLogger(__name__)
 
 
@@ -94,9 +96,10 @@ def parse_taxonomy(text: str, *, source: str = "taxonomy") -> Taxonomy:
     def fault(line: int, what: str) -> None:
         faults.append(Fault(f"{source} line {line}", what))
 
-    head, n_head = _read_head(text, fault)
+    start = _HEAD.match(text)[0]  # type: ignore[index]  # it matches any text
+    head, n_head = _read_head(start, fault)
     level_names = tuple(name.strip() for name in head.get("levels", "").split(",") if name.strip())
-    rows = list(_read_rows(text, n_head, level_names, source, fault)) if level_names else []
+    rows = list(_read_rows(text[len(start) :], n_head, level_names, source, fault)) if level_names else []
     if not rows and not faults:
         fault(n_head + 1, "a taxonomy must have at least one node, got an empty table.")
     by_level = [[row for row in rows if row.level == level] for level in range(len(level_names))]
@@ -108,26 +111,24 @@ def parse_taxonomy(text: str, *, source: str = "taxonomy") -> Taxonomy:
     return _assemble(head, level_names, by_level)
 
 
-def _read_head(text: str, fault: Callable[[int, str], None]) -> tuple[dict[str, str], int]:
+def _read_head(start: str, fault: Callable[[int, str], None]) -> tuple[dict[str, str], int]:
     head: dict[str, str] = {}
-    n_head = 0
-    for line in text.split("\n"):
-        if not line.startswith("#"):
-            break
-        n_head += 1
-        key, colon, value = line.lstrip("# ").partition(":")
+    lines = [line for line in re.split(r"\r\n|\n|\r", start) if line]
+    for line in lines:
+        plain = line.replace('"', "") if line.startswith('"') else line
+        key, colon, value = plain.lstrip("# ").partition(":")
         if colon and key.strip() in HEADS:
             head[key.strip()] = value.strip().rstrip(",;").strip().strip('"')  # spreadsheets pad and quote such lines
     for key in HEADS:
         if not head.get(key):
             fault(1, f"the file must begin with a line '# {key}: ...', it is missing.")
-    return head, n_head
+    return head, len(lines)
 
 
 def _read_rows(
     text: str, n_head: int, level_names: Sequence[str], source: str, fault: Callable[[int, str], None]
 ) -> Iterator[_Row]:
-    sheet = parse_delimited("\n".join(text.split("\n")[n_head:]), source, TaxonomyError, first_line=n_head + 1)
+    sheet = parse_delimited(text, source, TaxonomyError, first_line=n_head + 1)
     for note in sheet.notes:
         logger.warning("%s: %s", source, note)
     for column in sheet.header:

@@ -334,7 +334,7 @@ def taxonomy_from_paths(
                 conflicts.add(f"{level_names[level]} '{name}' has two parents, '{first}' and '{second}'")
             parent = number
     if conflicts:
-        raise TaxonomyError(f"every node must have one parent: {'; '.join(sorted(conflicts))}.")
+        raise TaxonomyError(f"every node must have one parent: {'; '.join(sorted(conflicts))}. Rename one of each.")
     for level, name in enumerate(level_names):
         if joined := joined_spellings(path[level] for path in paths):
             logger.warning("%s: %d spelling(s) of one %s joined: %s", id, len(joined), name, some_of(joined))

@@ -82,7 +82,7 @@ def test_a_misspelt_condition(toy_folder: Path, toy_csv: Path, tmp_path: Path) -
 def test_an_empty_table_and_a_taxonomy_with_two_parents(toy_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     message = refusal("data", "csv", tmp_path / "empty.csv", "-t", "scin", "-o", tmp_path / "o.csv")
-    assert "empty.csv: the file is empty; it must have a header row and a row an image." in message
+    assert "empty.csv: there is no table; it must have a header row and rows below it." in message
     tree = (toy_folder / "taxonomy.csv").read_text() + "condition,confluent patch type 1,scattered wheal,,,,,\n"
     (tmp_path / "tree.csv").write_text(tree)
     message = refusal("taxonomy", "show", tmp_path / "tree.csv")

@@ -121,7 +121,7 @@ def test_unknown_conditions_are_left_out_by_choice_only(folder: Path) -> None:
 def test_tables_that_are_none(tmp_path: Path) -> None:
     for name, content, message in (
         ("none.csv", None, "the file does not exist"),
-        ("empty.csv", "", "the file is empty; it must have a header row"),
+        ("empty.csv", "", "there is no table; it must have a header row"),
         ("head.csv", "image_path,image_id,case_id,condition\n", "head.csv has no rows"),
         ("other.csv", "image_path,image_id,case_id,conditions\nx,x,x,x\n", "condition missing.*Closest: 'conditions'"),
         ("not.parquet", "text", "not a readable Parquet file"),
@@ -294,3 +294,25 @@ def test_any_cells_are_a_table_or_a_list_of_faults(folder: Path, rows: list[dict
         made.write(folder / "again.csv", replace=True)
         again = read_cases(folder / "again.csv", TREE, unreadable="exclude") if not options else made
         assert again.case_ids.tolist() == made.case_ids.tolist() and (again.fine == made.fine).all()
+
+
+@pytest.mark.parametrize("column", [c.CASE_ID, c.CONDITION, c.IMAGE_PATH])
+@pytest.mark.parametrize("cell", [["x"], {"x": 1}])
+def test_cells_of_several_values_are_refused(folder: Path, column: str, cell: Any) -> None:
+    table = frame()
+    table[column] = [cell, "b", cell]
+    with pytest.raises(
+        CaseTableError, match=rf"column '{column}' must have one value in each cell, got .* and 1 other"
+    ):
+        check_cases(table, TREE, folder)
+
+
+def test_image_ids_of_files_that_differ_in_their_suffix(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "a.jpg")
+    table = frame(image_path=["a.png", "a.jpg", "c.png"]).drop(columns=c.IMAGE_ID)
+    assert check_cases(table, TREE, folder).frame[c.IMAGE_ID].tolist() == ["a.png", "a.jpg", "c.png"]
+
+
+def test_only_what_can_be_left_out_is_offered(folder: Path) -> None:
+    assert "--unknown exclude" not in faults(frame(case_id=["", "2", "2"]), folder)
+    assert "--unknown exclude" in faults(frame(condition=["nothing", "Impetigo", "Impetigo"]), folder)

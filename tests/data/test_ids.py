@@ -68,3 +68,28 @@ def test_doubtful_cases_are_named() -> None:
         ["3-Dec", "Jan-05", "q"]
     )
     assert notes(["a", "a", "b"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "wrong"),
+    [
+        (
+            ["1.57398E+17", "1.57398E+17", "x"],
+            "1 value(s) that a spreadsheet or floating point has damaged: 1.57398E+17",
+        ),
+        (
+            [1746803573373870081.0, 2.0, np.nan],
+            "1 value(s) that a spreadsheet or floating point has damaged: 1746803573",
+        ),
+        (["1E5", "2.5", None], ""),
+        ([0.5, 1e12, np.nan], ""),
+        ([1, 2, 3], ""),
+        ([True, None, ["x"]], ""),
+    ],
+)
+def test_damaged_numbers_in_columns_of_the_users_own(values: list[object], wrong: str) -> None:
+    said = id_notes(
+        pd.DataFrame({"image_id": list("abc"), "case_id": list("pqr"), "condition": "x", "patient": values})
+    )
+    assert len(said) == bool(wrong)
+    assert not wrong or f"column 'patient' has {wrong}" in said[0]

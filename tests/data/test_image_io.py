@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -199,6 +200,7 @@ def test_16_bits_of_other_kinds(tmp_path: Path) -> None:
     assert worst(open_image(negative), RAMP) == 0
     assert worst(as_image(RAMP.astype(np.uint16) * 257), RAMP) == 0
     assert worst(as_image(COLOUR.astype(np.uint16) * 257), COLOUR) == 0
+    assert worst(as_image((RAMP.astype(np.uint16) * 257).astype(">u2")), RAMP) == 0
     assert worst(as_image(RAMP[..., None]), RAMP) == 0
 
 
@@ -316,10 +318,12 @@ def test_one_and_many() -> None:
     pixels = np.zeros((2, 5, 4, 3), dtype=np.uint8)
     assert len(list(each_image(pixels))) == 2 and len(list(each_image(pixels[0]))) == 1
     assert len(list(each_image(pixels[0, ..., 0]))) == len(list(each_image("a.png"))) == 1
+    assert list(each_image(np.array(["a.png", "b.png"]))) == list(each_image(pd.Series(["a.png", "b.png"])))
+    assert len(list(each_image(pixels[0, 0, :, 0]))) == 1  # which is no image, as `as_image` says
     assert list(each_image(["a.png", Path("b.png")])) == ["a.png", Path("b.png")]
 
 
-@pytest.mark.parametrize("images", [b"abc", {}, 3, io.BytesIO()])
+@pytest.mark.parametrize("images", [b"abc", {}, {"a.png"}, 3, io.BytesIO(), pd.DataFrame({"a": ["b.png"]})])
 def test_what_is_neither_one_image_nor_several(images: Any) -> None:
     with pytest.raises(ImageError, match="images must be paths, PIL images or arrays, one or several, got"):
         each_image(images)
@@ -327,7 +331,13 @@ def test_what_is_neither_one_image_nor_several(images: Any) -> None:
 
 @pytest.mark.parametrize(
     "pixels",
-    [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((3, 4, 5), np.uint8), np.zeros((4, 4), np.int32)],
+    [
+        np.zeros(4, np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((3, 4, 5), np.uint8),
+        np.zeros((4, 4), np.int32),
+    ],
 )
 def test_arrays_that_are_no_image(pixels: Any) -> None:
     with pytest.raises(ImageError, match=r"must be uint8 or uint16, of shape .* Scale colours to 0 to 255"):
@@ -348,3 +358,26 @@ def test_a_jpeg_for_a_small_view_is_decoded_at_a_fraction(tmp_path: Path) -> Non
     assert small.size == (200, 100)  # a quarter; an eighth would be too small
     np.testing.assert_allclose(np.asarray(small).mean(axis=(0, 1)), (200, 120, 110), atol=2)
     assert open_image(tmp_path / "x.jpg").size == open_image(tmp_path / "x.png", least_side=100).size == (800, 400)
+
+
+def test_the_reduced_copy_of_a_raw_file_is_not_the_photograph(tmp_path: Path) -> None:
+    for kind in (1, 4):
+        path = saved(tmp_path / "a.tif", Image.fromarray(COLOUR), tiffinfo={254: kind})
+        with pytest.raises(ImageError, match=r"a\.tif: the image is a reduced copy or a mask of another one, as raw"):
+            open_image(path)
+    assert worst(open_image(saved(tmp_path / "a.tif", Image.fromarray(COLOUR), tiffinfo={254: 0})), COLOUR) == 0
+
+
+def test_a_kind_of_tiff_that_is_not_read_is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.tif", Image.fromarray(COLOUR))
+    eight = (3).to_bytes(2, "little") + (3).to_bytes(4, "little")  # of tag 258, bits of three colours: 24 of each
+    content = path.read_bytes()
+    at = int.from_bytes(content[content.find(b"\x02\x01" + eight) + 8 :][:4], "little")
+    path.write_bytes(content[:at] + b"\x18\0" * 3 + content[at + 6 :])
+    with pytest.raises(
+        ImageError, match=r"a\.tif: a TIFF image that is damaged, or of a kind that can't be read, such"
+    ):
+        open_image(path)
+    (tmp_path / "none.jpg").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"none\.jpg: the file is empty\."):
+        open_image(tmp_path / "none.jpg")

@@ -175,3 +175,25 @@ def test_what_timm_can_do_besides_is_refused(changes: dict[str, Any]) -> None:
     Preprocessing.from_timm(config)
     with pytest.raises(CheckpointError, match=r"images must be square|bicubic, bilinear or nearest interpolation"):
         Preprocessing.from_timm(config | changes)
+
+
+@pytest.mark.parametrize("side", [0, -3, 32.5, "x", [32]])
+def test_sizes_are_whole_pixels(side: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"sizes must be whole pixels from 1, got|preprocessor_config.json: "):
+        Preprocessing.from_transformers(PLAIN | {"size": {"height": side, "width": side}})
+    assert Preprocessing.from_transformers(PLAIN | {"size": {"height": 32.0, "width": 32.0}}).size == 32
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "preprocessor_config.json"),
+        ("[]", "preprocessor_config.json"),
+        ('{"image_processor_type": 3}', "transformers can't read .*preprocessor_config.json: "),
+    ],
+)
+def test_a_file_that_is_none(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(content, encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}', encoding="utf-8")
+    with quiet(), pytest.raises(CheckpointError, match=message):
+        _preprocessor_config(str(tmp_path))

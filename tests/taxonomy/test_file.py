@@ -79,7 +79,7 @@ def test_faults_of_the_head() -> None:
 
 def test_a_spreadsheet_may_pad_and_quote_the_head() -> None:
     padded = GOOD.replace("# levels: category, condition", '"# levels: category, condition"')
-    assert "levels" in faults(padded)  # a quoted line is no comment: said, not guessed
+    assert parse_taxonomy(padded) == parse_taxonomy(GOOD)
     assert parse_taxonomy(GOOD.replace("# version: 1", "# version: 1,,,")).version == "1"
     semicolons = GOOD.replace(",", ";").replace('"x; y"', "x, y").replace("category; cond", "category, cond")
     for text in (semicolons, semicolons.replace("\n", "\r\n")):
@@ -163,3 +163,28 @@ def test_ham10000_knows_its_codes() -> None:
     malignant = [tree.names()[i] for i in range(7) if tree.to_level(i, 0) == 1]
     assert malignant == ["actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", "melanoma"]
     assert [tree.index(code) for code in ("bkl", "df", "nv", "vasc", "akiec", "bcc", "mel")] == list(range(7))
+
+
+LINES = ["# id: t", "# version: 1", "# levels: a, b", "level,name,parent", "a,A,", "b,x,A"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("quoted", [False, True])
+def test_any_line_ends_and_quotes_of_a_spreadsheet(end: str, quoted: bool) -> None:
+    """As a spreadsheet that quotes all cells writes the head: the levels are two cells."""
+    head = ['"# id: t",""', '"# version: 1",""', '"# levels: a"," b"'] if quoted else LINES[:3]
+    tree = parse_taxonomy(end.join([*head, *LINES[3:]]) + end)
+    assert (tree.id, tree.level_names, tree.names()) == ("t", ("a", "b"), ("x",))
+
+
+@pytest.mark.parametrize("n_lines", range(6))
+@pytest.mark.parametrize("end", ["", "\n", "\r"])
+def test_a_file_that_ends_early_is_refused(n_lines: int, end: str) -> None:
+    with pytest.raises(TaxonomyError, match=r"must (begin|have)|unequal depth"):
+        parse_taxonomy((end or "\n").join(LINES[:n_lines]) + end)
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(TaxonomyError, match=rf"^{path}: "):
+            read_taxonomy(path)

@@ -10,6 +10,7 @@ from hierderm.data.loaders.published import Published
 from hierderm.errors import CaseTableError
 
 WRONGLY_LABELLED = "3"  # the code that their review's text begins with
+WRONG = "image(s) that the authors mark as wrongly labelled"  # the reason to leave them out
 
 
 def read_fitzpatrick17k(
@@ -27,18 +28,21 @@ def read_fitzpatrick17k(
 
     Example: `hierderm data fitzpatrick17k fitzpatrick17k.csv --images images -o cases.csv --unreadable exclude`
     """
-    from hierderm.data.table import frame_from_rows, read_frame
+    from hierderm.data.table import frame_from_rows, read_text_frame
     from hierderm.taxonomy.file import load_taxonomy
 
-    table, frame = Path(table), read_frame(table)
+    table, frame = Path(table), read_text_frame(table)
     lacking = [name for name in ("md5hash", "label", "fitzpatrick_scale") if name not in frame]
     if lacking:
         raise CaseTableError(f"{table.name} must be the published fitzpatrick17k.csv; it has no column {lacking}.")
     left_out: dict[str, list[str]] = {}
     if "qc" in frame and not keep_wrong:
         wrong = frame["qc"].str.strip().str.startswith(WRONGLY_LABELLED)
-        left_out = {"image(s) that the authors mark as wrongly labelled": list(frame["md5hash"][wrong])}
+        left_out = {WRONG: list(frame["md5hash"][wrong])}
         frame = frame[~wrong]
+    if frame.empty:
+        said = f": all {len(left_out[WRONG])} are marked as wrongly labelled (--keep-wrong)" if left_out else ""
+        raise CaseTableError(f"{table.name} must have a row an image, it has none to take{said}.")
     rows = [
         {
             c.IMAGE_PATH: f"{row['md5hash']}.jpg",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,9 +65,11 @@ def _rows(folder: Path, images: Sequence[Path], case_pattern: str) -> list[dict[
     except re.error as error:
         raise CaseTableError(f"the case pattern '{case_pattern}' is no regular expression ({error}).") from None
     rows, faults = [], []
+    stems = Counter(image.with_suffix("") for image in images)
     for image in images:
         relative = image.relative_to(folder)
-        image_id = case_id = relative.with_suffix("").as_posix()
+        several = stems[image.with_suffix("")] > 1  # as 1.jpg and 1.png
+        image_id = case_id = (relative if several else relative.with_suffix("")).as_posix()
         if case_pattern:
             match = pattern.search(image.name)
             case_id = "" if match is None else match.group(1 if match.groups() else 0) or ""

@@ -45,14 +45,14 @@ def read_scin(
 
     Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
     """
-    from hierderm.data.table import frame_from_rows, read_frame, row_numbers
+    from hierderm.data.table import frame_from_rows, read_text_frame, row_numbers
     from hierderm.taxonomy.file import load_taxonomy
 
     if monk_pool not in ("us", "india"):
         raise CaseTableError(f"monk_pool must be 'us' or 'india', got '{monk_pool}'.")
     folder = Path(folder)
     cases_csv, labels_csv = folder / "scin_cases.csv", folder / "scin_labels.csv"
-    cases, labels = read_frame(cases_csv), read_frame(labels_csv)
+    cases, labels = read_text_frame(cases_csv), read_text_frame(labels_csv)
     _require(cases, cases_csv, ["case_id", "image_1_path", "image_2_path", "image_3_path"])
     _require(labels, labels_csv, ["case_id", WEIGHTED_LABEL])
     if not any(name in labels for name in LABEL_LISTS):

@@ -40,3 +40,28 @@ def test_the_review_counts_by_its_code_and_rows_keep_their_numbers(tmp_path: Pat
     Image.new("RGB", (4, 4)).save(tmp_path / "bb.jpg")
     with pytest.raises(CaseTableError, match=r"fitzpatrick17k.csv row 3: fitzpatrick must be .* got '9'"):
         check_cases(found.frame, found.taxonomy, found.root, source=found.source)
+
+
+def test_other_kinds_of_the_file_are_read_the_same(tmp_path: Path) -> None:
+    import pandas as pd
+
+    table = tmp_path / "f.parquet"
+    frame = pd.DataFrame(
+        {"md5hash": ["aa", "bb"], "fitzpatrick_scale": [3, -1], "label": ["acne", "acne"], "qc": [None, "3 Wrongly"]}
+    )
+    frame.to_parquet(table)
+    found = read_fitzpatrick17k(table, images=tmp_path, keep_wrong=True)
+    assert found.frame[c.FITZPATRICK].tolist() == ["3", ""]
+    assert read_fitzpatrick17k(table, images=tmp_path).frame[c.IMAGE_ID].tolist() == ["aa"]
+    frame.assign(qc=None).to_parquet(table)
+    assert len(read_fitzpatrick17k(table, images=tmp_path).frame) == 2
+
+
+def test_a_table_without_a_row_to_take(tmp_path: Path) -> None:
+    table = tmp_path / "f.csv"
+    table.write_text(HEAD, encoding="utf-8")
+    with pytest.raises(CaseTableError, match=r"f.csv must have a row an image, it has none to take: all 0 are marked"):
+        read_fitzpatrick17k(table, images=tmp_path)
+    table.write_text(HEAD + "aa,3,2,acne,,,3 Wrongly labelled,u,u\n", encoding="utf-8")
+    with pytest.raises(CaseTableError, match=r"none to take: all 1 are marked as wrongly labelled \(--keep-wrong\)"):
+        read_fitzpatrick17k(table, images=tmp_path)

@@ -120,3 +120,10 @@ def test_images_and_what_is_left_out_are_all_files(files: set[tuple[str, str, st
             p for p in everything if p in left_out or p.parent in left_out
         }
         assert all(p.suffix.lower() in SUFFIXES or p.read_bytes() == JPEG for p in found.images)
+
+
+def test_files_that_differ_in_their_suffix_alone_are_two_images(tmp_path: Path) -> None:
+    for name in ("1.jpg", "1.png", "2.jpg"):
+        image(tmp_path / "A" / "x" / name)
+    ids = read_folder(tmp_path).frame[c.IMAGE_ID].tolist()
+    assert ids == ["A/x/1.jpg", "A/x/1.png", "A/x/2"]
