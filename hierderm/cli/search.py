@@ -260,7 +260,7 @@ def _print(title: str, content: dict[str, Any]) -> None:
         shown.add_column(name, justify="right" if name in ("similarity", "closer than") else "left", overflow="fold")
     for place, hit in enumerate(content["hits"], start=1):
         above = " > ".join(hit["path"][:-1])
-        closer = "" if hit["closer_than"] is None else f"{hit['closer_than']:.1%}"
+        closer = "" if hit["closer_than"] is None else f"{int(1000 * hit['closer_than']) / 1000:.1%}"
         cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", closer, hit["image_path"])
         shown.add_row(str(place), *(escape(cell) for cell in cells))
     show_table(shown)

@@ -189,7 +189,7 @@ const facts = (of) => Object.entries(COLUMN_NAMES).filter(([name]) => of[name] &
 
 // What a similarity is worth: numbers such as .995 and .999 say little by themselves.
 function nearness(hit) {
-  const closer = hit.closer_than === null ? "" : `, closer than ${(100 * hit.closer_than).toFixed(1)}\u00a0% of pairs`;
+  const closer = hit.closer_than === null ? "" : `, closer than ${(Math.floor(1000 * hit.closer_than) / 10).toFixed(1)}\u00a0% of pairs`;
   return `similarity ${hit.similarity.toFixed(3)}${closer}`;
 }
 
