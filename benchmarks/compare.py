@@ -1,6 +1,6 @@
 """Seconds of a small comparison as a command, and of the report of one.
 
-Goals: what a user waits for `hierderm compare` with the six models of experiments/three_way.toml on 140 generated
+Goals: what a user waits for `hierderm compare` with the seven models of experiments/three_way.toml on 140 generated
 images without augmented views, imports and report included; and for the report alone. Non-goals: large data, where
 the methods and the evaluation count (benchmarks/training.py, benchmarks/evaluation.py).
 
@@ -51,7 +51,7 @@ def rows() -> dict[str, Callable[[], object]]:
     def report() -> None:
         write_report(comparison, first.table, first.report, made, folder, environment())
 
-    return {"compare, 140 images, six models, as a command": command, "report of six models": report}
+    return {"compare, 140 images, seven models, as a command": command, "report of seven models": report}
 
 
 def main() -> None:
