@@ -1,8 +1,17 @@
-"""How many threads the libraries beneath use: one number for torch, BLAS, OpenMP and FAISS alike."""
+"""Threads: one number for torch, BLAS, OpenMP and FAISS alike, and work that several of ours do in order."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -22,3 +31,18 @@ def set_threads(n: int | None = None) -> None:
     """
     for name in VARIABLES:
         os.environ[name] = str(n or n_threads())
+
+
+def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """The results of `work`, done by a pool, in the order of the items; at most `ahead` items are begun early."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
 from typing import TypeVar
@@ -21,7 +20,7 @@ from hierderm.model import onnx
 from hierderm.model.backbone import Backbone
 from hierderm.model.tail import Stem
 from hierderm.progress import Progress
-from hierderm.threads import n_threads
+from hierderm.threads import in_order, n_threads
 
 logger = logging.getLogger(__name__)
 READERS = 8  # threads that read image files for torch, at most
@@ -133,7 +132,7 @@ def _by_torch(
 ) -> Iterator[Tensor]:
     """Threads read the next batch while one passes the backbone, which uses all threads of torch."""
     with ThreadPoolExecutor(min(READERS, n_threads()), initializer=_one_thread) as pool:
-        for images in _batches(_ahead(pool, pixels, items, batch_size), batch_size):
+        for images in _batches(in_order(pool, pixels, items, batch_size), batch_size):
             yield _forward(backbone, images)
 
 
@@ -156,30 +155,13 @@ def _by_graph(
         return graph(pixels(item)[None])
 
     with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
-        for vectors in _batches(_ahead(pool, work, items, 2 * threads), batch_size):
+        for vectors in _batches(in_order(pool, work, items, 2 * threads), batch_size):
             yield torch.cat(vectors)
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
     while batch := list(islice(items, size)):
         yield batch
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], depth: int
-) -> Iterator[Result]:
-    """The results of `work` in the order of the items, at most `depth` items ahead."""
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _one_thread() -> None:

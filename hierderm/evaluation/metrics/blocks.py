@@ -7,9 +7,8 @@ a block for each thread, whatever the number of queries.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -28,7 +27,7 @@ from hierderm.evaluation.metrics.ranking import (
     case_order,
     row_slices,
 )
-from hierderm.threads import n_threads
+from hierderm.threads import in_order, n_threads
 from hierderm.types import Floats, IntArray, Vectors
 
 Result = TypeVar("Result")
@@ -209,24 +208,10 @@ def _in_blocks(
         parts = sorter.rankings(block, similarity(block))
         return work(takewhile(lambda _: not stopped.is_set(), parts))
 
-    with threadpool_limits(1, user_api="blas"):  # each thread multiplies alone
-        yield from _in_order(ranked, blocks, stopped)
-
-
-def _in_order(work: Callable[[IntArray], Result], blocks: Iterable[IntArray], stopped: Event) -> Iterator[Result]:
-    """The results of `work`, in order, made by threads that are a few results ahead and no more.
-
-    Sets `stopped` where the caller is interrupted or asks no more, so that threads end within a part of a block.
-    """
     pool = ThreadPoolExecutor(THREADS)
-    ahead: deque[Future[Result]] = deque()
-    try:
-        for block in blocks:
-            ahead.append(pool.submit(work, block))
-            if len(ahead) > THREADS:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        stopped.set()
-        pool.shutdown(cancel_futures=True)
+    with threadpool_limits(1, user_api="blas"):  # each thread multiplies alone
+        try:
+            yield from in_order(pool, ranked, blocks, THREADS)
+        finally:
+            stopped.set()  # threads end within a part of a block where the caller is interrupted or asks no more
+            pool.shutdown(cancel_futures=True)
