@@ -1,37 +1,37 @@
-# The questions: does the tree help conditions with few training images, conditions never seen in training, and does
-# what was found hold on another tree, with every second category dropped?
-# Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
-#          python experiments/scarce.py runs/tree --out scarce.json
-# Part 1 sorts the test images of that comparison by the training images of their condition. Part 2 leaves two
-# training images to a fifth of the conditions, or none (unseen classes), and nothing in validation, fits each analysis
-# anew and looks at these conditions alone. Part 3 does the same without every second category. Seed 0 in both.
-# 5 folds; fifteen minutes on one core; results of the last run are in experiments/README.md, section 8.
+# The questions: does the tree help conditions with few training images, conditions never seen in training, and where
+# labels are wrong; and does what was found hold on another tree, with every second category dropped?
+# Command: hierderm compare experiments/photographs.toml --out runs/photographs --data.cases .. --data.taxonomy ..
+#          python experiments/scarce.py runs/photographs --out scarce.json
+# Part 1 sorts the test images of that comparison by the training images of their condition. The other parts fit each
+# model anew on the first division, with its settings: a fifth of the conditions keep five training images, two, one
+# or none (unseen classes), and none in validation, and these conditions alone are looked at, each once in five folds;
+# every second category is left out; a tenth or a fifth of the images that a model learns from or chooses by bear the
+# label of another condition. Seed 0 everywhere. Results of the last run and minutes: experiments/README.md.
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from hierderm import columns as c
-from hierderm.config.methods import TreeLda
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import unit_length
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores
 from hierderm.experiment.run import Run
 from hierderm.training.features import FeatureStore
-from hierderm.training.frozen import FrozenData, best_of
-from hierderm.training.methods.tree_lda import Images, every_setting, shuffled
-from hierderm.training.tree_analysis import TreeAnalysis
+from hierderm.training.fit import fit
 
-MODELS = ("vanilla", "linear-probe", "lda", "flat-fine", "flat-coarse", "random-tree", "hierarchical")
+FOCUS = "hierarchical"
 BINS = {"all": (0, 10**9), "1-2": (1, 2), "3-5": (3, 5), "6-20": (6, 20), ">20": (21, 10**9)}
 ROUNDS = 2000
 Mask = npt.NDArray[np.bool_]
@@ -53,7 +53,7 @@ def values(embeddings: npt.NDArray[np.floating], table: CaseTable) -> pd.DataFra
 
 
 def summary(frames: dict[str, pd.DataFrame], groups: npt.NDArray[Any]) -> dict[str, Any]:
-    """Means of each model, and the paired difference of hierarchical with its interval over cases."""
+    """Means of each model, and the paired difference of the focus from it with its interval over cases."""
     _, case = np.unique(groups, return_inverse=True)
     rng = np.random.default_rng(0)
     weights = np.stack(
@@ -62,26 +62,26 @@ def summary(frames: dict[str, pd.DataFrame], groups: npt.NDArray[Any]) -> dict[s
     result: dict[str, Any] = {"n_images": len(groups)}
     for name, frame in frames.items():
         result[name] = {key: float(np.nanmean(frame[key])) for key in METRICS}
-        for key in METRICS if name != "hierarchical" else ():
-            difference = (frames["hierarchical"][key] - frame[key]).to_numpy()
+        for key in METRICS if name != FOCUS else ():
+            difference = (frames[FOCUS][key] - frame[key]).to_numpy()
             known = ~np.isnan(difference)
             means = (weights[:, known] @ difference[known]) / weights[:, known].sum(axis=1)
-            result[name][f"hierarchical - {key}"] = [
+            result[name][f"{FOCUS} - {key}"] = [
                 float(difference[known].mean()),
                 *map(float, np.quantile(means, [0.025, 0.975])),
             ]
     return result
 
 
-def by_training_images(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in MODELS}
+def by_training_images(folds: list[tuple[Path, CaseTable]], models: list[str]) -> dict[str, Any]:
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in models}
     counts, cases = [], []
     for folder, table in folds:
         test = table.part(c.TEST)
         in_training = np.bincount(table.part(c.TRAIN).fine, minlength=table.taxonomy.size(-1))
         counts.append(in_training[test.fine])
         cases.append(test.case_ids)
-        for name in MODELS:
+        for name in models:
             places = sorted(folder.glob(f"models/{name}")) + sorted(folder.glob(f"models/{name}@*"))
             found = [Run.open(place).embeddings().embeddings[table.splits == c.TEST] for place in places]
             parts[name].append(sum(values(e, test) for e in found) / len(found))  # type: ignore[arg-type]
@@ -95,102 +95,97 @@ def by_training_images(folds: list[tuple[Path, CaseTable]]) -> dict[str, Any]:
     return result
 
 
-@dataclass
-class Analysis:
-    """All analyses of one fold, fitted on some of its training images and chosen on some of validation.
+# --- changed data: of a table and the number of its fold, what is learnt from, the queries, and queries and gallery ---
 
-    `grids`: what each model of tree.toml tries, on features of all layers.
-    """
-
-    grids: dict[str, TreeLda]
-    table: CaseTable
-    views: list[Any]
-    validation_features: Any
-    test_features: Any
-    output_dim: int
-
-    def values(self, in_training: Mask, in_validation: Mask, in_test: Mask) -> dict[str, pd.DataFrame]:
-        """What each test image of `in_test` has as a query among them, by model."""
-        tree = self.table.taxonomy
-        train, validation, test = (
-            _rows(self.table.part(s), m) for s, m in zip(c.SPLITS, (in_training, in_validation, in_test), strict=True)
-        )
-        features = np.concatenate([view[in_training] for view in self.views])
-        result = {"vanilla": values(unit_length(self.test_features[in_test][:, : self.output_dim]), test)}
-        for name, grid in self.grids.items():
-            own = shuffled(tree, 0) if grid.shuffle else tree
-            levels, n_views = grid.probability_levels, len(self.views)
-            analysis = TreeAnalysis(features, train.fine, own, n_views=n_views, probability_levels=levels)
-            seen = Images(self.views[0][in_training], train)
-            held_out = Images(self.validation_features[in_validation], validation)
-            best, _, _ = best_of(every_setting(grid, analysis, seen, held_out), "held_out")
-            result[name] = values(best.embed(self.test_features[in_test]), test)
-        return result
+Change = Callable[[CaseTable, int], tuple[CaseTable, Mask, Mask]]
 
 
-def analyses(folds: list[tuple[Path, CaseTable]]) -> list[Analysis]:
-    result = []
-    for folder, table in folds:
-        configs = {name: Run.open(folder / "models" / name).config for name in MODELS}
-        grids = {name: own.training for name, own in configs.items() if isinstance(own.training, TreeLda)}
-        store = FeatureStore(folder.parent / "features")
-        data = FrozenData.load(grids["hierarchical"], configs["hierarchical"].backbone, table, store)
-        test_features = store.features(data.backbone, table)[table.splits == c.TEST]
-        result.append(
-            Analysis(grids, table, data.views, data.validation_features, test_features, data.backbone.output_dim)
-        )
-    return result
+def without(table: CaseTable, gone: Mask) -> CaseTable:
+    """The table with these images neither in training nor in validation. Rows stay, so that features are found."""
+    return replace(table, frame=table.frame.assign(**{c.SPLIT: table.frame[c.SPLIT].where(~gone, c.TEST)}))
 
 
-def reduced(folds: list[Analysis], kept: int) -> dict[str, Any]:
-    """Each condition is rare once: training sees at most `kept` of its images, validation none."""
-    parts, cases = [], []
-    for number, fold in enumerate(folds):
-        rare = np.arange(fold.table.taxonomy.size(-1)) % len(folds) == number
-        fine = [fold.table.part(split).fine for split in c.SPLITS]
-        order = np.random.default_rng(0).permutation(len(fine[0]))
-        nth = np.empty(len(order), dtype=np.int64)
-        nth[order] = pd.Series(fine[0][order]).groupby(fine[0][order]).cumcount()
-        rare_validation, rare_test = rare[fine[1]], rare[fine[2]]
-        found = fold.values(~rare[fine[0]] | (nth < kept), ~rare_validation, np.ones(len(rare_test), dtype=bool))
-        parts.append({name: frame[rare_test] for name, frame in found.items()})
-        cases.append(fold.table.part(c.TEST).case_ids[rare_test])
-    return summary(_pooled(parts), np.concatenate(cases))
+def reduced(kept: int, n_groups: int) -> Change:
+    """A condition is rare in one fold of `n_groups`: training has at most `kept` of its images, validation none."""
+
+    def change(table: CaseTable, number: int) -> tuple[CaseTable, Mask, Mask]:
+        rare, training, test = (table.fine % n_groups == number), table.splits == c.TRAIN, table.splits == c.TEST
+        order = np.random.default_rng(0).permutation(len(table))
+        nth = np.empty(len(table), dtype=np.int64)
+        shuffled = pd.DataFrame({"fine": table.fine[order], "training": training[order]})
+        nth[order] = shuffled.groupby(["fine", "training"]).cumcount()
+        return without(table, rare & ~test & ~(training & (nth < kept))), rare & test, test
+
+    return change
 
 
-def other_tree(folds: list[Analysis]) -> dict[str, Any]:
+def other_tree(table: CaseTable, number: int) -> tuple[CaseTable, Mask, Mask]:
     """Every second category dropped, in training, validation and test."""
-    parts, cases = [], []
-    for fold in folds:
-        masks = [fold.table.part(split).labels(0) % 2 == 0 for split in c.SPLITS]
-        parts.append(fold.values(*masks))
-        cases.append(fold.table.part(c.TEST).case_ids[masks[-1]])
-    return summary(_pooled(parts), np.concatenate(cases))
+    kept, test = table.labels(0) % 2 == 0, table.splits == c.TEST
+    return without(table, ~kept), kept & test, kept & test
 
 
-def _pooled(parts: list[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-    return {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in parts[0]}
+def noisy(share: float) -> Change:
+    """A share of the images that are learnt from bear another condition, drawn from all conditions."""
+
+    def change(table: CaseTable, number: int) -> tuple[CaseTable, Mask, Mask]:
+        rng, test, size = np.random.default_rng(number), table.splits == c.TEST, table.taxonomy.size(-1)
+        wrong = ~test & (rng.random(len(table)) < share)
+        other = (table.fine + rng.integers(1, size, len(table))) % size
+        names = np.array(table.taxonomy.names(), dtype=object)[np.where(wrong, other, table.fine)]
+        return replace(table, frame=table.frame.assign(**{c.CONDITION: names})), test, test
+
+    return change
 
 
-def _rows(table: CaseTable, chosen: Mask) -> CaseTable:
-    return replace(table, frame=table.frame[chosen].reset_index(drop=True))
+def with_change(folds: list[tuple[Path, CaseTable]], models: list[str], change: Change, done: Path) -> dict[str, Any]:
+    """Each model fitted on changed data in every fold. `done`: a folder of what is finished, for a run that goes on."""
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in models}
+    cases = []
+    for number, (folder, table) in enumerate(folds):
+        learnt, asked, found = change(table, number)
+        test = table.select(found)
+        cases.append(table.case_ids[asked])
+        for name in models:
+            place = done / f"{name}-{folder.name}.csv"
+            if not place.is_file():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                embeddings = fitted_embeddings(folder, name, learnt)
+                values(embeddings[found], test)[asked[found]].to_csv(place, index=False)
+            frames[name].append(pd.read_csv(place))
+    pooled = {name: pd.concat(parts, ignore_index=True) for name, parts in frames.items()}
+    return summary(pooled, np.concatenate(cases))
+
+
+def fitted_embeddings(folder: Path, name: str, table: CaseTable) -> npt.NDArray[np.float32]:
+    """All images of a table by a model of the comparison, fitted anew on the table."""
+    config, store = Run.open(folder / "models" / name).config, FeatureStore(folder.parent / "features")
+    with tempfile.TemporaryDirectory() as scratch:
+        network = fit(config.training, config.backbone, table, store, Path(scratch)).network.eval()
+    features = np.array(store.features(network.backbone, table))
+    with torch.inference_mode():
+        return network.embed(torch.from_numpy(features)).numpy()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path, help="of `hierderm compare experiments/tree.toml`")
+    parser.add_argument("folder", type=Path, help="of `hierderm compare experiments/photographs.toml`")
     parser.add_argument("--out", type=Path, default=Path("scarce.json"))
+    parser.add_argument("--models", nargs="*", help="of the comparison; all by default")
     options = parser.parse_args()
-    folds = []
-    for folder in sorted(options.folder.glob("fold-?")):
-        folds.append((folder, Run.open(folder / "models" / "hierarchical").table))
-    fitted = analyses(folds)
-    result = {
-        "by training images": by_training_images(folds),
-        "reduced to 2": reduced(fitted, 2),
-        "unseen": reduced(fitted, 0),
-        "another tree": other_tree(fitted),
+    places = sorted(options.folder.glob("fold-?"))
+    models = options.models or sorted(place.name for place in places[0].glob("models/*") if "@" not in place.name)
+    folds = [(place, Run.open(place / "models" / FOCUS).table) for place in places]
+    changes = {
+        **{f"reduced to {kept}": reduced(kept, len(folds)) for kept in (5, 2, 1)},
+        "unseen": reduced(0, len(folds)),
+        "another tree": other_tree,
+        **{f"{share:.0%} of labels wrong": noisy(share) for share in (0.1, 0.2)},
     }
+    result: dict[str, Any] = {"by training images": by_training_images(folds, models)}
+    for label, change in changes.items():
+        result[label] = with_change(folds, models, change, options.out.with_suffix("") / label.replace(" ", "-"))
+        print(label, flush=True)
     options.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(json.dumps(result, indent=1))
 
