@@ -245,9 +245,15 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _named(content: Mapping[str, Any]) -> Iterator[str]:
-    """Dotted names of the settings in nested dicts; of a setting that is a table, such as levels, its own name."""
+    """Dotted names of the settings in nested dicts; of a setting that is a table, such as levels, its own name.
+
+    A section without settings names none.
+    """
     known = known_names()
-    for name, _ in _leaves(content):
+    sections = {name[:end] for name in known for end, sign in enumerate(name) if sign == "."}
+    for name, value in _leaves(content):
+        if value == {} and name in sections:
+            continue
         parts = name.split(".")
         starts = [".".join(parts[:length]) for length in range(1, len(parts))]
         yield next((start for start in starts if start in known or f"training.{start}" in known), name)

@@ -249,6 +249,14 @@ def test_faults_of_a_comparison(content: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_section_without_settings_changes_nothing() -> None:
+    empty = {"method": "gradient", "loss": {}, "closed_form": {}}
+    assert build_config({"training": empty}) == build_config({"training": {"method": "gradient"}})
+    build_comparison({"models": MODELS, "training": {"loss": {}}})
+    with pytest.raises(ConfigError, match="unknown key 'training.lozz'"):
+        build_comparison({"models": MODELS, "training": {"lozz": {}}})
+
+
 def test_a_file_of_one_model_and_one_of_several(tmp_path: Path) -> None:
     (tmp_path / "one.toml").write_text("[training]\nmethod = 'lda'\n")
     (tmp_path / "several.toml").write_text("[[models]]\nname = 'a'\n")
