@@ -1,10 +1,10 @@
 # The question: an index holds training images, which the discriminants have seen with their labels. Would it serve
 # better with each of them embedded by an analysis that has not seen its case?
-# Command: hierderm compare experiments/tree.toml --out runs/tree --data.cases .. --data.taxonomy ..
-#          python experiments/out_of_fold.py runs/tree --out out_of_fold.json
+# Command: hierderm compare experiments/photographs.toml --out runs/photographs --data.cases .. --data.taxonomy ..
+#          python experiments/out_of_fold.py runs/photographs --out out_of_fold.json
 # Test images query training images, once embedded as an index has them, once by ten analyses that leave out a tenth
 # of the cases each and are turned into the whole one's coordinates (Procrustes, on the images they have seen).
-# 5 folds; two minutes on one core; results of the last run are in experiments/README.md, section 10.
+# 5 folds; two minutes on one core; results of the last run are in experiments/history/2026-11-24.md.
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def scores(queries: FloatArray, asked: CaseTable, gallery: FloatArray, held: Cas
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path, help="of `hierderm compare experiments/tree.toml`")
+    parser.add_argument("folder", type=Path, help="of `hierderm compare experiments/photographs.toml`")
     parser.add_argument("--out", type=Path, default=Path("out_of_fold.json"))
     options = parser.parse_args()
     store = FeatureStore(options.folder / "features")
     rows: dict[str, list[dict[str, float]]] = {"as an index has them": [], "out of fold": []}
     sizes = []
     for folder in sorted(options.folder.glob("fold-?")):
-        run = Run.open(folder / "models" / "hierarchical")
+        run = Run.open(folder / "models" / "closed-form")
         table, features = run.table, store.features(run.encoder.network.backbone, run.table)
         history = run.history[run.history["features"] == "layers"]
         best = history.sort_values("held_out", kind="stable").to_dict("records")[-1]

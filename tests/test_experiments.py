@@ -1,4 +1,4 @@
-"""Every file of experiments/ is read and checked; those with weights of the hub up to the download."""
+"""Every file of experiments/ is read and checked; the backbones of the hub load up to the download."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from hierderm.config.loading import load_comparison, model_config
+from hierderm.config.settings import BackboneConfig
 from hierderm.errors import CheckpointError
+from hierderm.model.backbone import load_backbone
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 
@@ -17,9 +19,7 @@ FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 def test_every_experiment_is_whole(path: Path) -> None:
     comparison = load_comparison(path)
     names = {entry.name for entry in comparison.models}
-    wanted = {"cross-entropy", "supcon-both"} if path.stem == "losses" else {"flat-fine", "hierarchical"}
-    if path.stem not in ("ablation", "losses"):
-        wanted |= {"vanilla", "linear-probe", "lda", "flat-coarse"}
+    wanted = {"vanilla", "flat-fine", "flat-coarse", "closed-form", "hierarchical"}
     assert wanted <= names
     for entry in comparison.models:
         model_config(comparison, entry)
@@ -28,29 +28,24 @@ def test_every_experiment_is_whole(path: Path) -> None:
     assert "question" in head and "hierderm compare" in head
 
 
-@pytest.mark.parametrize("name", ["scin_timm", "scin_siglip2"])
-def test_the_backbones_of_scin_load_up_to_the_download(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hierderm.model.backbone import load_backbone
+def test_siglip_loads_up_to_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
 
-    config = load_comparison(Path(__file__).parents[1] / "experiments" / f"{name}.toml")
-    if config.backbone.name.startswith("timm:"):
-        import timm
+    called: list[object] = []
+    create = timm.create_model
 
-        called: list[object] = []
-        create = timm.create_model
+    def no_download(model: str, *, pretrained: bool, **options: Any) -> object:
+        called.append((model, pretrained))
+        if pretrained:
+            raise OSError("no internet")
+        return create(model, pretrained=False, **options)
 
-        def no_download(model: str, *, pretrained: bool, **options: Any) -> object:
-            called.append((model, pretrained))
-            if pretrained:
-                raise OSError("no internet")
-            return create(model, pretrained=False, **options)
+    monkeypatch.setattr(timm, "create_model", no_download)
+    with pytest.raises(CheckpointError, match="no internet.*Without internet give local weights"):
+        load_backbone(BackboneConfig.parse("timm:vit_base_patch16_siglip_224"))
+    assert called == [("vit_base_patch16_siglip_224", True)]
 
-        monkeypatch.setattr(timm, "create_model", no_download)
-        with pytest.raises(CheckpointError, match="no internet.*Without internet give local weights"):
-            load_backbone(config.backbone)
-        assert called == [("vit_base_patch16_siglip_224", True)]
-    else:
-        with pytest.raises(
-            CheckpointError, match="siglip2-base-patch16-224: could not be loaded .* give local weights"
-        ):
-            load_backbone(config.backbone)
+
+def test_siglip2_loads_up_to_the_download() -> None:
+    with pytest.raises(CheckpointError, match="siglip2-base-patch16-224: could not be loaded .* give local weights"):
+        load_backbone(BackboneConfig.parse("hf:google/siglip2-base-patch16-224"))

@@ -13,7 +13,7 @@ from unicodedata import normalize
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, TreeLda, doc
+from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, Gradient, doc
 
 ForwardEngine = Literal["auto", "torch", "onnx"]
 NAME = Field(max_length=100, pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
@@ -141,7 +141,7 @@ class Config:
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     backbone: BackboneConfig = BackboneConfig()
-    training: Method = TreeLda()
+    training: Method = Gradient()
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
