@@ -87,6 +87,7 @@ def table_of(rows: pd.DataFrame) -> list[str]:
     lines += [line(str(name), found) for name, found in rows.groupby("model", sort=False)]
     for family, found in rows.groupby(rows["model"].str.partition(".")[0], sort=False):
         if found["model"].nunique() > 1:
+            found = found.dropna(subset="validation")
             whole = found[found.groupby("model")["fold"].transform("size") == found["fold"].nunique()]
             best = whole.loc[whole.groupby("fold")["validation"].idxmax()]
             lines.append(line(f"**{family}**, chosen of {whole['model'].nunique()}", best))

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from experiments import recipe, scarce
 from hierderm.config.loading import load_comparison, model_config
 from hierderm.config.settings import BackboneConfig
+from hierderm.data.table import CaseTable
+from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
 from hierderm.errors import CheckpointError
 from hierderm.model.backbone import load_backbone
 
@@ -49,3 +54,57 @@ def test_siglip_loads_up_to_the_download(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_siglip2_loads_up_to_the_download() -> None:
     with pytest.raises(CheckpointError, match="siglip2-base-patch16-224: could not be loaded .* give local weights"):
         load_backbone(BackboneConfig.parse("hf:google/siglip2-base-patch16-224"))
+
+
+def test_scarce_conditions(toy: CaseTable) -> None:
+    learnt, asked, gallery = scarce.reduced(2, 2)(toy, 1)
+    rare, test = toy.fine % 2 == 1, toy.splits == "test"
+    train = learnt.part("train")
+    assert train.frame.loc[train.fine % 2 == 1, "condition"].value_counts().max() == 2
+    assert not (learnt.part("validation").fine % 2 == 1).any()
+    assert (learnt.splits == toy.splits)[~rare].all()  # the others keep what they have
+    assert (asked == (rare & test)).all() and (gallery == test).all()
+    unseen = scarce.reduced(0, 2)(toy, 1)[0].part("train")
+    assert set(unseen.fine) == set(toy.part("train").fine[toy.part("train").fine % 2 == 0])
+    half, asked, gallery = scarce.other_tree(toy, 0)
+    assert set(half.part("train").labels(0)) == {0, 2} and (asked == gallery).all()
+    assert set(toy.labels(0)[gallery]) == {0, 2}
+
+
+def test_wrong_labels(toy: CaseTable) -> None:
+    wrong, test = scarce.noisy(0.5)(toy, 0)[0], toy.splits == "test"
+    changed = wrong.fine != toy.fine
+    assert not changed[test].any() and 0.3 < changed[~test].mean() < 0.7
+    assert (scarce.noisy(0.0)(toy, 0)[0].fine == toy.fine).all()
+
+
+def test_a_recipe_is_chosen_on_validation() -> None:
+    metrics = [f"{level}_{metric}" for level in ("coarse", "fine") for metric in recipe.METRICS]
+    values = {("a", 0): (0.3, 1.0), ("a", 1): (0.1, 2.0), ("a.x", 0): (0.2, 3.0), ("a.x", 1): (0.4, 5.0)}
+    rows = [
+        {"model": model, "fold": fold, "validation": validation, "seconds": 7.0, **dict.fromkeys(metrics, test)}
+        for (model, fold), (validation, test) in values.items()
+    ]
+    rows.append({**rows[0], "model": "a.half"})  # one fold only: it can't be compared
+    cells = " | ".join(["3.000"] * 6)  # of a in fold 0, of a.x in fold 1
+    assert recipe.table_of(pd.DataFrame(rows))[-1] == f"| **a**, chosen of 2 | 2 | 0.350 | {cells} | 7 |"
+
+
+def test_the_six_metrics(toy: CaseTable) -> None:
+    embeddings = unit_length(np.random.default_rng(0).normal(size=(len(toy), 8)).astype(np.float32))
+    found = recipe.six(embeddings, toy)
+    table = EmbeddingTable(embeddings, toy.frame, Provenance())
+    assert found["fine_recall_at_1"] == pytest.approx(nearest_is_right(table))
+    assert found["coarse_recall_at_1"] > found["fine_recall_at_1"] and set(found) > {"coarse_ami", "fine_map_at_r"}
+
+
+def nearest_is_right(table: EmbeddingTable) -> float:
+    """Fine recall@1 in plain steps: of images that have another case of their condition."""
+    similarity = table.embeddings @ table.embeddings.T
+    cases, names = table.frame["case_id"].to_numpy(), table.frame["condition"].to_numpy()
+    right = []
+    for row in range(len(table)):
+        others = cases != cases[row]
+        if (names[others] == names[row]).any():
+            right.append(names[others][similarity[row, others].argmax()] == names[row])
+    return float(np.mean(right))
