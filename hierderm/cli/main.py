@@ -111,7 +111,7 @@ def demo(
 def show_config(
     file: Annotated[Path | None, typer.Argument(help="A TOML file to check and complete.")] = None,
     method: Annotated[
-        str, typer.Option(help="vanilla, linear_probe, lda, tree_lda or gradient; gradient by default.")
+        str, typer.Option(help="vanilla, linear_probe, lda, tree_lda or gradient; tree_lda by default.")
     ] = "",
 ) -> None:
     """List the settings of a method, or check a file.

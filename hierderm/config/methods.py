@@ -373,4 +373,4 @@ class Gradient:
 
 Method = Annotated[Vanilla | LinearProbe | Lda | TreeLda | Gradient, Field(discriminator="method")]
 METHODS: dict[str, type[Any]] = {kind.method: kind for kind in get_args(get_args(Method)[0])}
-DEFAULT_METHOD = Gradient.method
+DEFAULT_METHOD = TreeLda.method

@@ -13,7 +13,7 @@ from unicodedata import normalize
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, Gradient, doc
+from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, TreeLda, doc
 
 ForwardEngine = Literal["auto", "torch", "onnx"]
 NAME = Field(max_length=100, pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
@@ -70,6 +70,11 @@ class BackboneConfig:
     engine: Annotated[
         ForwardEngine, doc("what computes frozen vectors on a CPU; auto: the faster (docs/embedding.md)")
     ] = "auto"
+
+    mirrors: Annotated[
+        bool,
+        doc("an image's features are the mean over it and its three mirror images: skin has no up or left; 4 passes"),
+    ] = False
 
     @classmethod
     def parse(cls, text: str) -> BackboneConfig:
@@ -141,7 +146,7 @@ class Config:
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     backbone: BackboneConfig = BackboneConfig()
-    training: Method = Gradient()
+    training: Method = TreeLda()
     evaluation: EvaluationConfig = EvaluationConfig()
 
 

@@ -11,6 +11,7 @@ of every block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Literal, Protocol
 
@@ -55,7 +56,8 @@ class Backbone(nn.Module):
     `dim`: length of its vectors, of which the first `output_dim` are the encoder's output. `architecture`: what
     `build_backbone` needs to make the same encoder without weights, plain JSON; its "features" says what the vectors
     are. `blocks`: the repeated blocks, input side first. `engine`: what computes vectors without gradients, where they
-    are computed on the CPU: torch, ONNX Runtime, or with "auto" the faster where there are many images.
+    are computed on the CPU: torch, ONNX Runtime, or with "auto" the faster where there are many images. `mirrors`: a
+    vector is the mean over the image and its mirror images, so that it is the same for all four.
     """
 
     engine: ForwardEngine = "auto"
@@ -63,6 +65,9 @@ class Backbone(nn.Module):
     def __init__(self, encoder: nn.Module, preprocessing: Preprocessing, architecture: dict[str, Any]) -> None:
         super().__init__()
         self.encoder, self.preprocessing, self.architecture = encoder, preprocessing, architecture
+        self.mirrors = bool(architecture.get("mirrors"))
+        if self.mirrors:
+            self.register_buffer("n_mirrors", torch.tensor(4))  # among the weights, for their hash: other vectors
         if self.features == "layers":
             # Once and for all calls: hooks that came and went with a call would also collect the calls of others.
             # They belong to the blocks, which stay the same when adapters are put around the encoder.
@@ -82,6 +87,10 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed images, shape (n, 3, size, size), float32, to vectors, shape (n, dim)."""
+        return mean_of_mirrors(self.vectors, images) if self.mirrors else self.vectors(images)
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """The vectors of the images as they are, without their mirror images."""
         return self._layers(images) if self.features == "layers" else self._output(images)
 
     def _layers(self, images: Tensor) -> Tensor:
@@ -123,6 +132,12 @@ class Backbone(nn.Module):
         return list(max(repeated, key=lambda m: sum(p.numel() for p in m.parameters())))
 
 
+def mean_of_mirrors(vectors: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The mean of `vectors` over images, shape (n, 3, height, width), and their three mirror images each."""
+    turned = (images.flip(sides) for sides in ([-1], [-2], [-2, -1]))
+    return torch.stack([vectors(each) for each in (images, *turned)]).mean(dim=0)
+
+
 def load_backbone(config: BackboneConfig, features: Features = "output") -> Backbone:
     """The backbone of a name with its weights; CheckpointError where name, file or weights are wrong.
 
@@ -143,9 +158,8 @@ def load_backbone(config: BackboneConfig, features: Features = "output") -> Back
             encoder, preprocessing, architecture = packaged.load(config.name, config.weights)
         else:
             encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
-    backbone = Backbone(
-        encoder, preprocessing, {"name": config.name, "library": library, "features": features, **architecture}
-    )
+    architecture |= {"name": config.name, "library": library, "features": features}
+    backbone = Backbone(encoder, preprocessing, architecture | ({"mirrors": True} if config.mirrors else {}))
     backbone.engine = config.engine
     return backbone
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hierderm.errors import HierdermError, MissingExtraError
-from hierderm.model.backbone import Backbone
+from hierderm.model.backbone import Backbone, mean_of_mirrors
 from hierderm.model.tail import Stem
 from hierderm.model.weights import LOADING
 
@@ -48,8 +48,12 @@ class OnnxGraph:
             path = Path(folder) / "backbone.onnx"
             _export(_FromPixels(backbone), backbone.preprocessing.size, path)
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._mirrors = backbone.mirrors  # apart from the graph, which would hold the backbone four times
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        return mean_of_mirrors(self._run, pixels) if self._mirrors else self._run(pixels)
+
+    def _run(self, pixels: Tensor) -> Tensor:
         (vectors,) = self._session.run(None, {"pixels": pixels.numpy()})
         return torch.from_numpy(vectors)
 
@@ -102,7 +106,7 @@ class _FromPixels(nn.Module):
         self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (pixels.mean, pixels.std))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        vectors: Tensor = self.backbone((pixels.float() / 255 - self.mean) / self.std)
+        vectors: Tensor = self.backbone.vectors((pixels.float() / 255 - self.mean) / self.std)
         return vectors.float()
 
 

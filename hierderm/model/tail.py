@@ -41,7 +41,7 @@ class Stem(nn.Module):
         blocks = backbone.blocks
         self.backbone, self.block = backbone, max(len(blocks) - n_blocks, 0)
         blocks[self.block].register_forward_pre_hook(_pass_gate, with_kwargs=True)
-        self.preprocessing, self.engine = backbone.preprocessing, "torch"
+        self.preprocessing, self.engine, self.mirrors = backbone.preprocessing, "torch", False
         self.architecture = {
             **backbone.architecture,
             "features": f"{backbone.features} before block {self.block}",
@@ -54,6 +54,10 @@ class Stem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed images to vectors, shape (n, dim)."""
+        return self.vectors(images)
+
+    def vectors(self, images: Tensor) -> Tensor:
+        """The same: a stem knows no mirror images."""
         statistics, entered = self._parts(images)
         return torch.cat([statistics, entered.flatten(1)], dim=1)
 

@@ -80,8 +80,8 @@ def test_compare(toy_config: Config, tmp_path: Path) -> None:
 def test_a_setting_that_the_method_does_not_read() -> None:
     reason = "'loss.contrastive' is read as 'training.loss.contrastive' by method 'gradient' only, training.method is"
     setting = ("--loss.contrastive", "TripletMarginLoss")
-    assert f"{reason} 'tree_lda'." in refusal("train", "--training.method", "tree_lda", *setting)
-    assert f"{reason} 'tree_lda'." in fails("compare", "--training.method", "tree_lda", *setting)
+    assert f"{reason} 'tree_lda'." in refusal("train", *setting)
+    assert f"{reason} 'lda'." in fails("compare", "--training.method", "lda", *setting)
 
 
 def test_an_unknown_config_key(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from hierderm.artifacts import HEADER
 from hierderm.config.loading import with_overrides
@@ -21,6 +22,7 @@ from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, Output
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.experiment.run import Run, differences, load_cases, prepare, train
 from hierderm.files import is_temporary
+from hierderm.model.encoder import load
 from hierderm.training.features import FeatureStore
 
 QUICK = {"training.method": "tree_lda", "training.views": 1, "training.folds": 0}
@@ -138,6 +140,17 @@ def test_runs_share_a_store_of_features(toy_config: Config, toy: CaseTable, tmp_
 
 
 @pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
+def test_a_model_of_mirror_images_keeps_them(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    run = train(with_overrides(toy_config, QUICK), toy, tmp_path / "plain")
+    mirrored = train(with_overrides(run.config, {"backbone.mirrors": True}), toy, tmp_path / "mirrored")
+    with Image.open(toy.paths[0]) as image:
+        turned = [image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+        one, other = load(mirrored.folder / "model").encode(turned)
+        np.testing.assert_allclose(one, other, atol=1e-5)
+        assert np.abs(np.subtract(*run.encoder.encode(turned))).max() > 1e-3
+    assert mirrored.encoder.provenance.weights_hash != run.encoder.provenance.weights_hash
+
+
 def test_a_model_of_another_split_is_refused(toy_config: Config, tmp_path: Path) -> None:
     config = with_overrides(toy_config, QUICK)
     table, _ = prepare(config.data, config.split, tmp_path / "one")

@@ -130,6 +130,24 @@ def test_features_of_all_layers_of_maps(model: str, n_features: int) -> None:
     assert backbone.dim == n_features
 
 
+@pytest.mark.parametrize("features", ["output", "layers"])
+def test_an_image_and_its_mirror_images_have_one_vector(
+    small_siglip: Path, images: torch.Tensor, features: Features
+) -> None:
+    plain = named(f"hf:{small_siglip}", features=features)
+    mirrored = load_backbone(BackboneConfig(f"hf:{small_siglip}", mirrors=True), features)
+    sides: list[list[int]] = [[], [3], [2], [2, 3]]
+    with torch.no_grad():
+        expected = sum(plain(images.flip(side)) for side in sides) / 4
+        for side in sides:
+            torch.testing.assert_close(mirrored(images.flip(side)), expected, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(plain(images), expected, atol=1e-3)
+    assert weights_hash(mirrored) != weights_hash(plain)  # an index can't take one's vectors for the other's
+    rebuilt = build_backbone(mirrored.architecture, mirrored.preprocessing)
+    rebuilt.load_state_dict(mirrored.state_dict())
+    assert rebuilt.mirrors and (rebuilt.dim, rebuilt.output_dim) == (plain.dim, plain.output_dim)
+
+
 def test_without_repeated_blocks_there_are_no_layers() -> None:
     with pytest.raises(CheckpointError, match="no repeated blocks; use training.features = 'output' and"):
         named("timm:resnet10t", "random", "layers")

@@ -51,11 +51,13 @@ def by_hand(backbone: Backbone, n: int = 8) -> Tensor:
         return found
 
 
-@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_efficientnet"])
-def test_engines_agree(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "mirrors"), [("timm:test_vit", True), ("timm:test_vit", False), ("timm:test_efficientnet", False)]
+)
+def test_engines_agree(name: str, mirrors: bool) -> None:
     """Features of all layers, the first of which are the output; the last batch is smaller."""
     torch.manual_seed(0)
-    made = load_backbone(BackboneConfig(name, "random"), "layers").eval()
+    made = load_backbone(BackboneConfig(name, "random", mirrors=mirrors), "layers").eval()
     side = made.preprocessing.size
     pixels = {n: torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for n in range(7)}
     by_engine = []

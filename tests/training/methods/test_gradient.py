@@ -201,6 +201,8 @@ def test_cached_activations_change_nothing(toy_config: Config, toy: CaseTable, t
         | {f"training.augmentation.{name}": value for name, value in off.items()},
     )
     cached = with_overrides(config, {"training.cache_activations": True, "training.views": 0})
+    with pytest.raises(ConfigError, match=r"backbone\.mirrors takes the mean over four: set one of them to false"):
+        train(with_overrides(cached, {"backbone.mirrors": True}), toy, tmp_path / "mirrors")
     one, other = train(config, toy, tmp_path / "images"), train(cached, toy, tmp_path / "cached")
     np.testing.assert_allclose(other.history["train_loss"], one.history["train_loss"], rtol=1e-4)
     np.testing.assert_allclose(other.embeddings().embeddings, one.embeddings().embeddings, atol=1e-3)
