@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.data.image_files import file_hashes
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import CaseTableError, Fault, describe_faults
 from hierderm.files import os_faults, read_regular, replacing, text_hash
@@ -81,6 +82,18 @@ class CaseTable:
         """Twelve hex digits over which case is in which split; it goes into checkpoints and reports."""
         pairs = sorted(set(zip(self.case_ids.tolist(), self.splits.tolist(), strict=True)))
         return text_hash(json.dumps(pairs))
+
+    @cached_property
+    def table_hash(self) -> str:
+        """Twelve hex digits over images, cases, labels, split and image files; it goes into caches and runs."""
+        columns = [name for name in (c.IMAGE_ID, c.CASE_ID, c.CONDITION, c.WEIGHTS, c.SPLIT) if name in self.frame]
+        rows = [self.frame[name].astype(str).tolist() for name in columns]
+        return text_hash(json.dumps([columns, rows, self.image_hashes]))
+
+    @property
+    def image_hashes(self) -> list[str]:
+        """The hash of each image file as it is now, '' where there is none."""
+        return file_hashes(self.paths)
 
     def select(self, rows: Mask | IntArray) -> CaseTable:
         """The table of some rows, in their order; the tree stays whole."""
