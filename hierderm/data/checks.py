@@ -254,7 +254,7 @@ def _file_faults(frame: pd.DataFrame, rows: Sequence[str], root: Path) -> list[F
         if frame[c.SPLIT].iloc[row] != split:
             what = (
                 f"image '{frame[c.IMAGE_ID].iloc[position]}' ({split}) has the file of image "
-                f"'{frame[c.IMAGE_ID].iloc[row]}' ({frame[c.SPLIT].iloc[row]}, row {_number(rows, row)}); one photograph "
+                f"'{frame[c.IMAGE_ID].iloc[row]}' ({frame[c.SPLIT].iloc[row]}, row {_number(rows, row)}); a photograph "
                 "must be in one split. Join their cases and split again."
             )
             faults.append(Fault(rows[position], what))

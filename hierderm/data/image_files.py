@@ -98,7 +98,7 @@ def _sort_in(found: ImageFolder, folder: Path, path: Path) -> None:
 
 
 def file_hashes(paths: Sequence[Path]) -> list[str]:
-    """The hash of each file as it is now, '' where none can be read. A process reads a file again when it has changed."""
+    """The hash of each file as it is now, '' where none can be read; read again only when it has changed."""
 
     def found(path: Path) -> str:
         try:

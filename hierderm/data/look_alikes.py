@@ -1,4 +1,4 @@
-"""Images that are the same photograph: copies that were turned, mirrored, cropped, bordered, scaled or compressed again.
+"""Images that are the same photograph: copies that were turned, mirrored, cropped, bordered, scaled or compressed.
 
 Each image is kept as a fingerprint of 416 bytes: its coarse grey shape, and the signs of its detail. Pairs are proposed
 by their coarse shapes, in all eight positions and under crops of the one, then laid over each other, and judged by how
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,20 +28,24 @@ LIKE = 0.3  # likeness from which on two images are the same photograph; docs/da
 SIDE, LEAST_SIDE = 64, 256  # pixels a side that fingerprints are made from; of a large image that is read in part
 DETAIL_FROM = 10  # the first frequency of detail
 FLAT, MOST_FLAT = 14, 0.02  # grey values that a border may differ in, and the share of its pixels that may differ more
+STEP = 0.3  # share of the pixels next to a border that differ twice as much
 COARSE = 6  # frequencies a side that are searched
 NEIGHBOURS, LEAST_COSINE = 4, 0.85  # candidates of an image in each position
 LISTS = 16  # of an inverted file that are searched; few images have no more
 CROP, INNER = 0.92, 0.9  # sides of the crops that are searched: in the corners, and in the middle
+CORNER = (1 - CROP) / 2  # from the middle of an image to that of a crop in its corner
 CHUNK = 1024
 
 _STARTS = np.array(
     [
         (0, 0, 0, 0),
-        *((CROP - 1, x, CROP - 1, y) for x in (CROP / 2 - 0.5, 0.5 - CROP / 2) for y in (CROP / 2 - 0.5, 0.5 - CROP / 2)),
+        *((CROP - 1, x, CROP - 1, y) for x in (-CORNER, CORNER) for y in (-CORNER, CORNER)),
         (INNER - 1, 0, INNER - 1, 0),
     ],
     dtype=np.float32,
 )  # the whole image and its crops, as `likeness` takes them
+
+_LAST: dict[tuple[str, ...], Fingerprints] = {}  # of the table that came last, by the hashes of its files
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,20 @@ class Fingerprints:
         none = cls(np.zeros((0, SHAPE, SHAPE), np.float16), np.zeros((0, GRID * GRID // 8), np.uint8))
         shapes, details = zip(*((part.shapes, part.details) for part in (none, *parts)), strict=True)
         return cls(np.concatenate(shapes), np.concatenate(details))
+
+    def select(self, rows: IntArray) -> Fingerprints:
+        """Those of some rows."""
+        return Fingerprints(self.shapes[rows], self.details[rows])
+
+
+def fingerprints_of(paths: Sequence[Path], hashes: Sequence[str]) -> Fingerprints:
+    """Fingerprints of the files of a table, whose folds and models share them. `hashes`: of the files as they are."""
+    key = tuple(hashes)
+    if key not in _LAST:
+        made = Fingerprints.of(paths)
+        _LAST.clear()
+        _LAST[key] = made
+    return _LAST[key]
 
 
 def look_alikes(images: Fingerprints, others: Fingerprints | None = None) -> IntArray:
@@ -101,16 +120,20 @@ def _small_view(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
 
 def _inside(lines: npt.NDArray[np.uint8]) -> tuple[int, int]:
     """From which line to which an image is more than a border of one colour, of at most a third on either side."""
-    most = len(lines) // 3
+    return _border(lines), len(lines) - _border(lines[::-1])
 
-    def flat(some: npt.NDArray[np.uint8]) -> int:
-        colour = int(some[0, len(some[0]) // 2])
-        for number, line in enumerate(some[:most]):  # most images have no border, and end at once
-            if np.count_nonzero((line > colour + FLAT) | (line < colour - FLAT)) > MOST_FLAT * len(line):
-                return number
-        return most
 
-    return flat(lines), len(lines) - flat(lines[::-1])
+def _border(lines: npt.NDArray[np.uint8]) -> int:
+    """How many lines the border has: it is of one colour, and ends with a step, unlike smooth skin or a vignette."""
+    colour, step = int(lines[0, len(lines[0]) // 2]), max(2, len(lines) // 16)
+    for number, line in enumerate(lines[: len(lines) // 3]):  # most images have no border, and end at once
+        if _other_share(line, colour, FLAT) > MOST_FLAT:
+            return number if _other_share(lines[number : number + step], colour, 2 * FLAT) > STEP else 0
+    return 0
+
+
+def _other_share(pixels: npt.NDArray[np.uint8], colour: int, most: int) -> float:
+    return float(np.count_nonzero((pixels > colour + most) | (pixels < colour - most)) / pixels.size)
 
 
 def _described(pixels: npt.NDArray[np.uint8]) -> Fingerprints:

@@ -20,9 +20,7 @@ STEPS = ((6, 8, 4), (SHAPE, 16, 3))  # frequencies, points a side, steps: coarse
 DETAIL_PER_SHAPE = 4  # what a shape that agrees less well costs, in agreement of detail
 
 
-def likeness(
-    shapes: Floats, details: Floats, own_shapes: Floats, own_details: Floats, start: Floats
-) -> Floats:
+def likeness(shapes: Floats, details: Floats, own_shapes: Floats, own_details: Floats, start: Floats) -> Floats:
     """How far pairs of images agree where they overlap, shape (n_pairs,), at most 1; 0 and less of different images.
 
     The correlation of detail, less four times what the correlation of the shapes lacks to 1.
@@ -72,7 +70,8 @@ def middles(n: int) -> Floats:
 def _aligned(a: Floats, b: Floats, place: Floats, n_points: int, n_steps: int) -> tuple[Floats, Floats]:
     """Where `a` lies best over `b` near `place`, and their correlation there; brightness and contrast are free."""
     points = middles(n_points)
-    away, target = points - np.float32(0.5), values(b, points, points)
+    away: Floats = points - np.float32(0.5)
+    target = values(b, points, points)
     most = np.array([MOST_SCALE, MOST_SHIFT] * 2, dtype=np.float32)
     for _ in range(n_steps):
         x, y = _moved(place, n_points)
@@ -81,7 +80,7 @@ def _aligned(a: Floats, b: Floats, place: Floats, n_points: int, n_steps: int) -
         over, by_x = rows @ across.swapaxes(1, 2), rows @ slope_x.swapaxes(1, 2)
         by_y, weight = (slope_y @ a) @ across.swapaxes(1, 2), _overlap(x, y)
         columns = np.empty((len(a), 7, n_points**2), dtype=np.float32)
-        terms = (by_x * away, by_x, by_y * away[:, None], by_y, over, np.float32(1), target)
+        terms = (by_x * away, by_x, by_y * away[:, None], by_y, over, np.ones_like(over), target)
         for number, term in enumerate(terms):
             columns[:, number] = (term * weight).reshape(len(a), -1)
         products = (columns @ columns.swapaxes(1, 2)).astype(np.float64)

@@ -15,10 +15,11 @@ from scipy.sparse.csgraph import connected_components
 from hierderm import columns as c
 from hierderm.config.settings import SplitConfig
 from hierderm.data.checks import say_once
-from hierderm.data.look_alikes import Fingerprints, look_alikes
+from hierderm.data.look_alikes import fingerprints_of, look_alikes
 from hierderm.data.table import CaseTable
 from hierderm.errors import some_of
 from hierderm.types import IntArray
+
 
 @dataclass(frozen=True)
 class SplitReport:
@@ -86,7 +87,7 @@ def _same_files(hashes: Sequence[str]) -> IntArray:
 @lru_cache(maxsize=1)
 def _look_alikes(paths: tuple[Path, ...], hashes: tuple[str, ...]) -> IntArray:
     """The look-alikes among images, which all folds of a table share. `hashes`: of the files, which may change."""
-    return look_alikes(Fingerprints.of(paths))
+    return look_alikes(fingerprints_of(paths, hashes))
 
 
 def _say_joined(table: CaseTable, pairs: IntArray) -> None:

@@ -86,9 +86,10 @@ class CaseTable:
     @cached_property
     def table_hash(self) -> str:
         """Twelve hex digits over images, cases, labels, split and image files; it goes into caches and runs."""
-        columns = [name for name in (c.IMAGE_ID, c.CASE_ID, c.CONDITION, c.WEIGHTS, c.SPLIT) if name in self.frame]
+        columns = [name for name in (c.IMAGE_ID, c.CASE_ID, c.CONDITION, c.SPLIT) if name in self.frame]
         rows = [self.frame[name].astype(str).tolist() for name in columns]
-        return text_hash(json.dumps([columns, rows, self.image_hashes]))
+        weights = [_rounded(text) for text in self.frame.get(c.WEIGHTS, [])]
+        return text_hash(json.dumps([columns, rows, weights, self.image_hashes]))
 
     @property
     def image_hashes(self) -> list[str]:
@@ -160,6 +161,11 @@ def in_tree_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
     if c.WEIGHTS in frame:
         frame[c.WEIGHTS] = [_weights_in(taxonomy, text) for text in frame[c.WEIGHTS]]
     return frame
+
+
+def _rounded(weights: str) -> dict[str, float]:
+    """A differential as numbers that writing and reading leave as they are."""
+    return {name: round(weight, 6) for name, weight in json.loads(weights).items()} if weights else {}
 
 
 def _weights_in(taxonomy: Taxonomy, text: str) -> str:

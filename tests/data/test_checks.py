@@ -24,8 +24,8 @@ TREE = taxonomy_from_paths([("Eczemas", "Eczema"), ("Infections", "Impetigo")], 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in "abc":
-        Image.new("RGB", (8, 8), "white").save(tmp_path / f"{name}.png")
+    for name, colour in zip("abc", ("white", "red", "blue"), strict=True):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
     return tmp_path
 
 
