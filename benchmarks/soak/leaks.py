@@ -7,7 +7,6 @@ is "silent", with an example.
 
 from __future__ import annotations
 
-import io
 import random
 import shutil
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
+from benchmarks.look_alikes import CHANGES, Change
 from benchmarks.soak.table import Row
 from hierderm import columns as c
 from hierderm.config.settings import SplitConfig
@@ -28,45 +28,6 @@ from hierderm.data.synthetic.recipe import PRESETS, Recipe, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.errors import HierdermError
 from hierderm.taxonomy.file import read_taxonomy
-
-Change = Callable[[Image.Image, random.Random], Image.Image]
-TURNS = tuple(Image.Transpose)
-
-
-def _cropped(share: float) -> Change:
-    def crop(image: Image.Image, rng: random.Random) -> Image.Image:
-        width, height = (round(side * share) for side in image.size)
-        left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
-        return image.crop((left, top, left + width, top + height))
-
-    return crop
-
-
-def _compressed(quality: int) -> Change:
-    def compress(image: Image.Image, _: random.Random) -> Image.Image:
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=quality)
-        return Image.open(stream)
-
-    return compress
-
-
-def _bordered(image: Image.Image, rng: random.Random) -> Image.Image:
-    return ImageOps.expand(image, rng.randint(3, 14), rng.choice(["black", "white", "grey"]))
-
-
-CHANGES: dict[str, Change] = {
-    "copied": lambda image, rng: image,
-    "mirrored or turned": lambda image, rng: image.transpose(rng.choice(TURNS)),
-    "cropped to 95 %": _cropped(0.95),
-    "cropped to 90 %": _cropped(0.9),
-    "bordered": _bordered,
-    "scaled to half": lambda image, rng: image.resize((image.width // 2, image.height // 2)),
-    "quality 10": _compressed(10),
-    "cropped, turned, quality 40": lambda image, rng: _compressed(40)(
-        _cropped(0.92)(image, rng).transpose(rng.choice(TURNS)), rng
-    ),
-}
 
 
 def attack(sample: Path, attempts: int, seed: int) -> list[Row]:

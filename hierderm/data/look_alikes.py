@@ -24,7 +24,7 @@ from hierderm.engines import import_faiss
 from hierderm.progress import track
 from hierderm.types import Floats, IntArray, Vectors
 
-LIKE = 0.3  # likeness from which on two images are the same photograph; docs/data.md says what it finds
+LIKE = 0.33  # likeness from which on two images are the same photograph; docs/data.md says what it finds
 SIDE, LEAST_SIDE = 64, 256  # pixels a side that fingerprints are made from; of a large image that is read in part
 DETAIL_FROM = 10  # the first frequency of detail
 FLAT, MOST_FLAT = 14, 0.02  # grey values that a border may differ in, and the share of its pixels that may differ more
