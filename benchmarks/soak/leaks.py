@@ -202,6 +202,7 @@ def _training_cases(sample: Path, folder: Path, rng: random.Random) -> str:
     import hierderm
 
     encoder = hierderm.load(sample / "run")
+    assert encoder.taxonomy is not None  # it is trained
     table = read_cases(sample / "toy" / "cases.csv", encoder.taxonomy, decode=False)
     row = rng.randrange(len(table))
     some = table.select(np.array([row]))
