@@ -29,7 +29,7 @@ lint: $(READY) ## ruff and mypy
 bench: $(READY) ## time the benchmarks' rows and compare them with benchmarks/bench.json, about 10 minutes
 	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/guard.py
 
-soak: $(READY) ## kills, damaged inputs and load on everything, about 20 minutes; writes benchmarks/soak.json
+soak: $(READY) ## kills, damaged inputs, leaks and load, about 20 minutes; writes benchmarks/soak.json
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak --out benchmarks/soak.json
 
 clean: ## remove the environment and the caches, not the runs

@@ -14,9 +14,10 @@ BODY_SITE = "body_site"
 SOURCE = "source"
 CAPTION = "caption"
 SPLIT = "split"
+IMAGE_HASH = "image_hash"  # of the file, twelve hex digits of its SHA-256; written by every check of a table
 
 REQUIRED = (IMAGE_PATH, CASE_ID, CONDITION)
-TEXT = (IMAGE_PATH, IMAGE_ID, CASE_ID, CONDITION, WEIGHTS, BODY_SITE, SOURCE, CAPTION, SPLIT)
+TEXT = (IMAGE_PATH, IMAGE_ID, CASE_ID, CONDITION, WEIGHTS, BODY_SITE, SOURCE, CAPTION, SPLIT, IMAGE_HASH)
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)

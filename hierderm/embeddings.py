@@ -33,6 +33,7 @@ class Provenance:
     preprocessing_hash: str = ""
     taxonomy_hash: str = ""
     split_hash: str = ""
+    external: bool = False  # whether the images are of another source than the model's training, and checked for it
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,9 @@ def embeddings_of(
         source = source.embed(table)
     elif hasattr(source, "encode"):
         source = source.encode(table.paths)
-    if not isinstance(source, EmbeddingTable):
+    if isinstance(source, EmbeddingTable):
+        _require_same_images(source.frame, table.frame)
+    else:
         vectors = _numbers(source, "embeddings")
         if vectors.ndim != 2 or len(vectors) != len(table.frame):
             raise EmbeddingError(
@@ -192,6 +195,18 @@ def embeddings_of(
         return source
     given = read_array(probabilities) if isinstance(probabilities, str | Path) else probabilities
     return replace(source, probabilities=_numbers(given, "probabilities").astype(np.float32))
+
+
+def _require_same_images(embedded: pd.DataFrame, frame: pd.DataFrame) -> None:
+    """EmbeddingError where the table has other image files, by their hashes, than those that were embedded."""
+    if c.IMAGE_HASH not in embedded or c.IMAGE_HASH not in frame:
+        return
+    before = dict(zip(embedded[c.IMAGE_ID], embedded[c.IMAGE_HASH], strict=True))
+    rows = zip(frame[c.IMAGE_ID].astype(str), frame[c.IMAGE_HASH], strict=True)
+    if replaced := [f"'{image}'" for image, now in rows if now and before.get(image, now) not in (now, "")]:
+        raise EmbeddingError(
+            f"{len(replaced)} image(s) were replaced since they were embedded: {some_of(replaced)}. Embed them again."
+        )
 
 
 def by_blocks(rows: Floats, compute: Callable[[Floats], Any]) -> npt.NDArray[Any]:

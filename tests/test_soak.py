@@ -8,10 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.soak import fuzz, kills, readers
+from benchmarks.soak import fuzz, kills, leaks, readers
 from benchmarks.soak.table import FAILURES, Row, printed
+from hierderm.config.loading import with_overrides
+from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import embeddings_of
+from hierderm.experiment.run import train
 from hierderm.model.colour import ColourHistograms
 from hierderm.search.case_index import CaseIndex
 
@@ -44,6 +47,17 @@ def test_a_failure_is_counted(tmp_path: Path) -> None:
 
     (row,) = fuzz.attack([fuzz.Target("careless", tmp_path / "a.csv", read)], 60, 0)
     assert row.counts["wrong"] and row.counts["traceback"]
+
+
+def test_leaks(toy_folder: Path, toy: CaseTable, toy_config: Config, tmp_path: Path) -> None:
+    shutil.copytree(toy_folder, tmp_path / "toy")
+    quick = {"training.method": "tree_lda", "training.views": 0, "training.folds": 0}
+    train(with_overrides(toy_config, quick), toy, tmp_path / "run")
+    rows = leaks.attack(tmp_path, 23, 0)
+    require_no_failure(rows)
+    silent = {row.target: row.counts["silent"] for row in rows}
+    assert sum(count for target, count in silent.items() if "quality" not in target) <= 2, printed(rows)
+    assert all(sum(row.counts.values()) == 1 for row in rows)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of a fork beside threads

@@ -1,7 +1,8 @@
 """Attack the package for about 20 minutes and print one table of what came of it.
 
-Goals: no data lost, nothing wrong read, no traceback, no hang; kills at random moments in every command that writes,
-damaged inputs in every reader, and load on the page. Non-goals: attacks on Python or on the libraries below.
+Goals: no data lost, nothing wrong read, no traceback, no hang, no leak; kills at random moments in every command that
+writes, damaged inputs in every reader, leaks of test images into training, and load on the page. Non-goals: attacks on
+Python or on the libraries below.
 
     python -m benchmarks.soak --out benchmarks/soak.json        # make soak
 
@@ -17,7 +18,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from benchmarks.soak import fuzz, kills, load, readers
+from benchmarks.soak import fuzz, kills, leaks, load, readers
 from benchmarks.soak.table import FAILURES, Row, printed
 from hierderm.files import write_json
 
@@ -26,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--leaks", type=int, default=690)
     parser.add_argument("--minutes", type=float, default=10, help="of the long run on the page; 0 leaves the load out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -38,6 +40,7 @@ def main() -> None:
         sample.mkdir()
         readers.samples(sample, kills.run)
         rows += fuzz.attack(readers.targets(sample), arguments.inputs, arguments.seed)
+        rows += leaks.attack(sample, arguments.leaks, arguments.seed)
         if arguments.minutes:
             found, measured = load.attack(sample, arguments.minutes)
             rows += found

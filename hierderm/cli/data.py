@@ -185,7 +185,7 @@ def split(
     lines = [f"{part}: {report.images[part]} images of {report.cases[part]} cases" for part in report.images]
     lines += [
         f"conditions with a single case, kept in training: {report.single_group_conditions}",
-        f"cases joined because of near-duplicates: {report.cases_joined}",
+        f"cases joined because of near-duplicates: {report.cases_joined}, at most {report.largest_group} in one group",
         f"hash: {report.hash}",
     ]
     show(asdict(report), as_json, "\n".join([f"{out}:", *lines]))

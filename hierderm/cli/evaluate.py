@@ -8,21 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hierderm.cli.output import EngineName, JsonFlag, Replace, say, show_json, value_with_interval
+from hierderm.cli.output import (
+    EngineName,
+    External,
+    ExternalChoice,
+    JsonFlag,
+    Replace,
+    say,
+    show_json,
+    value_with_interval,
+)
 from hierderm.cli.search import Aggregated, MovedModel, Where, Within
 from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hierderm.config.settings import EvaluationConfig
+    from hierderm.config.settings import EvaluationConfig, ForwardEngine
+    from hierderm.embeddings import EmbeddingTable
     from hierderm.evaluation.evaluation import Evaluation
+    from hierderm.taxonomy.tree import Taxonomy
 
 
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="EMBEDDINGS [--evaluation.SETTING VALUE]...",
-        help="An .npy file with a row for each row of --cases, or a folder of `hierderm embed`; and settings.",
+        help="An .npy file with a row for each row of --cases, a folder of `hierderm embed`, or a trained model, which "
+        "embeds --cases; and settings.",
     ),
 ]
 Taxonomy = Annotated[
@@ -51,6 +63,7 @@ def evaluate(
     aggregation: Aggregated = "best",
     splits: Splits = "",
     model: MovedModel = "",
+    external: External = "",
     out: Out = None,
     replace: Replace = False,
     engine: EngineName = "auto",
@@ -60,6 +73,9 @@ def evaluate(
 
     Any embeddings, at every level of the tree, with intervals. With a split column the rows of 'test' are scored, and
     those of 'validation' and 'train' are learnt from; without one all rows are scored. Settings: `hierderm config`.
+
+    A trained model scores the test cases of its own split, or with --external cases of another source: all of them, or
+    their 'test'.
 
     With --index: recall, precision, MAP and k-NN of the first k cases and its answers as it is served, with its kind
     and filters, each query's own case left out, beside exact search. Without EMBEDDINGS the index's model embeds the
@@ -81,9 +97,11 @@ def evaluate(
     if index is None:
         if (k, within, where, aggregation, splits, model) != (10, None, None, "best", "", ""):
             raise ConfigError("-k, --within, --where, --aggregation, --splits and --model go with --index.")
-        evaluation = _evaluate(words, cases, taxonomy, probabilities, config)
-    elif taxonomy or probabilities:
-        raise ConfigError("an index has its own tree and its cases vote: give neither --taxonomy nor --probabilities.")
+        evaluation = _evaluate(words, cases, taxonomy, probabilities, external, engine, config)
+    elif taxonomy or probabilities or external:
+        raise ConfigError(
+            "an index has its own tree and its cases vote: give neither --taxonomy, --probabilities nor --external."
+        )
     else:
         opened = CaseIndex.open(index)
         queries = queries_of(opened, words, cases, splits, model, engine)
@@ -102,25 +120,58 @@ def evaluate(
 
 
 def _evaluate(
-    words: list[str], cases: Path | None, taxonomy: str, probabilities: Path | None, config: EvaluationConfig
+    words: list[str],
+    cases: Path | None,
+    taxonomy: str,
+    probabilities: Path | None,
+    external: ExternalChoice,
+    engine: ForwardEngine,
+    config: EvaluationConfig,
 ) -> Evaluation:
+    from hierderm.artifacts import holds
     from hierderm.embeddings import EmbeddingTable
     from hierderm.errors import EvaluationWarning
     from hierderm.evaluation.evaluation import evaluate as evaluate_any
 
-    if not taxonomy:
+    given = one_path(words, "file or folder of embeddings, or model")
+    tree: Taxonomy | str = taxonomy
+    source: EmbeddingTable | Path = given
+    if given.suffix != ".npy" and probabilities is not None:
+        raise ConfigError("--probabilities goes with an .npy file; a model and a folder of embeddings have their own.")
+    if holds(given, "model") or holds(given / "model", "model"):
+        source, tree = _embedded(given, cases, taxonomy, external, engine)
+        cases = None
+    elif external:
+        raise ConfigError(
+            "--external goes with a trained model. For a folder of embeddings give it to `hierderm embed`."
+        )
+    elif not taxonomy:
         raise ConfigError("give --taxonomy, the tree of the conditions, or --index.")
-    embeddings = one_path(words, "file or folder of embeddings")
-    if embeddings.suffix == ".npy" and cases is None:
+    elif given.suffix != ".npy":
+        source = EmbeddingTable.load(given)
+    elif cases is None:
         raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")
-    if embeddings.suffix != ".npy" and probabilities is not None:
-        raise ConfigError("--probabilities goes with an .npy file; a folder of embeddings has its own.")
-    source = embeddings if embeddings.suffix == ".npy" else EmbeddingTable.load(embeddings)
     table = source.frame if cases is None and isinstance(source, EmbeddingTable) else cases
     assert table is not None  # an .npy file has --cases
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EvaluationWarning)  # they are printed with the result
-        return evaluate_any(source, table, taxonomy, config=config, name=embeddings.name, probabilities=probabilities)
+        return evaluate_any(source, table, tree, config=config, name=given.name, probabilities=probabilities)
+
+
+def _embedded(
+    model: Path, cases: Path | None, taxonomy: str, external: ExternalChoice, engine: ForwardEngine
+) -> tuple[EmbeddingTable, Taxonomy]:
+    """The images of a table by a trained model, and its tree."""
+    from hierderm.cli.taxonomy import tree_for
+    from hierderm.data.checks import read_cases
+    from hierderm.model.encoder import load
+    from hierderm.model.external import embed_external
+
+    if cases is None:
+        raise ConfigError("a trained model needs --cases: the table whose images it embeds.")
+    table, encoder = read_cases(cases, tree_for(str(model), taxonomy)), load(model, engine=engine)
+    found = embed_external(encoder, table, external) if external else encoder.embed(table)
+    return found, table.taxonomy
 
 
 def _lines(evaluation: Evaluation) -> list[str]:

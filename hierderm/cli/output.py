@@ -27,6 +27,15 @@ EngineName = Annotated[
 Unreadable = Annotated[
     Literal["error", "exclude"], typer.Option(help="Images that can't be read: stop, or leave out and list.")
 ]
+ExternalChoice = Literal["", "error", "exclude"]
+External = Annotated[
+    ExternalChoice,
+    typer.Option(
+        help="The cases are of another source than the model's training. What it has seen, by case, file or "
+        "photograph: stop, or leave out and list.",
+        show_default=False,
+    ),
+]
 Unknown = Annotated[
     Literal["error", "exclude"], typer.Option(help="Conditions the taxonomy lacks: stop, or leave out and list.")
 ]

@@ -146,12 +146,15 @@ def index_info(folder: IndexFolder, as_json: JsonFlag = False) -> None:
 def index_verify(folder: IndexFolder) -> None:
     """Check an index: checksums, images, recall.
 
-    Compares every file with its checksum, opens every image where the index says it is, and measures the recall of its
-    search against an exact one.
+    Compares every file with its checksum, opens every image where the index says it is, sees that it is still the one
+    that was indexed, and measures the recall of the search against an exact one.
 
     Example: `hierderm index verify index`
     """
+    from hierderm.columns import IMAGE_HASH, IMAGE_ID
+    from hierderm.data.image_files import file_hashes
     from hierderm.data.image_io import unreadable_images
+    from hierderm.errors import some_of
     from hierderm.search.case_index import CaseIndex
 
     index = CaseIndex.open(folder)
@@ -164,7 +167,13 @@ def index_verify(folder: IndexFolder) -> None:
             f"{len(faults)} of {len(index)} images can't be read, the first is {paths[first]}: {faults[first]}. "
             "Searches work, but their images can't be shown."
         )
-    typer.echo(f"images: all {len(index)} can be read")
+    indexed = index.frame[IMAGE_HASH] if IMAGE_HASH in index.frame else [""] * len(index)
+    rows = zip(index.frame[IMAGE_ID], indexed, file_hashes(paths), strict=True)
+    if replaced := [f"'{image}'" for image, before, now in rows if before and before != now]:
+        raise SearchError(
+            f"{len(replaced)} image(s) were replaced since they were indexed: {some_of(replaced)}. Build it again."
+        )
+    typer.echo(f"images: all {len(index)} can be read, and are those that were indexed")
 
 
 def search(

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hierderm.cli.output import EngineName, JsonFlag, ModelName, Replace, Unknown, Unreadable, show_json, show_table
+from hierderm.cli.output import (
+    EngineName,
+    External,
+    JsonFlag,
+    ModelName,
+    Replace,
+    Unknown,
+    Unreadable,
+    show_json,
+    show_table,
+)
 from hierderm.cli.settings import file_and_settings
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, OutputError
@@ -60,6 +71,7 @@ def embed(
     taxonomy: OwnTaxonomy = "",
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
+    external: External = "",
     replace: Replace = False,
     engine: EngineName = "auto",
 ) -> None:
@@ -75,11 +87,14 @@ def embed(
     require_free_folder(out, KIND, replace=replace)  # before anything slow
     from hierderm.data.checks import read_cases
     from hierderm.model.encoder import load
+    from hierderm.model.external import embed_external
     from hierderm.training.features import unfinished
 
     cases = read_cases(table, tree_for(model, taxonomy), unreadable=unreadable, unknown=unknown)
     with unfinished(out) as store:
-        done = store.embed(load(model, engine=engine), cases)
+        encoder = load(model, engine=engine)
+        through = partial(store.embed, encoder)
+        done = embed_external(encoder, cases, external, through) if external else through(cases)
         done.save(out, replace=replace)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 

@@ -44,10 +44,8 @@ class SplitConfig:
     folds: Annotated[NotNegative, doc("k of a k-fold split, 0 for hold-out")] = 0
     fold: Annotated[NotNegative, doc("which fold is the test, from 0")] = 0
     near_duplicates: Annotated[
-        int,
-        Field(ge=-1, le=255),
-        doc("images whose hashes differ in at most this of 256 bits stay together; -1 off"),
-    ] = 24
+        bool, doc("keep cases together that have the same photograph, also turned, mirrored, cropped or bordered")
+    ] = True
     seed: Annotated[Seed, doc("seed of the division")] = 0
 
     def __post_init__(self) -> None:

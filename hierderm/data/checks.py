@@ -14,7 +14,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.data.ids import damaged_ids, id_notes
-from hierderm.data.image_files import Spellings
+from hierderm.data.image_files import Spellings, file_hashes
 from hierderm.data.image_io import unreadable_images
 from hierderm.data.table import CaseTable, as_text, in_tree_names, log_excluded, read_frame, row_numbers
 from hierderm.errors import CaseTableError, Fault, describe_faults, some_of, suggest
@@ -118,7 +118,8 @@ def check_cases(
     Rows are numbered as a spreadsheet shows them, the header being row 1. Rows with an unreadable image or an
     unknown condition are faults, or with "exclude" are left out and listed in `CaseTable.excluded`. `decode` reads
     every image; without it files only have to exist, and without `check_images` not even that (embeddings suffice).
-    Without image ids the names of the files are taken.
+    Without image ids the names of the files are taken. The hash of each file goes into the table; where it has one that
+    differs, the file was replaced, which is a fault, and so is one file in two splits.
     """
     root, rows, notes = Path(root), [f"{source} row {number}" for number in row_numbers(frame)], list[str]()
     _require_columns(frame, source)
@@ -136,9 +137,10 @@ def check_cases(
     for position, reason in _image_problems(frame, root, decode).items() if check_images else ():
         fault = Fault(rows[position], f"image '{frame[c.IMAGE_PATH].iloc[position]}': {reason}")
         _sort_out(fault, position, unreadable, faults, excluded)
+    faults += _file_faults(frame, rows, root) if check_images else []
     if faults:
         for note in id_notes(frame):
-            _say(source, note)
+            say_once(source, note)
         title = f"{source} has {len(faults)} fault(s):"
         hint = "\nImages or conditions can be left out by choice: --unreadable exclude, --unknown exclude."
         raise CaseTableError(describe_faults(title, faults) + hint * (len(faults) > n_own))
@@ -146,13 +148,13 @@ def check_cases(
         raise CaseTableError(describe_faults(f"{source}: no row is left, all are excluded:", list(excluded.values())))
     log_excluded(source, list(excluded.values()))
     kept = frame.drop(index=list(excluded)).reset_index(drop=True)
-    notes += [*_read_as(kept, taxonomy), *id_notes(kept)]
+    notes += [*_read_as(kept, taxonomy), *id_notes(kept), *(_same_files(kept) if check_images else ())]
     for note in notes:
-        _say(source, note)
+        say_once(source, note)
     return CaseTable(in_tree_names(kept, taxonomy), taxonomy, root, tuple(excluded.values()), tuple(notes))
 
 
-def _say(source: str, note: str) -> None:
+def say_once(source: str, note: str) -> None:
     """Log a note once, however often a table, or a copy of it in a run, is read."""
     if note not in _SAID:
         _SAID.add(note)
@@ -228,6 +230,50 @@ def _image_problems(frame: pd.DataFrame, root: Path, decode: bool) -> dict[int, 
         beside = spellings.beside(root / frame[c.IMAGE_PATH].iloc[position]) if "does not exist" in reason else []
         problems[position] = f"{reason}.{f' There is {some_of(beside)}.' if beside else ''}"
     return problems
+
+
+def _file_faults(frame: pd.DataFrame, rows: Sequence[str], root: Path) -> list[Fault]:
+    """Files that were replaced since the table was made, and files that are in two splits; writes their hashes."""
+    found = file_hashes([root / path for path in frame[c.IMAGE_PATH]])
+    said = frame[c.IMAGE_HASH] if c.IMAGE_HASH in frame else [""] * len(frame)
+    faults = [
+        Fault(
+            rows[position],
+            f"image '{frame[c.IMAGE_ID].iloc[position]}' was replaced since the table was made: its image_hash is "
+            f"'{before}', that of the file is '{now}'. Restore the file, or empty the cell if the new one is meant.",
+        )
+        for position, (before, now) in enumerate(zip(said, found, strict=True))
+        if before and now and before != now
+    ]
+    frame[c.IMAGE_HASH] = found
+    if c.SPLIT not in frame:
+        return faults
+    first: dict[str, int] = {}
+    for position, (image, split) in enumerate(zip(found, frame[c.SPLIT], strict=True)):
+        row = first.setdefault(image, position) if image and split else position
+        if frame[c.SPLIT].iloc[row] != split:
+            what = (
+                f"image '{frame[c.IMAGE_ID].iloc[position]}' ({split}) has the file of image "
+                f"'{frame[c.IMAGE_ID].iloc[row]}' ({frame[c.SPLIT].iloc[row]}, row {_number(rows, row)}); a photograph "
+                "must be in one split. Join their cases and split again."
+            )
+            faults.append(Fault(rows[position], what))
+    return faults
+
+
+def _same_files(frame: pd.DataFrame) -> list[str]:
+    """Which image ids have the same file, in words: those of one case, of several, and of several conditions."""
+    known = frame[(frame[c.IMAGE_HASH] != "") & frame[c.IMAGE_HASH].duplicated(keep=False)]
+    kinds: dict[str, list[str]] = {}
+    for _, group in known.groupby(c.IMAGE_HASH, sort=False):
+        several = [name for name in (c.CONDITION, c.CASE_ID) if group[name].nunique() > 1]
+        what = {c.CONDITION: "several conditions", c.CASE_ID: "several cases"}.get(next(iter(several), ""), "one case")
+        kinds.setdefault(what, []).append(" = ".join(f"'{image}'" for image in group[c.IMAGE_ID]))
+    return [
+        f"{len(groups)} image file(s) have several image ids, of {what}: {some_of(groups)}. One photograph must be one "
+        "row, or of one case."
+        for what, groups in kinds.items()
+    ]
 
 
 def _read_as(frame: pd.DataFrame, taxonomy: Taxonomy) -> list[str]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hierderm.data.image_io import is_image
 from hierderm.errors import some_of
+from hierderm.files import file_hash
+from hierderm.progress import track
 
 SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp",
     ".dib", ".gif", ".jp2", ".j2k", ".pgm", ".ppm",
 ))  # fmt: skip
 _HIDDEN = "hidden"
+_HASHES: dict[tuple[str, int, int, int, int], str] = {}  # by path, size, times and place on the disk
 
 
 @dataclass
@@ -91,6 +95,23 @@ def _sort_in(found: ImageFolder, folder: Path, path: Path) -> None:
         found.images.append(path)
     else:
         found.leave_out("no image(s)", shown)
+
+
+def file_hashes(paths: Sequence[Path]) -> list[str]:
+    """The hash of each file as it is now, '' where none can be read; read again only when it has changed."""
+
+    def found(path: Path) -> str:
+        try:
+            status = path.stat()
+            key = (str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            if key not in _HASHES:
+                _HASHES[key] = file_hash(path)
+        except (OSError, ValueError):
+            return ""
+        return _HASHES[key]
+
+    with ThreadPoolExecutor() as pool:
+        return list(track(pool.map(found, paths), "Reading images", len(paths), unit="images"))
 
 
 class Spellings:

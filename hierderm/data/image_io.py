@@ -27,7 +27,6 @@ from hierderm.progress import track
 ImageLike = str | PathLike[str] | Image.Image | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
 MAX_PIXELS = 178_000_000  # of an image: half a gigabyte in memory
-HASH_SIDE = 16  # the perceptual hash has 16 x 16 bits
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -345,15 +344,3 @@ def unreadable_images(paths: Sequence[str | PathLike[str]], *, decode: bool = Tr
     with ThreadPoolExecutor() as pool:
         reasons = track(pool.map(problem, paths), "Checking images", len(paths), unit="images")
         return {position: reason for position, reason in enumerate(reasons) if reason}
-
-
-def perceptual_hashes(paths: Sequence[str | PathLike[str]]) -> npt.NDArray[np.uint64]:
-    """The DCT hash of every image, shape (n_images, 4), uint64: 256 bits that survive scaling and compression."""
-    from imagehash import phash
-
-    def bits(path: str | PathLike[str]) -> npt.NDArray[np.uint8]:
-        return np.packbits(phash(open_image(path), hash_size=HASH_SIDE).hash)
-
-    with ThreadPoolExecutor() as pool:
-        rows = list(track(pool.map(bits, paths), "Hashing images", len(paths), unit="images"))
-    return np.array(rows, dtype=np.uint8).reshape(len(paths), -1).view(np.uint64)

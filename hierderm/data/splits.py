@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +14,10 @@ from scipy.sparse.csgraph import connected_components
 
 from hierderm import columns as c
 from hierderm.config.settings import SplitConfig
-from hierderm.data.image_io import perceptual_hashes
+from hierderm.data.checks import say_once
+from hierderm.data.look_alikes import fingerprints_of, look_alikes
 from hierderm.data.table import CaseTable
-from hierderm.progress import track
+from hierderm.errors import some_of
 from hierderm.types import IntArray
 
 
@@ -24,7 +28,8 @@ class SplitReport:
     images: dict[str, int]
     cases: dict[str, int]
     single_group_conditions: int  # conditions with one group of cases: they stay in training
-    cases_joined: int  # cases that share a group with another because images of theirs look the same
+    cases_joined: int  # cases that share a group with another because images of theirs are the same photograph
+    largest_group: int  # cases of the largest such group, 1 without any
     hash: str
 
 
@@ -39,9 +44,12 @@ def split_cases(table: CaseTable, config: SplitConfig) -> tuple[CaseTable, Split
         The table with its column `split`, and how many images and cases each part has.
     """
     _, cases = np.unique(table.case_ids, return_inverse=True)
-    groups = cases
-    if config.near_duplicates >= 0:
-        groups = join_near_duplicates(cases, perceptual_hashes(table.paths), config.near_duplicates)
+    hashes = tuple(table.image_hashes)
+    pairs = _same_files(hashes)
+    if config.near_duplicates:
+        pairs = np.unique(np.concatenate([pairs, _look_alikes(tuple(table.paths), hashes)]), axis=0)
+    groups = join_cases(cases, pairs)
+    _say_joined(table, pairs[cases[pairs[:, 0]] != cases[pairs[:, 1]]])
     names, single = assign_splits(groups, table.fine, config)
     frame = table.frame.copy()
     frame[c.SPLIT] = names
@@ -52,33 +60,44 @@ def split_cases(table: CaseTable, config: SplitConfig) -> tuple[CaseTable, Split
         cases={part: len(np.unique(cases[names == part])) for part in c.SPLITS},
         single_group_conditions=single,
         cases_joined=int(n_in_group[n_in_group > 1].sum()),
+        largest_group=int(n_in_group.max()),
         hash=done.split_hash,
     )
     return done, report
 
 
-def join_near_duplicates(cases: IntArray, hashes: npt.NDArray[np.uint64], max_distance: int) -> IntArray:
-    """Groups of cases linked by images whose hashes differ in at most `max_distance` of 256 bits.
+def join_cases(cases: IntArray, pairs: IntArray) -> IntArray:
+    """Groups of cases linked by pairs of their images, shape (n_pairs, 2), also by chains of pairs.
 
-    `cases`: case number of each image, shape (n_images,); `hashes`: shape (n_images, 4), uint64. Returns the group
-    number of each image, shape (n_images,): cases of a chain of look-alikes share one.
+    `cases`: case number of each image, shape (n_images,). Returns the group number of each image, shape (n_images,).
     """
-    first, second = [], []
-    starts = range(0, len(hashes), 512)  # blocks, so that memory does not grow with the square
-    for start in track(
-        starts, "Comparing images", unit="blocks"
-    ):  # blocks, so that memory does not grow with the square
-        block = hashes[start : start + 512]
-        distance = np.zeros((len(block), len(hashes)), dtype=np.uint16)
-        for word in range(hashes.shape[1]):
-            distance += np.bitwise_count(block[:, None, word] ^ hashes[None, :, word])
-        row, column = np.nonzero(distance <= max_distance)
-        first.append(cases[row + start])
-        second.append(cases[column])
-    links = np.concatenate(first), np.concatenate(second)
     n_cases = int(cases.max()) + 1
-    graph = coo_array((np.ones(len(links[0]), dtype=np.int8), links), shape=(n_cases, n_cases))
+    links = cases[pairs[:, 0]], cases[pairs[:, 1]]
+    graph = coo_array((np.ones(len(pairs), dtype=np.int8), links), shape=(n_cases, n_cases))
     return connected_components(graph, directed=False)[1][cases].astype(np.int64)
+
+
+def _same_files(hashes: Sequence[str]) -> IntArray:
+    """Pairs of the first image of a file and every other image of it, shape (n_pairs, 2)."""
+    first: dict[str, int] = {}
+    found = [(first.setdefault(name, row), row) for row, name in enumerate(hashes) if name]
+    return np.array([pair for pair in found if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
+
+
+@lru_cache(maxsize=1)
+def _look_alikes(paths: tuple[Path, ...], hashes: tuple[str, ...]) -> IntArray:
+    """The look-alikes among images, which all folds of a table share. `hashes`: of the files, which may change."""
+    return look_alikes(fingerprints_of(paths, hashes))
+
+
+def _say_joined(table: CaseTable, pairs: IntArray) -> None:
+    """Name the pairs of images of different cases that are the same photograph, those of two conditions apart."""
+    images = table.frame[c.IMAGE_ID].to_numpy(dtype=str)
+    differ = table.fine[pairs[:, 0]] != table.fine[pairs[:, 1]]
+    for what, some in (("", pairs), (", with two conditions", pairs[differ])):
+        if len(some):
+            named = some_of([f"'{images[a]}' and '{images[b]}'" for a, b in some])
+            say_once("split", f"{len(some)} pair(s) of images of two cases are the same photograph{what}: {named}.")
 
 
 def assign_splits(groups: IntArray, fine: IntArray, config: SplitConfig) -> tuple[npt.NDArray[np.str_], int]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.data.image_files import file_hashes
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import CaseTableError, Fault, describe_faults
 from hierderm.files import os_faults, read_regular, replacing, text_hash
@@ -82,6 +83,19 @@ class CaseTable:
         pairs = sorted(set(zip(self.case_ids.tolist(), self.splits.tolist(), strict=True)))
         return text_hash(json.dumps(pairs))
 
+    @cached_property
+    def table_hash(self) -> str:
+        """Twelve hex digits over images, cases, labels, split and image files; it goes into caches and runs."""
+        columns = [name for name in (c.IMAGE_ID, c.CASE_ID, c.CONDITION, c.SPLIT) if name in self.frame]
+        rows = [self.frame[name].astype(str).tolist() for name in columns]
+        weights = [_rounded(text) for text in self.frame.get(c.WEIGHTS, [])]
+        return text_hash(json.dumps([columns, rows, weights, self.image_hashes]))
+
+    @property
+    def image_hashes(self) -> list[str]:
+        """The hash of each image file as it is now, '' where there is none."""
+        return file_hashes(self.paths)
+
     def select(self, rows: Mask | IntArray) -> CaseTable:
         """The table of some rows, in their order; the tree stays whole."""
         return replace(self, frame=self.frame.iloc[np.arange(len(self))[rows]].reset_index(drop=True))
@@ -147,6 +161,11 @@ def in_tree_names(frame: pd.DataFrame, taxonomy: Taxonomy) -> pd.DataFrame:
     if c.WEIGHTS in frame:
         frame[c.WEIGHTS] = [_weights_in(taxonomy, text) for text in frame[c.WEIGHTS]]
     return frame
+
+
+def _rounded(weights: str) -> dict[str, float]:
+    """A differential as numbers that writing and reading leave as they are."""
+    return {name: round(weight, 6) for name, weight in json.loads(weights).items()} if weights else {}
 
 
 def _weights_in(taxonomy: Taxonomy, text: str) -> str:

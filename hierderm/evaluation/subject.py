@@ -184,15 +184,19 @@ def subject_of(embeddings: EmbeddingTable, table: CaseTable, config: EvaluationC
 
 
 def _refuse_another_split(embeddings: EmbeddingTable, cases: CaseTable, name: str) -> None:
-    """EmbeddingError where the model was trained on another division of the cases, or on another tree."""
+    """EmbeddingError where the model was trained on another division of the cases, or on another tree.
+
+    Cases of another source have been checked for what the model has seen.
+    """
     provenance = embeddings.provenance
     split_hash = cases.split_hash if c.SPLIT in cases.frame else ""
     for what, made_with, now in (
         ("split", provenance.split_hash, split_hash),
         ("taxonomy", provenance.taxonomy_hash, cases.taxonomy.content_hash),
     ):
-        if made_with and made_with != now:
+        if made_with and made_with != now and not (what == "split" and provenance.external):
             raise EmbeddingError(
                 f"{name}: the model was trained on {what} {made_with}, the table has {now or 'none'}: test cases may "
-                "be among its training cases. Evaluate on the table the run wrote (cases.csv in its folder)."
+                "be among its training cases. Evaluate on the table the run wrote (cases.csv in its folder), or embed "
+                "cases of another source with --external error."
             )

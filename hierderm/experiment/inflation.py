@@ -65,7 +65,7 @@ def _split_by_image(comparison: Comparison, table: CaseTable, folder: Path) -> C
     write_taxonomy(table.taxonomy, taxonomy, replace=True)
     _every_image_a_case(table).write(source, replace=True)
     data = replace(comparison.data, cases=str(source), taxonomy=str(taxonomy), image_root="")
-    return replace(comparison, data=data, split=replace(comparison.split, reuse=False, near_duplicates=-1))
+    return replace(comparison, data=data, split=replace(comparison.split, reuse=False, near_duplicates=False))
 
 
 def _every_image_a_case(table: CaseTable) -> CaseTable:

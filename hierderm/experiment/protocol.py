@@ -33,8 +33,8 @@ class Division:
 
     @cached_property
     def table_hash(self) -> str:
-        """Of all rows of the table, split and labels included."""
-        return text_hash(self.table.frame.to_csv(index=False))
+        """Of all rows of the table, split and labels included, and of the image files."""
+        return text_hash(self.table.frame.to_csv(index=False) + self.table.table_hash)
 
 
 Divisions = Sequence[Sequence[Division]]  # the folds of each repeat

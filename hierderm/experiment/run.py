@@ -18,10 +18,11 @@ import pandas as pd
 from annotated_types import Ge
 
 from hierderm import columns as c
-from hierderm.artifacts import claim_folder, holds
+from hierderm.artifacts import claim_folder, holds, read_header
 from hierderm.config.loading import dump_config, load_config, to_dict
 from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.checks import read_cases
+from hierderm.data.seen import Seen
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
@@ -51,6 +52,7 @@ class _Data:
 
     settings: dict[str, Any]
     split_report: SplitReport | None
+    table_hash: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
                 f"{folder} holds results on other data or another split: {'; '.join(changed)}. Choose another --out, "
                 "or delete the folder."
             )
-        return _prepared(folder), saved.split_report
+        return _prepared(folder, saved.table_hash), saved.split_report
     table = _limit(data, load_cases(data, folder))
     report = None
     if split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
@@ -102,9 +104,10 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
     else:
         logger.info("Splitting by case, near-duplicate images together ...")
         table, report = split_cases(table, split)
-    write_json(stamp, {"settings": wanted, "split_report": asdict(report) if report else None})
+    settings = {"settings": wanted, "split_report": asdict(report) if report else None}
+    write_json(stamp, {**settings, "table_hash": table.table_hash})
     _write_table(table, folder)
-    return _prepared(folder), report
+    return _prepared(folder, table.table_hash), report
 
 
 def _write_table(table: CaseTable, folder: Path) -> None:
@@ -113,10 +116,18 @@ def _write_table(table: CaseTable, folder: Path) -> None:
     table.write(folder / "cases.csv")  # last: a folder with this file is whole
 
 
-def _prepared(folder: Path) -> CaseTable:
-    """The table as every later step sees it, the first time and after a resumption alike."""
+def _prepared(folder: Path, table_hash: str) -> CaseTable:
+    """The table as every later step sees it, the first time and after a resumption alike.
+
+    CheckpointError where images, labels or split are not those of `table_hash`, on which the folder's results are.
+    """
     excluded = read_json(folder / "excluded.json", tuple[Fault, ...], CheckpointError, again=AGAIN)
     table = read_cases(folder / "cases.csv", read_taxonomy(folder / "taxonomy.csv"), decode=False)
+    if table.table_hash != table_hash:
+        raise CheckpointError(
+            f"{folder / 'cases.csv'} was changed: its rows, labels, splits or image files are not those that the "
+            "results beside it were made on. Restore a copy, or begin anew in another folder."
+        )
     return replace(table, excluded=excluded)
 
 
@@ -186,7 +197,7 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     read["training"] = {key: value for key, value in read["training"].items() if key not in OF_THE_MACHINE}
     del read["backbone"]["engine"]  # it leaves the model as it is, too
-    hashes = {"split_hash": table.split_hash, "taxonomy_hash": table.taxonomy.content_hash}
+    hashes = {"table_hash": table.table_hash, "taxonomy_hash": table.taxonomy.content_hash}
     identity = json.loads(json.dumps({**read, **hashes}))
     if stamp.is_file():
         saved = read_json(stamp, dict[str, Any], CheckpointError, again=AGAIN)
@@ -226,8 +237,8 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     found = fit(config.training, config.backbone, table, store or FeatureStore(folder / "features"), folder)
     learnt = found.network.taxonomy is not None
     card = model_card(config, table, found)
-    split_hash = table.split_hash if learnt else ""
-    save_model(found.network, folder / "model", split_hash=split_hash, card=card, replace=True)
+    split_hash, seen = (table.split_hash, Seen.of(table)) if learnt else ("", None)
+    save_model(found.network, folder / "model", split_hash=split_hash, card=card, seen=seen, replace=True)
     write_atomically(folder / "history.csv", found.history.to_csv(index=False))
     if "train_loss" in found.history:
         from hierderm.report.plots import history_figure
@@ -291,14 +302,8 @@ class Run:
     @cached_property
     def table(self) -> CaseTable:
         """The cases with their split."""
-        table = _prepared(self.folder)
-        stamp = self.folder / "run.json"
-        saved = read_json(stamp, dict[str, Any], CheckpointError, again=AGAIN).get("split_hash")
-        if table.split_hash != saved:
-            raise CheckpointError(
-                f"{self.folder}: cases.csv has split {table.split_hash}, the run was made on {saved}."
-            )
-        return table
+        saved = read_json(self.folder / "run.json", dict[str, Any], CheckpointError, again=AGAIN)
+        return _prepared(self.folder, str(saved.get("table_hash")))
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -316,8 +321,8 @@ class Run:
 
         `store`: where the features of the backbone are, if it is frozen; by default in the run's folder.
         """
-        place = self.folder / "embeddings"
-        if not holds(place, KIND):
+        place, key = self.folder / "embeddings", {"table": self.table.table_hash}
+        if not (holds(place, KIND) and read_header(place, KIND).content.get("key") == key):
             from hierderm.training.features import FeatureStore, unfinished
             from hierderm.training.fit import is_frozen
 
@@ -326,7 +331,8 @@ class Run:
             else:
                 with unfinished(place) as own:
                     made = own.embed(self.encoder, self.table)
-            replace(made, provenance=replace(made.provenance, model=self.config.name)).save(place)
+            named = replace(made, provenance=replace(made.provenance, model=self.config.name))
+            named.save(place, replace=True, key=key)
         return EmbeddingTable.load(place)
 
 

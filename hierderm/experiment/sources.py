@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hierderm import columns as c
 from hierderm.artifacts import HEADER, holds, read_header
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable, embeddings_of
 from hierderm.errors import BenchmarkError, EmbeddingError
 from hierderm.experiment.protocol import Division
 from hierderm.experiment.runner import Model, Source
-from hierderm.files import file_hash, text_hash
+from hierderm.files import file_hash
 from hierderm.model.colour import ColourHistograms
 
 
@@ -71,7 +69,7 @@ def as_model(name: str, given: Any, cache: Path) -> Model:
             place = cache / (f"{name}@{seed}" + (f"@{division.fold}" if own != str(one) else ""))
             made_from = version(own)
             return Source(f"{own} {made_from}".strip(), table, partial(_cached, own, made_from, place, table))
-        key = (seed, _table_hash(table))
+        key = (seed, table.table_hash)
         if key not in made:
             made[key] = embeddings_of(one, table)
         return Source(f"embeddings {_content_hash(made[key])}", table, lambda: made[key])
@@ -90,7 +88,7 @@ def _cached(source: str, made_from: str, place: Path, table: CaseTable) -> Embed
 
     `made_from`: the `version` of the source.
     """
-    key = {"source": source, "version": made_from, "table": _table_hash(table)}
+    key = {"source": source, "version": made_from, "table": table.table_hash}
     if holds(place, KIND) and read_header(place, KIND).content["key"] == key:
         return EmbeddingTable.load(place)
     make = next((make for takes, make in KINDS if takes(source)), None)
@@ -105,10 +103,6 @@ def _cached(source: str, made_from: str, place: Path, table: CaseTable) -> Embed
         raise EmbeddingError(f"{source}: {error}") from None
     made.save(place, replace=True, key=key)
     return made
-
-
-def _table_hash(table: CaseTable) -> str:
-    return text_hash(json.dumps([list(table.frame[c.IMAGE_ID]), [str(path) for path in table.paths]]))
 
 
 def _content_hash(embedded: EmbeddingTable) -> str:

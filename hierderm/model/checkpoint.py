@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hierderm.artifacts import README, Header, read_folder, read_header, write_folder
 from hierderm.data.preprocessing import Preprocessing
+from hierderm.data.seen import Seen
 from hierderm.errors import CheckpointError, HierdermError, some_of
 from hierderm.model.backbone import build_backbone
 from hierderm.model.heads import NetworkShape
@@ -24,7 +25,7 @@ from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Count
 
 KIND = "model"  # of a folder
-WEIGHTS, TREE = "model.safetensors", "taxonomy.csv"
+WEIGHTS, TREE, SEEN = "model.safetensors", "taxonomy.csv", "seen.safetensors"
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,16 @@ class _Content:
     split_hash: str
 
 
-def save_model(network: Network, folder: Path, *, split_hash: str = "", card: str = "", replace: bool = False) -> None:
-    """Write the model, whole or not at all; `card` is the text of its README.md.
+def save_model(
+    network: Network,
+    folder: Path,
+    *,
+    split_hash: str = "",
+    card: str = "",
+    seen: Seen | None = None,
+    replace: bool = False,
+) -> None:
+    """Write the model, whole or not at all; `card` is the text of its README.md, `seen` what it was trained on.
 
     OutputError where `folder` holds anything else than, with `replace`, a model.
     """
@@ -59,6 +68,8 @@ def save_model(network: Network, folder: Path, *, split_hash: str = "", card: st
             write_taxonomy(tree, place / TREE)
         if card:
             (place / README).write_text(card, encoding="utf-8")
+        if seen is not None:
+            seen.save(place / SEEN)
 
     tree, preprocessing = network.taxonomy, network.backbone.preprocessing
     content = {
@@ -103,12 +114,13 @@ def require_taxonomy(model: str, own: Taxonomy, other: Taxonomy) -> None:
 
 
 class SavedModel(NamedTuple):
-    """A model and what its folder says of it: the hashes of its weights and its split, and its README.md or ''."""
+    """A model and what its folder says of it: hashes of weights and split, README.md or '', what it has seen."""
 
     network: Network
     weights_hash: str
     split_hash: str
     card: str
+    seen: Seen | None
 
 
 def load_model(
@@ -134,7 +146,8 @@ def load_model(
             raise CheckpointError(f"{folder / WEIGHTS} does not fit its header ({reason_of(error)}).") from None
         _require_finite(network, folder / WEIGHTS)
         card = (folder / README).read_text(encoding="utf-8") if README in header.files else ""
-        return SavedModel(network.eval(), header.files[WEIGHTS], content.split_hash, card)
+        seen = Seen.load(path) if (path := header.optional(SEEN)) else None
+        return SavedModel(network.eval(), header.files[WEIGHTS], content.split_hash, card, seen)
 
     return read_folder(folder, KIND, read, error=CheckpointError)
 

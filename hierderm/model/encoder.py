@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageLike, as_image, each_image
+from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Provenance
 from hierderm.errors import CheckpointError, ModelError
@@ -56,11 +57,20 @@ class Encoder:
         network: The torch module, in evaluation mode.
         provenance: Name of the model, and hashes of its weights, preprocessing, taxonomy and training split ('' where
             a model has none).
+        seen: Hashes and fingerprints of its training and validation images; None of a backbone.
         device: The device it computes on.
     """
 
-    def __init__(self, network: Network, provenance: Provenance, *, device: str = "auto", card: str = "") -> None:
-        self.network, self.provenance, self._card = network.eval(), provenance, card
+    def __init__(
+        self,
+        network: Network,
+        provenance: Provenance,
+        *,
+        device: str = "auto",
+        card: str = "",
+        seen: Seen | None = None,
+    ) -> None:
+        self.network, self.provenance, self._card, self.seen = network.eval(), provenance, card, seen
         try:
             self.device = best_device() if device == "auto" else torch.device(device)
             network.to(self.device)
@@ -283,7 +293,8 @@ class Encoder:
         Raises:
             OutputError: `folder` holds something that would be lost, or can't be written.
         """
-        save_model(self.network, Path(folder), split_hash=self.provenance.split_hash, card=self._card, replace=replace)
+        split_hash = self.provenance.split_hash
+        save_model(self.network, Path(folder), split_hash=split_hash, card=self._card, seen=self.seen, replace=replace)
 
     # --- the one forward pass ------------------------------------------------------------------------------------
 
@@ -357,10 +368,10 @@ def _load(name: str | Path, device: str) -> Encoder:
     folder = model_folder(str(name))
     if folder is None:
         return Encoder(*_load_backbone(BackboneConfig.parse(str(name))), device=device)
-    network, own_hash, split_hash, card = load_model(folder)
+    network, own_hash, split_hash, card, seen = load_model(folder)
     tree_hash = network.taxonomy.content_hash if network.taxonomy else ""
     provenance = Provenance(str(folder), own_hash, network.backbone.preprocessing.hash, tree_hash, split_hash)
-    return Encoder(network, provenance, device=device, card=card)
+    return Encoder(network, provenance, device=device, card=card, seen=seen)
 
 
 @os_faults(CheckpointError)

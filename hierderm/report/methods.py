@@ -33,8 +33,8 @@ def _split(comparison: Comparison) -> str:
     if split.reuse and not comparison.protocol.every_fold:
         how = f"the table's own split where it has one, else {how}"
     together = (
-        f"Images whose perceptual hashes differ in at most {split.near_duplicates} of 256 bits stay in one part."
-        if split.near_duplicates >= 0
+        "Cases with the same photograph, also turned, mirrored, cropped or bordered, stay in one part."
+        if split.near_duplicates
         else "Near-duplicate images were not searched for."
     )
     return f"Cases of {comparison.data.cases} were divided, never the images of one case: {how}. {together}"

@@ -19,7 +19,7 @@ from hierderm.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_ki
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.neighbours import RecallSample, n_proposed, tune
 from hierderm.search.answer import Calibration
-from hierderm.search.checks import check_conditions, check_ids
+from hierderm.search.checks import check_conditions, check_ids, say_same_files
 from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
 from hierderm.search.nearest import Candidates, count_cases, every_row, nearest_cases, spans
@@ -238,6 +238,7 @@ class CaseIndex:
         check_conditions(table.frame, self.taxonomy)
         with self.lock.writing():
             check_ids(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
+            say_same_files(table.frame, self.frame)
             if self.engine is not None:
                 self.engine.add(table.embeddings)
             frame = table.frame.assign(**{c.SPLIT: ""}) if c.SPLIT in table.frame else table.frame

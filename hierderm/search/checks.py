@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,8 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.errors import SearchError, some_of
 from hierderm.taxonomy.tree import Taxonomy
+
+logger = logging.getLogger(__name__)
 
 
 def check_conditions(frame: pd.DataFrame, taxonomy: Taxonomy) -> None:
@@ -29,3 +32,21 @@ def check_ids(new: pd.DataFrame, known: pd.Index[Any]) -> None:
     repeated = sorted(set(ids[ids.duplicated()]) | set(ids[ids.isin(known.astype(str))]))
     if repeated:
         raise SearchError(f"{len(repeated)} image(s) would be in the index twice: {repeated[:5]}.")
+
+
+def say_same_files(new: pd.DataFrame, known: pd.DataFrame) -> None:
+    """Log which new images have the file of an image of the index, which has another id."""
+    if c.IMAGE_HASH not in new or c.IMAGE_HASH not in known:
+        return
+    there = dict(zip(known[c.IMAGE_HASH], known[c.IMAGE_ID], strict=True))
+    pairs = [
+        f"'{image}' = '{there[name]}'"
+        for image, name in zip(new[c.IMAGE_ID], new[c.IMAGE_HASH], strict=True)
+        if name and name in there
+    ]
+    if pairs:
+        logger.warning(
+            "%d image(s) have the file of an image that is in the index under another id: %s. Each finds the other.",
+            len(pairs),
+            some_of(pairs),
+        )

@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 class FeatureStore:
     """Cached features, an `.npy` file each, found again for the same backbone and the same images.
 
-    A file is named by the backbone's weights, its preprocessing, the images' paths, sizes and times of change, and
-    the augmentation: images that were replaced under the same name are embedded again. What is computed goes to the
+    A file is named by the backbone's weights, its preprocessing, what is in the image files, and the augmentation:
+    images that were replaced under the same name are embedded again. What is computed goes to the
     disk in shards: a run that was killed goes on where it was.
     """
 
@@ -120,9 +120,8 @@ class _Source:
 
     @cached_property
     def identity(self) -> list[object]:
-        """What the features depend on apart from the architecture: weights, preprocessing and the files' state."""
-        images = [[str(path), (found := path.stat()).st_size, found.st_mtime_ns] for path in self.table.paths]
-        return [weights_hash(self.backbone), self.backbone.preprocessing.hash, images]
+        """What the features depend on apart from the architecture: weights, preprocessing and the files' content."""
+        return [weights_hash(self.backbone), self.backbone.preprocessing.hash, self.table.image_hashes]
 
 
 def _computed(source: _Source, view: _View | None, rows: list[int]) -> Iterator[Vectors]:

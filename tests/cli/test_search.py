@@ -75,7 +75,7 @@ def test_a_folder_is_answered_though_some_of_it_can_not_be_read(made: Path, toy:
     assert f"1 of 3 images can't be read:\n{folder / 'cut.jpg'}: the image is damaged" in str(result.exception)
 
 
-def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> None:
+def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     test = toy.part(c.TEST)
     new = tmp_path / "new.csv"
     test.write(new)
@@ -87,6 +87,13 @@ def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path) -> N
     assert found["image_id"] == test.frame[c.IMAGE_ID].iloc[0] and Path(found["image_path"]).is_file()
     shown = run("index", "verify", made)
     assert "all files are whole" in shown and f"all {len(toy)} can be read" in shown
+    spelt = tmp_path / "spelt.csv"  # the same files under other ids
+    frame = pd.read_csv(new, dtype=str)
+    frame.assign(image_id="again-" + frame["image_id"], case_id="again-" + frame["case_id"]).to_csv(spelt, index=False)
+    first = frame["image_id"][0]
+    run("index", "add", made, spelt)
+    assert f"in the index under another id: 'again-{first}' = '{first}'" in caplog.text
+    run("index", "remove", made, *sorted(set("again-" + frame["case_id"])))
     case = found["case_id"]
     assert "removed, now" in run("index", "remove", made, case)
     assert case not in {
@@ -111,6 +118,16 @@ def test_moved_images_are_named_by_verify(made: Path, toy: CaseTable, tmp_path: 
     with CaseIndex.updating(made) as index:
         index.frame.loc[0, c.IMAGE_PATH] = "moved.png"
     assert "1 of" in fails("index", "verify", made) and "moved.png" in fails("index", "verify", made)
+
+
+def test_replaced_images_are_named_by_verify(made: Path) -> None:
+    from hierderm.search.case_index import CaseIndex
+
+    with CaseIndex.updating(made) as index:
+        index.frame.loc[0, c.IMAGE_PATH] = str(index.gallery.image_paths([1])[0])
+    assert f"1 image(s) were replaced since they were indexed: '{index.frame[c.IMAGE_ID][0]}'" in fails(
+        "index", "verify", made
+    )
 
 
 def test_refusals(made: Path, split_table: Path, small_siglip: Path, toy_folder: Path, tmp_path: Path) -> None:

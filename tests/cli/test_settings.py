@@ -12,7 +12,8 @@ def test_words_and_settings() -> None:
     words, settings = parse_arguments(["a.csv", "--split.folds", "5", "--split.reuse=false", "b"], ["split"])
     assert words == ["a.csv", "b"] and settings == {"split.folds": 5, "split.reuse": False}
     assert parse_arguments(None, ["split"]) == ([], {})
-    assert settings_from(["--split.near_duplicates", "-1"], ["split"]).split.near_duplicates == -1
+    assert parse_arguments(["--split.seed", "-1"], ["split"])[1] == {"split.seed": -1}
+    assert settings_from(["--split.near_duplicates", "false"], ["split"]).split.near_duplicates is False
 
 
 @pytest.mark.parametrize("name", ["007", "1E5", "2024", "nan", "inf", "true", "1_000"])

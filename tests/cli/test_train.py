@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hierderm.config.loading import dump_config
+from hierderm.config.loading import dump_config, with_overrides
 from hierderm.config.settings import Config
+from hierderm.data.checks import read_cases
+from hierderm.embeddings import EmbeddingTable
+from hierderm.taxonomy.file import read_taxonomy
 from tests.cli.commands import TOY_FLAGS, changed, fails, refusal, run
 
 
@@ -57,6 +61,54 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     )
     assert "a backbone without labels needs --taxonomy" in fails(
         "embed", out / "cases.csv", "--model", "timm:x", "-o", tmp_path / "w"
+    )
+
+
+def test_an_external_test_is_checked_for_what_the_model_has_seen(toy_config: Config, tmp_path: Path) -> None:
+    quick = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 1, "training.folds": 0})
+    (tmp_path / "config.toml").write_text(dump_config(quick))
+    out = tmp_path / "run"
+    run("train", tmp_path / "config.toml", "-o", out)
+    table = read_cases(out / "cases.csv", read_taxonomy(out / "taxonomy.csv"))
+    test, mine = table.part("test"), tmp_path / "mine.csv"
+    renamed = test.frame.assign(image_id="m-" + test.frame["image_id"], case_id="m-" + test.frame["case_id"])
+    replace(test, frame=renamed.drop(columns="split")).write(mine)
+    few = ("--evaluation.bootstrap_rounds", 10)
+    assert "the model was trained on split" in fails("evaluate", out, "--cases", mine, *few)
+    shown = run("evaluate", out, "--cases", mine, "--external", "error", *few)
+    assert shown.startswith(f"{len(test)} test images of ")
+    run("embed", mine, "-m", out, "-o", tmp_path / "e", "--external", "error")
+    provenance = EmbeddingTable.load(tmp_path / "e").provenance
+    assert provenance.external and provenance.split_hash == table.split_hash
+    assert run("evaluate", tmp_path / "e", "-t", out / "taxonomy.csv", *few) == shown
+    with Image.open(table.part("train").paths[0]) as image:  # the planted leak
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "leak.png")
+    leaky = pd.read_csv(mine, dtype=str).drop(columns="image_hash")
+    leaky.loc[0, "image_path"] = str(tmp_path / "leak.png")
+    leaky.to_csv(tmp_path / "leaky.csv", index=False)
+    message = f"image '{leaky['image_id'][0]}': it is the same photograph as a training image."
+    for command in (("evaluate", out, "--cases", tmp_path / "leaky.csv", *few), ("embed", tmp_path / "leaky.csv", "-m", out, "-o", tmp_path / "l")):  # fmt: skip
+        assert message in fails(*command, "--external", "error")
+    shown = run("evaluate", out, "--cases", tmp_path / "leaky.csv", "--external", "exclude", *few)
+    left = test.frame["case_id"] != test.frame["case_id"].iloc[0]
+    assert shown.startswith(f"{left.sum()} test images of ")
+    own = run("evaluate", out, "--cases", out / "cases.csv", *few)  # the run's own test, as it always was
+    assert own.startswith(f"{len(test)} test images of ")
+    assert "does not record what it was trained on" in fails(
+        "embed",
+        mine,
+        "-m",
+        quick.backbone.name,
+        "-t",
+        out / "taxonomy.csv",
+        "-o",
+        tmp_path / "b",
+        "--external",
+        "error",
+    )
+    assert "a trained model needs --cases" in fails("evaluate", out)
+    assert "--external goes with a trained model" in fails(
+        "evaluate", tmp_path / "e", "-t", out / "taxonomy.csv", "--external", "error"
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hierderm.data.checks import check_cases, parse_weights, read_cases
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import CaseTableError
+from hierderm.files import file_hash
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 
 TREE = taxonomy_from_paths([("Eczemas", "Eczema"), ("Infections", "Impetigo")], ("category", "condition"), id="t")
@@ -24,8 +26,8 @@ TREE = taxonomy_from_paths([("Eczemas", "Eczema"), ("Infections", "Impetigo")], 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in "abc":
-        Image.new("RGB", (8, 8), "white").save(tmp_path / f"{name}.png")
+    for name, colour in zip("abc", ("white", "red", "blue"), strict=True):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
     return tmp_path
 
 
@@ -257,6 +259,63 @@ def test_what_is_doubtful_is_said_and_kept(folder: Path, caplog: pytest.LogCaptu
     check_cases(changed, TREE, folder, source="copy.csv")
     assert caplog.text == ""  # a note is said once
     assert table.with_taxonomy(TREE).notes == table.select(np.array([0])).notes == table.notes
+
+
+def test_a_file_under_several_ids_is_said(folder: Path) -> None:
+    for copied, changes, of in (
+        ("b.png", {}, "several conditions: 'a' = 'b'"),
+        ("b.png", {c.CONDITION: ["Impetigo"] * 3}, "several cases: 'a' = 'b'"),
+        ("b.png", {c.CONDITION: ["Impetigo"] * 3, c.CASE_ID: ["1", "1", "2"]}, "one case: 'a' = 'b'"),
+    ):
+        (folder / copied).write_bytes((folder / "a.png").read_bytes())
+        for decode in (True, False):
+            notes = check_cases(frame(**changes), TREE, folder, decode=decode).notes
+            assert [note for note in notes if f"1 image file(s) have several image ids, of {of}. One" in note], notes
+    twice = frame(image_path=["a.png", "c.png", "c.png"], condition=["Impetigo"] * 3)
+    assert any("of one case: 'b' = 'c'" in note for note in check_cases(twice, TREE, folder).notes)
+
+
+def test_a_file_in_two_splits_is_a_leak(folder: Path) -> None:
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
+    assert (
+        "row 3: image 'b' (test) has the file of image 'a' (train, row 2); a photograph must be in one split."
+        in faults(frame(split=["train", "test", "test"]), folder)
+    )
+    check_cases(frame(split=["test", "test", "test"]), TREE, folder)
+    check_cases(frame(split=["train", "", ""], case_id=["1", "2", "3"]), TREE, folder)
+
+
+def test_a_replaced_image_is_noticed(folder: Path) -> None:
+    check_cases(frame(), TREE, folder).write(folder / "cases.csv")
+    hashes = read_cases(folder / "cases.csv", TREE).frame[c.IMAGE_HASH]
+    assert hashes.tolist() == [file_hash(folder / name) for name in ("a.png", "b.png", "c.png")]
+    status = (folder / "b.png").stat()
+    Image.new("RGB", (8, 8), "green").save(folder / "b.png")
+    os.utime(folder / "b.png", ns=(status.st_atime_ns, status.st_mtime_ns))  # what a copying tool leaves
+    message = f"row 3: image 'b' was replaced since the table was made: its image_hash is '{hashes[1]}', that of the"
+    with pytest.raises(CaseTableError, match=message):
+        read_cases(folder / "cases.csv", TREE, decode=False, unreadable="exclude")
+
+
+def test_the_table_hash_follows_labels_splits_and_files(folder: Path) -> None:
+    weights = ['{"Eczema": 0.7, "Impetigo": 0.3}', "", ""]
+    base = frame(split=["train", "test", "test"], weights=weights)
+    first = check_cases(base, TREE, folder)
+    first.write(folder / "t.parquet")
+    assert read_cases(folder / "t.parquet", TREE).table_hash == first.table_hash
+    other = [
+        check_cases(base.assign(**{name: values}), TREE, folder).table_hash
+        for name, values in (
+            (c.CONDITION, ["Impetigo"] * 3),
+            (c.SPLIT, ["test"] * 3),
+            (c.CASE_ID, ["1", "2", "2"]),
+            (c.WEIGHTS, [weights[0].replace("7", "6").replace("3", "4"), "", ""]),
+            (c.IMAGE_ID, ["a", "b", "d"]),
+        )
+    ]
+    Image.new("RGB", (8, 8), "green").save(folder / "b.png")
+    other.append(check_cases(base, TREE, folder).table_hash)
+    assert len({first.table_hash, *other}) == 7
 
 
 def test_cells_of_any_text_survive_writing(folder: Path) -> None:

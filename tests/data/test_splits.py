@@ -8,7 +8,7 @@ from PIL import Image
 
 from hierderm import columns as c
 from hierderm.config.settings import SplitConfig
-from hierderm.data.splits import assign_splits, join_near_duplicates, split_cases
+from hierderm.data.splits import assign_splits, join_cases, split_cases
 from hierderm.data.table import CaseTable
 
 HOLD_OUT = SplitConfig(test_fraction=0.25, validation_fraction=0.15)
@@ -65,16 +65,11 @@ def test_seeds_matter_and_repeat() -> None:
     assert (first != other).any()
 
 
-def test_near_duplicates_join_chains_of_cases() -> None:
-    hashes = np.zeros((5, 4), dtype=np.uint64)
-    hashes[1, 0] = 0b111  # 3 bits from image 0
-    hashes[2, 0] = 0b111111  # 3 from image 1, 6 from image 0
-    hashes[3:] = ~np.uint64(0)
-    hashes[4, 3] = 0
-    cases = np.array([0, 1, 2, 3, 4])
-    assert join_near_duplicates(cases, hashes, 3).tolist() == [0, 0, 0, 1, 2]
-    assert join_near_duplicates(cases, hashes, 2).tolist() == [0, 1, 2, 3, 4]
-    assert len(set(join_near_duplicates(cases, hashes, 64).tolist())) == 2
+def test_pairs_of_images_join_chains_of_cases() -> None:
+    cases = np.array([0, 0, 1, 2, 3, 4])
+    pairs = np.array([[1, 2], [2, 3], [0, 1]])  # of cases 0 and 1, of 1 and 2, and of one case
+    assert join_cases(cases, pairs).tolist() == [0, 0, 0, 0, 1, 2]
+    assert join_cases(cases, pairs[:0]).tolist() == [0, 0, 1, 2, 3, 4]
 
 
 def test_a_planted_leak_is_kept_out(toy: CaseTable, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -94,15 +89,15 @@ def test_a_planted_leak_is_kept_out(toy: CaseTable, tmp_path_factory: pytest.Tem
 
     leaky = replace(toy, frame=pd.concat([frame, copies], ignore_index=True))
 
-    def separated(near_duplicates: int) -> int:
+    def separated(near_duplicates: bool) -> int:
         config = SplitConfig(test_fraction=0.4, validation_fraction=0.2, near_duplicates=near_duplicates)
         done, report = split_cases(leaky, config)
         split_of = dict(zip(done.case_ids, done.splits, strict=True))
-        assert (report.cases_joined >= 24) == (near_duplicates >= 0)
+        assert (report.cases_joined >= 24) == near_duplicates
         return sum(split_of[case] != split_of[f"copy-{case}"] for case in original)
 
-    assert separated(near_duplicates=-1) > 0
-    assert separated(near_duplicates=24) == 0
+    assert separated(near_duplicates=False) > 0
+    assert separated(near_duplicates=True) == 0
 
 
 def test_the_hash_follows_the_division_only(toy: CaseTable) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hierderm.artifacts import HEADER
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config, DataConfig
 from hierderm.data.table import CaseTable
-from hierderm.errors import CheckpointError, ConfigError, EmbeddingError, OutputError
+from hierderm.errors import CaseTableError, CheckpointError, ConfigError, EmbeddingError, OutputError
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.experiment.run import Run, differences, load_cases, prepare, train
 from hierderm.files import is_temporary
@@ -115,7 +116,7 @@ def test_a_run_is_what_its_settings_are_but_for_name_and_evaluation(
         CheckpointError, match=r"training\.method was tree_lda, now gradient; .*training.epochs was not"
     ):
         train(toy_config, toy, tmp_path)
-    with pytest.raises(CheckpointError, match=r"another run: split_hash was \w{12}, now \w{12}; taxonomy_hash was "):
+    with pytest.raises(CheckpointError, match=r"another run: table_hash was \w{12}, now \w{12}; taxonomy_hash was "):
         train(config, toy.with_taxonomy(toy.taxonomy.keep(toy.taxonomy.names()[:5])), tmp_path)
 
 
@@ -124,8 +125,46 @@ def test_an_unfinished_folder_is_no_run(toy_config: Config, toy: CaseTable, tmp_
         Run.open(tmp_path)
     train(with_overrides(toy_config, QUICK), toy, tmp_path)
     (tmp_path / "cases.csv").write_text((tmp_path / "cases.csv").read_text().replace(",train", ",test"))
-    with pytest.raises(CheckpointError, match=r"cases.csv has split .*, the run was made on"):
+    with pytest.raises(
+        CheckpointError, match=r"cases.csv was changed: its rows, labels, splits or image files are not"
+    ):
         _ = Run.open(tmp_path).table
+
+
+def test_planted_changes_of_labels_and_images_are_noticed(toy_config: Config, toy_folder: Path, tmp_path: Path) -> None:
+    mine, folder = tmp_path / "mine", tmp_path / "run"
+    shutil.copytree(toy_folder, mine)
+    config = with_overrides(toy_config, {**QUICK, "data.cases": str(mine / "cases.csv")})
+    table = prepare(config.data, config.split, folder)[0]
+    embedded = train(config, table, folder).embeddings()
+    text = (folder / "cases.csv").read_text()
+
+    def refused(match: str, error: type[Exception] = CheckpointError) -> None:
+        with pytest.raises(error, match=match):
+            _ = Run.open(folder).table
+        with pytest.raises(error, match=match):
+            prepare(config.data, config.split, folder)
+
+    name, other = table.frame["condition"].unique()[:2]
+    (folder / "cases.csv").write_text(text.replace(f",{name},", f",{other},", 1))
+    refused("cases.csv was changed: its rows, labels")
+    (folder / "cases.csv").write_text(text)
+    image, content = table.paths[0], table.paths[0].read_bytes()
+    with Image.open(image) as original:
+        original.transpose(Image.Transpose.ROTATE_90).save(image)
+    refused(f"image '{table.frame['image_id'][0]}' was replaced since the table was made", CaseTableError)
+    pd.read_csv(folder / "cases.csv", dtype=str).drop(columns="image_hash").to_csv(folder / "cases.csv", index=False)
+    refused("cases.csv was changed")
+    image.write_bytes(content)  # the images are those of the run again, the column of hashes is not needed
+    np.testing.assert_array_equal(Run.open(folder).embeddings().embeddings, embedded.embeddings)
+
+
+def test_kept_embeddings_of_other_images_are_made_again(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    run = train(with_overrides(toy_config, QUICK), toy, tmp_path)
+    embedded = run.embeddings()
+    moved = replace(embedded, embeddings=np.ascontiguousarray(embedded.embeddings[::-1]))
+    moved.save(tmp_path / "embeddings", replace=True, key={"table": "that of other images"})
+    np.testing.assert_array_equal(run.embeddings().embeddings, embedded.embeddings)
 
 
 def test_runs_share_a_store_of_features(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
