@@ -146,7 +146,8 @@ function showAnswer(answer, levels) {
   if (!answer) shown.textContent = "A search by words finds cases, but gives no answer: its confidence is not calibrated.";
   else if (answer.node) {
     shown.replaceChildren(element("strong", { textContent: answer.node }), ` (${answer.level})`);
-  } else shown.textContent = answer.confidence === null ? "No answer, only cases." : "No answer: too uncertain at every level.";
+  } else if (answer.unlike) shown.textContent = "No answer: unlike the images of the index.";
+  else shown.textContent = answer.confidence === null ? "No answer, only cases." : "No answer: too uncertain at every level.";
   byId("reason").textContent = answer ? answer.reason : "";
 }
 
