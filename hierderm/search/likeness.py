@@ -123,8 +123,8 @@ class Likeness:
         low, high = (float(betaincinv(last, n + 1 - last, tail)) for tail in ((1 - SURE) / 2, (1 + SURE) / 2))
         parts = [part for part, scale in zip(PARTS, (self.embedding, self.look), strict=True) if scale is not None]
         return (
-            f"queries unlike the index {' or '.join(parts)} are refused, and at most {self.wanted:.0%} of those like the "
-            f"validation cases with them: {self.false_alarms()} of {n}, each left out in turn; of new ones {low:.1%} to "
+            f"queries unlike the index {' or '.join(parts)} are refused, and at most {self.wanted:.0%} of those like "
+            f"the validation cases: {self.false_alarms()} of {n}, each left out in turn; of new ones {low:.1%} to "
             f"{high:.1%} ({SURE:.0%} interval)"
         )
 
