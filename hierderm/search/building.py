@@ -51,7 +51,7 @@ def build_index(
     provenance = replace(
         table.provenance, taxonomy_hash=cases.taxonomy.content_hash, split_hash=trained_on or split_hash
     )
-    table = EmbeddingTable(table.embeddings, table.frame, provenance)
+    table = replace(table, provenance=provenance)
     rows = np.isin(cases.splits, splits) if splits else np.ones(len(cases), dtype=bool)
     table = table.select(rows) if splits else table
     learns = not trained_on or trained_on == split_hash
@@ -81,7 +81,7 @@ def embed_for(
     root = Path(index.about.image_root)
     paths = [path.absolute() for path in cases.paths]
     names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
-    return EmbeddingTable(table.embeddings, table.frame.assign(**{c.IMAGE_PATH: names}), table.provenance)
+    return replace(table, frame=table.frame.assign(**{c.IMAGE_PATH: names}))
 
 
 def embed_queries(
