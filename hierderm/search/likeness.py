@@ -120,6 +120,13 @@ class Likeness:
             f"({low:.1%} to {high:.1%}, {SURE:.0%} interval)"
         )
 
+    def is_sound(self) -> bool:
+        """Whether the values can have been learnt: ascending, of no more cases than there are."""
+        parts = (self.embedding, self.look)
+        return self.refused <= self.n_cases and all(
+            len(values) <= self.n_cases and list(values) == sorted(values) for values in parts
+        )
+
     def _parts(self, distances: FloatArray, *, known: int = 0) -> FloatArray:
         """The conformal p-value of each distance, shape (n_queries, 2), nan where there is none.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hierderm.artifacts import HEADER, Header, read_folder, read_header, require_free_folder
+from hierderm.data.look import N_LOOK
 from hierderm.embeddings import EmbeddingTable, Provenance, read_vectors, require_rows
 from hierderm.engines import Engine
 from hierderm.errors import IndexFolderError, OutputError
@@ -163,6 +164,10 @@ def _read(header: Header, writable: bool) -> CaseIndex:
     vectors = read_vectors(header.file("vectors-*.npy"), mapped=not writable)
     found = header.optional("looks-*.npy")
     looks = None if found is None else read_vectors(found)
+    if looks is not None and looks.shape[1] != N_LOOK:
+        raise IndexFolderError(
+            f"{found} must have {N_LOOK} numbers an image, got {looks.shape}. Build the index again."
+        )
     EmbeddingTable(vectors, frame, looks=looks)  # which refuses what is not finite, or not of unit length
     about, engine = content.about, None
     if about.kind != "flat":
@@ -196,4 +201,10 @@ def _require_agreement(index: CaseIndex, content: _Content, folder: Path) -> Non
         raise IndexFolderError(
             f"{folder / HEADER} is damaged: its calibration must have a rule for each of {index.taxonomy.n_levels} "
             f"levels, with a rising curve, got {list(rules)}. Restore a copy, or build the index again."
+        )
+    likeness = None if index.calibration is None else index.calibration.likeness
+    if likeness is not None and not likeness.is_sound():
+        raise IndexFolderError(
+            f"{folder / HEADER} is damaged: the distances of 'likeness' must rise and be of at most {likeness.n_cases} "
+            "cases. Restore a copy, or build the index again."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -95,10 +95,10 @@ def test_the_stated_false_alarms() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(19, 60), st.sampled_from([0.05, 0.1, 0.3]), st.integers(0, 2**31))
 def test_exchangeable_queries_are_refused_at_most_as_often_as_wanted(n: int, wanted: float, seed: int) -> None:
-    """Over all choices of the query among n + 1 values, with ties and unknown looks, the share is never above."""
+    """Over all choices of the query among n + 1 cases, with ties, with looks or without, the share is never above."""
     rng = np.random.default_rng(seed)
     values = np.round(rng.gamma(2, size=(n + 1, 2)), 1)
-    values[:, 1] = np.where(rng.random(n + 1) < rng.choice([0, 0.2]), np.nan, values[:, 1] + values[:, 0])
+    values[:, 1] += values[:, 0] if rng.random() < 0.8 else np.nan
     p = [
         Likeness.learn(np.delete(values, query, axis=0), wanted).p_values(values[[query]])[0] for query in range(n + 1)
     ]
@@ -108,6 +108,8 @@ def test_exchangeable_queries_are_refused_at_most_as_often_as_wanted(n: int, wan
 def test_the_test_survives_json() -> None:
     likeness = learnt(np.arange(50.0), np.arange(50.0) ** 2)
     assert checked(asdict(likeness), Likeness, "x", SearchError) == likeness
+    assert likeness.is_sound() and not replace(likeness, refused=51).is_sound()
+    assert not replace(likeness, look=likeness.look[::-1]).is_sound() and not replace(likeness, n_cases=49).is_sound()
     with pytest.raises(SearchError, match="wanted share of false alarms must be between 0 and 1, got 1"):
         learnt([1.0], wanted=1.0)
 

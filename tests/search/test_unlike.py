@@ -16,6 +16,7 @@ from hierderm import columns as c
 from hierderm.data.look import N_LOOK, looks_of
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
+from hierderm.errors import IndexFolderError
 from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule
 from hierderm.search.building import calibrate_on_validation, describe_index, embed_for
 from hierderm.search.case_index import CaseIndex
@@ -148,6 +149,10 @@ def test_the_test_is_learnt_again_and_kept(built: CaseIndex, cases: CaseTable, t
         index.add(embed_for(index, cases.part(c.TEST), MeanColour()))
         assert index.calibration == calibrate_on_validation(index, k=5) != before
     opened = CaseIndex.open(tmp_path / "index")
+    (looks,) = (tmp_path / "index").glob("looks-*.npy")
+    looks.write_bytes(looks.read_bytes()[:-4])
+    with pytest.raises(IndexFolderError, match=f"{looks.name} is damaged"):
+        CaseIndex.open(tmp_path / "index")
     assert opened.looks is not None and opened.calibration is not None
     np.testing.assert_array_equal(opened.looks[-3:], looks_of(cases.part(c.TEST).paths)[-3:])
     frame = opened.frame

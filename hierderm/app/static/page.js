@@ -312,6 +312,7 @@ function markMap(placed) {
 function offer() {
   byId("holdings").textContent = `${info.images.toLocaleString("en")} images of ${info.cases.toLocaleString("en")} cases`;
   byId("disclaimer").textContent = info.disclaimer;
+  byId("unlike").textContent = info.unlike ? `${info.unlike[0].toUpperCase()}${info.unlike.slice(1)}.` : "";
   byId("words").hidden = !info.text;
   byId("nodes").replaceChildren(...info.nodes.map(({ value, label }) => element("option", { value, label })));
   const before = Object.fromEntries([...byId("filters").querySelectorAll("select")].map(({ name, value }) => [name, value]));
