@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.cbook import get_sample_data
-from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_sample_image
 
+from benchmarks.unlike import KINDS, page
 from hierderm import columns as c
 from hierderm.data.look import N_LOOK, looks_of
 from hierderm.data.table import CaseTable
@@ -46,49 +43,10 @@ def finder(built: CaseIndex) -> CaseFinder:
     return CaseFinder(replace(built, calibration=replace(built.calibration, rule=ANSWERS_ALL)), MeanColour())
 
 
-def noise(rng: np.random.Generator) -> Image.Image:
-    return Image.fromarray(rng.integers(0, 256, (120, 90, 3), dtype=np.uint8))
-
-
-def smooth_noise(rng: np.random.Generator) -> Image.Image:
-    return Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((200, 200), Image.Resampling.BICUBIC)
-
-
-def colour(rng: np.random.Generator) -> Image.Image:
-    return Image.new("RGB", (100, 100), tuple(rng.integers(0, 256, 3).tolist()))
-
-
-def skin_colour(rng: np.random.Generator) -> Image.Image:
-    return Image.new("RGB", (1, 1), (224, 172, 140) if rng.random() < 0.5 else (90, 56, 37))
-
-
-def page(rng: np.random.Generator) -> Image.Image:
-    image = Image.new("RGB", (210, 297), "white")
-    words = rng.choice(["invoice", "total", "of", "results", "page", "model"], (18, 5))
-    ImageDraw.Draw(image).text((12, 12), "\n".join(map(" ".join, words)), fill="black", font=ImageFont.load_default(11))
-    return image
-
-
-def drawing(rng: np.random.Generator) -> Image.Image:
-    image = Image.new("RGB", (200, 200), "white")
-    for corner in rng.integers(0, 120, (6, 2)).tolist():
-        fill = tuple(rng.integers(0, 256, 3).tolist())
-        ImageDraw.Draw(image).ellipse((*corner, corner[0] + 70, corner[1] + 50), fill=fill, outline="black")
-    return image
-
-
-def photograph(rng: np.random.Generator) -> Image.Image:
-    if rng.random() < 0.5:
-        return Image.fromarray(load_sample_image(str(rng.choice(["china.jpg", "flower.jpg"]))))
-    return Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB")
-
-
-@pytest.mark.parametrize("kind", [noise, smooth_noise, colour, skin_colour, page, drawing, photograph])
-def test_an_image_unlike_the_index_has_no_answer(
-    finder: CaseFinder, kind: Callable[[np.random.Generator], Image.Image], tmp_path: Path
-) -> None:
-    for seed in range(3):
-        kind(np.random.default_rng(seed)).save(tmp_path / "query.png")
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_unlike_the_index_has_no_answer(finder: CaseFinder, kind: str, tmp_path: Path) -> None:
+    for seed in range(2):
+        KINDS[kind](np.random.default_rng(seed)).save(tmp_path / "query.png")
         found = finder.search(tmp_path / "query.png", SearchOptions(k=3))
         read = found.answer
         assert read is not None and read.unlike and (read.level, read.node, read.confidence) == (None, "", None)
