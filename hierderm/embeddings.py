@@ -49,12 +49,15 @@ class EmbeddingTable:
     """`embeddings`: unit length, shape (n_images, dim), float32; `frame`: the rows of the case table they belong to.
 
     `probabilities`: of the conditions, shape (n_images, n_fine), rows summing to 1, or None where the model has none.
+    `looks`: of the images, whatever they show (`hierderm.data.look`), shape (n_images, n), nan where an image could not
+    be read; None where they are not known.
     """
 
     embeddings: Vectors
     frame: pd.DataFrame
     provenance: Provenance = Provenance()
     probabilities: Vectors | None = None
+    looks: Vectors | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.frame):
@@ -72,6 +75,8 @@ class EmbeddingTable:
             raise EmbeddingError(f"embeddings must have unit length, row {row} has {length[row]:.4f}. Normalise them.")
         if self.probabilities is not None:
             _require_probabilities(self.probabilities, len(self.frame))
+        if self.looks is not None and (self.looks.ndim != 2 or len(self.looks) != len(self.frame)):
+            raise EmbeddingError(f"looks must have a row an image ({len(self.frame)}), got {self.looks.shape}.")
 
     def __repr__(self) -> str:
         n, dim = self.embeddings.shape
@@ -87,13 +92,12 @@ class EmbeddingTable:
 
     def select(self, rows: Mask) -> EmbeddingTable:
         """The rows where `rows`, shape (n_images,), is true."""
-        probabilities = None if self.probabilities is None else self.probabilities[rows]
-        return EmbeddingTable(
-            self.embeddings[rows], self.frame[rows].reset_index(drop=True), self.provenance, probabilities
-        )
+        probabilities, looks = (None if x is None else x[rows] for x in (self.probabilities, self.looks))
+        frame = self.frame[rows].reset_index(drop=True)
+        return EmbeddingTable(self.embeddings[rows], frame, self.provenance, probabilities, looks)
 
     def save(self, folder: Path | str, *, replace: bool = False, key: Mapping[str, Any] | None = None) -> None:
-        """Write a folder, whole or not at all: embeddings.npy, cases.parquet and, where known, probabilities.npy.
+        """Write a folder, whole or not at all: embeddings.npy, cases.parquet and, where known, probabilities and looks.
 
         Args:
             folder: Where it shall be; nothing, or an empty folder, must be there.
@@ -106,8 +110,9 @@ class EmbeddingTable:
 
         def write(place: Path) -> None:
             np.save(place / "embeddings.npy", self.embeddings)
-            if self.probabilities is not None:
-                np.save(place / "probabilities.npy", self.probabilities)
+            for name, values in (("probabilities", self.probabilities), ("looks", self.looks)):
+                if values is not None:
+                    np.save(place / f"{name}.npy", values)
             write_parquet(self.frame, place / "cases.parquet")
 
         content = {"provenance": asdict(self.provenance), "key": dict(key or {})}
@@ -125,12 +130,14 @@ class EmbeddingTable:
         def read(header: Header) -> EmbeddingTable:
             frame = read_parquet(header.file("cases.parquet"), EmbeddingError)
             require_rows(frame)
-            probabilities = header.optional("probabilities.npy")
+            vectors, made_by = read_vectors(header.file("embeddings.npy")), header.parsed(_Content).provenance
+            probabilities, looks = (header.optional(f"{name}.npy") for name in ("probabilities", "looks"))
             return cls(
-                read_vectors(header.file("embeddings.npy")),
+                vectors,
                 frame,
-                header.parsed(_Content).provenance,
+                made_by,
                 read_array(probabilities) if probabilities else None,
+                read_vectors(looks) if looks else None,
             )
 
         return read_folder(folder, KIND, read, error=EmbeddingError)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,18 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert again.case_ids.tolist() == ["-0", "-1", "-2"]
     assert again.probabilities is not None
     assert again.select(np.array([True, False, True])).frame["image_id"].tolist() == ["i0", "i2"]
+    assert again.looks is None
+
+
+def test_looks_are_kept_with_their_rows(tmp_path: Path) -> None:
+    looks = np.array([[1, 2], [np.nan, np.nan], [5, 6]], dtype=np.float32)
+    replace(table(), looks=looks).save(tmp_path / "e")
+    again = EmbeddingTable.load(tmp_path / "e")
+    assert again.looks is not None
+    np.testing.assert_array_equal(again.looks, looks)
+    np.testing.assert_array_equal(again.select(np.array([False, True, True])).looks, looks[1:])
+    with pytest.raises(EmbeddingError, match=r"looks must have a row an image \(3\), got \(2, 2\)"):
+        replace(table(), looks=looks[:2])
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

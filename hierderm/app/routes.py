@@ -75,6 +75,7 @@ async def info(service: Shared) -> dict[str, Any]:
         "text": finder.takes_text,
         "calibrated": calibration is not None,
         "wanted_accuracy": calibration.rule.wanted if calibration else None,
+        "unlike": calibration.likeness.describe() if calibration and calibration.likeness else None,
         "max_images": MAX_IMAGES,
         "image_bytes": service.limits.image_bytes,
     }

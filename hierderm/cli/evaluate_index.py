@@ -23,18 +23,17 @@ def queries_of(
     index: CaseIndex, words: list[str], cases: Path | None, splits: str, model: str, engine: ForwardEngine
 ) -> EmbeddingTable:
     """Embeddings of the cases that query an index: of a file or folder, by its model, or its own."""
-    import numpy as np
-
     from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable, embeddings_of
     from hierderm.evaluation.subject import case_table
     from hierderm.search.building import embed_queries
+    from hierderm.search.evaluation import own_cases
 
     if not words and cases is not None:
         table = read_cases(cases, index.taxonomy)
         return embed_queries(index, table.select(_in_splits(table.frame, splits)), model or None, engine=engine)
     if not words:
-        found = EmbeddingTable(np.asarray(index.vectors), index.frame, index.provenance)
+        found = own_cases(index)
     elif (embeddings := one_path(words, "file or folder of embeddings")).suffix == ".npy":
         if cases is None:
             raise ConfigError("an .npy file needs --cases: the table whose rows its rows belong to.")

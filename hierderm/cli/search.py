@@ -278,12 +278,12 @@ def _print(title: str, content: dict[str, Any]) -> None:
         return
     typer.echo("closer than: the share of pairs of cases of the index that are less similar")
     for level, nodes in zip(content["levels"], read["differential"], strict=True):
-        shares = ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5])
-        given = level in read["given"] and bool(nodes)
-        typer.echo(f"{level}: {nodes[0]['name'] + ', no other could come' if given else shares}")
+        if nodes:
+            shares = ", ".join(f"{node['name']} {node['share']:.0%}" for node in nodes[:5])
+            typer.echo(f"{level}: {nodes[0]['name'] + ', no other could come' if level in read['given'] else shares}")
     if read["node"]:
         typer.echo(f"Answer: {read['node']} ({read['level']})")
-    elif read["confidence"] is not None:
+    elif read["confidence"] is not None or read["unlike"]:
         typer.echo("Answer: none")
     typer.echo(read["reason"])
     typer.echo("This is a research tool, not a diagnosis.")

@@ -101,6 +101,7 @@ _ENTRIES = (
     MetricEntry("answer_rate", "Share answered", "none"),
     MetricEntry("answer_error", "Error of answers", "lower"),
     MetricEntry("answer_depth", "Depth of answers"),
+    MetricEntry("answer_refused", "Share refused as unlike the index", "none"),
     MetricEntry("answer_precision", "Hierarchical precision of answers"),
     MetricEntry("answer_recall", "Hierarchical recall of answers"),
     MetricEntry("answer_f1", "Hierarchical F1 of answers"),

@@ -1,8 +1,8 @@
 """From the nearest cases to an answer: a ranked differential at every level, and how far to trust it.
 
 The conditions of the hits vote, weighted by similarity; votes are summed up the tree. Which share of the votes is
-answered at which level, and with what confidence, is the rule of `hierderm.evaluation.metrics.selective`, learnt from
-validation queries.
+answered at which level, and with what confidence, is the rule of `hierderm.evaluation.metrics.selective`, and which
+queries are too unlike the index to be answered that of `hierderm.search.likeness`, both learnt from validation queries.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hierderm.embeddings import Aggregation
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.calibration import best_temperature
 from hierderm.evaluation.metrics.selective import AnswerRule
+from hierderm.search.likeness import Judged, Likeness, distances_of
 from hierderm.search.result import SearchResult
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Count, FloatArray, IntArray, Positive
@@ -27,13 +28,15 @@ DEFAULT_TEMPERATURE = 0.05
 class Calibration:
     """How to read votes: made from validation queries by `calibrate`, for `k` hits found with `aggregation`.
 
-    `temperature`: of the weights exp(similarity / temperature), > 0; `rule`: which share of votes is answered.
+    `temperature`: of the weights exp(similarity / temperature), > 0; `rule`: which share of votes is answered;
+    `likeness`: which queries are refused, None for none.
     """
 
     k: Count
     temperature: Positive
     rule: AnswerRule
     aggregation: Aggregation = "best"
+    likeness: Likeness | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class Answer:
 
     `confidence`: how often such an answer was right on validation, None without calibration; `differential`: for
     each level, coarse first, its nodes by falling share; `reason`: in words, why this level; `given`: levels on which
-    only one node could come, for the filter of the search or the index has no other: its share says nothing.
+    only one node could come, for the filter of the search or the index has no other: its share says nothing; `unlike`:
+    whether the query is refused as unlike all cases of the index, then there is nothing else; `likeness`: the share of
+    queries like the validation cases that are as unlike, a p-value in (0, 1], None where it was not tested.
     """
 
     level: int | None
@@ -60,6 +65,8 @@ class Answer:
     differential: tuple[tuple[Candidate, ...], ...]
     reason: str
     given: tuple[int, ...] = ()
+    unlike: bool = False
+    likeness: float | None = None
 
 
 def vote(hits: SearchResult, temperature: float) -> FloatArray:
@@ -81,11 +88,14 @@ def vote(hits: SearchResult, temperature: float) -> FloatArray:
     return np.asarray(np.divide(votes, total, out=np.zeros_like(votes), where=total > 0))
 
 
-def calibrate(hits: SearchResult, query_fine: IntArray, *, wanted: float = 0.8) -> Calibration:
+def calibrate(
+    hits: SearchResult, query_fine: IntArray, *, wanted: float = 0.8, looks: FloatArray | None = None
+) -> Calibration:
     """Learn from validation queries, whose conditions `query_fine` are known, how to read votes.
 
-    Their own cases must have been left out of `hits`. The temperature is the one under which the conditions are most
-    likely; for thresholds and confidence see `AnswerRule`.
+    Their own cases must have been left out of `hits`, and of `looks`, the distances of their looks (see
+    `hierderm.search.likeness`), shape (n_queries,), None where not known. The temperature is the one under which the
+    conditions are most likely; for thresholds and confidence see `AnswerRule`.
     """
     if not 0 < wanted < 1:
         raise SearchError(f"the wanted accuracy must be between 0 and 1, got {wanted}.")
@@ -99,17 +109,33 @@ def calibrate(hits: SearchResult, query_fine: IntArray, *, wanted: float = 0.8) 
 
     temperature = best_temperature(cost, *TEMPERATURES)
     rule = AnswerRule.learn(vote(hits, temperature), query_fine, taxonomy, wanted)
-    return Calibration(hits.rows.shape[1], temperature, rule)
+    likeness = Likeness.learn(distances_of(hits.similarity[:, 0], looks))
+    return Calibration(hits.rows.shape[1], temperature, rule, likeness=likeness)
 
 
 def answer(
-    hits: SearchResult, calibration: Calibration | None, *, differs: str = "", given: tuple[int, ...] = ()
+    hits: SearchResult,
+    calibration: Calibration | None,
+    *,
+    differs: str = "",
+    given: tuple[int, ...] = (),
+    judged: Judged | None = None,
 ) -> Answer:
     """What the hits of one query say, at the finest level whose threshold they pass.
 
     `differs`: in what the query or its search is unlike those that were calibrated, '' where it is like them; then
-    shares come without a confidence, as without a calibration. `given`: see `Answer`.
+    shares come without a confidence, as without a calibration. `given`: see `Answer`. `judged`: whether the query is
+    like the cases of the index, None where that was not tested; if it is not, the hits say nothing.
     """
+    taxonomy = hits.gallery.taxonomy
+    if judged is not None and judged.refused:
+        nothing = ((),) * taxonomy.n_levels
+        return Answer(None, "", None, nothing, judged.reason, unlike=True, likeness=judged.share)
+    found = _read(hits, calibration, differs, given)
+    return replace(found, likeness=None if judged is None else judged.share)
+
+
+def _read(hits: SearchResult, calibration: Calibration | None, differs: str, given: tuple[int, ...]) -> Answer:
     taxonomy = hits.gallery.taxonomy
     votes = vote(hits, calibration.temperature if calibration else DEFAULT_TEMPERATURE)[0]
     differential = tuple(ranked_nodes(votes, taxonomy, level) for level in range(taxonomy.n_levels))

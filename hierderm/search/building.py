@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from hierderm import columns as c
 from hierderm.config.settings import BackboneConfig, ForwardEngine
+from hierderm.data.look import looks_of
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Aggregation, EmbeddingTable, Encodes, Provenance, embeddings_of, provenance_of
 from hierderm.engines import Kind
@@ -21,7 +22,7 @@ from hierderm.search.answer import Calibration, calibrate
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
-from hierderm.types import Floats, IntArray
+from hierderm.types import FloatArray, Floats, IntArray
 
 Model = str | Path | Encodes | None
 logger = logging.getLogger(__name__)
@@ -50,16 +51,19 @@ def build_index(
     provenance = replace(
         table.provenance, taxonomy_hash=cases.taxonomy.content_hash, split_hash=trained_on or split_hash
     )
-    table = EmbeddingTable(table.embeddings, table.frame, provenance)
-    if splits:
-        table = table.select(np.isin(cases.splits, splits))
+    table = replace(table, provenance=provenance)
+    rows = np.isin(cases.splits, splits) if splits else np.ones(len(cases), dtype=bool)
+    table = table.select(rows) if splits else table
+    learns = not trained_on or trained_on == split_hash
+    if learns and c.SPLIT in table.frame and (table.frame[c.SPLIT] == c.VALIDATION).any():
+        table = _with_looks(table, [path for path, kept in zip(cases.paths, rows, strict=True) if kept])
     index = CaseIndex.from_embeddings(
         table, cases.taxonomy, kind=kind, model=_name(model), image_root=cases.root.absolute()
     )
     index.about = replace(index.about, trained=bool(trained_on))
     if embeddings is not None and model is not None:
         index.require_same_model(_provenance(model))  # else no query could ever be compared with it
-    if trained_on and trained_on != split_hash:
+    if not learns:
         # Its validation cases may have been training cases: a confidence learnt from them would be too high.
         return _not_calibrated(index, "the model was trained on another split than the table's")
     index.calibration = calibrate_on_validation(index, accuracy=accuracy, k=k)
@@ -77,14 +81,18 @@ def embed_for(
     root = Path(index.about.image_root)
     paths = [path.absolute() for path in cases.paths]
     names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
-    return EmbeddingTable(table.embeddings, table.frame.assign(**{c.IMAGE_PATH: names}), table.provenance)
+    return replace(table, frame=table.frame.assign(**{c.IMAGE_PATH: names}))
 
 
 def embed_queries(
     index: CaseIndex, cases: CaseTable, model: Model = None, *, engine: ForwardEngine = "auto"
 ) -> EmbeddingTable:
-    """The images of a table embedded by the index's model; for `model` see `embed_for`."""
-    return _embed(cases, model or index.about.model or None, engine)
+    """The images of a table embedded by the index's model, with their looks where the index has them.
+
+    `model`: see `embed_for`.
+    """
+    table = _embed(cases, model or index.about.model or None, engine)
+    return table if index.looks is None else _with_looks(table, cases.paths)
 
 
 def calibrate_on_validation(
@@ -97,8 +105,7 @@ def calibrate_on_validation(
     searched = _search_validation(index, k, aggregation)
     if searched is None:
         return None
-    hits, truth = searched
-    learnt = calibrate(hits, truth, wanted=accuracy)
+    learnt = calibrate(searched.hits, searched.truth, wanted=accuracy, looks=searched.looks)
     return replace(learnt, aggregation=aggregation)
 
 
@@ -128,8 +135,7 @@ def validation_means(index: CaseIndex, *, k: int = 10) -> list[dict[str, float]]
     searched = _search_validation(index, k, "best")
     if searched is None:
         return []
-    hits, truth = searched
-    tables = hit_scores(hits.rows, index.taxonomy.ancestors[truth].T, index.labels)
+    tables = hit_scores(searched.hits.rows, index.taxonomy.ancestors[searched.truth].T, index.labels)
     return [{name: mean_of_known(values) for name, values in table.items()} for table in tables]
 
 
@@ -160,7 +166,7 @@ def describe_index(index: CaseIndex) -> list[str]:
             answered = f"answered from {learnt.threshold:.0%} of the votes on: {right}"
         means_text = f"recall@1 {scores['recall_at_1']:.3f}, 5-NN accuracy {scores['knn_accuracy']:.3f}"
         lines.append(f"{index.taxonomy.level_names[level]}: {means_text}; {answered}")
-    return lines
+    return lines if index.calibration.likeness is None else [*lines, index.calibration.likeness.describe()]
 
 
 def _embed(cases: CaseTable, model: Model, engine: ForwardEngine) -> EmbeddingTable:
@@ -172,6 +178,19 @@ def _embed(cases: CaseTable, model: Model, engine: ForwardEngine) -> EmbeddingTa
         return load(model, engine=engine).embed(cases)
     made = embeddings_of(model, cases)
     return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
+
+
+def _with_looks(table: EmbeddingTable, paths: Sequence[Path]) -> EmbeddingTable:
+    """A table with the looks of its images, which lie at `paths`."""
+    if table.looks is not None:
+        return table
+    looks = looks_of(paths)
+    if unknown := int(np.isnan(looks[:, 0]).sum()):
+        logger.warning(
+            "%d of %d images can't be read: queries unlike the index are told by the others, and by embeddings.",
+            unknown, len(looks),
+        )  # fmt: skip
+    return replace(table, looks=looks)
 
 
 def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path | str) -> EmbeddingTable:
@@ -200,8 +219,17 @@ def _not_calibrated(index: CaseIndex, reason: str) -> CaseIndex:
     return index
 
 
-def _search_validation(index: CaseIndex, k: int, aggregation: Aggregation) -> tuple[SearchResult, IntArray] | None:
-    """Hits of the validation cases of an index, up to three images a case, and the conditions of the queries.
+@dataclass(frozen=True)
+class _Searched:
+    """What validation cases find: `truth`: their conditions; `looks`: how far the nearest look of another case is."""
+
+    hits: SearchResult
+    truth: IntArray
+    looks: FloatArray
+
+
+def _search_validation(index: CaseIndex, k: int, aggregation: Aggregation) -> _Searched | None:
+    """What the validation cases of an index find, up to three images a case.
 
     None where none of them finds another case: there is nothing that could be right or wrong.
     """
@@ -215,7 +243,16 @@ def _search_validation(index: CaseIndex, k: int, aggregation: Aggregation) -> tu
         np.asarray(index.vectors[rows]), cases=numbers.astype(np.int64), k=k, aggregation=aggregation,
         leave_out=[str(case) for case in cases],
     )  # fmt: skip
-    return (found, index.gallery.fine[rows[first]]) if (found.rows >= 0).any() else None
+    if not (found.rows >= 0).any():
+        return None
+    gallery, looks = index.gallery, index.looks
+    distances = [
+        gallery.look_distance(
+            None if looks is None else looks[rows[numbers == number]], [int(gallery.cases[rows[one]])]
+        )
+        for number, one in enumerate(first)
+    ]
+    return _Searched(found, gallery.fine[rows[first]], np.array(distances))
 
 
 def _is_split(table: CaseTable) -> bool:

@@ -22,6 +22,7 @@ from hierderm.search.answer import Calibration
 from hierderm.search.checks import check_conditions, check_ids, say_same_files
 from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
+from hierderm.search.likeness import joined_looks
 from hierderm.search.nearest import Candidates, count_cases, every_row, nearest_cases, spans
 from hierderm.search.query import check_options, mean_vector, query_groups
 from hierderm.search.result import SearchResult
@@ -69,6 +70,7 @@ class CaseIndex:
         provenance: The model, preprocessing, tree and split that the vectors come from.
         about: Kind, measured recall, model and image folder.
         calibration: How to read an answer from the nearest cases; None where it was not learnt.
+        looks: Of the images (`hierderm.data.look`), shape (n_images, n_look), nan where unknown; None for all.
     """
 
     vectors: Vectors
@@ -78,11 +80,12 @@ class CaseIndex:
     about: About
     calibration: Calibration | None = None
     engine: Engine | None = field(default=None, repr=False)
+    looks: Vectors | None = field(default=None, repr=False)
     gallery: Gallery = field(init=False, repr=False)  # the rows as a search reads them; a change replaces it
     lock: SharedLock = field(default_factory=SharedLock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._replace_rows(self.vectors, self.frame)
+        self._replace_rows(self.vectors, self.frame, self.looks)
 
     def __repr__(self) -> str:
         calibrated = "calibrated" if self.calibration else "not calibrated"
@@ -177,7 +180,8 @@ class CaseIndex:
         check_conditions(table.frame, taxonomy)
         chosen: Kind = automatic_kind(len(table)) if kind == "auto" else kind
         about = About(chosen, model=model, image_root=str(image_root))
-        index = cls(table.embeddings, table.frame.reset_index(drop=True), taxonomy, table.provenance, about)
+        frame = table.frame.reset_index(drop=True)
+        index = cls(table.embeddings, frame, taxonomy, table.provenance, about, looks=table.looks)
         index._build_engine()
         return index
 
@@ -242,7 +246,8 @@ class CaseIndex:
             if self.engine is not None:
                 self.engine.add(table.embeddings)
             frame = table.frame.assign(**{c.SPLIT: ""}) if c.SPLIT in table.frame else table.frame
-            self._replace_rows(np.concatenate([self.vectors, table.embeddings]), joined(self.frame, frame))
+            looks = joined_looks(self.looks, table.looks, len(table))
+            self._replace_rows(np.concatenate([self.vectors, table.embeddings]), joined(self.frame, frame), looks)
             self._learn_again()
 
     def remove(self, case_ids: Sequence[str]) -> None:
@@ -260,13 +265,13 @@ class CaseIndex:
         with self.lock.writing():
             known = self.frame[c.CASE_ID].astype(str)
             wanted = {case_ids} if isinstance(case_ids, str) else set(map(str, case_ids))
-            unknown = sorted(wanted - set(known))
-            if unknown:
+            if unknown := sorted(wanted - set(known)):
                 raise SearchError(f"{len(unknown)} case(s) to remove are not in the index: {unknown[:5]}.")
             kept = ~known.isin(wanted).to_numpy()
             if not kept.any():
                 raise SearchError("an index must keep at least one case; delete its folder to be rid of all.")
-            self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True))
+            looks = None if self.looks is None else self.looks[kept]
+            self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True), looks)
             if self.engine is not None:
                 self.engine.keep(kept)
                 if self.engine.removed > TOO_MANY_REMOVED * (self.engine.removed + len(self)):
@@ -285,9 +290,9 @@ class CaseIndex:
                     f"{ours or 'unknown'}, theirs {theirs or 'unknown'}. Embed with that model, or build another index."
                 )
 
-    def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame) -> None:
-        self.vectors, self.frame = vectors, frame
-        self.gallery = Gallery(vectors, frame, self.taxonomy, self.about.image_root)
+    def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame, looks: Vectors | None) -> None:
+        self.vectors, self.frame, self.looks = vectors, frame, looks
+        self.gallery = Gallery(vectors, frame, self.taxonomy, self.about.image_root, looks)
 
     def search(
         self,

@@ -28,9 +28,10 @@ from hierderm.search.answer import vote
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
+from hierderm.search.likeness import Likeness, distances_of
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
-from hierderm.types import FloatArray, IntArray
+from hierderm.types import FloatArray, IntArray, Mask
 
 TOGETHER = 2048  # query cases at a time
 
@@ -52,8 +53,9 @@ def evaluate_index(
     A query is a case, by its first three images; what it finds are cases, too. Metrics of each level are recall@1,
     recall@k, precision@k, MAP@k and 5-NN accuracy, each as `index_...`, `exact_...` and `loss_...` (exact - index); of
     the tree the share of the true k nearest cases that are found and, where the index is calibrated and no filter
-    narrows the search, the share, error and depth of answers. Exact values come from a sample of the queries where
-    there are more than 1,000 million pairs of a query and an image.
+    narrows the search, the share, error and depth of answers, and the share of queries refused as unlike the index.
+    Exact values come from a sample of the queries where there are more than 1,000 million pairs of a query and an
+    image.
 
     Args:
         index: The index.
@@ -72,7 +74,7 @@ def evaluate_index(
     Raises:
         SearchError: There are no queries, they come from another model, or a filter does not fit the index.
     """
-    table = EmbeddingTable(np.asarray(index.vectors), index.frame, index.provenance) if queries is None else queries
+    table = own_cases(index) if queries is None else queries
     if not len(table):
         raise SearchError("an index needs at least one query case to be evaluated, got none.")
     if table.provenance.weights_hash:
@@ -94,6 +96,11 @@ def evaluate_index(
     return evaluate_subject(subject, [task], progress=progress)
 
 
+def own_cases(index: CaseIndex) -> EmbeddingTable:
+    """The images of an index as queries."""
+    return EmbeddingTable(np.asarray(index.vectors), index.frame, index.provenance, looks=index.looks)
+
+
 @dataclass(frozen=True)
 class _Cases:
     """Query cases in the order of their sorted ids. `table`: their first three images; `fine`: their conditions."""
@@ -107,8 +114,23 @@ class _Cases:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows(self, numbers: IntArray) -> list[IntArray]:
+        """Rows of the table, of each case."""
+        return [self.order[self.starts[number] : self.starts[number + 1]] for number in numbers]
+
+    def refused(self, gallery: Gallery, likeness: Likeness | None, numbers: IntArray, found: SearchResult) -> Mask:
+        """Which cases are unlike the index, which has `found` the nearest to each."""
+        if likeness is None:
+            return np.zeros(len(numbers), dtype=bool)
+        known = self.table.looks
+        looks = [
+            gallery.look_distance(None if known is None else known[rows], gallery.case_numbers(str(self.ids[number])))
+            for rows, number in zip(self.rows(numbers), numbers, strict=True)
+        ]
+        return np.asarray(likeness.p_values(distances_of(found.similarity[:, 0], looks)) <= likeness.wanted)
+
     def search(self, index: CaseIndex, numbers: IntArray, options: Mapping[str, Any]) -> SearchResult:
-        spans = [self.order[self.starts[number] : self.starts[number + 1]] for number in numbers]
+        spans = self.rows(numbers)
         return index.search(
             self.table.embeddings[np.concatenate(spans)],
             cases=np.repeat(np.arange(len(spans)), [len(span) for span in spans]),
@@ -174,13 +196,15 @@ def _answers(
         found = cases.search(index, numbers, {"k": calibration.k, "aggregation": calibration.aggregation})
     tree = index.taxonomy
     given = calibration.rule.apply(vote(found, calibration.temperature), tree)
-    answered = (given.level >= 0) & ~np.isin(given.level, index.gallery.levels_of_one_node)
+    refused = cases.refused(index.gallery, calibration.likeness, numbers, found)
+    answered = (given.level >= 0) & ~np.isin(given.level, index.gallery.levels_of_one_node) & ~refused
     answered &= (found.rows >= 0).any(axis=1)
     common, depth = set_overlap(cases.fine[numbers], given.node, given.level, tree)
     return {
         "answer_rate": answered.astype(np.float64),
         "answer_error": np.where(answered, (common < depth).astype(np.float64), np.nan),
         "answer_depth": np.where(answered, depth, 0).astype(np.float64),
+        "answer_refused": refused.astype(np.float64),
     }
 
 

@@ -12,11 +12,13 @@ import numpy as np
 
 from hierderm import columns as c
 from hierderm.data.image_io import ImageLike, each_image
+from hierderm.data.look import look
 from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
-from hierderm.search.answer import Answer, Candidate, answer, ranked_nodes
+from hierderm.search.answer import Answer, Calibration, Candidate, answer, ranked_nodes
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.gallery import Hit
+from hierderm.search.likeness import Judged, distances_of
 from hierderm.search.persistence import generation
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
@@ -52,7 +54,7 @@ class FinderResult:
         found: The nearest cases.
         answer: What the cases vote for at each level of the tree; None of a text query.
         classified: For each level, coarse first, its nodes by falling probability of the model's own classifier; None
-            where the model has none.
+            where the model has none, or the query is unlike the cases of the index.
     """
 
     vectors: Vectors
@@ -185,11 +187,12 @@ class CaseFinder:
         if not 1 <= len(images) <= MAX_IMAGES:
             raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
         encoder: Any = self.encoder
+        looks = None if self.index.looks is None else np.stack([look(image) for image in images])
         if not hasattr(encoder, "encode_all"):  # a model of the user's; ours embeds and classifies in one pass
-            return self.search_vectors(unit_length(np.asarray(encoder.encode(images))), options)
+            return self.search_vectors(unit_length(np.asarray(encoder.encode(images))), options, looks=looks)
         encoded, tree = encoder.encode_all(images), encoder.taxonomy
-        found = self.search_vectors(encoded.embeddings, options)
-        if encoded.probabilities is None:
+        found = self.search_vectors(encoded.embeddings, options, looks=looks)
+        if encoded.probabilities is None or (found.answer is not None and found.answer.unlike):
             return found
         mean = encoded.probabilities.mean(axis=0, dtype=np.float64)
         return replace(found, classified=tuple(ranked_nodes(mean, tree, level) for level in range(tree.n_levels)))
@@ -201,7 +204,8 @@ class CaseFinder:
         own = str(gallery.frame[c.CASE_ID].iloc[row])
         learnt_from = c.SPLIT in gallery.frame and gallery.frame[c.SPLIT].iloc[row] == c.TRAIN
         differs = "the model has learnt from this case" if learnt_from and self.index.about.trained else ""
-        return self.search_vectors(np.asarray(gallery.vectors[[row]]), options, leave_out=[own], differs=differs)
+        vectors, looks = np.asarray(gallery.vectors[[row]]), None if gallery.looks is None else gallery.looks[[row]]
+        return self.search_vectors(vectors, options, leave_out=[own], differs=differs, looks=looks)
 
     def search_text(self, text: str, options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to a text. Similarities of text are not those of images: there is no answer.
@@ -217,18 +221,27 @@ class CaseFinder:
         return replace(self.search_vectors(encoder.encode_text(text), options), answer=None)
 
     def search_vectors(
-        self, vectors: Vectors, options: SearchOptions = DEFAULTS, leave_out: Sequence[str] = (), *, differs: str = ""
+        self,
+        vectors: Vectors,
+        options: SearchOptions = DEFAULTS,
+        leave_out: Sequence[str] = (),
+        *,
+        differs: str = "",
+        looks: Vectors | None = None,
     ) -> FinderResult:
         """Find the cases nearest to one case of embedded images.
 
         The answer is read from as many nearest cases as were calibrated, however many are shown and of however many
-        conditions; where a filter narrows the search it has no confidence.
+        conditions; where a filter narrows the search it has no confidence. Whether a query is like the index is tested
+        on all cases, whatever the filter.
 
         Args:
             vectors: Of the case's one to three images, unit length, shape (n_images, dim).
             options: How to search.
             leave_out: Ids of cases that may not come.
             differs: In what the query is unlike the validation cases, so that their confidence is not its own.
+            looks: Of the images (`hierderm.data.look`), shape (n_images, n_look); None where there are only vectors,
+                then only these are tested.
         """
         index = self.index
         query: dict[str, Any] = {"cases": np.zeros(len(vectors), dtype=np.int64), "leave_out": [leave_out]}
@@ -245,7 +258,25 @@ class CaseFinder:
                 given = gallery.taxonomy.levels_of_one_node(gallery.fine if allowed is None else gallery.fine[allowed])
             shown = index.search(vectors, **query, **asked)
             voters = shown if votes == asked else index.search(vectors, **query, **votes)
-        return FinderResult(vectors, shown, answer(voters, calibration, differs=differs, given=given))
+            free = {"k": votes["k"], "aggregation": votes["aggregation"]}
+            near = index.search(vectors, **query, **free) if options.within or options.where else voters
+            judged = _judge(near, calibration, looks, leave_out, len(vectors))
+        read = answer(voters, calibration, differs=differs, given=given, judged=judged)
+        return FinderResult(vectors, shown, read)
+
+
+def _judge(
+    near: SearchResult,
+    calibration: Calibration | None,
+    looks: Vectors | None,
+    leave_out: Sequence[str],
+    n_images: int,
+) -> Judged | None:
+    """Whether a query is like the cases of the index, of which `near` are the nearest."""
+    if calibration is None or calibration.likeness is None:
+        return None
+    distance = near.gallery.look_distance(looks, near.gallery.case_numbers(leave_out))
+    return calibration.likeness.judge(distances_of(near.similarity[:, 0], [distance])[0], n_images=n_images)
 
 
 def _rounded(share: float) -> float | None:
@@ -260,6 +291,8 @@ def _answer_content(read: Answer, level_names: Sequence[str]) -> dict[str, Any]:
         "reason": read.reason,
         "differential": [_candidates(level) for level in read.differential],
         "given": [level_names[level] for level in read.given],
+        "unlike": read.unlike,
+        "likeness": None if read.likeness is None else round(read.likeness, 4),
     }
 
 

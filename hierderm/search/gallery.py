@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.errors import SearchError, suggest
 from hierderm.search.filters import RowFilter
+from hierderm.search.likeness import LookSpace
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Floats, IntArray, Vectors
 
@@ -38,12 +39,16 @@ class Hit:
 
 @dataclass(frozen=True)
 class Gallery:
-    """`vectors`: unit length, shape (n_images, dim); `frame`: a row an image. A change of an index makes a new one."""
+    """`vectors`: unit length, shape (n_images, dim); `frame`: a row an image. A change of an index makes a new one.
+
+    `looks`: of the images, shape (n_images, n_look), nan where unknown; None for all.
+    """
 
     vectors: Vectors
     frame: pd.DataFrame
     taxonomy: Taxonomy
     image_root: str = ""
+    looks: Vectors | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -57,6 +62,15 @@ class Gallery:
     def fine(self) -> IntArray:
         """Number of each image's condition, shape (n_images,)."""
         return self.taxonomy.encode(self.frame[c.CONDITION])
+
+    @cached_property
+    def look_space(self) -> LookSpace | None:
+        """Where the looks of images are compared; None where they are not known."""
+        return LookSpace.of(self.looks, self.cases)
+
+    def look_distance(self, looks: Vectors | None, leave_out: Sequence[int] = ()) -> float:
+        """How far a query is from the nearest look, other than of the cases of these numbers; nan where unknown."""
+        return float("nan") if self.look_space is None else self.look_space.distance(looks, leave_out)
 
     @cached_property
     def filter(self) -> RowFilter:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hierderm.artifacts import HEADER, Header, read_folder, read_header, require_free_folder
+from hierderm.data.look import N_LOOK
 from hierderm.embeddings import EmbeddingTable, Provenance, read_vectors, require_rows
 from hierderm.engines import Engine
 from hierderm.errors import IndexFolderError, OutputError
@@ -26,8 +27,8 @@ from hierderm.search.case_index import About, CaseIndex
 from hierderm.search.checks import check_conditions
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 
-KIND, VERSION = "case index", 3
-_OURS = re.compile(r"(vectors|cases|taxonomy|neighbours|ids)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
+KIND, VERSION = "case index", 4
+_OURS = re.compile(r"(vectors|looks|cases|taxonomy|neighbours|ids)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
 
 
 @os_faults(OutputError)
@@ -105,12 +106,22 @@ def _write(index: CaseIndex, folder: Path) -> None:
     old = read_header(folder, KIND, version=None).files if (folder / HEADER).is_file() else {}
     _clear(folder, set(old))
     token = secrets.token_hex(4)
-    names = ("vectors-{}.npy", "cases-{}.parquet", "taxonomy-{}.csv", "neighbours-{}.faiss", "ids-{}.npy")
-    vectors, cases, tree, neighbours, ids = (folder / name.format(token) for name in names)
+    names = (
+        "vectors-{}.npy",
+        "cases-{}.parquet",
+        "taxonomy-{}.csv",
+        "looks-{}.npy",
+        "neighbours-{}.faiss",
+        "ids-{}.npy",
+    )
+    vectors, cases, tree, looks, neighbours, ids = (folder / name.format(token) for name in names)
     paths = [vectors, cases, tree]
     np.save(vectors, index.vectors)
     write_parquet(index.frame, cases)
     write_taxonomy(index.taxonomy, tree)
+    if index.looks is not None:
+        np.save(looks, index.looks)
+        paths.append(looks)
     if index.engine is not None:
         index.engine.save(neighbours)
         np.save(ids, index.engine.ids)
@@ -151,14 +162,20 @@ def _read(header: Header, writable: bool) -> CaseIndex:
     require_rows(frame)
     check_conditions(frame, tree)
     vectors = read_vectors(header.file("vectors-*.npy"), mapped=not writable)
-    EmbeddingTable(vectors, frame)  # which refuses what is not finite, or not of unit length
+    found = header.optional("looks-*.npy")
+    looks = None if found is None else read_vectors(found)
+    if looks is not None and looks.shape[1] != N_LOOK:
+        raise IndexFolderError(
+            f"{found} must have {N_LOOK} numbers an image, got {looks.shape}. Build the index again."
+        )
+    EmbeddingTable(vectors, frame, looks=looks)  # which refuses what is not finite, or not of unit length
     about, engine = content.about, None
     if about.kind != "flat":
         ids = np.load(header.file("ids-*.npy"), allow_pickle=False)
         engine = Engine.load(
             header.file("neighbours-*.faiss"), about.kind, about.effort, ids, shape=vectors.shape, mapped=not writable
         )
-    index = CaseIndex(vectors, frame, tree, content.provenance, about, content.calibration, engine)
+    index = CaseIndex(vectors, frame, tree, content.provenance, about, content.calibration, engine, looks)
     _require_agreement(index, content, header.folder)
     return index
 
@@ -184,4 +201,10 @@ def _require_agreement(index: CaseIndex, content: _Content, folder: Path) -> Non
         raise IndexFolderError(
             f"{folder / HEADER} is damaged: its calibration must have a rule for each of {index.taxonomy.n_levels} "
             f"levels, with a rising curve, got {list(rules)}. Restore a copy, or build the index again."
+        )
+    likeness = None if index.calibration is None else index.calibration.likeness
+    if likeness is not None and not likeness.is_sound():
+        raise IndexFolderError(
+            f"{folder / HEADER} is damaged: the distances of 'likeness' must rise and be of at most {likeness.n_cases} "
+            "cases. Restore a copy, or build the index again."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -110,6 +111,24 @@ def test_an_image_chosen_before_the_server_has_answered_is_not_lost(page: Page, 
         page.wait_for_timeout(50)
     held[0].continue_()
     expect(page.locator("#hits button")).to_have_count(10)
+
+
+def test_an_image_unlike_the_index_is_refused(
+    page: Page, finder: CaseFinder, toy: CaseTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt = finder.index.calibration
+    assert learnt is not None and learnt.likeness is not None
+    many = replace(learnt.likeness, embedding=(), look=tuple(k / 1000 for k in range(19)), n_cases=19)
+    monkeypatch.setattr(finder.index, "calibration", replace(learnt, likeness=many))
+    page.reload()
+    page.set_input_files("#files", toy.part(c.TEST).paths[0])
+    expect(page.locator("#answer")).to_have_text("No answer: unlike the images of the index.")
+    expect(page.locator("#reason")).to_contain_text(
+        "This image is unlike the images of the index, most of all in colours"
+    )
+    expect(page.locator("#unlike")).to_contain_text("are refused, and at most 5% of those like the validation cases")
+    expect(page.locator("#hits button")).to_have_count(10)
+    expect(page.locator("#tree .node")).to_have_count(0)
 
 
 def test_words_and_images_of_the_gallery(page: Page) -> None:

@@ -136,6 +136,21 @@ def test_info_and_map(client: TestClient, finder: CaseFinder) -> None:
     assert np.linalg.norm(np.array(nearest) - made.points[5]) < 0.5
 
 
+def test_an_image_unlike_the_index_is_refused(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy's validation cases are too few to refuse anything, which is said; with more of them a page is refused."""
+    learnt = finder.index.calibration
+    assert learnt is not None and learnt.likeness is not None
+    with TestClient(create_app(finder)) as client:
+        assert "never refused: 10 validation cases are too few" in client.get("/api/info").json()["unlike"]
+        many = replace(learnt.likeness, embedding=(), look=tuple(k / 1000 for k in range(19)), n_cases=19)
+        monkeypatch.setattr(finder.index, "calibration", replace(learnt, likeness=many))
+        assert "are refused, and at most 5%" in client.get("/api/info").json()["unlike"]
+        found = post(client, png()).json()
+    read = found["answer"]
+    assert read["unlike"] and read["node"] == "" and read["confidence"] is None and read["differential"] == [[], []]
+    assert read["reason"].startswith("This image is unlike") and found["classifier"] is None and found["hits"]
+
+
 def test_a_map_that_fails_stops_no_search(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: object) -> None:
         raise RuntimeError("no map")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from hierderm import columns as c
@@ -103,6 +104,36 @@ def test_add_remove_info_verify(made: Path, toy: CaseTable, tmp_path: Path, capl
     assert "not in the index: ['-17']" in fails("index", "remove", made, "-17")  # an id, not an option
     run("index", "remove", made, *left_validation(made))
     assert "validation cases that it was calibrated on were removed" in run("index", "info", made)
+
+
+def test_an_image_unlike_the_index_is_refused(
+    toy: CaseTable, toy_folder: Path, small_siglip: Path, tmp_path: Path
+) -> None:
+    """The toy has too few validation cases for that, and its index says so; with all of them for validation it can."""
+    toy.write(tmp_path / "few.csv")
+    CaseTable(toy.frame.assign(split=c.VALIDATION), toy.taxonomy, toy.root).write(tmp_path / "many.csv")
+    Image.new("RGB", (80, 60), "white").save(tmp_path / "white.png")
+    for name, said in (
+        ("few", "never refused: 10 validation cases are too few"),
+        ("many", "are refused, and at most 5%"),
+    ):
+        shown = run(
+            "index", "build", tmp_path / f"{name}.csv", "--model", f"hf:{small_siglip}", "-t", toy_folder / "taxonomy.csv",
+            "-o", tmp_path / name,
+        )  # fmt: skip
+        assert said in shown and said in run("index", "info", tmp_path / name)
+    sheet = tmp_path / "sheet.html"
+    shown = run("search", tmp_path / "white.png", "-i", tmp_path / "many", "-k", 2, "--html", sheet)
+    reason = "This image is unlike the images of the index"
+    assert f"Answer: none\n{reason}" in shown.replace("\n\n", "\n") and "condition:" not in shown
+    assert f"<strong>No answer.</strong> {reason}" in sheet.read_text() and "Votes of" not in sheet.read_text()
+    (found,) = json.loads(run("search", tmp_path / "white.png", "-i", tmp_path / "many", "-k", 2, "--json"))
+    read = found["answer"]
+    assert read["unlike"] and read["likeness"] <= 0.05 and read["differential"] == [[], []] and len(found["hits"]) == 2
+    content = json.loads(run("index", "info", tmp_path / "many", "--json"))["calibration"]["likeness"]
+    assert content["wanted"] == 0.05 and content["n_cases"] == 48 == len(content["look"])
+    shown = run("evaluate", "--index", tmp_path / "many")
+    assert "Share refused as unlike the index" in shown
 
 
 def left_validation(index: Path) -> list[str]:

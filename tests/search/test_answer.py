@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule
 from hierderm.json_files import checked
-from hierderm.search.answer import Calibration, answer, calibrate, vote
+from hierderm.search.answer import Answer, Calibration, answer, calibrate, vote
 from hierderm.search.gallery import Gallery
+from hierderm.search.likeness import Judged
 from hierderm.search.result import SearchResult
 from tests.search.toy import TREE, table
 
@@ -145,6 +146,23 @@ def test_without_calibration_there_is_no_confidence() -> None:
     assert narrowed.differential[1][0].name == "F0"
     nothing = answer(hits([[-1]], [[np.nan]]), None)
     assert nothing.reason == "No case was found."
+
+
+def test_an_unlike_query_has_no_answer_whatever_its_hits_say() -> None:
+    agree, refused = hits([[0, 0, 0]], [[0.9, 0.8, 0.7]]), Judged(0.01, True, "This image is unlike the index.")
+    for differs, only in (("", ()), ("a filter narrows this one", (0,))):
+        found = answer(agree, made(0.6, 0.6), differs=differs, given=only, judged=refused)
+        assert found == Answer(None, "", None, ((), ()), refused.reason, (), True, 0.01)
+    like = answer(agree, made(0.6, 0.6), judged=Judged(0.4, False))
+    assert (like.node, like.unlike, like.likeness) == ("F0", False, 0.4)
+    assert answer(agree, made(0.6, 0.6)).likeness is None
+
+
+def test_the_distances_of_validation_queries_are_kept() -> None:
+    found, truth = queries(40, 0.6)
+    learnt = calibrate(found, truth, looks=np.arange(40.0)).likeness
+    assert learnt is not None and learnt.look == tuple(range(40)) and learnt.n_cases == 40
+    np.testing.assert_allclose(learnt.embedding, np.sort(1 - found.similarity[:, 0].astype(float)))
 
 
 def test_refusals() -> None:

@@ -128,8 +128,7 @@ def test_whatever_changes_the_calibration_is_that_of_what_is_there(changes: list
         rng = np.random.default_rng(seed)
         if grows:
             index.add(random_table(20, seed=seed, start=1000 * (number + 1)))
-        else:
-            cases = sorted(set(index.frame[c.CASE_ID]))
+        elif len(cases := sorted(set(index.frame[c.CASE_ID]))) > 2:  # two stay, to find each other
             index.remove(list(rng.choice(cases, rng.integers(1, len(cases) - 1), replace=False)))
         assert index.calibration == calibrate_on_validation(index, accuracy=0.65, k=5)
         assert (index.calibration is None) == (not validation_cases(index)) == bool(index.about.not_calibrated)
@@ -164,7 +163,7 @@ def test_too_few_validation_cases_are_named() -> None:
     index = split_index(9)
     assert (
         "never answered: 9 validation cases are too few, for an accuracy of 65% it takes 10 or more"
-        in (describe_index(index)[-1])
+        in (describe_index(index)[-2])
     )
 
 

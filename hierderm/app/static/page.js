@@ -146,7 +146,8 @@ function showAnswer(answer, levels) {
   if (!answer) shown.textContent = "A search by words finds cases, but gives no answer: its confidence is not calibrated.";
   else if (answer.node) {
     shown.replaceChildren(element("strong", { textContent: answer.node }), ` (${answer.level})`);
-  } else shown.textContent = answer.confidence === null ? "No answer, only cases." : "No answer: too uncertain at every level.";
+  } else if (answer.unlike) shown.textContent = "No answer: unlike the images of the index.";
+  else shown.textContent = answer.confidence === null ? "No answer, only cases." : "No answer: too uncertain at every level.";
   byId("reason").textContent = answer ? answer.reason : "";
 }
 
@@ -311,6 +312,7 @@ function markMap(placed) {
 function offer() {
   byId("holdings").textContent = `${info.images.toLocaleString("en")} images of ${info.cases.toLocaleString("en")} cases`;
   byId("disclaimer").textContent = info.disclaimer;
+  byId("unlike").textContent = info.unlike ? `${info.unlike[0].toUpperCase()}${info.unlike.slice(1)}.` : "";
   byId("words").hidden = !info.text;
   byId("nodes").replaceChildren(...info.nodes.map(({ value, label }) => element("option", { value, label })));
   const before = Object.fromEntries([...byId("filters").querySelectorAll("select")].map(({ name, value }) => [name, value]));
