@@ -27,6 +27,7 @@ _MODULES = {
     "read_cases": "data.checks",
     "split_cases": "data.splits",
     "EmbeddingTable": "embeddings",
+    "TreeEmbedding": "training.tree_embedding",
     "Config": "config.settings",
     "Comparison": "config.settings",
     "load_config": "config.loading",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; tests/test_pu
     from hierderm.taxonomy.file import read_taxonomy as read_taxonomy
     from hierderm.taxonomy.tree import Taxonomy as Taxonomy
     from hierderm.taxonomy.tree import taxonomy_from_paths as taxonomy_from_paths
+    from hierderm.training.tree_embedding import TreeEmbedding as TreeEmbedding
 else:  # a type checker must not see this: it would take every misspelt name for one of any type
 
     def __getattr__(name):

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -189,11 +190,9 @@ class Taxonomy:
 
     def repeats(self, level: int) -> Mask:
         """Which nodes of a level only repeat their parent, shape (n_level,): an only child with the parent's name."""
-        nodes, parents = self.levels[level], self.parents(level)
-        if range(self.n_levels)[level] == 0:
-            return np.zeros(len(nodes), dtype=bool)
-        above = self.levels[level - 1]
-        same = [fold(node.name) == fold(above[node.parent].name) for node in nodes]
+        level, parents = range(self.n_levels)[level], self.parents(level)
+        above = self.names(level - 1) if level else [""]
+        same = [fold(name) == fold(above[parent]) for name, parent in zip(self.names(level), parents, strict=True)]
         return np.asarray(np.array(same) & (np.bincount(parents)[parents] == 1))
 
     @cached_property
@@ -309,6 +308,9 @@ class Taxonomy:
         for number in range(self.size(0)):
             visit(0, number)
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<details><summary>{escape(repr(self))}</summary><pre>{escape(self.render())}</pre></details>"
 
     def summary(self) -> str:
         """One line: id, version, hash and the size of each level."""
