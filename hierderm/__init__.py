@@ -34,6 +34,8 @@ _MODULES = {
     "load_comparison": "config.loading",
     "prepare": "experiment.run",
     "train": "experiment.run",
+    "tune": "experiment.tune",
+    "Range": "experiment.tune",
     "compare": "experiment.compare",
     "bench": "experiment.benchmark",
     "Results": "experiment.results",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; tests/test_pu
     from hierderm.experiment.results import Results as Results
     from hierderm.experiment.run import prepare as prepare
     from hierderm.experiment.run import train as train
+    from hierderm.experiment.tune import Range as Range
+    from hierderm.experiment.tune import tune as tune
     from hierderm.model.encoder import Encoder as Encoder
     from hierderm.model.encoder import load as load
     from hierderm.search.case_index import CaseIndex as CaseIndex

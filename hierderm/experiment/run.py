@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OF_THE_MACHINE = ("workers", "cache_images", "tensorboard")  # training settings that leave the model as it is
+OF_THE_MACHINE = ("workers", "cache_images", "logger")  # training settings that leave the model as it is
 RUN = "run"  # the kind of a folder that training or a comparison fills step by step
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 AGAIN = "Restore a copy, or train again in another folder."

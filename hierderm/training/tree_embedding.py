@@ -76,13 +76,13 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
             ValueError: Arrays that do not fit, or labels of one class alone.
             TaxonomyError: A label is not in the tree.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        features, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y must have labels of at least two classes, got 1 class: {self.classes_[0]!r}.")
         self.taxonomy_, place = _tree_of(self.classes_, self.taxonomy)
-        analysis = TreeAnalysis(X, place[numbers], self.taxonomy_, components=self.components)
+        analysis = TreeAnalysis(features, place[numbers], self.taxonomy_, components=self.components)
         found = analysis.fit(
             shrinkage=self.shrinkage,
             decay=self.decay,
@@ -95,13 +95,13 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
 
     def transform(self, X: npt.ArrayLike) -> FloatArray:
         """Unit-length embeddings, shape (n_images, n_embedding)."""
-        X = self._checked(X)
-        return self.discriminants_.embed(X)
+        features = self._checked(X)  # first: it says that it is not fitted
+        return np.asarray(self.discriminants_.embed(features))
 
     def predict_proba(self, X: npt.ArrayLike) -> FloatArray:
         """Probabilities of `classes_`, shape (n_images, n_classes), rows summing to 1."""
-        X = self._checked(X)
-        return np.asarray(softmax(self.discriminants_.logits(X), axis=1)[:, self._place])
+        features = self._checked(X)
+        return np.asarray(softmax(self.discriminants_.logits(features), axis=1)[:, self._place])
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
         """The most probable label of each row, shape (n_images,)."""
