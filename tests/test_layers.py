@@ -20,7 +20,7 @@ LADDER = (
     ("model",),
     ("training",),
     ("search",),
-    ("plots",),
+    ("plots", "mteb"),
     ("report",),
     ("experiment",),
     ("app",),

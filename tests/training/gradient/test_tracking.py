@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
@@ -42,7 +42,7 @@ def test_tensorboard_files(tmp_path: Path) -> None:
 class Fake:
     """In place of a logger whose package takes seconds to start: what it is given is looked at."""
 
-    made: list[Fake] = []
+    made: ClassVar[list[Fake]] = []
     run_id = "r1"
 
     def __init__(self, *given: Any, **options: Any) -> None:
