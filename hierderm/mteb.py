@@ -1,11 +1,13 @@
 """A bridge to MTEB, whose image part is MIEB: models as its encoders, tables of cases as its tasks.
 
-import mteb
-from hierderm.mteb import MtebEncoder, clustering_task, retrieval_task
+    import mteb
+    from hierderm.mteb import MtebEncoder, clustering_task, retrieval_task
 
-model = MtebEncoder("runs/mine/models/hierarchical/model")
-mteb.evaluate(model, mteb.get_tasks(["CIFAR10Clustering"]))  # its tasks, with a model of ours
-mteb.evaluate(other_model, [retrieval_task(table), clustering_task(table)], cache=None)  # our data, with a model of its
+    model = MtebEncoder("runs/mine/models/hierarchical/model")
+    mteb.evaluate(model, mteb.get_tasks(["CIFAR10Clustering"]))  # a task of theirs
+    mteb.evaluate(any_model, [retrieval_task(table), clustering_task(table)], cache=None)  # your table
+
+It needs `pip install 'hierderm[mteb]'`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ except ModuleNotFoundError:
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
 
 class MtebEncoder(AbsEncoder):
@@ -51,7 +54,8 @@ class MtebEncoder(AbsEncoder):
             model = load(str(model))
         self.model: Any = model
         own = str(getattr(model, "name", type(model).__name__)).rpartition("/")[2].replace(":", "-")
-        said = {"name": name or f"hierderm/{own}", "revision": _revision(model), "modalities": ["image"]}
+        self.name = name or f"hierderm/{own}"
+        said = {"name": self.name, "revision": _revision(model), "modalities": ["image"]}
         self.mteb_model_meta = ModelMeta.create_empty({**said, "similarity_fn_name": ScoringFunction.COSINE})
 
     def encode(self, inputs: Any, **_: Any) -> Floats:
@@ -67,7 +71,7 @@ class MtebEncoder(AbsEncoder):
                 raise ModelError(f"each input must be an image or a text, got {kinds or sorted(batch)}.")
             encode = self.model.encode if kinds == ["image"] else getattr(self.model, "encode_text", None)
             if encode is None:
-                raise ModelError(f"{self.mteb_model_meta.name} embeds images only, this task has texts.")
+                raise ModelError(f"{self.name} embeds images only, this task has texts.")
             vectors.append(unit_length(np.asarray(encode(list(batch[kinds[0]])), dtype=np.float32)))
         return np.concatenate(vectors[1:] or vectors)
 
@@ -90,7 +94,7 @@ def clustering_task(table: CaseTable, level: str = "coarse", *, name: str = "Hie
         metadata = _metadata(table, name, "ImageClustering", "nmi", f"Clusters against the {level} level.")
         input_column_name, label_column_name = "image", "label"
 
-        def load_data(self, **_: Any) -> None:
+        def load_data(self, num_proc: int | None = None, **more: Any) -> None:
             self.dataset, self.data_loaded = DatasetDict({"test": data}), True
 
     return Clustering()
@@ -116,7 +120,7 @@ def retrieval_task(table: CaseTable, level: str = "fine", *, name: str = "Hierde
     tree, queries, corpus = table.taxonomy, _part(table, [c.TEST]), _part(table, [c.TRAIN, c.VALIDATION])
     if len(corpus) == 0 or c.SPLIT not in table.frame:
         raise CaseTableError("a retrieval task needs a split: test images search those of training and validation.")
-    if shared := sorted(set(queries.case_ids) & set(corpus.case_ids)):
+    if shared := sorted(set(queries.case_ids.tolist()) & set(corpus.case_ids.tolist())):
         raise CaseTableError(f"a case must be on one side of the split, {shared[:5]} are on both.")
     levels = range(tree.n_levels) if level == "tree" else [tree.level_number(level)]
     depth = np.sum([np.equal.outer(queries.labels(n), corpus.labels(n)) for n in levels], axis=0)
@@ -125,7 +129,7 @@ def retrieval_task(table: CaseTable, level: str = "fine", *, name: str = "Hierde
         query: {ids[0][item]: int(row[item]) for item in np.flatnonzero(row)}
         for query, row in zip(ids[1], depth, strict=True)
     }
-    content = {
+    content: RetrievalSplitData = {
         "corpus": _images(corpus).add_column("id", ids[0]),
         "queries": _images(queries).add_column("id", ids[1]),
         "relevant_docs": {query: found for query, found in relevant.items() if found},
@@ -135,7 +139,7 @@ def retrieval_task(table: CaseTable, level: str = "fine", *, name: str = "Hierde
     class Retrieval(AbsTaskRetrieval):
         metadata = _metadata(table, name, "Any2AnyRetrieval", "ndcg_at_10", f"Images of the same node, {level} level.")
 
-        def load_data(self, **_: Any) -> None:
+        def load_data(self, num_proc: int | None = None, **more: Any) -> None:
             self.dataset, self.data_loaded = {"default": {"test": content}}, True
 
     return Retrieval()

@@ -1,10 +1,12 @@
-"""Plots of evaluations and embeddings, as matplotlib figures; no display is needed: `figure.savefig(path)` writes one.
+"""Plots of evaluations and embeddings, as matplotlib figures.
 
-from hierderm import plots
+    from hierderm import plots
 
-plots.forest([paired_difference(one, other, key, 0.95) for key in HEADLINES])
-plots.calibration(evaluation)
-plots.embedding_maps({"mine": plots.project(vectors)}, table.labels(0), tree.names(0))
+    plots.forest([paired_difference(one, other, key, 0.95) for key in HEADLINES])
+    plots.calibration(evaluation).savefig("calibration.svg", bbox_inches="tight")
+    plots.embedding_maps({"mine": plots.project(vectors)}, table.labels(0), tree.names(0))
+
+No display is needed.
 """
 
 from __future__ import annotations

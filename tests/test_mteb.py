@@ -58,7 +58,7 @@ def test_clusters_of_the_test_images(toy: CaseTable) -> None:
 
     task = clustering_task(toy, "fine")
     task.load_data()
-    assert task.dataset["test"]["label"] == toy.fine[toy.splits == "test"].tolist()
+    assert task.dataset is not None and task.dataset["test"]["label"] == toy.fine[toy.splits == "test"].tolist()
     assert 0 < scores(task)["nmi"] < 1
 
 

@@ -121,8 +121,9 @@ def tune(
         raise ConfigError(f"folds must be 0, for the split's own validation, or at least 2, got {folds}.")
     _check(config, ranges)
     _claim(config, ranges, folds, folder)
+    study = _study(folder)
     parts = _divided(prepare(config.data, config.split, folder)[0], config, folds)
-    study, until = _study(folder), time.monotonic() + 60 * (minutes or float("inf"))
+    until = time.monotonic() + 60 * (minutes or float("inf"))
     while (trials is None or len(_done(study)) < trials) and time.monotonic() < until:
         _one_trial(study, config, ranges, parts, folder)
     return _result(study, config, ranges, folder)

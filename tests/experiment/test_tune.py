@@ -16,7 +16,7 @@ from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.experiment import tune as module
-from hierderm.experiment.run import prepare
+from hierderm.experiment.run import Run, prepare, train
 from hierderm.experiment.tune import Range, tune
 from tests.cli.commands import run
 
@@ -37,7 +37,7 @@ def test_the_best_on_validation_and_a_search_that_goes_on(config: Config, tmp_pa
     whole = tune(config, RANGES, tmp_path / "whole", trials=6)
     assert whole.trials["value"].max() == whole.value and len(whole.trials) == 6
     best = load_config(tmp_path / "whole" / "best.toml")
-    row = whole.trials.loc[whole.trials["value"].idxmax()]
+    row = whole.trials.iloc[int(whole.trials["value"].argmax())]
     assert best == whole.config and best.training.shrinkages == (row["training.shrinkages"],)  # type: ignore[union-attr]
     assert load_comparison(tmp_path / "whole" / "best.toml").name == config.name  # compare takes it, too
     assert not any((tmp_path / "whole" / "trials").iterdir())  # what a trial trained is not kept
@@ -86,9 +86,13 @@ def test_the_test_is_never_looked_at(config: Config, toy_folder: Path, tmp_path:
     seen: list[CaseTable] = []
     for path in np.array(table.paths)[test]:
         Path(path).write_bytes(b"not an image")
-    real = module.train
+
+    def watched(config: Config, table: CaseTable, *more: Any) -> Run:
+        seen.append(table)
+        return train(config, table, *more)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "train", lambda *arguments: (seen.append(arguments[1]), real(*arguments))[1])
+        patch.setattr(module, "train", watched)
         after = tune(mine, RANGES, tmp_path / "after", trials=2, folds=folds)
     assert frames_alike(after.trials, before.trials)
     assert all(set(part.splits) == {"train", "validation"} for part in seen) and len(seen) == 2 * max(folds, 1)
