@@ -27,12 +27,15 @@ _MODULES = {
     "read_cases": "data.checks",
     "split_cases": "data.splits",
     "EmbeddingTable": "embeddings",
+    "TreeEmbedding": "training.tree_embedding",
     "Config": "config.settings",
     "Comparison": "config.settings",
     "load_config": "config.loading",
     "load_comparison": "config.loading",
     "prepare": "experiment.run",
     "train": "experiment.run",
+    "tune": "experiment.tune",
+    "Range": "experiment.tune",
     "compare": "experiment.compare",
     "bench": "experiment.benchmark",
     "Results": "experiment.results",
@@ -58,6 +61,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; tests/test_pu
     from hierderm.experiment.results import Results as Results
     from hierderm.experiment.run import prepare as prepare
     from hierderm.experiment.run import train as train
+    from hierderm.experiment.tune import Range as Range
+    from hierderm.experiment.tune import tune as tune
     from hierderm.model.encoder import Encoder as Encoder
     from hierderm.model.encoder import load as load
     from hierderm.search.case_index import CaseIndex as CaseIndex
@@ -68,6 +73,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; tests/test_pu
     from hierderm.taxonomy.file import read_taxonomy as read_taxonomy
     from hierderm.taxonomy.tree import Taxonomy as Taxonomy
     from hierderm.taxonomy.tree import taxonomy_from_paths as taxonomy_from_paths
+    from hierderm.training.tree_embedding import TreeEmbedding as TreeEmbedding
 else:  # a type checker must not see this: it would take every misspelt name for one of any type
 
     def __getattr__(name):

@@ -156,7 +156,9 @@ class Engine:
             parameters = faiss.SearchParametersHNSW(efSearch=max(effort, n), bounded_queue=True, **options)
         else:
             parameters = faiss.SearchParametersIVF(nprobe=effort, **options)
-        found = np.asarray(self.index.search(np.ascontiguousarray(queries), n, params=parameters)[1], dtype=np.int64)
+        # faiss.contrib.torch_utils, which pytorch-metric-learning loads, replaces `search` by one without `params`.
+        search = getattr(self.index, "search_numpy", self.index.search)
+        found = np.asarray(search(np.ascontiguousarray(queries), n, params=parameters)[1], dtype=np.int64)
         return np.where(found >= 0, self._places[found], -1)
 
     def _by_id(self, allowed: Mask | None) -> Mask:

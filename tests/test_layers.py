@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "hierderm"
 LADDER = (
-    ("errors", "types", "columns", "progress", "threads"),
+    ("errors", "types", "columns", "progress", "threads", "notebook"),
     ("files", "delimited"),
     ("json_files", "parquet"),
     ("artifacts",),
@@ -20,6 +20,7 @@ LADDER = (
     ("model",),
     ("training",),
     ("search",),
+    ("plots", "mteb"),
     ("report",),
     ("experiment",),
     ("app",),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hierderm.report.plots import project
+from hierderm.plots import project
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.gallery import Gallery
 from hierderm.types import FloatArray, IntArray, Vectors

@@ -16,8 +16,8 @@ from hierderm.app.following import Following, Served
 from hierderm.app.request_queue import RequestQueue
 from hierderm.app.uploads import Form, Limits, RefusedError, Uploads, decoded
 from hierderm.data.image_io import ImageError, open_image
+from hierderm.plots import map_look
 from hierderm.report.page import DISCLAIMER
-from hierderm.report.plots import map_look
 from hierderm.report.thumbnails import thumbnail
 from hierderm.search.filters import BETWEEN
 from hierderm.search.finder import SHOWN_COLUMNS, CaseFinder, FinderResult, SearchOptions

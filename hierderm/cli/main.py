@@ -19,6 +19,7 @@ from hierderm.cli.settings import TAKES_SETTINGS
 from hierderm.cli.stopping import stopping
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, inflation, run_comparison, train
+from hierderm.cli.tune import tune
 from hierderm.errors import ConfigError, HierdermError, describe_os_error
 from hierderm.progress import printable, show_messages
 from hierderm.threads import set_threads
@@ -37,6 +38,7 @@ app.add_typer(index_app, name="index")
 app.add_typer(bench_app, name="bench")
 app.command(context_settings=TAKES_SETTINGS)(split)
 app.command(context_settings=TAKES_SETTINGS)(train)
+app.command(context_settings=TAKES_SETTINGS)(tune)
 app.command()(embed)
 app.command()(backbones)
 app.command(context_settings=TAKES_SETTINGS)(evaluate)

@@ -106,11 +106,12 @@ def taxonomy_from_csv(
                 f"{table.name} has no column '{name}'.{suggest(name, frame.columns)} It has {list(frame)}."
             )
     cells = frame[columns].astype(object).map(as_text)
-    empty = (cells == "").any(axis=1)
+    named = cells != ""
+    empty = ~named[columns[0]] | (named.astype(int).diff(axis=1) > 0).any(axis=1)  # the last levels may have none
     if empty.any() or cells.empty:
         rows = [str(number) for number in row_numbers(cells[empty])]
         where = f"row(s) {', '.join(rows[:10])} have an empty one" if rows else "the table has no rows"
-        raise CaseTableError(f"{table.name}: every row must have a name in {columns}; {where}.")
+        raise CaseTableError(f"{table.name}: every row must have a name in {columns}, the last may be empty; {where}.")
     tree = taxonomy_from_paths(cells.to_numpy().tolist(), columns, id=taxonomy_id or out.stem)
     write_taxonomy(tree, out, replace=replace)
     typer.echo(f"{out}: {tree.summary()}")

@@ -55,6 +55,21 @@ def load_comparison(path: Path | str | None = None, overrides: Mapping[str, Any]
     return build_comparison(_read(path, overrides), source=_source(path))
 
 
+def load_tuning(path: Path | str | None, overrides: Mapping[str, Any]) -> tuple[Config, dict[str, str]]:
+    """As `load_config` from a file that may have a table `[tune]`, and its ranges as texts, by dotted name."""
+    content = _read(path, overrides)
+    ranges = dict(_leaves(content.pop("tune", {})))
+    faults = [
+        f"tune.{name}: a range must be a text such as '1e-4:1e-2:log', or a list, got {_short(value)}."
+        for name, value in ranges.items()
+        if not isinstance(value, str | list)
+    ]
+    if faults:
+        raise _faulty(_source(path), faults)
+    texts = {name: value if isinstance(value, str) else ",".join(map(str, value)) for name, value in ranges.items()}
+    return build_config(content, source=_source(path)), texts
+
+
 def load_settings(path: Path) -> Config | Comparison:
     """The settings of a TOML file: a comparison where it has `[[models]]`, else one model."""
     content = _read(path, None)

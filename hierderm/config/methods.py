@@ -348,7 +348,10 @@ class Gradient:
     accelerator: Annotated[str, doc("Lightning's accelerator: auto, cpu, gpu")] = "auto"
     devices: Annotated[Positive, doc("how many devices")] = 1
     cache_images: Annotated[bool, doc("keep decoded images in memory (small data)"), FINE_TUNED] = True
-    tensorboard: Annotated[bool, doc("write TensorBoard logs (extra: hierderm[tensorboard])")] = False
+    logger: Annotated[
+        Literal["", "tensorboard", "csv", "wandb", "mlflow"],
+        doc("where curves go while it trains; all but csv need the extra of their name, e.g. hierderm[wandb]"),
+    ] = ""
     workers: Annotated[NotNegative, doc("processes that load images")] = 0
     seed: Annotated[Seed, doc("seed of weights, order and augmentation")] = 0
 

@@ -19,6 +19,7 @@ from hierderm.data.image_files import file_hashes
 from hierderm.delimited import decode_text, format_delimited, parse_delimited
 from hierderm.errors import CaseTableError, Fault, describe_faults
 from hierderm.files import os_faults, read_regular, replacing, text_hash
+from hierderm.notebook import with_table
 from hierderm.parquet import read_parquet, write_parquet
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
@@ -48,6 +49,9 @@ class CaseTable:
     def __repr__(self) -> str:
         cases = self.frame[c.CASE_ID].nunique()
         return f"CaseTable({len(self)} images of {cases} cases, {len(self.excluded)} rows left out, {self.taxonomy!r})"
+
+    def _repr_html_(self) -> str:
+        return with_table(self, self.frame)
 
     def __len__(self) -> int:
         return len(self.frame)

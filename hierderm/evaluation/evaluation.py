@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from hierderm.evaluation.scores import Scores, mean_of_known
 from hierderm.evaluation.subject import Subject, case_table, subject_of
 from hierderm.evaluation.tasks.registry import LARGE_TASKS, TOP_K_ABOVE, Task, tasks_named
 from hierderm.json_files import Known
+from hierderm.notebook import with_table
 from hierderm.progress import Progress
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray
@@ -109,6 +110,12 @@ class Evaluation:
         warned = [f"{len(self.warnings)} warning(s)"] if self.warnings else []
         return f"Evaluation({self.model!r}: {'; '.join([counts, *shown, *warned])})"
 
+    def _repr_html_(self) -> str:
+        """The headlines as a table."""
+        frame = self.to_pandas()
+        keys = zip(frame["level"], frame["metric"], strict=True)
+        return with_table(self, frame[[key in HEADLINES for key in keys]])
+
     def __getitem__(self, key: Key) -> Metric:
         """`evaluation["fine", "map_at_r"]`."""
         found = self.get(key)
@@ -120,8 +127,20 @@ class Evaluation:
         """The metric of a level and name, None where it was not computed."""
         return next((metric for metric in self.metrics if (metric.level, metric.name) == key), None)
 
-    def to_pandas(self) -> pd.DataFrame:
-        """A row a metric: level, metric, value, low, high, count, skipped, better."""
+    def to_pandas(
+        self, part: Literal["metrics", "groups", "gaps", "categories", "neighbours"] = "metrics"
+    ) -> pd.DataFrame:
+        """One of the tables of the evaluation; a list of `paired_difference` is one by `pd.DataFrame(differences)`.
+
+        Args:
+            part: 'metrics', a row each: level, metric, value, low, high, count, skipped, better; or 'groups', 'gaps',
+                'categories' and 'neighbours', with the fields of their rows.
+
+        Returns:
+            The table; without rows where the evaluation has none of them.
+        """
+        if part != "metrics":
+            return pd.DataFrame(getattr(self, part))
         rows = [{**metric.__dict__, "better": metric.better} for metric in self.metrics]
         columns = ["level", "name", "value", "low", "high", "count", "skipped", "better"]
         return pd.DataFrame(rows, columns=columns).rename(columns={"name": "metric"})

@@ -19,6 +19,7 @@ from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.run import RUN
 from hierderm.files import replacing, require_regular, write_json
 from hierderm.json_files import read_json
+from hierderm.notebook import with_table
 from hierderm.types import Count
 
 AGAIN = "Restore a copy, or delete it and give the command again: it is computed anew."
@@ -69,6 +70,9 @@ class Results:
 
     def __repr__(self) -> str:
         return f"Results({str(self.folder)!r}: {', '.join(f'{m} ({len(t)} tasks)' for m, t in self.models.items())})"
+
+    def _repr_html_(self) -> str:
+        return with_table(self, self.to_pandas())
 
     @classmethod
     def open(cls, folder: str | Path) -> Results:

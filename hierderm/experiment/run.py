@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OF_THE_MACHINE = ("workers", "cache_images", "tensorboard")  # training settings that leave the model as it is
+OF_THE_MACHINE = ("workers", "cache_images", "logger")  # training settings that leave the model as it is
 RUN = "run"  # the kind of a folder that training or a comparison fills step by step
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 AGAIN = "Restore a copy, or train again in another folder."
@@ -241,10 +241,10 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     save_model(found.network, folder / "model", split_hash=split_hash, card=card, seen=seen, replace=True)
     write_atomically(folder / "history.csv", found.history.to_csv(index=False))
     if "train_loss" in found.history:
-        from hierderm.report.plots import history_figure
+        from hierderm.plots import history, png
 
-        curves = history_figure({config.name: found.history}, {config.name: found.chosen})
-        write_atomically(folder / "curves.png", curves)
+        curves = history({config.name: found.history}, {config.name: found.chosen})
+        write_atomically(folder / "curves.png", png(curves))
     seconds = round(time.monotonic() - start, 1)
     choice = {"chosen": found.chosen, "by": found.by}
     write_json(folder / "finished.json", {"seconds": seconds, "rows": len(found.history), **choice})

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from hierderm import columns as c
+from hierderm import plots
 from hierderm.config.loading import dump_config
 from hierderm.config.settings import Comparison, EvaluationConfig
 from hierderm.data.image_io import open_image
@@ -15,9 +17,10 @@ from hierderm.data.table import CaseTable
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference
 from hierderm.progress import track
-from hierderm.report import plots, tables
+from hierderm.report import tables
 from hierderm.report.methods import methods
 from hierderm.report.neighbours import Neighbours, example_groups, nearest_neighbours
+from hierderm.report.page_map import map_points
 from hierderm.report.rows import Row
 from hierderm.report.thumbnails import as_base64, data_uri, thumbnail
 from hierderm.report.words import Summary, calibration_sentences
@@ -69,7 +72,7 @@ def models_section(rows: Sequence[Row]) -> dict[str, Any]:
     """What each model is, and the training curves of those trained by epochs."""
     trained = [row for row in rows if "train_loss" in row.history]
     histories, chosen = {r.entry.name: r.history for r in trained}, {r.entry.name: r.chosen for r in trained}
-    return {"rows": rows, "curves": data_uri(plots.history_figure(histories, chosen)) if trained else ""}
+    return {"rows": rows, "curves": _figure(plots.history(histories, chosen)) if trained else ""}
 
 
 def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -> dict[str, Any]:
@@ -84,9 +87,9 @@ def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -
     names = [tree.names()[condition] for condition in fine[with_image]]
     images = [open_image(table.root / path) for path in frame[c.IMAGE_PATH].iloc[with_image]]
     return {
-        **plots.map_points(points[focus.entry.name][: len(images)], coarse[with_image], names, tree.names(0)),
+        **map_points(points[focus.entry.name][: len(images)], coarse[with_image], names, tree.names(0)),
         "images": [as_base64(thumbnail(image, THUMBNAIL)) for image in images],
-        "plot": data_uri(plots.embedding_maps(points, coarse[chosen], tree.names(0))),
+        "plot": _figure(plots.embedding_maps(points, coarse[chosen], tree.names(0))),
     }
 
 
@@ -97,10 +100,10 @@ def categories_section(
     tree, known = table.taxonomy, neighbours.first >= 0
     first, fine, coarse = neighbours.first[known], neighbours.fine, neighbours.coarse
     return {
-        "plot": data_uri(plots.category_bars(evaluations)),
+        "plot": _figure(plots.categories(evaluations)),
         "table": tables.category_table(focus.evaluation),
         "confusion": tables.confusion_table(coarse[known], coarse[first], tree.names(0)),
-        "fine_confusion": data_uri(plots.fine_confusion(fine[known], fine[first], tree.ancestors[:, 0]))
+        "fine_confusion": _figure(plots.confusion(fine[known], fine[first], tree.ancestors[:, 0]))
         if known.any()
         else "",
     }
@@ -112,4 +115,9 @@ def calibration_section(evaluations: Sequence[Evaluation], config: EvaluationCon
         return {}
     coverage = 1 - config.conformal_error
     sentences = {e.model: calibration_sentences(e, config.answer_error, coverage) for e in evaluations}
-    return {"plot": data_uri(plots.reliability_figure(evaluations)), "sentences": sentences}
+    return {"plot": _figure(plots.calibration(evaluations)), "sentences": sentences}
+
+
+def _figure(figure: Figure) -> str:
+    """The plot for an `<img src>`."""
+    return data_uri(plots.png(figure))

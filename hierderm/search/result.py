@@ -9,6 +9,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.errors import SearchError
+from hierderm.notebook import with_table
 from hierderm.search.gallery import Gallery, Hit
 from hierderm.types import IntArray, Vectors
 
@@ -38,6 +39,9 @@ class SearchResult:
 
     def __repr__(self) -> str:
         return f"SearchResult({len(self)} queries, up to {self.rows.shape[1]} cases each; see to_pandas())"
+
+    def _repr_html_(self) -> str:
+        return with_table(self, self.to_pandas())
 
     def __len__(self) -> int:
         """Number of queries."""

@@ -7,7 +7,8 @@
     category,Eczemas,,,,,,
     condition,Atopic dermatitis,Eczemas,diagnosis,Atopic eczema,24079001,L20,
 
-Only `level`, `name` and `parent` are required. Several synonyms or codes are separated by `|`.
+Only `level`, `name` and `parent` are required. Several synonyms or codes are separated by `|`. A condition that stands
+higher up repeats itself on the levels below: `condition,Scabies,Scabies` under `category,Scabies,`.
 """
 
 from __future__ import annotations
@@ -198,7 +199,12 @@ def _check_parents(
             with_children = {fold(row.parent) for row in by_level[level + 1]}
             for row in rows:
                 if fold(row.name) not in with_children:
-                    fault(row.line, f"unequal depth: '{row.name}' has no {level_names[level + 1]} under it.")
+                    below = f"'{level_names[level + 1]},{row.name},{row.name}'"
+                    fault(
+                        row.line,
+                        f"unequal depth: '{row.name}' has no {level_names[level + 1]} under it. If it is a condition "
+                        f"itself, let it repeat itself there: add the row {below}.",
+                    )
 
 
 def _check_cycles(rows: Sequence[_Row], fault: Callable[[int, str], None]) -> None:

@@ -1,7 +1,8 @@
 """An immutable tree of skin conditions with any number of levels, coarse to fine.
 
-Levels are numbered from 0 (the coarsest) to `n_levels - 1` (the conditions); every condition has the same depth.
-Nodes of a level are numbered in file order, and arrays of labels hold these numbers.
+Levels are numbered from 0 (the coarsest) to `n_levels - 1` (the conditions). A condition that stands higher up repeats
+itself on each level below (see `Taxonomy.repeats`), so that each level has a node for every image. Nodes of a level are
+numbered in file order, and arrays of labels hold these numbers.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
 
 from hierderm.errors import TaxonomyError, some_of, suggest
 from hierderm.files import text_hash
-from hierderm.types import FloatArray, Floats, IntArray
+from hierderm.types import FloatArray, Floats, IntArray, Mask
 
 KINDS = ("diagnosis", "group", "finding")
 _JOINERS = "\u200c\u200d"  # without width, but part of the spelling of Persian and Indian words
@@ -186,6 +188,19 @@ class Taxonomy:
         """Condition numbers (any shape) to the numbers of their ancestors on `level`."""
         return np.asarray(self.ancestors[np.asarray(fine, dtype=np.int64), level])
 
+    def repeats(self, level: int) -> Mask:
+        """Which nodes of a level only repeat their parent, shape (n_level,): an only child with the parent's name."""
+        level, parents = range(self.n_levels)[level], self.parents(level)
+        above = self.names(level - 1) if level else [""]
+        same = [fold(name) == fold(above[parent]) for name, parent in zip(self.names(level), parents, strict=True)]
+        return np.asarray(np.array(same) & (np.bincount(parents)[parents] == 1))
+
+    @cached_property
+    def path_length(self) -> IntArray:
+        """How many different nodes are on the path of each condition, itself included, shape (n_fine,)."""
+        repeated = [self.repeats(level)[self.ancestors[:, level]] for level in range(self.n_levels)]
+        return np.asarray(self.n_levels - np.sum(repeated, axis=0, dtype=np.int64))
+
     @cached_property
     def lca_height(self) -> IntArray:
         """Height of the lowest common ancestor of each pair of conditions, shape (n_fine, n_fine).
@@ -294,6 +309,9 @@ class Taxonomy:
             visit(0, number)
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        return f"<details><summary>{escape(repr(self))}</summary><pre>{escape(self.render())}</pre></details>"
+
     def summary(self) -> str:
         """One line: id, version, hash and the size of each level."""
         sizes = ", ".join(f"{len(nodes)} x {name}" for name, nodes in zip(self.level_names, self.levels, strict=True))
@@ -306,10 +324,10 @@ def taxonomy_from_paths(
     """Make a tree from the paths of its conditions.
 
     Spellings that differ in case, accents or spaces alone are one node, called as it is first spelt; which they are is
-    logged.
+    logged. So are the paths that end early: their last node repeats itself on each level below.
 
     Args:
-        paths: Names from the coarsest level to the finest; repeated paths are one.
+        paths: Names from the coarsest level to the finest; repeated paths are one. The last names may be empty.
         level_names: The names of the levels, coarsest first.
         id: Name of the tree.
         version: Its version.
@@ -323,6 +341,11 @@ def taxonomy_from_paths(
     numbers: list[dict[str, int]] = [{} for _ in level_names]
     levels: list[list[Node]] = [[] for _ in level_names]
     conflicts: set[str] = set()
+    ends = [next((n for n in range(len(path), 0, -1) if path[n - 1]), len(path)) for path in paths]
+    paths = [[*path[:end], *[path[end - 1]] * (len(path) - end)] for path, end in zip(paths, ends, strict=True)]
+    if short := list(dict.fromkeys(path[-1] for path, end in zip(paths, ends, strict=True) if end < len(path))):
+        text = "%s: %d path(s) end early; the last node repeats itself below: %s"
+        logger.warning(text, id, len(short), some_of(short))
     for path in paths:
         parent = -1
         for level, name in enumerate(path):

@@ -37,6 +37,7 @@ GROWING_FOLDERS = {
     "train": [*DATA, "-o"],
     "compare": ["experiments/three_way.toml", *DATA, "-o"],
     "inflation": [*DATA, "-o"],
+    "tune": [*DATA, "--range", "training.strengths=1,5", "--trials", "1", "-o"],
     "demo": ["-o"],
     "bench run": ["-m", "colour", *DATA, "-o"],
 }

@@ -26,6 +26,9 @@ def test_taxonomy_commands(tmp_path: Path) -> None:
     assert "row(s) 4 have an empty one" in fails(
         "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "no.csv"
     )
+    mine.write_text("diagnosis,group\nEczema,Eczemas\n,Scabies\n")
+    run("taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "short.csv")
+    assert run("taxonomy", "find", tmp_path / "short.csv", "scabies") == "Scabies > Scabies\n"
     mine.write_text("diagnosis,group\nEczema,Eczemas\nEczema,Infections\n")
     assert "has two parents" in fails(
         "taxonomy", "from-csv", mine, "--levels", "group,diagnosis", "-o", tmp_path / "no.csv"

@@ -47,7 +47,10 @@ def test_a_good_file() -> None:
         ("condition,w,B,EX\n", "line 9: the synonym 'EX' already belongs to 'x, y' (line 7)."),
         ("condition,w,Bb,\n", "line 9: unknown parent 'Bb' of 'w'. Closest: 'B'."),
         ("condition,w,z,\n", "line 9: unequal depth: the parent 'z' of 'w' is on level 'condition' (line 8)"),
-        ("category,C,,\n", "line 9: unequal depth: 'C' has no condition under it."),
+        (
+            "category,C,,\n",
+            "line 9: unequal depth: 'C' has no condition under it. If it is a condition itself, let it repeat itself there: add the row 'condition,C,C'.",
+        ),
         ("category,C,A,\n", "line 9: 'C' is on the top level 'category' and must have no parent."),
         ("condition,w,,\n", "line 9: 'w' must have a parent on level 'category'."),
         ("condition,,A,\n", "line 9: the name must not be empty."),

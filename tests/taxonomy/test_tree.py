@@ -243,3 +243,19 @@ def test_several_levels_by_name() -> None:
         with pytest.raises(TaxonomyError, match="each level must be named once"):
             tree.level_numbers(names)
     assert taxonomy_from_paths([("A",)], ("leaf",), id="t").level_numbers(["coarse", "fine"]) == [0, 0]
+
+
+def test_a_condition_that_stands_higher_up_repeats_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """B ends at the top, m in the middle; the only child 'one' of 'a' is another name, and 'C' has two children."""
+    paths = [("A", "a", "one"), ("A", "m", ""), ("B", "", ""), ("C", "k", "C"), ("C", "k", "two")]
+    tree = taxonomy_from_paths(paths, ("top", "middle", "condition"), id="unequal")
+    assert "unequal: 2 path(s) end early; the last node repeats itself below: m, B" in caplog.text
+    assert tree.names() == ("one", "m", "B", "C", "two") and tree.names(1) == ("a", "m", "B", "k")
+    repeats = [tree.repeats(level).tolist() for level in range(3)]
+    assert repeats == [[False] * 3, [False, False, True, False], [False, True, True, False, False]]
+    assert tree.path_length.tolist() == [3, 2, 1, 3, 3]
+    assert (tree.repeats(-1) == tree.repeats(2)).all()
+    with pytest.raises(TaxonomyError, match="a name must be one line, not empty"):
+        taxonomy_from_paths([("", "", "")], ("top", "middle", "condition"), id="none")
+    with pytest.raises(TaxonomyError, match="a name must be one line, not empty"):
+        taxonomy_from_paths([("A", "", "one")], ("top", "middle", "condition"), id="gap")

@@ -1,4 +1,4 @@
-"""Classification from probabilities of the conditions: accuracy, credit by the tree, cost-sensitive decoding."""
+"""Classification from probabilities of the conditions: accuracy, and credit by the tree."""
 
 from __future__ import annotations
 
@@ -33,28 +33,21 @@ def class_scores(labels: IntArray, predicted: IntArray, weights: IntArray | None
     return float((hits[occurs] / true[occurs]).mean()), float((2 * hits[either] / (true + counts)[either]).mean())
 
 
-def crm_decode(probabilities: Floats, taxonomy: Taxonomy) -> IntArray:
-    """The condition with the least expected height of the common ancestor, shape (n,).
-
-    Conditional risk minimisation (Karthik et al. 2021, arXiv 2104.00795, equation 2) with the height of the lowest
-    common ancestor as the cost of a confusion.
-    """
-    return np.asarray((probabilities @ taxonomy.lca_height.astype(probabilities.dtype)).argmin(axis=1), dtype=np.int64)
-
-
 def set_overlap(true: IntArray, node: IntArray, level: IntArray, taxonomy: Taxonomy) -> tuple[IntArray, IntArray]:
     """Of answers at any level: common ancestors with the truth, and ancestors of the answer, both shape (n,).
 
     `true`: conditions; `node`: the answer's number on its `level`, -1 for no answer (no ancestors). A node counts as
-    its own ancestor, the root does not count. Hierarchical precision is the sum of the first over the sum of the
-    second, recall over n * n_levels (Kiritchenko et al. 2005; Silla and Freitas 2011, section 5.2).
+    its own ancestor, the root and repeats (`Taxonomy.repeats`) do not count. Hierarchical precision is the sum of the
+    first over the sum of the second, recall over that of `Taxonomy.path_length` (Kiritchenko et al. 2005; Silla and
+    Freitas 2011, section 5.2).
     """
     common, depth = np.zeros(len(true), dtype=np.int64), np.zeros(len(true), dtype=np.int64)
     for number in range(taxonomy.n_levels):
         rows = (level == number) & (node >= 0)
         path = _path(node[rows], number, taxonomy)  # (n_rows, number + 1)
-        common[rows] = (path == taxonomy.ancestors[true[rows], : number + 1]).sum(axis=1)
-        depth[rows] = number + 1
+        counts = np.stack([~taxonomy.repeats(above)[path[:, above]] for above in range(number + 1)], axis=1)
+        common[rows] = (counts & (path == taxonomy.ancestors[true[rows], : number + 1])).sum(axis=1)
+        depth[rows] = counts.sum(axis=1)
     return common, depth
 
 
@@ -68,15 +61,24 @@ def _path(node: IntArray, level: int, taxonomy: Taxonomy) -> IntArray:
 
 
 def hierarchical_scores(
-    common: IntArray, depth: IntArray, n_levels: int, weights: IntArray | None = None
+    common: IntArray, depth: IntArray, length: IntArray, weights: IntArray | None = None
 ) -> tuple[float, float, float]:
-    """Hierarchical precision, recall and F1 of `set_overlap`, in [0, 1]; precision is nan where nothing is answered."""
+    """Hierarchical precision, recall and F1 over all images, in [0, 1]; precision is nan where nothing is answered.
+
+    `common`, `depth`: of `set_overlap`; `length`: of the true paths; all shape (n,).
+    """
     times = np.ones(len(common)) if weights is None else weights
-    hits, answered, possible = (
-        float((common * times).sum()),
-        float((depth * times).sum()),
-        float(times.sum() * n_levels),
-    )
+    hits, answered, possible = (float((counts * times).sum()) for counts in (common, depth, length))
     precision = hits / answered if answered else float("nan")
-    recall = hits / possible
-    return precision, recall, 2 * hits / (answered + possible)
+    return precision, hits / possible, 2 * hits / (answered + possible)
+
+
+def hierarchical_scores_by_image(
+    common: IntArray, depth: IntArray, length: IntArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The same of each image, shape (n,): their means are the macro scores, where no path counts more for its length.
+
+    Precision is nan where nothing is answered, recall and F1 are 0.
+    """
+    precision = np.divide(common, depth, out=np.full(len(common), np.nan), where=depth > 0)
+    return precision, np.asarray(common / length), np.asarray(2 * common / (depth + length))

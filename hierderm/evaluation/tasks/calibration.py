@@ -9,7 +9,7 @@ import numpy as np
 
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.metrics import calibration as cal
-from hierderm.evaluation.metrics.classification import hierarchical_scores, set_overlap
+from hierderm.evaluation.metrics.classification import hierarchical_scores, hierarchical_scores_by_image, set_overlap
 from hierderm.evaluation.metrics.selective import AnswerRule
 from hierderm.evaluation.scores import Scores, Statistic
 from hierderm.evaluation.subject import Subject
@@ -120,8 +120,11 @@ def _answers(subject: Subject, learnt: _Learnt) -> Scores:
         (TREE, "answer_error"): wrong,
         (TREE, "answer_depth"): depth.astype(np.float64),
     }
-    keys = tuple((TREE, f"answer_{name}") for name in ("precision", "recall", "f1"))
-    statistic = Statistic(keys, lambda weights, _: hierarchical_scores(common, depth, tree.n_levels, weights))
+    names, length = ("precision", "recall", "f1"), tree.path_length[subject.fine]
+    macro = hierarchical_scores_by_image(common, depth, length)
+    per_image |= {(TREE, f"answer_{name}_macro"): values for name, values in zip(names, macro, strict=True)}
+    keys = tuple((TREE, f"answer_{name}") for name in names)
+    statistic = Statistic(keys, lambda weights, _: hierarchical_scores(common, depth, length, weights))
     levels = [
         {
             "level": name,

@@ -7,10 +7,13 @@ from functools import partial
 import numpy as np
 
 from hierderm.evaluation.catalogue import TREE, Key
-from hierderm.evaluation.metrics.classification import class_scores, crm_decode, in_top
+from hierderm.evaluation.metrics.classification import class_scores, hierarchical_scores_by_image, in_top, set_overlap
+from hierderm.evaluation.metrics.decoding import crm_decode, hf_decode, set_f
+from hierderm.evaluation.metrics.hops import hops
 from hierderm.evaluation.scores import Scores, Statistic
 from hierderm.evaluation.subject import Subject
-from hierderm.types import FloatArray, IntArray
+from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import FloatArray, Floats, IntArray
 
 
 def classification(subject: Subject) -> Scores:
@@ -37,11 +40,25 @@ def classification(subject: Subject) -> Scores:
         height = tree.lca_height[subject.fine, nodes].astype(np.float64)
         per_image[TREE, f"{name}_height"] = height
         per_image[TREE, f"{name}_severity"] = np.where(height > 0, height, np.nan)
-    per_image[TREE, "hierarchical_f1"] = 1 - per_image[TREE, "top1_height"] / tree.n_levels  # equal depths: P = R = F
+    per_image |= _credit_by_tree(probabilities, subject.fine, tree)
     confusion = np.zeros((tree.size(0), tree.size(0)), dtype=np.int64)
     np.add.at(confusion, (subject.labels(0), tree.to_level(predicted, 0)), 1)
     details = {"confusion": {"of": "classifier", "table": confusion.tolist()}}
     return Scores(per_image, statistics=tuple(statistics), details=details)
+
+
+def _credit_by_tree(probabilities: Floats, fine: IntArray, tree: Taxonomy) -> dict[Key, FloatArray]:
+    """Hierarchical F1 of the top 1 and of the best set of nodes, and how well all conditions are ranked."""
+    predicted = probabilities.argmax(axis=1)
+    overlap = set_overlap(fine, predicted, np.full(len(fine), tree.fine_level), tree)
+    best = hf_decode(probabilities, tree)
+    return {
+        (TREE, "hierarchical_f1"): hierarchical_scores_by_image(*overlap, tree.path_length[fine])[2],
+        (TREE, "optimal_f1"): set_f(best, fine, tree),
+        (TREE, "optimal_nodes"): best.sum(axis=1).astype(np.float64),
+        (TREE, "hops"): hops(probabilities, fine, tree),
+        (TREE, "hops_at_5"): hops(probabilities, fine, tree, k=5),
+    }
 
 
 def _class_scores(labels: IntArray, predicted: IntArray, weights: IntArray | None, _: int) -> tuple[float, float]:

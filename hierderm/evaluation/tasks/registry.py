@@ -119,11 +119,11 @@ for _task in (
     ),
     Task(
         "classification", "the model's own classifier", classification,
-        (("coarse", "top1_accuracy"), ("fine", "balanced_accuracy")),
+        (("coarse", "top1_accuracy"), ("fine", "balanced_accuracy")), version=2,
     ),
     Task(
         "calibration", "calibration of its probabilities, answers, conformal sets", calibration,
-        (("fine", "ece"), ("fine", "aurc")), version=3,
+        (("fine", "ece"), ("fine", "aurc")), version=4,
     ),
     Task(
         "soft_labels", "agreement with weighted differentials", soft_labels, (("fine", "expected_relevance_at_10"),)

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import pandas as pd
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
-from hierderm.errors import ConfigError, MissingExtraError
+from hierderm.errors import ConfigError
 from hierderm.files import write_atomically
 from hierderm.progress import Progress
 from hierderm.training.gradient.checkpoints import AtomicFiles, BestEpoch, Checkpoints
 from hierderm.training.gradient.module import TrainingModule
+from hierderm.training.gradient.tracking import make_logger
 
 
 class History(lightning.Callback):
@@ -79,7 +81,7 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
             devices=settings.devices,
             callbacks=[history, shown, stopping, best, *_averaging(settings.average)],
             plugins=[AtomicFiles()],
-            logger=_logger(folder) if settings.tensorboard else False,
+            logger=make_logger(settings.logger, folder, asdict(settings)),
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -100,15 +102,6 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
 
 def _averaging(decay: float) -> list[lightning.Callback]:
     return [EMAWeightAveraging(decay=decay)] if decay else []
-
-
-def _logger(folder: Path) -> Any:
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    try:
-        return TensorBoardLogger(str(folder), name="tensorboard", version="")
-    except ModuleNotFoundError:
-        raise MissingExtraError("training.tensorboard = true", "tensorboard") from None
 
 
 @contextmanager

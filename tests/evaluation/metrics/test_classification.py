@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hiclass import metrics as hiclass
 from sklearn import metrics as sklearn
 
 from hierderm.evaluation.metrics.classification import (
     class_scores,
-    crm_decode,
     hierarchical_scores,
+    hierarchical_scores_by_image,
     in_top,
     set_overlap,
 )
@@ -48,42 +47,13 @@ def test_weights_are_repetitions() -> None:
     assert class_scores(LABELS, PREDICTED, weights) == pytest.approx(repeated)
 
 
-def test_hierarchical_scores_are_those_of_hiclass() -> None:
-    """Answers at both levels: hiclass wants paths, with '' where an answer stops early."""
-    level = RNG.integers(0, 2, 120)
-    node = np.where(level == 1, PREDICTED, TREE.to_level(PREDICTED, 0))
-    common, said = set_overlap(LABELS, node, level, TREE)
-    names = [TREE.names(0), TREE.names(1)]
-    paths = [[names[n][k] for n, k in enumerate(TREE.ancestors[label])] for label in LABELS]
-    answers = [
-        [names[0][TREE.ancestors[k, 0]], names[1][k]] if at else [names[0][k], ""]
-        for k, at in zip(node, level, strict=True)
-    ]
-    precision, recall, f1 = hierarchical_scores(common, said, 2)
-    assert precision == pytest.approx(hiclass.precision(np.array(paths), np.array(answers)))
-    assert recall == pytest.approx(hiclass.recall(np.array(paths), np.array(answers)))
-    assert f1 == pytest.approx(hiclass.f1(np.array(paths), np.array(answers)))
-
-
 def test_hierarchical_scores_by_hand() -> None:
     """Truths F0 F0 F0; answers F1 (category right), C0 (right), none: 1 + 1 of 2 + 1 ancestors, of 6 possible."""
     common, said = set_overlap(np.array([0, 0, 0]), np.array([1, 0, -1]), np.array([1, 0, -1]), TREE)
     assert common.tolist() == [1, 1, 0] and said.tolist() == [2, 1, 0]
-    assert hierarchical_scores(common, said, 2) == pytest.approx((2 / 3, 2 / 6, 4 / 9))
-    assert np.isnan(hierarchical_scores(common, said, 2, np.array([0, 0, 1]))[0])  # nothing is answered
-
-
-def test_cost_sensitive_decoding_by_hand() -> None:
-    """F0 leads with 0.4 but its category has 0.4 in all; F3 to F5 have 0.2 each, 0.6 in all.
-
-    Expected heights: F0: 0.6 * 2 = 1.2. F3: 0.4 * 2 + 0.4 * 1 = 1.2, with F3 at 0.21 and F0 at 0.39 less: 1.17 to 1.22.
-    """
-    probabilities = np.array([[0.39, 0, 0, 0.21, 0.2, 0.2, 0, 0, 0]])
-    assert probabilities.argmax() == 0
-    assert crm_decode(probabilities, TREE).tolist() == [3]
-
-
-def test_cost_sensitive_decoding_against_a_slow_oracle() -> None:
-    for row, decoded in zip(PROBABILITIES, crm_decode(PROBABILITIES, TREE), strict=True):
-        costs = [sum(p * TREE.lca_height[k, j] for j, p in enumerate(row)) for k in range(9)]
-        assert costs[decoded] == pytest.approx(min(costs))
+    length = np.array([2, 2, 2])
+    assert hierarchical_scores(common, said, length) == pytest.approx((2 / 3, 2 / 6, 4 / 9))
+    assert np.isnan(hierarchical_scores(common, said, length, np.array([0, 0, 1]))[0])  # nothing is answered
+    precision, recall, f1 = hierarchical_scores_by_image(common, said, length)
+    np.testing.assert_allclose(precision, [1 / 2, 1, np.nan])
+    assert recall.tolist() == [0.5, 0.5, 0] and f1 == pytest.approx([1 / 2, 2 / 3, 0])

@@ -30,7 +30,7 @@ from hierderm.training.methods.tree_lda import best_scale, shuffled
         {"freeze": "lora", "lora_rank": 2},
         {"loss.classification": "LogitAdjusted", "loss.contrastive": "MultiSimilarityLoss", "projection_dim": 0},
         {"loss.classification": "ArcFaceLoss", "sampler.kind": "shuffle"},
-        {"loss.contrastive": "", "tensorboard": True},
+        {"loss.contrastive": "", "logger": "tensorboard"},
         {"loss.contrastive": "HiMulConE", "loss.classification": "HXE"},
         {"loss.contrastive_levels": {"coarse": 1.0, "fine": 0.5}, "loss.schedule": "joint"},
     ],

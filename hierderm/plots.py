@@ -1,4 +1,13 @@
-"""Plots as PNG bytes (matplotlib, no display), and the points of the map that is part of the page."""
+"""Plots of evaluations and embeddings, as matplotlib figures.
+
+    from hierderm import plots
+
+    plots.forest([paired_difference(one, other, key, 0.95) for key in HEADLINES])
+    plots.calibration(evaluation).savefig("calibration.svg", bbox_inches="tight")
+    plots.embedding_maps({"mine": plots.project(vectors)}, table.labels(0), tree.names(0))
+
+No display is needed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from hierderm.errors import EmbeddingError
+from hierderm.evaluation.catalogue import direction, metric_name
 from hierderm.evaluation.evaluation import Evaluation
+from hierderm.evaluation.inference.differences import Difference
 from hierderm.types import Floats, IntArray
 
 # Tol's six bright colours, then each time the colour of middle lightness that is farthest from all before (in Oklab).
@@ -22,7 +34,6 @@ PALETTE = (
 )  # fmt: skip
 MARKERS = "o^sDvP*X"
 ITERATIONS = 500  # of t-SNE: half of scikit-learn's default, after which points of a map hardly move
-MAP_SIDE = 560  # of the map in the page, in its own units
 MAP_SHAPES = {"circle": "o", "square": "s", "diamond": "D"}
 
 
@@ -46,11 +57,55 @@ HISTORY_PANELS = {
 }
 
 
-def history_figure(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, int]) -> bytes:
+def forest(differences: Sequence[Difference]) -> Figure:
+    """Paired differences with their intervals, a row each; filled where the interval excludes 0.
+
+    Args:
+        differences: Of any metrics and models, in the order of the rows (`hierderm.paired_difference`).
+
+    Returns:
+        The figure; to the right is more, and metrics of which less is better say so.
+
+    Raises:
+        EmbeddingError: There is none.
+    """
+    if not differences:
+        raise EmbeddingError("a forest plot needs at least one difference, got none.")
+    models = list(dict.fromkeys((d.model, d.reference) for d in differences))
+    figure = Figure(figsize=(7, 0.32 * len(differences) + 1.2))
+    axes = figure.add_subplot()
+    axes.axvline(0, color="#999999", linewidth=1)
+    for row, d in enumerate(differences):
+        number = models.index((d.model, d.reference))
+        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+        axes.plot([d.low, d.high], [row, row], color=colour, linewidth=2)
+        filled = colour if d.significant else "white"
+        axes.plot(d.value, row, marker=marker, color=colour, markerfacecolor=filled, markersize=7)
+    names = [
+        metric_name(d.level, d.name) + (" (less is better)" if direction(d.name) == "lower" else "")
+        for d in differences
+    ]
+    if len(models) > 1:
+        names = [f"{name}: {d.model} − {d.reference}" for name, d in zip(names, differences, strict=True)]
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlabel("difference" if len(models) > 1 else f"{models[0][0]} − {models[0][1]}")
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def history(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, int]) -> Figure:
     """Each loss by itself and validation MAP@R by epoch, a line a model; a vertical line at the epoch that was chosen.
 
     The sum of the losses is not drawn: it rises when the second is faded in. Losses are those of training; dashed the
     same loss on validation.
+
+    Args:
+        histories: Of each model, by name, a row an epoch (`Run.history`).
+        chosen: Of each model the row that was chosen (`Run.chosen`).
+
+    Returns:
+        The figure, a panel a loss or level.
     """
     panels = {column: title for column, title in HISTORY_PANELS.items() if any(column in h for h in histories.values())}
     figure = Figure(figsize=(4 * len(panels), 3.2))
@@ -69,11 +124,22 @@ def history_figure(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, i
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     figure.axes[-1].legend(fontsize=8)  # the panel that all models are in
-    return png(figure)
+    return figure
 
 
-def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequence[str], columns: int = 3) -> bytes:
-    """A 2-D map for each model, each point a test image, coloured by category."""
+def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequence[str], columns: int = 3) -> Figure:
+    """A 2-D map for each model, each point an image, coloured by category.
+
+    Args:
+        points: Of each model, by name, the place of each image, shape (n_images, 2) (`project`).
+        labels: Category of each image, shape (n_images,).
+        names: Of the categories.
+        columns: Maps in a row.
+
+    Returns:
+        The figure.
+    """
+    columns = min(columns, len(points))
     n_rows = -(-len(points) // columns)
     figure = Figure(figsize=(4.4 * columns, 4.2 * n_rows + 1))
     shown = np.unique(labels)
@@ -89,11 +155,19 @@ def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequen
         axes.set_yticks([])
     handles, texts = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncols=4, fontsize=8, markerscale=2)
-    return png(figure)
+    return figure
 
 
-def project(embeddings: Floats, seed: int) -> Floats:
-    """t-SNE of the embeddings to the plane (scikit-learn), shape (n_images, 2); PCA where there are under 10."""
+def project(embeddings: Floats, seed: int = 0) -> Floats:
+    """t-SNE of embeddings to the plane (scikit-learn); PCA where there are under 10.
+
+    Args:
+        embeddings: Shape (n_images, dim).
+        seed: Of t-SNE.
+
+    Returns:
+        The place of each image, shape (n_images, 2).
+    """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -106,27 +180,16 @@ def project(embeddings: Floats, seed: int) -> Floats:
     return points
 
 
-def map_points(where: Floats, labels: IntArray, texts: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    """Place, colour, shape and text of each point of a map in the page, and the legend.
+def categories(evaluations: Evaluation | Sequence[Evaluation]) -> Figure:
+    """Coarse Recall@1 of each category, one bar for each model; the largest category first.
 
-    `where`: shape (n, 2); `labels`: the category of each point.
+    Args:
+        evaluations: With the task retrieval.
+
+    Returns:
+        The figure.
     """
-    low, span = where.min(axis=0), np.ptp(where, axis=0)
-    placed = (where - low) / np.where(span > 0, span, 1) * (MAP_SIDE - 20) + 10
-    style = {label: map_look(n) for n, label in enumerate(np.unique(labels))}
-    points = [
-        {"n": n, "x": round(float(x), 1), "y": round(float(y), 1), **style[label], "text": text}
-        for n, ((x, y), label, text) in enumerate(zip(placed, labels.tolist(), texts, strict=True))
-    ]
-    return {
-        "side": MAP_SIDE,
-        "points": points,
-        "legend": [{"name": names[label], **look} for label, look in style.items()],
-    }
-
-
-def category_bars(evaluations: Sequence[Evaluation]) -> bytes:
-    """Coarse Recall@1 of each category, one bar for each model; the largest category first."""
+    evaluations = _several(evaluations)
     rows = sorted(evaluations[0].categories, key=lambda row: -row["n_images"])
     figure = Figure(figsize=(11, 0.09 * len(rows) * (len(evaluations) + 1) + 1.2))
     axes = figure.add_subplot()
@@ -146,11 +209,24 @@ def category_bars(evaluations: Sequence[Evaluation]) -> bytes:
     axes.set_xlabel("coarse Recall@1 (in brackets: number of test images)")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(6, len(evaluations)))
-    return png(figure)
+    return figure
 
 
-def reliability_figure(evaluations: Sequence[Evaluation]) -> bytes:
-    """Reliability diagram and risk-coverage curve of each model that classifies, one column for each level."""
+def calibration(evaluations: Evaluation | Sequence[Evaluation]) -> Figure:
+    """Reliability diagram and risk-coverage curve of each model that classifies, one column for each level.
+
+    Args:
+        evaluations: With the task calibration; those without class probabilities are left out.
+
+    Returns:
+        The figure: reliability above, risk-coverage below.
+
+    Raises:
+        EmbeddingError: None of them has class probabilities.
+    """
+    evaluations = _several(evaluations)
+    if not any("reliability" in e.details for e in evaluations):
+        raise EmbeddingError("calibration needs class probabilities, the evaluations have none.")
     shown = [(number, e) for number, e in enumerate(evaluations) if "reliability" in e.details]  # colours as elsewhere
     levels = list(shown[0][1].details["reliability"])
     figure = Figure(figsize=(4.6 * len(levels), 8))
@@ -180,13 +256,19 @@ def reliability_figure(evaluations: Sequence[Evaluation]) -> bytes:
         if column == 1:
             lower.legend(fontsize=8)
     figure.tight_layout()
-    return png(figure)
+    return figure
 
 
-def fine_confusion(true: IntArray, found: IntArray, category: IntArray) -> bytes:
+def confusion(true: IntArray, found: IntArray, category: IntArray) -> Figure:
     """Condition of the query against that of its nearest image, in the order of the tree, categories outlined.
 
-    `category`: that of every condition, shape (n_fine,).
+    Args:
+        true: Conditions of the queries, shape (n_queries,).
+        found: Conditions of their nearest images, or predictions, shape (n_queries,).
+        category: That of every condition, shape (n_fine,), e.g. `taxonomy.ancestors[:, 0]`.
+
+    Returns:
+        The figure; rows are shares that sum to 1.
     """
     present = np.unique(true)
     order = present[np.lexsort((present, category[present]))]
@@ -208,4 +290,8 @@ def fine_confusion(true: IntArray, found: IntArray, category: IntArray) -> bytes
     axes.set_ylabel("condition of the query")
     axes.set_xticks([])
     axes.set_yticks([])
-    return png(figure)
+    return figure
+
+
+def _several(evaluations: Evaluation | Sequence[Evaluation]) -> Sequence[Evaluation]:
+    return [evaluations] if isinstance(evaluations, Evaluation) else evaluations

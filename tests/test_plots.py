@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
+from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
+from hierderm.errors import EmbeddingError
+from hierderm.evaluation.evaluation import evaluate
+from hierderm.evaluation.inference.differences import Difference
+from hierderm.plots import PALETTE, calibration, categories, confusion, embedding_maps, forest, history, png, project
 from hierderm.report.neighbours import example_groups, nearest_neighbours
-from hierderm.report.plots import PALETTE, history_figure, map_points
+from hierderm.report.page_map import map_points
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 
@@ -53,18 +57,55 @@ def test_an_image_without_another_case_has_no_neighbour() -> None:
     assert [group["share"] for group in example_groups(table, row, found)] == ["0% of 2 queries"] * 3
 
 
-def test_each_loss_has_its_own_panel_and_the_sum_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr("hierderm.report.plots.png", figures.append)
+def test_each_loss_has_its_own_panel_and_the_sum_none() -> None:
     names = ["train_loss", "contrastive_loss", "classification_loss", "validation_classification_loss"]
-    history = pd.DataFrame({"epoch": [0, 1, 2]} | {name: [3.0, 2.0, 1.0] for name in [*names, "coarse_map_at_r"]})
-    history_figure(
-        {"both": history, "one": history[["epoch", "contrastive_loss", "coarse_map_at_r"]]}, {"both": 1, "one": 2}
+    rows = pd.DataFrame({"epoch": [0, 1, 2]} | {name: [3.0, 2.0, 1.0] for name in [*names, "coarse_map_at_r"]})
+    figure = history(
+        {"both": rows, "one": rows[["epoch", "contrastive_loss", "coarse_map_at_r"]]}, {"both": 1, "one": 2}
     )
-    (figure,) = figures
     assert [axes.get_title() for axes in figure.axes] == [
         "contrastive loss", "classification loss (dashed: validation)", "coarse MAP@R, validation",
     ]  # fmt: skip
     # Lines of a panel: each model's values and the epoch it was chosen at; dashed in addition the validation loss.
     assert [len(axes.lines) for axes in figure.axes] == [4, 4, 4]
     assert [next(iter(np.asarray(line.get_xdata()))) for line in figure.axes[2].lines] == [1, 2, 1, 3]
+
+
+def test_a_forest_has_a_row_for_each_difference() -> None:
+    """Filled where the interval excludes 0; of one pair of models the axis names it, of several each row."""
+    one = [
+        Difference("fine", "map_at_r", "a", "b", 0.1, 0.02, 0.2),
+        Difference("fine", "ece", "a", "b", -0.1, -0.3, 0.1),
+    ]
+    (axes,) = forest(one).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "fine MAP@R", "fine Expected calibration error (less is better)",
+    ]  # fmt: skip
+    points = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == 1]
+    assert [str(line.get_markerfacecolor()) for line in points] == [PALETTE[0], "white"]
+    assert axes.get_xlabel() == "a − b"
+    (axes,) = forest([*one, Difference("fine", "map_at_r", "a", "c", 0, -1, 1)]).axes
+    assert axes.get_yticklabels()[2].get_text() == "fine MAP@R: a − c" and axes.get_xlabel() == "difference"
+    with pytest.raises(EmbeddingError, match="at least one difference"):
+        forest([])
+
+
+def test_plots_of_an_evaluation() -> None:
+    """Each is a figure; those of probabilities say what they need."""
+    rng = np.random.default_rng(0)
+    tree = taxonomy_from_paths([("C0", "F0"), ("C0", "F1"), ("C1", "F2")], ("category", "condition"), id="t")
+    fine = np.arange(60) % 3
+    frame = pd.DataFrame({"case_id": np.arange(60).astype(str), "condition": [f"F{k}" for k in fine]})
+    config = EvaluationConfig(bootstrap_rounds=5, tasks=("retrieval", "classification", "calibration"))
+    vectors = np.eye(3)[fine] + rng.normal(size=(60, 3))
+    found = evaluate(vectors, frame, tree, config=config, probabilities=rng.dirichlet(np.ones(3), 60))
+    assert [axes.get_title() for axes in calibration(found).axes[::2]] == ["coarse: reliability", "fine: reliability"]
+    assert len(categories([found, found]).axes[0].patches) == 4  # two categories, two models
+    places = project(vectors[:5])
+    assert places.shape == (5, 2)
+    assert len(embedding_maps({"mine": places}, fine[:5] // 2, tree.names(0)).axes) == 1
+    assert png(confusion(fine, fine, tree.ancestors[:, 0])).startswith(b"\x89PNG")
+    without = evaluate(vectors, frame, tree, config=config)
+    with pytest.raises(EmbeddingError, match="calibration needs class probabilities"):
+        calibration(without)
+    assert found.to_pandas("groups").empty and len(found.to_pandas("categories")) == 2
