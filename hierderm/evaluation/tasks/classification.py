@@ -8,6 +8,7 @@ import numpy as np
 
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.metrics.classification import class_scores, crm_decode, in_top
+from hierderm.evaluation.metrics.group_sums import Weights
 from hierderm.evaluation.scores import Scores, Statistic
 from hierderm.evaluation.subject import Subject
 from hierderm.types import FloatArray, IntArray
@@ -44,5 +45,5 @@ def classification(subject: Subject) -> Scores:
     return Scores(per_image, statistics=tuple(statistics), details=details)
 
 
-def _class_scores(labels: IntArray, predicted: IntArray, weights: IntArray | None, _: int) -> tuple[float, float]:
+def _class_scores(labels: IntArray, predicted: IntArray, weights: Weights, _: IntArray | None) -> FloatArray:
     return class_scores(labels, predicted, weights)

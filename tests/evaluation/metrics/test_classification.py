@@ -45,7 +45,8 @@ def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn() -> None:
 def test_weights_are_repetitions() -> None:
     weights = RNG.integers(0, 3, 120)
     repeated = class_scores(np.repeat(LABELS, weights), np.repeat(PREDICTED, weights))
-    assert class_scores(LABELS, PREDICTED, weights) == pytest.approx(repeated)
+    rounds = class_scores(LABELS, PREDICTED, np.stack([weights, 0 * weights, weights]))
+    assert rounds[0] == pytest.approx(repeated) and (rounds[2] == rounds[0]).all() and np.isnan(rounds[1]).all()
 
 
 def test_hierarchical_scores_are_those_of_hiclass() -> None:
@@ -69,8 +70,9 @@ def test_hierarchical_scores_by_hand() -> None:
     """Truths F0 F0 F0; answers F1 (category right), C0 (right), none: 1 + 1 of 2 + 1 ancestors, of 6 possible."""
     common, said = set_overlap(np.array([0, 0, 0]), np.array([1, 0, -1]), np.array([1, 0, -1]), TREE)
     assert common.tolist() == [1, 1, 0] and said.tolist() == [2, 1, 0]
-    assert hierarchical_scores(common, said, 2) == pytest.approx((2 / 3, 2 / 6, 4 / 9))
-    assert np.isnan(hierarchical_scores(common, said, 2, np.array([0, 0, 1]))[0])  # nothing is answered
+    assert hierarchical_scores(common, said, 2) == pytest.approx([2 / 3, 2 / 6, 4 / 9])
+    rounds = hierarchical_scores(common, said, 2, np.array([[0, 0, 1], [0, 0, 0], [0, 2, 0]]))
+    np.testing.assert_array_equal(rounds, [[np.nan, 0, 0], [np.nan] * 3, [1, 0.5, 2 / 3]])  # nothing is answered; none
 
 
 def test_cost_sensitive_decoding_by_hand() -> None:
