@@ -16,6 +16,7 @@ import pandas as pd
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Encodes, embeddings_of
+from hierderm.engines import return_memory
 from hierderm.errors import EvaluationWarning
 from hierderm.evaluation.catalogue import HEADLINES, Direction, Key, direction, metric_name
 from hierderm.evaluation.categories import category_table
@@ -215,6 +216,7 @@ def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool 
         for task in tasks:
             bar.what = f"Evaluating: {task.name}"
             parts.append(task.scores(subject))
+            return_memory()
             bar.update()
         scores = Scores.joined(parts)
         bar.what = "Evaluating: intervals"

@@ -81,8 +81,13 @@ def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Res
         some = counts[cases]
         ends = np.cumsum(some)
         rows = np.arange(ends[-1]) + np.repeat(starts[cases] - ends + some, some)
-        by_case = _best_of_rows(images.embeddings[order[rows]] @ images.embeddings.T, ends - some, some)
-        return _best_of_columns(by_case, order, starts, counts)
+        similarity = images.embeddings[order[rows]] @ images.embeddings.T
+        best = np.empty((len(cases), len(counts)), dtype=similarity.dtype)
+        for part in row_slices(0, len(cases), len(images)):  # few cases at a time stay in the cache
+            first, last = ends[part.start] - some[part.start], ends[part.stop - 1]
+            by_case = _best_of_rows(similarity[first:last], ends[part] - some[part] - first, some[part])
+            best[part] = _best_of_columns(by_case, order, starts, counts)
+        return best
 
     own = np.arange(len(first))
     per_case = len(images) * len(images) // max(1, len(first))

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from hierderm.embeddings import by_blocks
 from hierderm.evaluation.metrics.group_sums import Weights, group_sums, once
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
@@ -55,7 +56,8 @@ def reliability(confidence: FloatArray, right: FloatArray, n_bins: int) -> list[
 def brier(probabilities: Floats, labels: IntArray) -> FloatArray:
     """Squared distance of each image's probabilities from its label, shape (n,), in [0, 2] (Brier 1950)."""
     on_label = probabilities[np.arange(len(labels)), labels]
-    return np.asarray((probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * on_label + 1)
+    squares = by_blocks(probabilities, lambda some: (some.astype(np.float64) ** 2).sum(axis=1))
+    return np.asarray(squares - 2 * on_label + 1)
 
 
 def risk_coverage(
@@ -103,7 +105,7 @@ def best_temperature(cost: Callable[[float], float], low: float, high: float) ->
 
 def scaled(probabilities: Floats, temperature: float) -> FloatArray:
     """Probabilities at another temperature, shape (n, n_fine), rows summing to 1."""
-    return np.asarray(softmax(_logs(probabilities) / temperature, axis=1))
+    return by_blocks(probabilities, lambda some: softmax(_logs(some) / temperature, axis=1))
 
 
 def _logs(probabilities: Floats) -> FloatArray:
@@ -131,14 +133,18 @@ def conformal_sets(probabilities: Floats, threshold: float) -> Mask:
 
 def n_nodes(sets: Mask, taxonomy: Taxonomy) -> IntArray:
     """How many nodes it takes to name each set of conditions, shape (n,): a node stands for all conditions under it."""
-    whole_above = np.zeros((len(sets), 1), dtype=bool)  # of the root, under which all lie: it has no name
-    counts = np.zeros(len(sets), dtype=np.int64)
-    for level in range(taxonomy.n_levels):
-        under = taxonomy.membership(level)
-        whole = (sets.astype(np.float64) @ under) == under.sum(axis=0)
-        counts += (whole & ~whole_above[:, taxonomy.parents(level)]).sum(axis=1)
-        whole_above = whole
-    return counts
+    unders = [(taxonomy.membership(level), taxonomy.parents(level)) for level in range(taxonomy.n_levels)]
+
+    def counted(some: Mask) -> IntArray:
+        whole_above = np.zeros((len(some), 1), dtype=bool)  # of the root, under which all lie: it has no name
+        counts = np.zeros(len(some), dtype=np.int64)
+        for under, parents in unders:
+            whole = (some.astype(np.float64) @ under) == under.sum(axis=0)
+            counts += (whole & ~whole_above[:, parents]).sum(axis=1)
+            whole_above = whole
+        return counts
+
+    return by_blocks(sets, counted)
 
 
 def coverage_by_class(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import csr_array
-from scipy.spatial.distance import squareform
 
 from hierderm.types import FloatArray, Floats, IntArray
+
+BLOCK = 1024  # images at a time
 
 
 def silhouettes(embeddings: Floats, groupings: Sequence[IntArray]) -> list[FloatArray]:
@@ -20,23 +21,27 @@ def silhouettes(embeddings: Floats, groupings: Sequence[IntArray]) -> list[Float
     and memory grow with images times groups. 0 for an image alone in its group. nan where there are fewer than two
     groups, or as many groups as images: the silhouette is not defined there.
     """
-    exact = embeddings.astype(np.float64)
-    return [_silhouette(exact, groups) for groups in groupings]
+    return [_silhouette(embeddings, groups) for groups in groupings]
 
 
-def _silhouette(embeddings: FloatArray, groups: IntArray) -> FloatArray:
+def _silhouette(embeddings: Floats, groups: IntArray) -> FloatArray:
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     n = len(groups)
     if not 2 <= len(sizes) < n:
         return np.full(n, np.nan)
-    rows = np.arange(n)
-    mean_of = csr_array((1 / sizes[group], (group, rows)), shape=(len(sizes), n))
-    distance = 1 - embeddings @ np.asarray(mean_of @ embeddings).T  # mean over each group, (n_images, n_groups)
-    np.maximum(distance, 0, out=distance)
+    blocks = [slice(start, start + BLOCK) for start in range(0, n, BLOCK)]
+    members = csr_array((1 / sizes[group], (np.arange(n), group)), shape=(n, len(sizes)))
+    means = np.sum([members[block].T @ embeddings[block].astype(np.float64) for block in blocks], axis=0)
+    own, nearest = np.empty(n), np.empty(n)
+    for block in blocks:
+        distance = 1 - embeddings[block].astype(np.float64) @ means.T  # mean over each group, (n_block, n_groups)
+        rows = np.arange(len(distance))
+        np.maximum(distance, 0, out=distance)
+        own[block] = distance[rows, group[block]]
+        distance[rows, group[block]] = np.inf
+        nearest[block] = distance.min(axis=1)
     size = sizes[group]
-    within = distance[rows, group] * size / np.maximum(size - 1, 1)  # an image is at 0 from itself
-    distance[rows, group] = np.inf
-    nearest = distance.min(axis=1)
+    within = own * size / np.maximum(size - 1, 1)  # an image is at 0 from itself
     larger = np.maximum(within, nearest)
     values = np.divide(nearest - within, larger, out=np.zeros(n), where=larger > 0)
     return np.asarray(np.where(size == 1, 0.0, values))
@@ -48,12 +53,18 @@ def ward_clusters(embeddings: Floats, counts: Sequence[int]) -> list[IntArray]:
     Memory grows with the square of n_images: give it some thousands.
     """
     exact = embeddings - embeddings.mean(axis=0, dtype=np.float64)
-    lengths, squared = (exact**2).sum(axis=1), exact @ exact.T
-    squared *= -2
-    squared += lengths
-    squared += lengths[:, None]
-    distances = squareform(squared, checks=False)  # of each pair once
+    n, lengths = len(exact), (exact**2).sum(axis=1)
+    distances, filled = np.empty(n * (n - 1) // 2), 0  # of each pair once, row by row
+    for start in range(0, n, BLOCK):
+        squared = exact[start : start + BLOCK] @ exact[start:].T
+        squared *= -2
+        squared += lengths[start:]
+        squared += lengths[start : start + BLOCK, None]
+        for row, values in enumerate(squared, start=1):
+            distances[filled : filled + len(values) - row] = values[row:]
+            filled += len(values) - row
     np.sqrt(np.maximum(distances, 0, out=distances), out=distances)
+    del exact, squared
     merges = linkage(distances, method="ward")
     return [np.asarray(fcluster(merges, count, criterion="maxclust") - 1, dtype=np.int64) for count in counts]
 

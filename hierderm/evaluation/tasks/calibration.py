@@ -60,7 +60,7 @@ def _calibration_errors(subject: Subject, probabilities: Floats, learnt: _Learnt
     details: dict[str, Any] = {"reliability": {}, "risk_coverage": {}}
     for level, name in subject.levels:
         labels = subject.labels(level)
-        given = tree.sum_up(probabilities, level).astype(np.float64)
+        given = tree.sum_up(probabilities, level)
         per_image[name, "brier"] = cal.brier(given, labels)
         confidence, right = _leading(given, labels)
         statistics += [_error(name, "ece", confidence, right, bins), _error(name, "aurc", confidence, right, bins)]
