@@ -16,7 +16,6 @@ from threading import Event
 from typing import TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.ranking import (
@@ -27,7 +26,7 @@ from hierderm.evaluation.metrics.ranking import (
     case_order,
     row_slices,
 )
-from hierderm.threads import in_order, n_threads
+from hierderm.threads import in_order, n_threads, one_thread
 from hierderm.types import Floats, IntArray, Vectors
 
 Result = TypeVar("Result")
@@ -213,8 +212,11 @@ def _in_blocks(
         parts = sorter.rankings(block, similarity(block))
         return work(takewhile(lambda _: not stopped.is_set(), parts))
 
-    pool = ThreadPoolExecutor(THREADS)
-    with threadpool_limits(1, user_api="blas"):  # each thread multiplies alone
+    with one_thread("blas"):  # each thread multiplies alone
+        if len(blocks) == 1:
+            yield ranked(blocks[0])
+            return
+        pool = ThreadPoolExecutor(THREADS)
         try:
             yield from in_order(pool, ranked, blocks, THREADS)
         finally:
