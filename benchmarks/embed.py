@@ -129,6 +129,7 @@ def measure(name: str, side: int, n: int) -> list[dict[str, Any]]:
     rates = {what: n / statistics.median(values) for what, values in seconds.items()}
     fastest = max(rate for what, rate in rates.items() if not what.startswith(("files", "reading")))
     shared = {"backbone": name, "side": side, "images": n, "cores": torch.get_num_threads()}
+    rows: list[dict[str, Any]]
     rows = [{**shared, "what": what, "rate": rate, "of_fastest": rate / fastest} for what, rate in rates.items()]
     for row in rows:
         if row["what"].startswith("files"):

@@ -156,10 +156,10 @@ def load_backbone(config: BackboneConfig, features: Features = "output") -> Back
             encoder, preprocessing, architecture = packaged.load(config.name, config.weights)
         else:
             encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
-    own = {"name": config.name, "library": library, "features": features, **architecture}
+    architecture = {"name": config.name, "library": library, "features": features, **architecture}
     if config.precision != "32":  # only then, so that names of cached features stay as they were
-        own["precision"] = config.precision
-    backbone = Backbone(encoder, preprocessing, own)
+        architecture["precision"] = config.precision
+    backbone = Backbone(encoder, preprocessing, architecture)
     backbone.engine = config.engine
     return backbone
 

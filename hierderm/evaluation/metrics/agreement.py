@@ -14,7 +14,7 @@ from hierderm.types import FloatArray, IntArray, Mask
 
 AGREEMENT = ("nmi", "ami", "ari", "homogeneity", "completeness", "v_measure", "purity", "purity_unweighted")
 SMALL_MEAN = 12.0  # images expected in a label and a cluster, up to which Newton's series has 12 digits
-TERMS = 2**19  # of the sums over chances that are held at a time
+TERMS = 2**14  # of the sums over chances at a time: they stay in the cache
 
 
 class Contingency:
