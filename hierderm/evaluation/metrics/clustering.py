@@ -31,7 +31,9 @@ def _silhouette(embeddings: Floats, groups: IntArray) -> FloatArray:
         return np.full(n, np.nan)
     blocks = [slice(start, start + BLOCK) for start in range(0, n, BLOCK)]
     members = csr_array((1 / sizes[group], (np.arange(n), group)), shape=(n, len(sizes)))
-    means = np.sum([members[block].T @ embeddings[block].astype(np.float64) for block in blocks], axis=0)
+    means = np.zeros((len(sizes), embeddings.shape[1]))
+    for block in blocks:
+        means += members[block].T @ embeddings[block].astype(np.float64)
     own, nearest = np.empty(n), np.empty(n)
     for block in blocks:
         distance = 1 - embeddings[block].astype(np.float64) @ means.T  # mean over each group, (n_block, n_groups)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from sklearn import metrics
 from sklearn.cluster import AgglomerativeClustering
 
 from hierderm.embeddings import unit_length
+from hierderm.evaluation.metrics import clustering as module
 from hierderm.evaluation.metrics.clustering import category_rows, silhouettes, ward_clusters
+from hierderm.evaluation.metrics.kmeans import kmeans_clusters
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 CLUSTERS = np.array([1, 1, 0, 0, 0, 0])
@@ -42,3 +47,25 @@ def test_category_rows_by_hand() -> None:
     assert rows[1].purity_of_main_cluster == pytest.approx(2 / 4)
     assert sum(share for _, share in rows[0].went_to) == pytest.approx(1)
     assert rows[0].went_to[0][0] == 0 and rows[0].went_to[0][1] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("compute", "n", "allowed"),  # bytes: of points, which have 512 in float64, and of pairs, which have 4 of each
+    [
+        (lambda points: silhouettes(points, [np.arange(len(points)) % 64]), 8192, 8192 * 400),
+        (lambda points: kmeans_clusters(points, 3, [0]), 8192, 8192 * 700),
+        (lambda points: ward_clusters(points, [2]), 600, 600 * 600 * 11),
+    ],
+    ids=["silhouettes", "k-means", "Ward"],
+)
+def test_memory_is_that_of_blocks(
+    compute: Callable[[np.ndarray], object], n: int, allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silhouettes and k-means never hold all points in float64; Ward holds each distance twice, once its own."""
+    monkeypatch.setattr(module, "BLOCK", 64)
+    points = unit_length(np.random.default_rng(0).normal(size=(n, 64)))
+    tracemalloc.start()
+    compute(points)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < allowed
