@@ -3,7 +3,9 @@
 Goals: how much of the fastest forward pass is left when images are read from files, resized and embedded: the engines'
 forward passes on pixels in memory (torch as it is and channels-last, ONNX Runtime on all cores and a core an image),
 then files to vectors by `hierderm`, in turns with them; the largest difference of the vectors; the seconds that the
-graph of ONNX Runtime takes to make. Random weights: time does not depend on them. Files have noise of all scales, and
+graph of ONNX Runtime takes to make. Reading and resizing need the same cores: `allowed` is what two kinds of work one
+after the other leave of the fastest forward pass, from the rate at which all cores do nothing but read; `of_allowed` is
+the share of that which is reached. Random weights: time does not depend on them. Files have noise of all scales, and
 a short side of `--side` pixels: 160 as in the photographs of derm-dev, or 1024 as from a camera.
 Non-goals: GPUs, where torch computes; how good the vectors are.
 
@@ -36,6 +38,7 @@ from hierderm.files import write_json
 from hierderm.model.backbone import Backbone, Features, load_backbone
 from hierderm.model.features import feature_batches
 from hierderm.model.onnx import OnnxGraph, make_graph
+from hierderm.threads import one_thread
 
 BACKBONES = {"timm:tf_efficientnet_lite0": 192, "timm:vit_base_patch16_siglip_224": 24}  # images of one measurement
 ROUNDS, BATCH = 3, 16
@@ -91,6 +94,12 @@ def forwards(backbone: Backbone, graph: OnnxGraph, pixels: Tensor) -> dict[str, 
     }
 
 
+def reading(images: ImageDataset) -> None:
+    """Read and resize all images, on all cores."""
+    with ThreadPoolExecutor(torch.get_num_threads(), initializer=one_thread, initargs=("openmp",)) as pool:
+        list(pool.map(images.pixels, range(len(images))))
+
+
 def measure(name: str, side: int, n: int) -> list[dict[str, Any]]:
     """A row for each forward pass and each way from files to vectors."""
     with TemporaryDirectory() as folder:
@@ -102,7 +111,10 @@ def measure(name: str, side: int, n: int) -> list[dict[str, Any]]:
         make_graph(layers)
         images = ImageDataset(paths, plain.preprocessing)
         pixels = torch.stack([images.pixels(number) for number in range(n)])
+        view = ImageDataset(paths, plain.preprocessing, Augmentation())
         works = forwards(plain, graph, pixels) | {
+            "reading alone": lambda: reading(images),
+            "reading an augmented view alone": lambda: reading(view),
             "files to vectors": lambda: embedded(plain, paths),
             "files to vectors of all layers": lambda: embedded(layers, paths),
             "files to vectors of an augmented view": lambda: embedded(plain, paths, Augmentation()),
@@ -115,9 +127,15 @@ def measure(name: str, side: int, n: int) -> list[dict[str, Any]]:
                 seconds[what].append(time.perf_counter() - start)
         difference = _difference(plain, name, paths[:BATCH])
     rates = {what: n / statistics.median(values) for what, values in seconds.items()}
-    fastest = max(rate for what, rate in rates.items() if not what.startswith("files"))
+    fastest = max(rate for what, rate in rates.items() if not what.startswith(("files", "reading")))
     shared = {"backbone": name, "side": side, "images": n, "cores": torch.get_num_threads()}
+    rows: list[dict[str, Any]]
     rows = [{**shared, "what": what, "rate": rate, "of_fastest": rate / fastest} for what, rate in rates.items()]
+    for row in rows:
+        if row["what"].startswith("files"):
+            read = rates["reading an augmented view alone" if "view" in row["what"] else "reading alone"]
+            row["allowed"] = 1 / (1 + fastest / read)
+            row["of_allowed"] = row["of_fastest"] / row["allowed"]
     return [*rows, {**shared, "what": "making the graph", "seconds": export, "largest_difference": difference}]
 
 
@@ -153,7 +171,7 @@ def main() -> None:
     for name in options.backbones:
         for side in options.sides:
             found += measure(name, side, options.images or BACKBONES.get(name, BATCH))
-            for row in found[-8:]:
+            for row in found[-10:]:
                 print(json.dumps(row), flush=True)
     if options.out:
         write_json(options.out, found)

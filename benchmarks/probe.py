@@ -96,12 +96,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/probe.json"))
     parser.add_argument("--no-full", action="store_true", help="leave out the full size")
+    parser.add_argument("--full-beside", action="store_true", help="scikit-learn at the full size, too: half an hour")
     options = parser.parse_args()
     found: list[dict[str, Any]] = []
     print("| rows | features | solver | seconds | accuracy at each penalty |\n|---|---|---|---|---|")
     sizes = [*((n, dim, dim, True) for n, dim in BESIDE)]
     if not options.no_full:
-        sizes += [(FULL[0], FULL[1], width, False) for width in FULL[1:]]
+        sizes += [(FULL[0], FULL[1], width, options.full_beside and width == FULL[1]) for width in FULL[1:]]
     for n, dim, width, beside in sizes:
         train, labels, test, truth = made_up(n, dim)
         data = train[:, :width], labels, test[:, :width], truth

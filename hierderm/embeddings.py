@@ -20,7 +20,7 @@ from hierderm.types import Floats, Mask, Vectors
 
 KIND = "embeddings"  # of a folder
 UNIT_TOLERANCE = 1e-3
-BLOCK = 2**14  # rows at a time
+BLOCK = 2**12  # rows at a time
 Aggregation = Literal["best", "mean"]  # how cases of several images are compared
 
 
@@ -216,7 +216,7 @@ def _require_same_images(embedded: pd.DataFrame, frame: pd.DataFrame) -> None:
         )
 
 
-def by_blocks(rows: Floats, compute: Callable[[Floats], Any]) -> npt.NDArray[Any]:
+def by_blocks(rows: npt.NDArray[Any], compute: Callable[[npt.NDArray[Any]], Any]) -> npt.NDArray[Any]:
     """`compute` of some rows after the others, joined: its intermediate arrays stay small."""
     parts = [compute(rows[start : start + BLOCK]) for start in range(0, max(1, len(rows)), BLOCK)]
     return np.concatenate(parts)

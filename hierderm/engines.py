@@ -41,7 +41,7 @@ def import_faiss() -> Any:
 
 
 def return_memory() -> None:
-    """Give memory that FAISS has freed back to the system, where the C library (glibc) would keep it."""
+    """Give freed memory back to the system, where the C library (glibc) would keep it."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
+
+    from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,6 +35,23 @@ def set_threads(n: int | None = None) -> None:
     """
     for name in VARIABLES:
         os.environ[name] = str(n or n_threads())
+
+
+def one_thread(kind: Literal["blas", "openmp"]) -> AbstractContextManager[object]:
+    """Lets libraries of this kind compute on one thread from now on to the end of a `with` block.
+
+    Of OpenMP that is so for the calling thread alone. Of libraries those that are loaded at the first call: to look for
+    them takes milliseconds.
+    """
+    limited: AbstractContextManager[object] = _libraries(kind).limit(limits=1)
+    return limited
+
+
+@cache
+def _libraries(kind: str) -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api=kind)
 
 
 def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -50,7 +50,7 @@ def known_names() -> frozenset[str]:
 
 
 def _described(section: Any, prefix: str, condition: str = "", read: bool = True) -> Iterator[Setting]:
-    hints = get_type_hints(type(section), include_extras=True)
+    hints = _hints(section.__class__)
     for setting in fields(section):
         name, value, hint = f"{prefix}{setting.name}", getattr(section, setting.name), hints[setting.name]
         extra = getattr(hint, "__metadata__", ())
@@ -65,6 +65,11 @@ def _described(section: Any, prefix: str, condition: str = "", read: bool = True
             inner = get_args(hint)[0]  # of several choices the type of each
             choices = [a for part in (inner, *get_args(inner)) for a in get_args(part) if isinstance(a, str)]
             yield Setting(name, "|".join(choices) or type(value).__name__, value, texts[-1], needs, is_read)
+
+
+@cache
+def _hints(section: Hashable) -> dict[str, Any]:
+    return get_type_hints(section, include_extras=True)
 
 
 def require_method(method: str) -> None:

@@ -68,6 +68,9 @@ class BackboneConfig:
     engine: Annotated[
         ForwardEngine, doc("what computes frozen vectors on a CPU; auto: the faster (docs/embedding.md)")
     ] = "auto"
+    precision: Annotated[
+        Literal["32", "bf16"], doc("of the forward pass; bf16: faster and less exact, where the processor has it")
+    ] = "32"
 
     mirrors: Annotated[
         bool,

@@ -16,11 +16,13 @@ import pandas as pd
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Encodes, embeddings_of
+from hierderm.engines import return_memory
 from hierderm.errors import EvaluationWarning
 from hierderm.evaluation.catalogue import HEADLINES, Direction, Key, direction, metric_name
 from hierderm.evaluation.categories import category_table
 from hierderm.evaluation.inference.bootstrap import interval, resampled_means
 from hierderm.evaluation.inference.groups import Gap, GroupScore, gaps, group_scores, groups_of, neighbour_shares
+from hierderm.evaluation.metrics.group_sums import once
 from hierderm.evaluation.partitions import group_warnings, partition_warnings
 from hierderm.evaluation.scores import Scores, mean_of_known
 from hierderm.evaluation.subject import Subject, case_table, subject_of
@@ -233,6 +235,7 @@ def evaluate_subject(subject: Subject, tasks: Sequence[Task], *, progress: bool 
         for task in tasks:
             bar.what = f"Evaluating: {task.name}"
             parts.append(task.scores(subject))
+            return_memory()
             bar.update()
         scores = Scores.joined(parts)
         bar.what = "Evaluating: intervals"
@@ -284,11 +287,10 @@ def _with_intervals(
                 replicates[key] = rounds[:, number]
                 metrics.append(_mean_metric(key, key_values, rounds[:, number], confidence))
     for statistic in scores.statistics:
-        table = [statistic.compute(weights, number) for number, weights in enumerate(draws)]
-        statistic_rounds = np.array(table).reshape(-1, len(statistic.keys))
-        for number, (key, value) in enumerate(zip(statistic.keys, statistic.compute(None, -1), strict=True)):
-            if statistic.resampled:
-                replicates[key] = statistic_rounds[:, number]
+        if statistic.resampled:
+            of_rounds = statistic.replicates(draws, np.arange(len(draws)))
+            replicates |= dict(zip(statistic.keys, of_rounds.T, strict=True))
+        for key, value in zip(statistic.keys, statistic.values(once(draws.shape[1])), strict=True):
             ends = interval(value, replicates.get(key, np.array([])), confidence)
             metrics.append(Metric(*key, float(value), *ends, draws.shape[1]))
     return metrics, replicates

@@ -10,7 +10,10 @@ import numpy as np
 
 from hierderm.evaluation.catalogue import Key
 from hierderm.evaluation.inference.influence import GalleryEffect
+from hierderm.evaluation.metrics.group_sums import Weights
 from hierderm.types import FloatArray, IntArray
+
+TOGETHER, LEAST_ROUNDS, MOST_ROUNDS = 2**19, 8, 512  # weights of a statistic at a time, as rounds within these
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,29 @@ class Statistic:
 
     Attributes:
         keys: Level and name of each metric.
-        compute: `compute(weights, round)` gives a value for each of `keys`. `weights`: how often each test image
-            counts, shape (n_images,), or None for once; `round`: number of the bootstrap round, -1 for the value.
+        compute: `compute(weights, rounds)` gives the values of `keys`, shape (n_rounds, n_keys). `weights`: how often
+            each test image counts, shape (n_rounds, n_images); `rounds`: numbers of the bootstrap rounds, shape
+            (n_rounds,), or None where nothing is resampled.
         resampled: False for a description of the embeddings, without an interval.
     """
 
     keys: tuple[Key, ...]
-    compute: Callable[[IntArray | None, int], Sequence[float] | FloatArray]
+    compute: Callable[[Weights, IntArray | None], FloatArray]
     resampled: bool = True
+
+    def values(self, weights: Weights) -> FloatArray:
+        """A value for each of `keys` where each image counts so often; `weights`: shape (n_images,)."""
+        return np.asarray(self.compute(weights[None], None)[0])
+
+    def replicates(self, draws: Weights, rounds: IntArray) -> FloatArray:
+        """The values in bootstrap rounds, shape (n_rounds, n_keys), some rounds at a time.
+
+        `draws`: how often each image counts in each of these rounds, shape (n_rounds, n_images).
+        """
+        some = max(LEAST_ROUNDS, min(MOST_ROUNDS, TOGETHER // max(1, draws.shape[1])))
+        parts = [slice(start, start + some) for start in range(0, len(draws), some)]
+        found = [self.compute(draws[part], rounds[part]) for part in parts]
+        return np.concatenate([np.empty((0, len(self.keys))), *found])
 
 
 @dataclass(frozen=True)

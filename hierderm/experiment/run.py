@@ -197,6 +197,8 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     read["training"] = {key: value for key, value in read["training"].items() if key not in OF_THE_MACHINE}
     del read["backbone"]["engine"]  # it leaves the model as it is, too
+    if read["backbone"]["precision"] == "32":
+        del read["backbone"]["precision"]  # as in runs from before there was a choice
     hashes = {"table_hash": table.table_hash, "taxonomy_hash": table.taxonomy.content_hash}
     identity = json.loads(json.dumps({**read, **hashes}))
     if stamp.is_file():

@@ -28,6 +28,7 @@ from hierderm.model.weights import LOADING
 
 TINY = "hierderm:tiny"
 Features = Literal["layers", "output"]
+BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # torch's names of what a processor has, the last of ARM
 
 # What the hooks on the blocks write to: the list of the call that is running, so that threads can share a backbone.
 _LAYERS: ContextVar[list[Tensor] | None] = ContextVar("layers", default=None)
@@ -56,8 +57,9 @@ class Backbone(nn.Module):
     `dim`: length of its vectors, of which the first `output_dim` are the encoder's output. `architecture`: what
     `build_backbone` needs to make the same encoder without weights, plain JSON; its "features" says what the vectors
     are. `blocks`: the repeated blocks, input side first. `engine`: what computes vectors without gradients, where they
-    are computed on the CPU: torch, ONNX Runtime, or with "auto" the faster where there are many images. `mirrors`: a
-    vector is the mean over the image and its mirror images, so that it is the same for all four.
+    are computed on the CPU: torch, ONNX Runtime, or with "auto" the faster where there are many images. With the
+    "precision" "bf16" in the architecture torch multiplies matrices in bfloat16; vectors are float32 all the same.
+    `mirrors`: a vector is the mean over the image and its mirror images, so that it is the same for all four.
     """
 
     engine: ForwardEngine = "auto"
@@ -68,6 +70,8 @@ class Backbone(nn.Module):
         self.mirrors = bool(architecture.get("mirrors"))
         if self.mirrors:
             self.register_buffer("n_mirrors", torch.tensor(4))  # among the weights, for their hash: other vectors
+        if self.in_bf16:
+            _require_bf16()
         if self.features == "layers":
             # Once and for all calls: hooks that came and went with a call would also collect the calls of others.
             # They belong to the blocks, which stay the same when adapters are put around the encoder.
@@ -84,6 +88,10 @@ class Backbone(nn.Module):
         """What the vectors are: the encoder's output, or that followed by the statistics of every block."""
         features: Features = self.architecture["features"]
         return features
+
+    @property
+    def in_bf16(self) -> bool:
+        return self.architecture.get("precision") == "bf16"
 
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed images, shape (n, 3, size, size), float32, to vectors, shape (n, dim)."""
@@ -107,7 +115,8 @@ class Backbone(nn.Module):
         layers: list[Tensor] = []
         token = _LAYERS.set(layers)
         try:
-            return self._output(images), layers
+            output = self._output(images)
+            return output, [values.float() for values in layers] if self.in_bf16 else layers
         finally:
             _LAYERS.reset(token)
 
@@ -118,7 +127,11 @@ class Backbone(nn.Module):
         return torch.cat([values.mean(dim=places), (values.var(dim=places, unbiased=False) + 1e-6).sqrt()], dim=1)
 
     def _output(self, images: Tensor) -> Tensor:
-        return LIBRARIES[self.architecture["library"]].output(self.encoder, images)
+        library = LIBRARIES[self.architecture["library"]]
+        if not self.in_bf16:
+            return library.output(self.encoder, images)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return library.output(self.encoder, images).float()
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -159,7 +172,10 @@ def load_backbone(config: BackboneConfig, features: Features = "output") -> Back
         else:
             encoder, preprocessing, architecture = LIBRARIES[library].load(config.name, source, config.weights)
     architecture |= {"name": config.name, "library": library, "features": features}
-    backbone = Backbone(encoder, preprocessing, architecture | ({"mirrors": True} if config.mirrors else {}))
+    # Only what is not the default, so that names of cached features stay as they were.
+    architecture |= {"precision": config.precision} if config.precision != "32" else {}
+    architecture |= {"mirrors": True} if config.mirrors else {}
+    backbone = Backbone(encoder, preprocessing, architecture)
     backbone.engine = config.engine
     return backbone
 
@@ -172,6 +188,16 @@ def build_backbone(architecture: dict[str, Any], preprocessing: Preprocessing) -
     with LOADING:
         encoder = library.build(architecture)
     return Backbone(encoder, preprocessing, architecture)
+
+
+def _require_bf16() -> None:
+    """CheckpointError where neither a GPU nor the processor multiplies in bfloat16: float32 is faster there."""
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if not on_gpu and not any(torch.cpu.get_capabilities().get(name) for name in BF16):
+        raise CheckpointError(
+            "backbone.precision = 'bf16' needs a processor that multiplies in bfloat16 (AVX512-BF16, AMX) or a GPU "
+            "that does; this machine has none. Use '32'; a model that was made in bf16 must be made anew."
+        )
 
 
 def _collect_input(_: nn.Module, values: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ from itertools import chain, islice
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from hierderm.data.dataset import ImageDataset
@@ -20,7 +19,7 @@ from hierderm.model import onnx
 from hierderm.model.backbone import Backbone
 from hierderm.model.tail import Stem
 from hierderm.progress import Progress
-from hierderm.threads import in_order, n_threads
+from hierderm.threads import in_order, n_threads, one_thread
 
 logger = logging.getLogger(__name__)
 READERS = 8  # threads that read image files for torch, at most
@@ -74,35 +73,46 @@ def _computed(
     batch_size: int,
     total: int | None,
 ) -> Generator[Tensor]:
-    on_cpu = _device(backbone).type == "cpu"
+    on_cpu = _device(backbone).type == "cpu" and backbone.architecture.get("precision", "32") == "32"
     if backbone.engine == "onnx" and not on_cpu:
-        raise ModelError(f"engine = 'onnx' computes on the CPU, the model is on '{_device(backbone)}': use 'torch'.")
+        raise ModelError(
+            "engine = 'onnx' computes on the CPU, in float32; the model is on "
+            f"'{_device(backbone)}', its precision is {backbone.architecture.get('precision', '32')}: use 'torch'."
+        )
     graph = onnx.known_graph(backbone) if on_cpu and backbone.engine != "torch" else None
     many = total is not None and total >= FEWEST
     if graph is None and on_cpu and (backbone.engine == "onnx" or (backbone.engine == "auto" and many)):
         first = list(map(pixels, islice(items, FIRST)))
         if not first:
             return
-        start = time.perf_counter()
-        vectors = _forward(backbone, first)
-        graph = _chosen_graph(backbone, first, vectors, time.perf_counter() - start, total)
+        vectors, pace = _paced(backbone, first)
+        graph = _chosen_graph(backbone, first, vectors, pace, total)
         yield vectors
     yield from (
         _by_torch(backbone, items, pixels, batch_size) if graph is None else _by_graph(graph, items, pixels, batch_size)
     )
 
 
+def _paced(backbone: Backbone | Stem, images: list[Tensor]) -> tuple[Tensor, float]:
+    """The vectors of some images by torch, and its seconds an image: of the second half, as a first pass is slower."""
+    middle = len(images) // 2
+    before = [_forward(backbone, images[:middle])] if middle else []
+    start = time.perf_counter()
+    vectors = torch.cat([*before, _forward(backbone, images[middle:])])
+    return vectors, (time.perf_counter() - start) / (len(images) - middle)
+
+
 def _chosen_graph(
-    backbone: Backbone | Stem, first: list[Tensor], expected: Tensor, seconds: float, total: int | None
+    backbone: Backbone | Stem, first: list[Tensor], expected: Tensor, pace: float, total: int | None
 ) -> onnx.OnnxGraph | None:
-    """The graph that shall compute the rest, None for torch, which has taken `seconds` for the first images."""
+    """The graph that shall compute the rest, None for torch, which takes `pace` seconds an image."""
     forced, name, n = backbone.engine == "onnx", backbone.architecture["name"], len(first)
-    if not forced and (total is None or (total - n) * seconds / n < PAYS):
+    if not forced and (total is None or (total - n) * pace < PAYS):
         return None
     if not forced and not onnx.installed():
         logger.info(
             "%s: %.3g images/s by torch; ONNX Runtime may be several times as fast: pip install 'hierderm[onnx]'",
-            name, n / seconds,
+            name, 1 / pace,
         )  # fmt: skip
         return None
     try:
@@ -115,11 +125,11 @@ def _chosen_graph(
         return None
     start = time.perf_counter()
     list(chain.from_iterable(_by_graph(graph, iter(first), lambda image: image, n)))
-    own = time.perf_counter() - start
-    faster = forced or own < seconds
+    own = (time.perf_counter() - start) / n
+    faster = forced or own < pace
     logger.info(
         "%s: %s computes the vectors; first images/s: ONNX Runtime %.3g, torch %.3g; largest difference %.0e",
-        name, "ONNX Runtime" if faster else "torch", n / own, n / seconds, difference,
+        name, "ONNX Runtime" if faster else "torch", 1 / own, 1 / pace, difference,
     )  # fmt: skip
     return graph if faster else None
 
@@ -167,7 +177,7 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 def _one_thread() -> None:
     """Let the thread that calls it compute alone: the cores are for the other threads."""
     torch.get_num_threads()  # torch sets its own number when a thread first asks for it
-    threadpool_limits(1, user_api="openmp")  # of the calling thread only
+    one_thread("openmp")
 
 
 def _device(backbone: Backbone | Stem) -> torch.device:

@@ -216,11 +216,16 @@ class Taxonomy:
         return 2 * self.lca_height
 
     def sum_up(self, fine_probabilities: Floats, level: int = 0) -> Floats:
-        """Probabilities of a level from those of the conditions, (n, n_fine) -> (n, n_level): children are added."""
+        """Probabilities of a level from those of the conditions, (n, n_fine) -> (n, n_level): children are added.
+
+        Those of the conditions are given back as they are.
+        """
         if fine_probabilities.ndim != 2 or fine_probabilities.shape[1] != self.size(-1):
             raise TaxonomyError(
                 f"fine_probabilities must have shape (n, {self.size(-1)}), got {fine_probabilities.shape}."
             )
+        if level in (-1, self.fine_level):
+            return fine_probabilities
         return fine_probabilities @ self.membership(level).astype(fine_probabilities.dtype)
 
     def parents(self, level: int) -> IntArray:

@@ -220,3 +220,25 @@ def test_an_architecture_of_another_library_is_refused(small_siglip: Path) -> No
     backbone = named(f"hf:{small_siglip}")
     with pytest.raises(CheckpointError, match="the saved architecture .* is not one of hierderm's"):
         build_backbone({**backbone.architecture, "library": "open_clip"}, backbone.preprocessing)
+
+
+def test_bf16_is_a_part_of_the_model(small_siglip: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})  # slow, but right without it
+    name = f"hf:{small_siglip}"
+    exact = named(name, features="layers").eval()
+    made = load_backbone(BackboneConfig(name, precision="bf16"), "layers").eval()
+    again = build_backbone(json.loads(json.dumps(made.architecture)), made.preprocessing).eval()
+    again.load_state_dict(made.state_dict())
+    with torch.inference_mode():
+        expected, found = exact(images), made(images)
+        torch.testing.assert_close(again(images), found, rtol=0, atol=0)
+    assert found.dtype == torch.float32 and not torch.equal(found, expected)
+    assert (found - expected).abs().max() < 0.03 * expected.abs().max()
+    assert made.architecture == {**exact.architecture, "precision": "bf16"}
+
+
+def test_bf16_where_the_processor_lacks_it(small_siglip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "amx_bf16": False})
+    with pytest.raises(CheckpointError, match=r"precision = 'bf16' needs .* or a GPU that does; this machine has none"):
+        load_backbone(BackboneConfig(f"hf:{small_siglip}", precision="bf16"))

@@ -187,3 +187,29 @@ def test_the_engine_is_a_setting_of_a_model(small_siglip: Path) -> None:
     assert load_backbone(BackboneConfig(name, engine="torch")).engine == "torch"
     with pytest.raises(ModelError, match=r"engine must be of \['auto', 'torch', 'onnx'\], got 'openvino'"):
         load(name, engine="openvino")  # type: ignore[arg-type]
+
+
+def test_bf16_is_computed_by_torch(backbone: Backbone, small_siglip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})
+    monkeypatch.setattr(onnx, "make_graph", lambda _: pytest.fail("a graph was made"))
+    made = load_backbone(BackboneConfig(f"hf:{small_siglip}", precision="bf16"), "layers").eval()
+    exact = by_hand(backbone)
+    torch.testing.assert_close(vectors(made), exact, rtol=0, atol=float(0.03 * exact.abs().max()))
+    made.engine = "onnx"
+    with pytest.raises(ModelError, match=r"in float32; the model is on 'cpu', its precision is bf16: use 'torch'"):
+        vectors(made)
+
+
+def test_a_slow_first_pass_is_not_the_pace_of_torch(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are made in the first pass: a small backbone must not get a graph for it."""
+    calls: list[int] = []
+
+    def forward(_: Backbone, images: list[Tensor]) -> Tensor:
+        calls.append(len(images))
+        time.sleep(0.2 if len(calls) == 1 else 0.001)
+        return torch.zeros(len(images), 2)
+
+    monkeypatch.setattr(features, "_forward", forward)
+    monkeypatch.setattr(features, "PAYS", 0.5)
+    monkeypatch.setattr(onnx, "make_graph", lambda _: pytest.fail("a graph was made"))
+    assert len(vectors(backbone)) == 8 and calls[:2] == [1, 2]

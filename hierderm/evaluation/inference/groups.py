@@ -120,14 +120,13 @@ def _statistics(
     draws: npt.NDArray[np.uint8],
     confidence: float,
 ) -> list[GroupScore]:
-    rows = []
+    rows, drawn = [], draws * inside
+    some = np.flatnonzero(drawn.any(axis=1))
     for statistic in (s for s in scores.statistics if s.resampled):
-        values = statistic.compute(inside.astype(np.int64), -1)
-        drawn = [(number, weights * inside) for number, weights in enumerate(draws)]
-        table = np.array([statistic.compute(weights.astype(np.int64), n) for n, weights in drawn if weights.any()])
+        values, of_rounds = statistic.values(inside.astype(np.uint8)), statistic.replicates(drawn[some], some)
         for number, (key, value) in enumerate(zip(statistic.keys, values, strict=True)):
-            ends = interval(value, table[:, number], confidence) if len(table) else (np.nan, np.nan)
-            rows.append(GroupScore(column, group, *key, value, *ends, *counts))
+            ends = interval(value, of_rounds[:, number], confidence)
+            rows.append(GroupScore(column, group, *key, float(value), *ends, *counts))
     return rows
 
 

@@ -16,7 +16,6 @@ from threading import Event
 from typing import TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.metrics.ranking import (
@@ -27,7 +26,7 @@ from hierderm.evaluation.metrics.ranking import (
     case_order,
     row_slices,
 )
-from hierderm.threads import in_order, n_threads
+from hierderm.threads import in_order, n_threads, one_thread
 from hierderm.types import Floats, IntArray, Vectors
 
 Result = TypeVar("Result")
@@ -81,8 +80,13 @@ def over_rankings_of_cases(work: Work[Result], images: Labelled) -> Iterator[Res
         some = counts[cases]
         ends = np.cumsum(some)
         rows = np.arange(ends[-1]) + np.repeat(starts[cases] - ends + some, some)
-        by_case = _best_of_rows(images.embeddings[order[rows]] @ images.embeddings.T, ends - some, some)
-        return _best_of_columns(by_case, order, starts, counts)
+        similarity = images.embeddings[order[rows]] @ images.embeddings.T
+        best = np.empty((len(cases), len(counts)), dtype=similarity.dtype)
+        for part in row_slices(0, len(cases), len(images)):  # few cases at a time stay in the cache
+            first, last = ends[part.start] - some[part.start], ends[part.stop - 1]
+            by_case = _best_of_rows(similarity[first:last], ends[part] - some[part] - first, some[part])
+            best[part] = _best_of_columns(by_case, order, starts, counts)
+        return best
 
     own = np.arange(len(first))
     per_case = len(images) * len(images) // max(1, len(first))
@@ -208,8 +212,11 @@ def _in_blocks(
         parts = sorter.rankings(block, similarity(block))
         return work(takewhile(lambda _: not stopped.is_set(), parts))
 
-    pool = ThreadPoolExecutor(THREADS)
-    with threadpool_limits(1, user_api="blas"):  # each thread multiplies alone
+    with one_thread("blas"):  # each thread multiplies alone
+        if len(blocks) == 1:
+            yield ranked(blocks[0])
+            return
+        pool = ThreadPoolExecutor(THREADS)
         try:
             yield from in_order(pool, ranked, blocks, THREADS)
         finally:

@@ -9,6 +9,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from hierderm.embeddings import by_blocks
+from hierderm.evaluation.metrics.group_sums import Weights, group_sums, once
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
@@ -20,14 +22,22 @@ def bin_of(confidence: FloatArray, n_bins: int) -> IntArray:
     return np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
 
 
-def calibration_error(confidence: FloatArray, right: FloatArray, n_bins: int, weights: IntArray | None = None) -> float:
-    """Expected calibration error, in [0, 1]: mean over images of |accuracy - confidence| of their bin.
+def calibration_error(
+    confidence: FloatArray, right: FloatArray, n_bins: int, weights: Weights | None = None
+) -> FloatArray:
+    """Expected calibration error, in [0, 1], shape (...): mean over images of |accuracy - confidence| of their bin.
 
-    Equally wide bins (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599, equation 3). Small tests raise it.
+    Equally wide bins (Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599, equation 3). Small tests raise it. nan of
+    no image. `weights`: how often each image counts, shape (..., n_images); by default once.
     """
-    bins, times = bin_of(confidence, n_bins), np.ones(len(right)) if weights is None else weights
-    gap = np.bincount(bins, (right - confidence) * times, n_bins)
-    return float(np.abs(gap).sum() / times.sum())
+    weights = once(len(right)) if weights is None else weights
+    gap = np.abs(group_sums(weights, bin_of(confidence, n_bins), n_bins, right - confidence)).sum(axis=-1)
+    return _by(gap, weights.sum(axis=-1, dtype=np.float64))
+
+
+def _by(values: FloatArray, counts: FloatArray) -> FloatArray:
+    """`values / counts`, nan for a count of 0."""
+    return np.asarray(np.divide(values, counts, out=np.full(np.shape(values), np.nan), where=counts > 0))
 
 
 def reliability(confidence: FloatArray, right: FloatArray, n_bins: int) -> list[dict[str, float]]:
@@ -46,29 +56,32 @@ def reliability(confidence: FloatArray, right: FloatArray, n_bins: int) -> list[
 def brier(probabilities: Floats, labels: IntArray) -> FloatArray:
     """Squared distance of each image's probabilities from its label, shape (n,), in [0, 2] (Brier 1950)."""
     on_label = probabilities[np.arange(len(labels)), labels]
-    return np.asarray((probabilities.astype(np.float64) ** 2).sum(axis=1) - 2 * on_label + 1)
+    squares = by_blocks(probabilities, lambda some: (some.astype(np.float64) ** 2).sum(axis=1))
+    return np.asarray(squares - 2 * on_label + 1)
 
 
 def risk_coverage(
-    confidence: FloatArray, right: FloatArray, weights: IntArray | None = None
+    confidence: FloatArray, right: FloatArray, weights: Weights | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Share answered, and the error among those, when the surest are answered first; both of the distinct confidences.
 
-    Images of equal confidence are answered together (Geifman and El-Yaniv 2017, arXiv 1705.08500).
+    Shape (..., n_confidences). Images of equal confidence are answered together (Geifman and El-Yaniv 2017, arXiv
+    1705.08500). 0 and 0 where none is answered yet; of no image the shares are nan. `weights`: as of
+    `calibration_error`.
     """
     order = np.argsort(-confidence, kind="stable")
-    times = (np.ones(len(right)) if weights is None else weights.astype(np.float64))[order]
-    answered, wrong = np.cumsum(times), np.cumsum((1 - right[order]) * times)
-    last = np.append(np.diff(confidence[order]) != 0, True) & (answered > 0)
-    return np.asarray(answered[last] / answered[-1]), np.asarray(wrong[last] / answered[last])
+    times = (once(len(right)) if weights is None else weights)[..., order].astype(np.float64)
+    last = np.append(np.diff(confidence[order]) != 0, True)
+    answered, wrong = (np.cumsum(counted, axis=-1)[..., last] for counted in (times, (1 - right[order]) * times))
+    return _by(answered, answered[..., -1:]), wrong / np.maximum(answered, 1)
 
 
-def aurc(confidence: FloatArray, right: FloatArray, weights: IntArray | None = None) -> float:
-    """Area under risk-coverage, in [0, 1]: the mean error over the coverages (Geifman et al. 2019,
-    arXiv 1805.08206).
+def aurc(confidence: FloatArray, right: FloatArray, weights: Weights | None = None) -> FloatArray:
+    """Area under risk-coverage, in [0, 1], shape (...): the mean error over the coverages (Geifman et al. 2019,
+    arXiv 1805.08206). `weights`: as of `calibration_error`.
     """
     coverage, risk = risk_coverage(confidence, right, weights)
-    return float((risk * np.diff(coverage, prepend=0)).sum())
+    return np.asarray((risk * np.diff(coverage, prepend=0, axis=-1)).sum(axis=-1))
 
 
 def temperature(probabilities: Floats, labels: IntArray) -> float:
@@ -92,7 +105,7 @@ def best_temperature(cost: Callable[[float], float], low: float, high: float) ->
 
 def scaled(probabilities: Floats, temperature: float) -> FloatArray:
     """Probabilities at another temperature, shape (n, n_fine), rows summing to 1."""
-    return np.asarray(softmax(_logs(probabilities) / temperature, axis=1))
+    return by_blocks(probabilities, lambda some: softmax(_logs(some) / temperature, axis=1))
 
 
 def _logs(probabilities: Floats) -> FloatArray:
@@ -120,14 +133,18 @@ def conformal_sets(probabilities: Floats, threshold: float) -> Mask:
 
 def n_nodes(sets: Mask, taxonomy: Taxonomy) -> IntArray:
     """How many nodes it takes to name each set of conditions, shape (n,): a node stands for all conditions under it."""
-    whole_above = np.zeros((len(sets), 1), dtype=bool)  # of the root, under which all lie: it has no name
-    counts = np.zeros(len(sets), dtype=np.int64)
-    for level in range(taxonomy.n_levels):
-        under = taxonomy.membership(level)
-        whole = (sets.astype(np.float64) @ under) == under.sum(axis=0)
-        counts += (whole & ~whole_above[:, taxonomy.parents(level)]).sum(axis=1)
-        whole_above = whole
-    return counts
+    unders = [(taxonomy.membership(level), taxonomy.parents(level)) for level in range(taxonomy.n_levels)]
+
+    def counted(some: Mask) -> IntArray:
+        whole_above = np.zeros((len(some), 1), dtype=bool)  # of the root, under which all lie: it has no name
+        counts = np.zeros(len(some), dtype=np.int64)
+        for under, parents in unders:
+            whole = (some.astype(np.float64) @ under) == under.sum(axis=0)
+            counts += (whole & ~whole_above[:, parents]).sum(axis=1)
+            whole_above = whole
+        return counts
+
+    return by_blocks(sets, counted)
 
 
 def coverage_by_class(

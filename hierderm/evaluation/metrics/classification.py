@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hierderm.evaluation.metrics.group_sums import Weights, group_sums, once
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray
 
@@ -17,20 +18,26 @@ def in_top(probabilities: Floats, labels: IntArray, k: int) -> FloatArray:
     return np.asarray(place < k, dtype=np.float64)
 
 
-def class_scores(labels: IntArray, predicted: IntArray, weights: IntArray | None = None) -> tuple[float, float]:
-    """Balanced accuracy and macro F1, both in [0, 1]; `weights`: how often each image counts.
+def class_scores(labels: IntArray, predicted: IntArray, weights: Weights | None = None) -> FloatArray:
+    """Balanced accuracy and macro F1, both in [0, 1], shape (..., 2).
 
     Balanced accuracy is the mean recall of the classes that occur among the labels (Brodersen et al. 2010); macro F1
     the mean F1 of the classes that occur among labels or predictions, as in scikit-learn. Of no image both are nan.
+
+    `weights`: how often each image counts, shape (..., n_images); by default once.
     """
-    if weights is not None and not weights.any():
-        return float("nan"), float("nan")
+    weights = once(len(labels)) if weights is None else weights
     n = int(max(labels.max(), predicted.max())) + 1
-    true = np.bincount(labels, weights, n)
-    counts = np.bincount(predicted, weights, n)
-    hits = np.bincount(labels, (labels == predicted) * (1 if weights is None else weights), n)
-    occurs, either = true > 0, true + counts > 0
-    return float((hits[occurs] / true[occurs]).mean()), float((2 * hits[either] / (true + counts)[either]).mean())
+    true, counts = (group_sums(weights, classes, n) for classes in (labels, predicted))
+    hits = group_sums(weights, labels, n, (labels == predicted).astype(np.float64))
+    return np.stack([_mean_share(hits, true), _mean_share(2 * hits, true + counts)], axis=-1)
+
+
+def _mean_share(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """The mean of `part / whole` over the classes with any, shape (...); nan where there is none."""
+    n_classes = (whole > 0).sum(axis=-1)
+    total = np.asarray((part / np.maximum(whole, 1)).sum(axis=-1))
+    return np.asarray(np.divide(total, n_classes, out=np.full(total.shape, np.nan), where=n_classes > 0))
 
 
 def set_overlap(true: IntArray, node: IntArray, level: IntArray, taxonomy: Taxonomy) -> tuple[IntArray, IntArray]:
@@ -61,16 +68,19 @@ def _path(node: IntArray, level: int, taxonomy: Taxonomy) -> IntArray:
 
 
 def hierarchical_scores(
-    common: IntArray, depth: IntArray, length: IntArray, weights: IntArray | None = None
-) -> tuple[float, float, float]:
-    """Hierarchical precision, recall and F1 over all images, in [0, 1]; precision is nan where nothing is answered.
+    common: IntArray, depth: IntArray, length: IntArray, weights: Weights | None = None
+) -> FloatArray:
+    """Hierarchical precision, recall and F1 of `set_overlap`, in [0, 1], shape (..., 3).
 
-    `common`, `depth`: of `set_overlap`; `length`: of the true paths; all shape (n,).
+    `length`: of the true paths, shape (n,), as `common` and `depth`. Precision is nan where nothing is answered, all
+    are of no image. `weights`: as of `class_scores`.
     """
-    times = np.ones(len(common)) if weights is None else weights
-    hits, answered, possible = (float((counts * times).sum()) for counts in (common, depth, length))
-    precision = hits / answered if answered else float("nan")
-    return precision, hits / possible, 2 * hits / (answered + possible)
+    times = once(len(common)) if weights is None else weights
+    counts = np.stack([common, depth, length], axis=1)
+    hits, answered, possible = np.moveaxis(times.astype(np.float64) @ counts.astype(np.float64), -1, 0)
+    whole = np.stack([answered, possible, answered + possible], axis=-1)
+    parts = np.stack([hits, hits, 2 * hits], axis=-1)
+    return np.asarray(np.divide(parts, whole, out=np.full(parts.shape, np.nan), where=whole > 0))
 
 
 def hierarchical_scores_by_image(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
+from hierderm.embeddings import by_blocks
 from hierderm.types import Floats, IntArray
 
 MOST_ITERATIONS, TOLERANCE = 300, 1e-4  # the latter of the mean variance
@@ -23,7 +24,7 @@ def kmeans_clusters(embeddings: Floats, k: int, seeds: Sequence[int]) -> list[In
         k = min(k, len(np.unique(embeddings, axis=0)))
     points = embeddings - embeddings.mean(axis=0)
     runs = [_Run(points, start) for start in kmeans_starts(points, k, seeds)]
-    moving, tolerance = runs, TOLERANCE * points.var(axis=0).mean()
+    moving, tolerance = runs, TOLERANCE * _squared_lengths(points).mean(dtype=np.float64) / points.shape[1]
     for _ in range(MOST_ITERATIONS):
         shifts = [run.move(found) for run, found in zip(moving, _nearest_centres(points, moving), strict=True)]
         moving = [run for run, shift in zip(moving, shifts, strict=True) if shift > tolerance]
@@ -47,18 +48,29 @@ class _Run:
         columns = np.searchsorted(changed, np.concatenate([changed, before]))
         rows = np.concatenate([labels[changed], self.labels[before]])
         sign = np.repeat([1.0, -1.0], [len(changed), len(before)])
-        difference = csr_array((sign, (rows, columns)), shape=(len(self.sizes), len(changed)))
-        self.sums += difference @ self.points[changed]
+        difference = csr_array((sign, (columns, rows)), shape=(len(changed), len(self.sizes)))
+        for start in range(0, len(changed), BLOCK):  # whose copies are small
+            self.sums += difference[start : start + BLOCK].T @ self.points[changed[start : start + BLOCK]]
         self.sizes += np.bincount(rows, sign, len(self.sizes))
         self.labels = labels
         means = self.sums / np.maximum(self.sizes, 1)[:, None]
         empty = np.flatnonzero(self.sizes == 0)
         if len(empty):  # these go to the points that are farthest from their centres, as in scikit-learn
-            distances = ((self.points - self.centres[labels]) ** 2).sum(axis=1)
+            distances = np.concatenate(
+                [
+                    _squared_lengths(self.points[start : start + BLOCK] - self.centres[labels[start : start + BLOCK]])
+                    for start in range(0, len(labels), BLOCK)
+                ]
+            )
             means[empty] = self.points[np.argsort(-distances, kind="stable")[: len(empty)]]
         shift = float(((means - self.centres) ** 2).sum())
         self.centres = means.astype(self.points.dtype)
         return shift if len(changed) else 0.0
+
+
+def _squared_lengths(points: Floats) -> Floats:
+    """Of each point, shape (n_points,)."""
+    return by_blocks(points, lambda some: (some**2).sum(axis=1))
 
 
 def _nearest_centres(points: Floats, runs: Sequence[_Run]) -> list[IntArray]:
@@ -79,7 +91,7 @@ def kmeans_starts(points: Floats, k: int, seeds: Sequence[int]) -> IntArray:
     k-means++ with 2 + log(k) trials a centre, the best of which is taken (Arthur and Vassilvitskii 2007), and the
     random numbers of scikit-learn's `kmeans_plusplus`. The runs share products, in the precision of the points.
     """
-    lengths, n = (points**2).sum(axis=1), len(points)
+    lengths, n = _squared_lengths(points), len(points)
     unresolved = 4 * np.finfo(points.dtype).eps
 
     def squared_distances(rows: IntArray) -> Floats:  # (n_rows, n_points)

@@ -10,6 +10,7 @@ import numpy as np
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.metrics import calibration as cal
 from hierderm.evaluation.metrics.classification import hierarchical_scores, hierarchical_scores_by_image, set_overlap
+from hierderm.evaluation.metrics.group_sums import Weights
 from hierderm.evaluation.metrics.selective import AnswerRule
 from hierderm.evaluation.scores import Scores, Statistic
 from hierderm.evaluation.subject import Subject
@@ -59,7 +60,7 @@ def _calibration_errors(subject: Subject, probabilities: Floats, learnt: _Learnt
     details: dict[str, Any] = {"reliability": {}, "risk_coverage": {}}
     for level, name in subject.levels:
         labels = subject.labels(level)
-        given = tree.sum_up(probabilities, level).astype(np.float64)
+        given = tree.sum_up(probabilities, level)
         per_image[name, "brier"] = cal.brier(given, labels)
         confidence, right = _leading(given, labels)
         statistics += [_error(name, "ece", confidence, right, bins), _error(name, "aurc", confidence, right, bins)]
@@ -79,14 +80,10 @@ def _leading(probabilities: Floats, labels: IntArray) -> tuple[FloatArray, Float
 
 
 def _error(level: str, name: str, confidence: FloatArray, right: FloatArray, n_bins: int) -> Statistic:
-    order = np.argsort(-confidence, kind="stable")  # what is in order is sorted fast, in each round
-    confidence, right = confidence[order], right[order]
-
-    def compute(weights: IntArray | None, _: int) -> list[float]:
-        weights = None if weights is None else weights[order]
+    def compute(weights: Weights, _: IntArray | None) -> FloatArray:
         if name == "aurc":
-            return [cal.aurc(confidence, right, weights)]
-        return [cal.calibration_error(confidence, right, n_bins, weights)]
+            return cal.aurc(confidence, right, weights)[:, None]
+        return cal.calibration_error(confidence, right, n_bins, weights)[:, None]
 
     return Statistic(((level, name),), compute)
 

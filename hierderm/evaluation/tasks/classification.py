@@ -9,6 +9,7 @@ import numpy as np
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.metrics.classification import class_scores, hierarchical_scores_by_image, in_top, set_overlap
 from hierderm.evaluation.metrics.decoding import crm_decode, hf_decode, set_f
+from hierderm.evaluation.metrics.group_sums import Weights
 from hierderm.evaluation.metrics.hops import hops
 from hierderm.evaluation.scores import Scores, Statistic
 from hierderm.evaluation.subject import Subject
@@ -61,5 +62,5 @@ def _credit_by_tree(probabilities: Floats, fine: IntArray, tree: Taxonomy) -> di
     }
 
 
-def _class_scores(labels: IntArray, predicted: IntArray, weights: IntArray | None, _: int) -> tuple[float, float]:
+def _class_scores(labels: IntArray, predicted: IntArray, weights: Weights, _: IntArray | None) -> FloatArray:
     return class_scores(labels, predicted, weights)

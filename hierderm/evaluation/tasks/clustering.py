@@ -8,14 +8,10 @@ from functools import partial
 import numpy as np
 
 from hierderm.evaluation.catalogue import TREE, Key
-from hierderm.evaluation.metrics.clustering import (
-    AGREEMENT,
-    agreement,
-    contingency,
-    silhouettes,
-    ward_clusters,
-)
+from hierderm.evaluation.metrics.agreement import AGREEMENT, Contingency
+from hierderm.evaluation.metrics.clustering import silhouettes, ward_clusters
 from hierderm.evaluation.metrics.collapse import collapse_warning, effective_rank, mean_cosine
+from hierderm.evaluation.metrics.group_sums import Weights, once
 from hierderm.evaluation.scores import Scores, Statistic
 from hierderm.evaluation.subject import Subject
 from hierderm.types import FloatArray, IntArray
@@ -45,39 +41,38 @@ def clustering(subject: Subject) -> Scores:
     cuts = ward_clusters(embeddings[sample], list(n_labels.values())) if len(sample) > 1 else []
     for (name, level_labels), clusters in zip(labels.items(), cuts, strict=False):
         keys = ((name, "agglomerative_ami"), (name, "agglomerative_purity"))
-        statistics.append(Statistic(keys, partial(_agreement_of_sample, level_labels, clusters, sample)))
+        overlap = Contingency(level_labels[sample], clusters)
+        statistics.append(Statistic(keys, partial(_agreement_of_sample, overlap, sample)))
     rank, cosine = effective_rank(embeddings), mean_cosine(embeddings)
     described = ((TREE, "effective_rank"), (TREE, "mean_cosine"))
-    statistics.append(Statistic(described, lambda *_: (rank, cosine), resampled=False))
+    statistics.append(Statistic(described, lambda *_: np.array([[rank, cosine]]), resampled=False))
     warning = collapse_warning(rank, cosine, n_labels[subject.levels[0][1]])
     return Scores(per_image, statistics=tuple(statistics), warnings=(warning,) if warning else ())
 
 
-def _agreement_of_runs(labels: IntArray, runs: Sequence[IntArray]) -> Callable[[IntArray | None, int], FloatArray]:
+def _agreement_of_runs(labels: IntArray, runs: Sequence[IntArray]) -> Callable[[Weights, IntArray | None], FloatArray]:
     """The mean over runs; in a bootstrap round one run, its deviation from the mean cut to that of a mean of all."""
+    overlaps = [Contingency(labels, clusters) for clusters in runs]
 
-    def scores(clusters: IntArray, weights: IntArray | None) -> FloatArray:
-        found = agreement(contingency(labels, clusters, weights))
-        return np.array([found[name] for name in AGREEMENT])
+    def scores(run: int, weights: Weights) -> FloatArray:
+        found = overlaps[run].agreement(weights)
+        return np.stack([found[name] for name in AGREEMENT], axis=1)
 
-    on_all = np.stack([scores(clusters, None) for clusters in runs])
+    on_all = np.concatenate([scores(run, once(len(labels))[None]) for run in range(len(runs))])
     excess = (on_all - on_all.mean(axis=0)) * (1 - 1 / np.sqrt(len(runs)))
 
-    def compute(weights: IntArray | None, number: int) -> FloatArray:
-        if number < 0:
-            every = on_all if weights is None else np.stack([scores(clusters, weights) for clusters in runs])
-            return np.asarray(every.mean(axis=0))
-        run = number % len(runs)
-        return np.asarray(scores(runs[run], weights) - excess[run])
+    def compute(weights: Weights, rounds: IntArray | None) -> FloatArray:
+        if rounds is None:
+            return np.asarray(np.mean([scores(run, weights) for run in range(len(runs))], axis=0))
+        found = np.empty((len(weights), len(AGREEMENT)))
+        for run in range(len(runs)):
+            own = rounds % len(runs) == run
+            found[own] = scores(run, weights[own]) - excess[run]
+        return found
 
     return compute
 
 
-def _agreement_of_sample(
-    labels: IntArray, clusters: IntArray, sample: IntArray, weights: IntArray | None, _: int
-) -> list[float]:
-    sample_weights = None if weights is None else weights[sample]
-    if sample_weights is not None and not sample_weights.any():
-        return [float("nan")] * 2
-    scores = agreement(contingency(labels[sample], clusters, sample_weights))
-    return [scores["ami"], scores["purity"]]
+def _agreement_of_sample(overlap: Contingency, sample: IntArray, weights: Weights, _: IntArray | None) -> FloatArray:
+    found = overlap.agreement(weights[:, sample])
+    return np.stack([found["ami"], found["purity"]], axis=1)

@@ -49,7 +49,7 @@ def retrieval_index(subject: Subject) -> Scores:
         logger.info("Searching with effort %d of %d: recall@10 is %.3f on a sample ...", *said)
         rows = nearest_proposed(engine, images, images, K)
         del engine
-        return_memory()  # intervals need some
+        return_memory()  # the exact search needs some
         exact = nearest_items(select(images, chosen), images, k=K)
     n_relevant = count_relevant(images, images)
     labels = images.labels

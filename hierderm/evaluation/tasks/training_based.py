@@ -8,6 +8,7 @@ import numpy as np
 
 from hierderm.evaluation.catalogue import Key
 from hierderm.evaluation.metrics.classification import class_scores
+from hierderm.evaluation.metrics.group_sums import Weights
 from hierderm.evaluation.metrics.probing import few_shot_accuracies, fit_linear_probe, knn_accuracies
 from hierderm.evaluation.scores import Scores, Statistic
 from hierderm.evaluation.subject import Subject
@@ -43,8 +44,8 @@ def linear_probe(subject: Subject) -> Scores:
     return Scores(per_image, statistics=tuple(statistics))
 
 
-def _balanced(labels: IntArray, predicted: IntArray, weights: IntArray | None, _: int) -> list[float]:
-    return [class_scores(labels, predicted, weights)[0]]
+def _balanced(labels: IntArray, predicted: IntArray, weights: Weights, _: IntArray | None) -> FloatArray:
+    return class_scores(labels, predicted, weights)[:, :1]
 
 
 def few_shot(subject: Subject) -> Scores:

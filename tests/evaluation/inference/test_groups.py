@@ -26,7 +26,7 @@ def test_which_groups_there_are() -> None:
 
 def test_each_metric_of_each_group() -> None:
     values = (TONES == 1).astype(float)
-    share = Statistic((("coarse", "share"),), lambda w, _: [float(values.sum() if w is None else (w * values).sum())])
+    share = Statistic((("coarse", "share"),), lambda weights, _: (weights @ values)[:, None])
     rows = group_scores(Scores({("coarse", "recall_at_1"): values}, statistics=(share,)), GROUPS, CASES, DRAWS, 0.95)
     found = {(row.column, row.group, row.name): row for row in rows}
     light, dark = (found["fitzpatrick", group, "recall_at_1"] for group in ("I-II", "V-VI"))

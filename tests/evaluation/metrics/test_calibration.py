@@ -35,7 +35,8 @@ def test_calibration_error_by_hand() -> None:
     """Two bins of ten: 0.82, 0.88 with one right (|0.5 - 0.85| = 0.35) and 0.3 wrong: (2 * 0.35 + 0.3) / 3."""
     confidence, right = np.array([0.82, 0.88, 0.3]), np.array([1.0, 0.0, 0.0])
     assert calibration_error(confidence, right, 10) == pytest.approx(1 / 3)
-    assert calibration_error(confidence, right, 10, np.array([0, 0, 2])) == pytest.approx(0.3)
+    rounds = calibration_error(confidence, right, 10, np.array([[0, 0, 2], [0, 0, 0], [1, 1, 1]]))
+    assert rounds == pytest.approx([0.3, np.nan, 1 / 3], nan_ok=True)
     assert reliability(confidence, right, 10) == [
         {"confidence": 0.3, "accuracy": 0.0, "count": 1},
         {"confidence": pytest.approx(0.85), "accuracy": 0.5, "count": 2},
@@ -78,7 +79,8 @@ def test_risk_coverage_by_hand() -> None:
     assert aurc(confidence, right) == pytest.approx(0.5 / 3 + 0.25 / 2)
     weights = np.array([2, 1, 0, 1])
     repeated = np.repeat(confidence, weights), np.repeat(right, weights)
-    assert aurc(confidence, right, weights) == pytest.approx(aurc(*repeated))
+    rounds = aurc(confidence, right, np.stack([weights, 0 * weights, [0, 0, 0, 1]]))
+    assert rounds == pytest.approx([float(aurc(*repeated)), np.nan, 1], nan_ok=True)
     assert aurc(confidence, np.ones(4)) == 0 and aurc(confidence, np.zeros(4)) == 1
 
 

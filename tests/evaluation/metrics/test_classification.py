@@ -44,7 +44,8 @@ def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn() -> None:
 def test_weights_are_repetitions() -> None:
     weights = RNG.integers(0, 3, 120)
     repeated = class_scores(np.repeat(LABELS, weights), np.repeat(PREDICTED, weights))
-    assert class_scores(LABELS, PREDICTED, weights) == pytest.approx(repeated)
+    rounds = class_scores(LABELS, PREDICTED, np.stack([weights, 0 * weights, weights]))
+    assert rounds[0] == pytest.approx(repeated) and (rounds[2] == rounds[0]).all() and np.isnan(rounds[1]).all()
 
 
 def test_hierarchical_scores_by_hand() -> None:
@@ -52,8 +53,9 @@ def test_hierarchical_scores_by_hand() -> None:
     common, said = set_overlap(np.array([0, 0, 0]), np.array([1, 0, -1]), np.array([1, 0, -1]), TREE)
     assert common.tolist() == [1, 1, 0] and said.tolist() == [2, 1, 0]
     length = np.array([2, 2, 2])
-    assert hierarchical_scores(common, said, length) == pytest.approx((2 / 3, 2 / 6, 4 / 9))
-    assert np.isnan(hierarchical_scores(common, said, length, np.array([0, 0, 1]))[0])  # nothing is answered
+    assert hierarchical_scores(common, said, length) == pytest.approx([2 / 3, 2 / 6, 4 / 9])
+    rounds = hierarchical_scores(common, said, length, np.array([[0, 0, 1], [0, 0, 0], [0, 2, 0]]))
+    np.testing.assert_array_equal(rounds, [[np.nan, 0, 0], [np.nan] * 3, [1, 0.5, 2 / 3]])  # nothing is answered; none
     precision, recall, f1 = hierarchical_scores_by_image(common, said, length)
     np.testing.assert_allclose(precision, [1 / 2, 1, np.nan])
     assert recall.tolist() == [0.5, 0.5, 0] and f1 == pytest.approx([1 / 2, 2 / 3, 0])

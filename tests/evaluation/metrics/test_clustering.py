@@ -1,94 +1,20 @@
 from __future__ import annotations
 
-from math import comb, log
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn import metrics
 from sklearn.cluster import AgglomerativeClustering
 
 from hierderm.embeddings import unit_length
-from hierderm.evaluation.metrics.clustering import (
-    AGREEMENT,
-    agreement,
-    category_rows,
-    contingency,
-    expected_mutual_information,
-    silhouettes,
-    ward_clusters,
-)
+from hierderm.evaluation.metrics import clustering as module
+from hierderm.evaluation.metrics.clustering import category_rows, silhouettes, ward_clusters
+from hierderm.evaluation.metrics.kmeans import kmeans_clusters
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 CLUSTERS = np.array([1, 1, 0, 0, 0, 0])
-
-
-def test_purity_by_hand() -> None:
-    # cluster 1 holds two of label 0: pure. Cluster 0 holds 0, 1, 1, 2: two of four. 4 of 6 images; mean of 1 and 1/2.
-    scores = agreement(contingency(LABELS, CLUSTERS))
-    assert scores["purity"] == pytest.approx(4 / 6)
-    assert scores["purity_unweighted"] == pytest.approx(3 / 4)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=40))
-def test_agreement_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
-    labels, clusters = np.array(pairs).T
-    scores = agreement(contingency(labels, clusters))
-    for name, function in (
-        ("nmi", metrics.normalized_mutual_info_score),
-        ("ami", metrics.adjusted_mutual_info_score),
-        ("ari", metrics.adjusted_rand_score),
-        ("homogeneity", metrics.homogeneity_score),
-        ("completeness", metrics.completeness_score),
-        ("v_measure", metrics.v_measure_score),
-    ):
-        if name == "nmi" and len(set(labels)) == len(set(clusters)) == 1:
-            continue  # one label in one cluster: scikit-learn's NMI is 1 by convention, as is our V
-        assert scores[name] == pytest.approx(function(labels, clusters), abs=1e-9), name
-
-
-@pytest.mark.parametrize("shape", [(1, 5), (3, 4), (40, 60), (5, 200)])
-def test_expected_mutual_information_is_scikit_learns(shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
-    for n in (50, 3000):
-        labels = np.minimum(rng.geometric(0.15, n), shape[0]) - 1  # a long tail
-        table = contingency(labels, rng.integers(0, shape[1], n))
-        expected = metrics.cluster.expected_mutual_information(table, n)
-        found = expected_mutual_information(table.sum(axis=1), table.sum(axis=0))
-        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_expected_mutual_information_of_few_and_of_many_expected_images(a: list[int], b: list[int]) -> None:
-    """Sizes of every kind: pairs of a small mean go through the series, the others are summed."""
-    a, b = (a, [*b, sum(a) - sum(b)]) if sum(b) < sum(a) else ([*a, sum(b) - sum(a)], b)
-    sizes, others = (np.array([size for size in found if size]) for found in (a, b))
-    expected = sum(information_by_hand(int(one), int(other), int(sizes.sum())) for one in sizes for other in others)
-    assert expected_mutual_information(sizes, others) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-
-
-def information_by_hand(a: int, b: int, total: int) -> float:
-    """One pair's part of the expected mutual information, as it is defined, in whole numbers."""
-    chances = {
-        n: comb(a, n) * comb(total - a, b - n) / comb(total, b) for n in range(1, min(a, b) + 1) if b - n <= total - a
-    }
-    return sum(n / total * log(n * total / (a * b)) * chance for n, chance in chances.items())
-
-
-def test_a_perfect_clustering_scores_one_and_names_do_not_matter() -> None:
-    scores = agreement(contingency(LABELS, np.array([2, 2, 2, 0, 0, 1])))
-    assert all(value == pytest.approx(1) for value in scores.values())
-
-
-def test_weights_count_images_several_times() -> None:
-    weights = np.array([2, 0, 1, 1, 3, 1])
-    repeated = np.repeat(np.arange(6), weights)
-    np.testing.assert_array_equal(
-        contingency(LABELS, CLUSTERS, weights), contingency(LABELS[repeated], CLUSTERS[repeated])
-    )
 
 
 def test_silhouette_is_that_of_scikit_learn_with_the_cosine_distance() -> None:
@@ -123,7 +49,23 @@ def test_category_rows_by_hand() -> None:
     assert rows[0].went_to[0][0] == 0 and rows[0].went_to[0][1] == pytest.approx(2 / 3)
 
 
-def test_of_no_image_the_agreement_is_undefined() -> None:
-    labels = np.array([0, 1, 1])
-    found = agreement(contingency(labels, labels, np.zeros(3, dtype=np.int64)))
-    assert set(found) == set(AGREEMENT) and np.isnan(list(found.values())).all()
+@pytest.mark.parametrize(
+    ("compute", "n", "allowed"),  # bytes: of points, which have 512 in float64, and of pairs, which have 4 of each
+    [
+        (lambda points: silhouettes(points, [np.arange(len(points)) % 64]), 8192, 8192 * 400),
+        (lambda points: kmeans_clusters(points, 3, [0]), 8192, 8192 * 700),
+        (lambda points: ward_clusters(points, [2]), 600, 600 * 600 * 11),
+    ],
+    ids=["silhouettes", "k-means", "Ward"],
+)
+def test_memory_is_that_of_blocks(
+    compute: Callable[[np.ndarray], object], n: int, allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silhouettes and k-means never hold all points in float64; Ward holds each distance twice, once its own."""
+    monkeypatch.setattr(module, "BLOCK", 64)
+    points = unit_length(np.random.default_rng(0).normal(size=(n, 64)))
+    tracemalloc.start()
+    compute(points)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < allowed

@@ -5,7 +5,7 @@ import pytest
 from sklearn.cluster import KMeans, kmeans_plusplus
 
 from hierderm.embeddings import unit_length
-from hierderm.evaluation.metrics.clustering import agreement, contingency
+from hierderm.evaluation.metrics.agreement import Contingency
 from hierderm.evaluation.metrics.kmeans import _Run, kmeans_clusters, kmeans_starts
 
 
@@ -13,7 +13,7 @@ def test_kmeans_finds_separate_groups_and_repeats() -> None:
     rng = np.random.default_rng(0)
     points = np.eye(3)[np.repeat([0, 1, 2], 10)] + rng.normal(0, 0.01, (30, 3))
     runs = kmeans_clusters(points, 3, [0, 5])
-    assert [agreement(contingency(np.repeat([0, 1, 2], 10), run))["ami"] for run in runs] == pytest.approx([1, 1])
+    assert [Contingency(np.repeat([0, 1, 2], 10), run).agreement()["ami"] for run in runs] == pytest.approx([1, 1])
     np.testing.assert_array_equal(kmeans_clusters(points, 3, [5])[0], runs[1])  # no run sees the others
     assert set(kmeans_clusters(np.ones((4, 2)), 3, [0])[0]) == {0}  # one distinct point: one cluster
     twins = np.array([[0, 0], [0, 1], [0, 2]])[np.arange(300) % 3] / 7  # distinct, but not in their first coordinate
