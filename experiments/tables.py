@@ -1,18 +1,20 @@
 # Markdown tables of the record, from the saved JSON.
-# Command: python experiments/tables.py report runs/tree/report.json
-#          python experiments/tables.py against runs/tree/report.json   (the focus model minus each other model)
+# Command: python experiments/tables.py report runs/photographs/report.json
+#          python experiments/tables.py against runs/photographs/report.json   (the focus model minus each other model)
 #          python experiments/tables.py scarce scarce.json
 #          python experiments/tables.py costs benchmarks/training.json
-#          python experiments/tables.py settings runs/tree   (the scores of each setting on held-out images)
+#          python experiments/tables.py plot runs/photographs/report.json plot.png   (the same as a forest plot)
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from hierderm.evaluation.inference.differences import Difference
+from hierderm.plots import forest, png
 
 HEADLINES = [
     ("coarse", "ami"),
@@ -24,7 +26,7 @@ HEADLINES = [
     ("tree", "hap"),
     ("tree", "mistake_severity"),
 ]
-METRICS = {"coarse_map_at_r": "coarse MAP@R, validation", "fine_map_at_r": "fine MAP@R, validation"}
+RIVALS = ("vanilla", "flat-fine", "flat-coarse", "random-tree")
 TITLES = "coarse AMI | coarse MAP@R | coarse R@1 | fine AMI | fine MAP@R | fine R@1 | H-AP | height ↓"
 
 
@@ -50,6 +52,19 @@ def against(content: Any) -> list[str]:
             cells.append(f"**{text}**" if d["significant"] else text)
         lines.append(f"| {rival} | {' | '.join(cells)} |")
     return lines
+
+
+def plot(content: Any, place: Path) -> None:
+    """The differences of `against` as a forest plot."""
+    focus = content["config"]["focus"]
+    names = {field.name for field in fields(Difference)}
+    found = [
+        Difference(**{name: value for name, value in d.items() if name in names})
+        for key in HEADLINES[:6]
+        for d in content["differences"]
+        if (d["model"], d["level"], d["name"]) == (focus, *key) and d["reference"] in RIVALS
+    ]
+    place.write_bytes(png(forest(found)))
 
 
 def scarce(content: Any) -> list[str]:
@@ -78,22 +93,11 @@ def costs(content: Any) -> list[str]:
     return lines
 
 
-def settings(folder: Path) -> list[str]:
-    """Means over folds and repeats, of the best shrinkage for each strength and share of the node probabilities."""
-    places = sorted(folder.glob("fold-*/models/hierarchical/history.csv"))
-    history = pd.concat([pd.read_csv(place) for place in places])
-    features = history.groupby("features")["held_out"].max().idxmax()
-    names = ["strength", "probability_share", "shrinkage"]
-    means = history[history["features"] == features].groupby(names)[["held_out", *METRICS]].mean().reset_index()
-    best = means.loc[means.groupby(names[:2])["held_out"].idxmax()]
-    lines = [f"| {' | '.join(names)} | held out | {' | '.join(METRICS.values())} |", "|---" * 6 + "|"]
-    for row in best.to_dict("records"):
-        cells = [f"{row[key]:g}" for key in names] + [f"{row[key]:.4f}" for key in ("held_out", *METRICS)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
 if __name__ == "__main__":
     kind, path = sys.argv[1], Path(sys.argv[2])
     make = {"report": report, "against": against, "scarce": scarce, "costs": costs}
-    print("\n".join(settings(path) if kind == "settings" else make[kind](json.loads(path.read_text(encoding="utf-8")))))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if kind == "plot":
+        plot(found, Path(sys.argv[3]))
+    else:
+        print("\n".join(make[kind](found)))
