@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hierderm.config.settings import EvaluationConfig, ForwardEngine
     from hierderm.embeddings import EmbeddingTable
     from hierderm.evaluation.evaluation import Evaluation
-    from hierderm.taxonomy.tree import Taxonomy
+    from hierderm.taxonomy.tree import Taxonomy as Tree
 
 
 Arguments = Annotated[
@@ -127,7 +127,7 @@ def _evaluate(
     from hierderm.evaluation.evaluation import evaluate as evaluate_any
 
     given = one_path(words, "file or folder of embeddings, or model")
-    tree: Taxonomy | str = taxonomy
+    tree: Tree | str = taxonomy
     source: EmbeddingTable | Path = given
     if given.suffix != ".npy" and probabilities is not None:
         raise ConfigError("--probabilities goes with an .npy file; a model and a folder of embeddings have their own.")
@@ -153,7 +153,7 @@ def _evaluate(
 
 def _embedded(
     model: Path, cases: Path | None, taxonomy: str, external: ExternalChoice, engine: ForwardEngine
-) -> tuple[EmbeddingTable, Taxonomy]:
+) -> tuple[EmbeddingTable, Tree]:
     """The images of a table by a trained model, and its tree."""
     from hierderm.cli.taxonomy import tree_for
     from hierderm.data.checks import read_cases
