@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hierderm.delimited import decode_text, format_delimited, parse_delimited
+from hierderm.delimited import PLAIN, decode_text, format_delimited, parse_delimited
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
 from hierderm.files import os_faults, read_regular, shipped, write_atomically
 from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
@@ -83,9 +83,9 @@ def read_taxonomy(path: Path | str) -> Taxonomy:
         TaxonomyError: All faults of the file, each with its line.
     """
     path = Path(path)
-    text, notes = decode_text(read_regular(path), path.name, TaxonomyError)
-    for note in notes:
-        logger.warning("%s: %s", path.name, note)
+    text, encoding = decode_text(read_regular(path), path.name, TaxonomyError)
+    if encoding not in PLAIN:
+        logger.warning("%s: the file is %s", path.name, encoding)
     return parse_taxonomy(text, source=path.name)
 
 

@@ -91,6 +91,8 @@ def test_write_and_read(tmp_path: Path) -> None:
     write_taxonomy(tree, tmp_path / "new" / "t.csv")
     assert read_taxonomy(tmp_path / "new" / "t.csv") == tree
     (tmp_path / "latin.csv").write_bytes(GOOD.encode() + "condition,é,A,\n".encode("latin-1"))
+    assert read_taxonomy(tmp_path / "latin.csv").names()[-1] == "é"
+    (tmp_path / "latin.csv").write_bytes(GOOD.encode() + "condition,łuszczyca,A,\n".encode("cp1250"))
     with pytest.raises(TaxonomyError, match="must be UTF-8"):
         read_taxonomy(tmp_path / "latin.csv")
 
