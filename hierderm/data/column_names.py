@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 from hierderm import columns as c
+from hierderm.errors import ConfigError
 
 NAMES = {  # of each column, the more telling ones first
     c.IMAGE_PATH: (
@@ -52,3 +53,14 @@ def in_words(columns: Mapping[str, str]) -> str:
     """Column names as they are given on the command line."""
     pairs = [f"{ours}={theirs}" for ours, theirs in columns.items()]
     return " ".join(f"--column '{pair}'" if re.search(r"[^\w=.-]", pair) else f"--column {pair}" for pair in pairs)
+
+
+def named_columns(pairs: Iterable[str] | None) -> dict[str, str]:
+    """Our columns and the table's, of texts such as `condition=diagnosis`; ConfigError where they are none."""
+    pairs = list(pairs or [])
+    parts = [pair.partition("=") for pair in pairs]
+    if any(not sign or not ours or not theirs for ours, sign, theirs in parts):
+        raise ConfigError(f"--column must look like condition=diagnosis, got {pairs}.")
+    if repeated := sorted({ours for ours, _, _ in parts if [part[0] for part in parts].count(ours) > 1}):
+        raise ConfigError(f"--column must name each of our columns once, {repeated} come(s) several times.")
+    return {ours: theirs for ours, _, theirs in parts}
