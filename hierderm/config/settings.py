@@ -27,7 +27,7 @@ class DataConfig:
         str, doc("a CSV or Parquet table, LOADER:FOLDER of published data, or 'synthetic:demo|scin-like|toy'")
     ] = "synthetic:demo"
     taxonomy: Annotated[
-        str, doc("a taxonomy file or the id of a shipped one; '' for that of built-in and published data")
+        str, doc("a taxonomy file or the id of a shipped one; '' for the built-in data's or the loader's own")
     ] = ""
     image_root: Annotated[str, doc("folder that image paths start at; '' is the table's or published folder")] = ""
     min_images: Annotated[Positive, doc("drop conditions with fewer images than this")] = 1

@@ -19,7 +19,7 @@ def without_decimal_commas(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]
     comma has three digits behind it, it may divide thousands: such a column stays as it is, and that is said.
     """
     changed, notes = {}, []
-    for name in frame.columns.difference(c.TEXT, sort=False):
+    for name in frame.columns.difference(list(c.TEXT), sort=False):
         texts = [cell for cell in frame[name].unique() if isinstance(cell, str) and cell]
         commas = [text for text in texts if _WITH_COMMA.fullmatch(text)]
         if not commas or not all(_NUMBER.fullmatch(text) for text in texts):

@@ -126,10 +126,8 @@ def _tables(cases: str) -> list[str]:
     """The files that say what the cases are: the table, or all but the images of a published folder."""
     loader = None if cases.startswith("synthetic:") else loader_of(cases)
     place = Path(loader[1] if loader else cases)
-    files = [
-        path for path in sorted(place.glob("*")) + sorted(place.glob("meta/*")) if path.suffix.lower() not in SUFFIXES
-    ]
-    return [str(path) for path in files if not path.name.startswith(".")] if place.is_dir() else [str(place)]
+    files = [*sorted(place.glob("[!.]*")), *sorted(place.glob("meta/[!.]*"))] if place.is_dir() else [place]
+    return [str(path) for path in files if path.suffix.lower() not in SUFFIXES]
 
 
 def load_cases(data: DataConfig, folder: Path) -> CaseTable:

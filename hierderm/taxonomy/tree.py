@@ -251,12 +251,10 @@ class Taxonomy:
         """The tree in which each key of `names` is a synonym of the condition that is its value."""
         gained: dict[int, tuple[str, ...]] = {}
         for name, condition in names.items():
-            number = self.index(condition)
-            if self.find(name) not in (None, number):
-                raise TaxonomyError(
-                    f"'{name}' can't be called '{condition}': it is '{self.names()[self.index(name)]}'."
-                )
-            gained[number] = (*gained.get(number, ()), *([name] if self.find(name) is None else []))
+            number, known = self.index(condition), self.find(name)
+            if known not in (None, number):
+                raise TaxonomyError(f"'{name}' must not stand for '{condition}': it is '{self.names()[known or 0]}'.")
+            gained[number] = (*gained.get(number, ()), *([name] if known is None else []))
         nodes = tuple(
             replace(node, synonyms=(*node.synonyms, *gained.get(number, ())))
             for number, node in enumerate(self.levels[-1])

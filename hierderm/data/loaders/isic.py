@@ -28,6 +28,7 @@ def read_isic(
 
     Example: `hierderm data isic download -o cases.csv --case patient`
     """
+    from hierderm.data.checks import take_columns
     from hierderm.taxonomy.file import load_taxonomy
 
     frame, table = read_published(folder, ("metadata.csv",), ("isic_id",))
@@ -35,20 +36,19 @@ def read_isic(
         raise CaseTableError(f"{table.name} must have a column of diagnoses, one of {list(DIAGNOSES)}.")
     by = ["patient_id", "lesion_id"] if case == "patient" else ["lesion_id"]
     known = first_known(frame, by)
+    frame = take_columns(frame, {c.IMAGE_PATH: "isic_id", c.IMAGE_ID: "isic_id"}, table.name)
     frame = frame.assign(
         **{
-            c.IMAGE_PATH: frame["isic_id"],
-            c.IMAGE_ID: frame["isic_id"],
-            c.CASE_ID: first_known(frame, [*by, "isic_id"]),
+            c.CASE_ID: first_known(frame, [*by, c.IMAGE_ID]),
             c.CONDITION: first_known(frame, DIAGNOSES),
             c.BODY_SITE: first_known(frame, ["anatom_site_general", "anatom_site_1"]),
-            c.SOURCE: "isic",
         }
     )
+    frame[c.SOURCE] = "isic"
     if "fitzpatrick_skin_type" in frame:
         frame[c.FITZPATRICK] = [FITZPATRICK.get(text, text) for text in frame["fitzpatrick_skin_type"]]
     unlabelled = frame[c.CONDITION] == ""
-    left_out = {NO_DIAGNOSIS: list(frame["isic_id"][unlabelled])}
+    left_out = {NO_DIAGNOSIS: list(frame[c.IMAGE_ID][unlabelled])}
     counts = {f"images_without_{case}": known.count("")}
     tree = load_taxonomy(taxonomy)
     return Published(frame[~unlabelled], tree, table.parent, table.name, counts=counts, left_out=left_out)
