@@ -125,8 +125,8 @@ def check_cases(
     root, rows, notes = Path(root), [f"{source} row {number}" for number in row_numbers(frame)], list[str]()
     _require_columns(frame, source)
     frame = _with_image_ids(_clean(frame), notes)
-    faults = _respell(frame, rows, root, anywhere, notes) if check_images else []
-    faults += [
+    several = _respell(frame, root, anywhere, notes) if check_images else {}
+    faults = [Fault(rows[position], what) for position, what in several.items()] + [
         Fault(rows[position], what)
         for find in (_id_faults, _split_faults, _range_faults)
         for position, what in find(frame, rows)
@@ -135,6 +135,8 @@ def check_cases(
     for position, what in _condition_problems(frame, taxonomy).items():
         _sort_out(Fault(rows[position], what), position, unknown, faults, excluded)
     for position, reason in _image_problems(frame, root, decode).items() if check_images else ():
+        if position in several:
+            continue
         fault = Fault(rows[position], f"image '{frame[c.IMAGE_PATH].iloc[position]}': {reason}")
         _sort_out(fault, position, unreadable, faults, excluded)
     if faults:
@@ -216,24 +218,24 @@ def _with_image_ids(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     return frame
 
 
-def _respell(frame: pd.DataFrame, rows: Sequence[str], root: Path, anywhere: bool, notes: list[str]) -> list[Fault]:
-    """Take, in `frame`, the file that a path can only mean where it is spelt another way; faults where several."""
+def _respell(frame: pd.DataFrame, root: Path, anywhere: bool, notes: list[str]) -> dict[int, str]:
+    """Take, in `frame`, the file that a path spelt another way can only mean; what is wrong where it can be several."""
     spellings, below = Spellings(), Anywhere(root) if anywhere else None
-    paths, taken, faults = list(frame[c.IMAGE_PATH]), list[str](), list[Fault]()
+    paths, taken, wrong = list(frame[c.IMAGE_PATH]), list[str](), dict[int, str]()
     for position, name in enumerate(paths):
-        if name and "\0" not in name and not os.path.lexists(root / name):
-            found = spellings.find(root, name)
-            several = below.find(name) if below and found is None else []
-            if found := found or (several[0] if len(several) == 1 else None):
-                paths[position] = found
-                taken.append(f"'{name}' as '{found}'")
-            elif several:
-                what = f"image '{name}' may be any of {len(several)} files: {some_of(several)}. Name its folder, too."
-                faults.append(Fault(rows[position], what))
+        if not name or "\0" in name or os.path.lexists(root / name):
+            continue
+        found = spellings.find(root, name)
+        fit = [found] if found else below.find(name) if below else []
+        if len(fit) == 1:
+            paths[position] = fit[0]
+            taken.append(f"'{name}' as '{fit[0]}'")
+        elif fit:
+            wrong[position] = f"image '{name}' may be any of {len(fit)} files: {some_of(fit)}. Name its folder, too."
     frame[c.IMAGE_PATH] = pd.Series(paths, dtype=object)
     if taken:
         notes.append(f"{len(taken)} image path(s) were found under another spelling: {some_of(taken)}.")
-    return faults
+    return wrong
 
 
 def _image_problems(frame: pd.DataFrame, root: Path, decode: bool) -> dict[int, str]:

@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from hierderm.data.image_io import is_image
@@ -138,10 +139,14 @@ class Anywhere:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._by_name: dict[str, list[str]] = {}
-        for path in find_images(root).images:
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for path in find_images(self._root).images:
             for key in {_key(path.name), _key(path.stem)}:
-                self._by_name.setdefault(key, []).append(path.relative_to(root).as_posix())
+                found.setdefault(key, []).append(path.relative_to(self._root).as_posix())
+        return found
 
     def find(self, name: str) -> list[str]:
         """The files, relative to the root, that `name` can mean; of files with the same content, the first.

@@ -18,6 +18,9 @@ name = "hf:{backbone}"
 [training]
 views = 0
 features = "output"
+[split]
+test_fraction = 0.25
+validation_fraction = 0.25
 [evaluation]
 tasks = ["retrieval"]
 bootstrap_rounds = 0

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.data.loaders.test_scin import CASE_COLUMNS, LABEL_COLUMNS
 
-N_CASES = 6  # of each condition
+N_CASES = 8  # of each condition
 
 HAM10000 = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
 ISIC = (
@@ -79,8 +79,9 @@ def write_isic(folder: Path) -> int:
             for _ in range(1 + case % 2):
                 name = f"ISIC_{len(rows):07d}"
                 image(folder / f"{name}.jpg", kind, len(rows))
+                levels_of: dict[str, object] = {f"diagnosis_{level}": text for level, text in enumerate(diagnoses, 1)}
                 rows.append(
-                    {f"diagnosis_{level}": text for level, text in enumerate(diagnoses, 1)}
+                    levels_of
                     | {"isic_id": name, "attribution": "Anonymous", "copyright_license": "CC-0", "age_approx": "45",
                        "anatom_site_general": "anterior torso", "image_type": "dermoscopic", "sex": "female",
                        "lesion_id": f"IL_{kind * 100 + case:07d}" if case else "",
@@ -132,15 +133,16 @@ def write_derm7pt(folder: Path) -> int:
     for kind, diagnosis in enumerate(("clark nevus", "melanoma (in situ)", "basal cell carcinoma")):
         for _ in range(N_CASES):
             number = len(rows) + 1
-            for letter, shown in (("L", 0), ("l", 1)):
-                image(folder / "images" / "NEL" / f"Ne{letter}{number:03d}.jpg", kind, 2 * number + shown)
+            clinic, derm = (f"Nel{2 * number + shown:03d}.jpg" for shown in (0, 1))
+            image(folder / "images" / "NEL" / clinic, kind, 2 * number)
+            image(folder / "images" / "NEL" / derm, kind, 2 * number + 1)
             rows.append({"case_num": number, "diagnosis": diagnosis, "seven_point_score": 3, "pigment_network": "absent",
                          "level_of_diagnostic_difficulty": "medium", "elevation": "palpable", "location": "back",
-                         "sex": "male", "management": "excision", "clinic": f"NEL/NeL{number:03d}.jpg",
-                         "derm": f"NEL/Nel{number:03d}.JPG", "case_id": "Nel", "notes": ""})  # fmt: skip
+                         "sex": "male", "management": "excision", "clinic": f"NEL/{clinic.upper()}",
+                         "derm": f"NEL/{derm}", "case_id": "Nel", "notes": ""})  # fmt: skip
     table(folder / "meta" / "meta.csv", DERM7PT, rows)
     places = list(range(len(rows)))
-    for name, part in (("train", (0, 1, 2)), ("valid", (3,)), ("test", (4, 5))):
+    for name, part in (("train", (0, 1, 2, 3)), ("valid", (4, 5)), ("test", (6, 7))):
         indexes: list[dict[str, object]] = [{"indexes": place} for place in places if place % N_CASES in part]
         table(folder / "meta" / f"{name}_indexes.csv", ("indexes",), indexes)
     return 2 * len(rows)
