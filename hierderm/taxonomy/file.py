@@ -48,7 +48,7 @@ def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     """Read a taxonomy that ships with the package, or one of your own.
 
     Args:
-        name_or_path: The id of a shipped one ('scin', 'fitzpatrick17k', 'ham10000'), or a CSV file.
+        name_or_path: The id of a shipped one ('scin', 'isic', ...; `hierderm taxonomy list`), or a CSV file.
 
     Returns:
         The tree.

@@ -243,3 +243,14 @@ def test_several_levels_by_name() -> None:
         with pytest.raises(TaxonomyError, match="each level must be named once"):
             tree.level_numbers(names)
     assert taxonomy_from_paths([("A",)], ("leaf",), id="t").level_numbers(["coarse", "fine"]) == [0, 0]
+
+
+def test_more_synonyms_leave_the_tree_as_it_is() -> None:
+    tree = taxonomy_from_paths([("A", "x"), ("B", "y")], ("c", "f"), id="t")
+    more = tree.with_synonyms({"ex": "X", "x ": "x", "why": "y"})
+    assert (more.index("EX"), more.index("why")) == (0, 1) and more.content_hash == tree.content_hash
+    assert more.levels[-1][0].synonyms == ("ex",)
+    with pytest.raises(TaxonomyError, match=r"'y' must not stand for 'x': it is 'y'\."):
+        tree.with_synonyms({"y": "x"})
+    with pytest.raises(TaxonomyError, match="f 'z' is not in taxonomy 't'"):
+        tree.with_synonyms({"a": "z"})
