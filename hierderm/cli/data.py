@@ -97,12 +97,12 @@ def data_csv(
         require_free(goal, replace=replace, suffixes=TABLES, inputs=[table, taxonomy, names])
     tree, given = load_taxonomy(taxonomy), named_columns(column)
     frame, found = read_described(table, encoding=encoding)
-    say(f"{table.name}: {found}, {len(frame)} rows, {len(frame.columns)} columns")
     if names is not None:
         tree = tree.with_synonyms(read_names(names, tree))
     root = images if images is not None else table.absolute().parent
     if dry_run:
         understood = understand(frame, given, tree, root, table.name, anywhere=images is not None)
+        understood.lines.insert(0, f"{table.name}: {found}, {len(frame)} rows, {len(frame.columns)} columns")
         options = {"-t": taxonomy, "--images": images, "--names": names, "--encoding": encoding, "-o": out}
         again = [str(word) for option in options.items() if option[1] for word in option]
         _show_understood(understood, tree, names_file, [str(table), *again], replace, as_json)

@@ -57,7 +57,7 @@ def understand(
         return found
     found.unknown = unknown_names(taken, taxonomy)
     n_names = taken[c.CONDITION].nunique()
-    lost = f"{len(found.unknown)} are not in taxonomy '{taxonomy.id}': {some_of(list(found.unknown))}"
+    lost = f"{len(found.unknown)} not in taxonomy '{taxonomy.id}': {some_of(list(found.unknown))}"
     found.lines.append(f"conditions: {n_names} names, {lost if found.unknown else 'all in the taxonomy'}")
     known = taken[~taken[c.CONDITION].astype(str).str.strip().isin(list(found.unknown))]
     try:

@@ -107,12 +107,13 @@ def test_a_dry_run_leads_to_the_table(tmp_path: Path) -> None:
     shown = run(*start, "--dry-run")
     names = tmp_path / "cases-names.csv"
     for line in (
+        "mine.csv: Windows-1252, line 1 is read as: image;patient;diagnose;Größe, cells separated by ';', 3 rows, 4 columns\n",
         "image_path: 'image', proposed\n",
         "case_id: 'patient', proposed\n",
         "condition: 'diagnose', proposed\n",
         "kept as they are: Größe\n",
         "column 'Größe' has decimal commas: '3,5' is read as 3.5.\n",
-        "conditions: 3 names, 2 are not in taxonomy 'scin': Eczma, xyz\n",
+        "conditions: 3 names, 2 not in taxonomy 'scin': Eczma, xyz\n",
         "table: 1 images of 1 cases, 1 conditions\n",
         f"{names}: correct or empty the nearest conditions there",
         f"then: hierderm data csv {mine} -t scin --images {photos} -o {out} --names {names} --column image_path=image",

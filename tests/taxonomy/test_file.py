@@ -181,15 +181,15 @@ def test_each_condition_says_why_it_is_placed_there(name: str, sizes: list[int])
 
 
 def test_codes_of_one_disease_are_the_same_in_all_shipped_trees() -> None:
-    found: dict[str, set[tuple[str, ...]]] = {}
+    found: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     for name in shipped_taxonomies():
         for node in load_taxonomy(name).levels[-1]:
-            for codes in (node.snomed, node.icd10):
+            for kind, codes in (("snomed", node.snomed), ("icd10", node.icd10)):
                 if codes:
-                    found.setdefault(f"{fold(node.name)} {'snomed' if codes is node.snomed else 'icd10'}", set()).add(
-                        codes
-                    )
-    assert {name: codes for name, codes in found.items() if len(codes) > 1} == {}
+                    found.setdefault((fold(node.name), kind), set()).add(codes)
+    # PAD-UFES-20 counts Bowen's disease, a carcinoma in situ, among them.
+    wider = {("squamous cell carcinoma", "icd10"): {("C44.9",), ("C44.9", "D04.9")}}
+    assert {key: codes for key, codes in found.items() if len(codes) > 1} == wider
 
 
 def test_what_the_data_sets_write_is_known() -> None:
