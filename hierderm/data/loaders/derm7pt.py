@@ -35,16 +35,18 @@ def read_derm7pt(
     from hierderm.data.checks import take_columns
     from hierderm.taxonomy.file import load_taxonomy
 
-    frame, table = read_published(folder, ("meta/meta.csv", "meta.csv"), ("case_num", "diagnosis", *MODALITIES))
+    frame, table = read_published(
+        folder, ("meta/meta.csv", "meta.csv"), ("case_num", "diagnosis", "location", *MODALITIES)
+    )
     frame = frame.rename(columns={c.CASE_ID: "atlas_id"})  # a text of theirs that is not unique
     if published_split:
         frame[c.SPLIT] = _splits(frame, table)
     parts = []
     for name in MODALITIES if modality == "both" else (modality,):
-        ours = {c.IMAGE_PATH: name, c.CASE_ID: "case_num", c.CONDITION: "diagnosis"}
-        ours |= {c.BODY_SITE: "location"} if "location" in frame else {}
-        part = take_columns(frame, ours, table.name).assign(**{c.SOURCE: "derm7pt", "modality": name})
-        parts.append(part.assign(**{c.IMAGE_ID: part[c.CASE_ID] + f"-{name}"}))
+        ours = {c.IMAGE_PATH: name, c.CASE_ID: "case_num", c.CONDITION: "diagnosis", c.BODY_SITE: "location"}
+        part = take_columns(frame.drop(columns=[other for other in MODALITIES if other != name]), ours, table.name)
+        more = {c.IMAGE_ID: part[c.CASE_ID] + f"-{name}", c.SOURCE: "derm7pt", "modality": name}
+        parts.append(part.assign(**more))
     images = table.parent.parent / "images"
     root = images if images.is_dir() else table.parent
     return Published(pd.concat(parts), load_taxonomy(taxonomy), root, table.name)

@@ -25,8 +25,10 @@ def read_ham10000(
     from hierderm.data.checks import take_columns
     from hierderm.taxonomy.file import load_taxonomy
 
-    frame, table = read_published(folder, TABLES, ("lesion_id", "image_id", "dx"))
-    ours = {c.IMAGE_PATH: "image_id", c.IMAGE_ID: "image_id", c.CASE_ID: "lesion_id", c.CONDITION: "dx"}
-    site = {c.BODY_SITE: "localization"} if "localization" in frame else {}
-    frame = take_columns(frame, ours | site, table.name).assign(**{c.SOURCE: "ham10000"})
+    frame, table = read_published(folder, TABLES, ("lesion_id", "image_id", "dx", "localization"))
+    ours = {
+        c.IMAGE_PATH: "image_id", c.IMAGE_ID: "image_id", c.CASE_ID: "lesion_id", c.CONDITION: "dx",
+        c.BODY_SITE: "localization",
+    }  # fmt: skip
+    frame = take_columns(frame, ours, table.name).assign(**{c.SOURCE: "ham10000"})
     return Published(frame, load_taxonomy(taxonomy), table.parent, table.name)

@@ -25,12 +25,13 @@ def read_pad_ufes(
     from hierderm.data.checks import take_columns
     from hierderm.taxonomy.file import load_taxonomy
 
-    frame, table = read_published(folder, ("metadata.csv",), ("patient_id", "lesion_id", "img_id", "diagnostic"))
+    needed = ("patient_id", "lesion_id", "img_id", "diagnostic", "fitspatrick", "region")
+    frame, table = read_published(folder, ("metadata.csv",), needed)
     frame["lesion_id"] = frame["patient_id"] + "/" + frame["lesion_id"]
-    ours = {c.IMAGE_PATH: "img_id", c.CASE_ID: f"{case}_id", c.CONDITION: "diagnostic"}
-    ours |= {
-        mine: theirs for mine, theirs in ((c.FITZPATRICK, "fitspatrick"), (c.BODY_SITE, "region")) if theirs in frame
-    }
+    ours = {
+        c.IMAGE_PATH: "img_id", c.CASE_ID: f"{case}_id", c.CONDITION: "diagnostic", c.FITZPATRICK: "fitspatrick",
+        c.BODY_SITE: "region",
+    }  # fmt: skip
     frame = take_columns(frame, ours, table.name).assign(**{c.SOURCE: "pad_ufes"})
     frame[c.IMAGE_ID] = frame[c.IMAGE_PATH].str.removesuffix(".png")
     return Published(frame, load_taxonomy(taxonomy), table.parent, table.name)
