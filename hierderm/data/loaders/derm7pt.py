@@ -47,8 +47,7 @@ def read_derm7pt(
         part = take_columns(frame.drop(columns=[other for other in MODALITIES if other != name]), ours, table.name)
         more = {c.IMAGE_ID: part[c.CASE_ID] + f"-{name}", c.SOURCE: "derm7pt", "modality": name}
         parts.append(part.assign(**more))
-    images = table.parent.parent / "images"
-    root = images if images.is_dir() else table.parent
+    root = table.parent.parent if table.parent.name == "meta" else table.parent
     return Published(pd.concat(parts), load_taxonomy(taxonomy), root, table.name)
 
 

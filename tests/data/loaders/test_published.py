@@ -97,7 +97,7 @@ def test_derm7pt(tmp_path: Path) -> None:
     assert len(table) == n_images and table.frame[c.CASE_ID].nunique() == n_images // 2
     first = table.frame[table.frame[c.CASE_ID] == "1"]
     assert first["modality"].tolist() == ["clinic", "derm"] and first[c.SPLIT].tolist() == ["train", "train"]
-    assert first[c.IMAGE_PATH].tolist() == ["NEL/Nel002.jpg", "NEL/Nel003.jpg"]
+    assert first[c.IMAGE_PATH].tolist() == ["images/NEL/Nel002.jpg", "images/NEL/Nel003.jpg"]
     assert first[c.IMAGE_ID].tolist() == ["1-clinic", "1-derm"] and first["atlas_id"].tolist() == ["Nel", "Nel"]
     assert (table.splits == "test").sum() == n_images // 4
     derm = read_derm7pt(tmp_path, modality="derm", published_split=False).frame
