@@ -20,9 +20,10 @@ def without_decimal_commas(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]
     """
     changed, notes = {}, []
     for name in frame.columns.difference(list(c.TEXT), sort=False):
-        texts = [cell for cell in frame[name].unique() if isinstance(cell, str) and cell]
+        cells = frame[name].dropna()
+        texts = list(dict.fromkeys(cell for cell in cells if isinstance(cell, str) and cell))
         commas = [text for text in texts if _WITH_COMMA.fullmatch(text)]
-        if not commas or not all(_NUMBER.fullmatch(text) for text in texts):
+        if not commas or not all(isinstance(cell, str) and _NUMBER.fullmatch(cell or "0") for cell in cells):
             continue
         if any("." in text for text in texts) or all(len(text.partition(",")[2]) == 3 for text in commas):
             notes.append(f"column '{name}' stays text: the comma of '{commas[0]}' may divide thousands.")

@@ -29,6 +29,6 @@ def test_decimal_commas_are_read_and_said() -> None:
 
 
 def test_columns_that_are_no_text() -> None:
-    frame = pd.DataFrame({"age": [1.5, None], "list": [["1,5"], ["2"]]}, index=[4, 7])
+    frame = pd.DataFrame({"age": [1.5, None], "list": [["1,5"], ["2"]], "both": ["1,5", 2.5]}, index=[4, 7])
     found, notes = without_decimal_commas(frame)
     assert found.equals(frame) and notes == []

@@ -22,7 +22,8 @@ def png(colour: str) -> bytes:
 
 def saved(folder: Path, splits: dict[str, list[dict[str, Any]]], **features: Any) -> Path:
     made = datasets.Features({"image": datasets.Image(), **features})
-    parts = {name: datasets.Dataset.from_list(rows, made) for name, rows in splits.items()}
+    columns = {split: {name: [row[name] for row in rows] for name in made} for split, rows in splits.items()}
+    parts = {split: datasets.Dataset.from_dict(cells, made) for split, cells in columns.items()}
     datasets.DatasetDict(parts).save_to_disk(folder)
     return folder
 
