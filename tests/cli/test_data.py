@@ -122,7 +122,7 @@ def test_a_dry_run_leads_to_the_table(tmp_path: Path) -> None:
     assert not out.exists()
     assert names.read_text(encoding="utf-8").splitlines()[:2] == [
         "name,condition,images,closest",
-        "Eczma,Eczema,1,Eczema",
+        'Eczma,Eczema,1,"Eczema|Ecthyma"',
     ]
 
     assert "exists and would be overwritten" in fails(*start, "--dry-run")  # what may have been edited

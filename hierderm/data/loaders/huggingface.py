@@ -78,7 +78,7 @@ def _load(dataset: str, config: str) -> dict[str, Dataset]:
     saved = any((place / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
     try:
         found = load_from_disk(dataset) if saved else load_dataset(dataset, config or None)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError) as error:
         raise CaseTableError(f"{dataset} is no data set that `datasets` reads: {error}") from None
     return {"all": found} if isinstance(found, Dataset) else dict(found)
 

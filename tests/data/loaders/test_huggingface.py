@@ -92,9 +92,11 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(CaseTableError, match=r"split train, row 0 must have an image, it has none"):
         read_huggingface(str(none), image="image", **options)
-    empty = saved(tmp_path / "empty", {"train": []}, label=datasets.Value("string"))
     with pytest.raises(CaseTableError, match="must have a row an image, it has none"):
-        read_huggingface(str(empty), **options)
+        read_huggingface(str(saved(tmp_path / "empty", {})), **options)
+    no_rows = saved(tmp_path / "no-rows", {"train": []}, label=datasets.Value("string"))
+    with pytest.raises(CaseTableError, match="is no data set that `datasets` reads: list index out of range"):
+        read_huggingface(str(no_rows), **options)
     with pytest.raises(CaseTableError, match="is no data set that `datasets` reads"):
         read_huggingface(str(tmp_path / "images"), **options)
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
