@@ -85,20 +85,16 @@ def data_csv(
 
     from hierderm.data.checks import check_cases, take_columns
     from hierderm.data.column_names import named_columns
-    from hierderm.data.condition_names import read_names
     from hierderm.data.dry_run import understand
     from hierderm.data.numbers import without_decimal_commas
     from hierderm.data.table import read_described
-    from hierderm.taxonomy.file import load_taxonomy
 
     names_file = out.with_name(f"{out.stem}-names.csv")
     if names is None or not dry_run:
         goal = names_file if dry_run else out
         require_free(goal, replace=replace, suffixes=TABLES, inputs=[table, taxonomy, names])
-    tree, given = load_taxonomy(taxonomy), named_columns(column)
+    tree, given = _named_tree(taxonomy, names), named_columns(column)
     frame, found = read_described(table, encoding=encoding)
-    if names is not None:
-        tree = tree.with_synonyms(read_names(names, tree))
     root = images if images is not None else table.absolute().parent
     if dry_run:
         understood = understand(frame, given, tree, root, table.name, anywhere=images is not None)
@@ -114,6 +110,15 @@ def data_csv(
         frame, tree, root, source=table.name, anywhere=images is not None, unreadable=unreadable, unknown=unknown
     )
     _finish(dataclasses.replace(done, notes=(*notes, *done.notes)), out, as_json, replace, {})
+
+
+def _named_tree(taxonomy: str, names: Path | None) -> Taxonomy:
+    """A taxonomy, with the user's names for its conditions."""
+    from hierderm.data.condition_names import read_names
+    from hierderm.taxonomy.file import load_taxonomy
+
+    tree = load_taxonomy(taxonomy)
+    return tree if names is None else tree.with_synonyms(read_names(names, tree))
 
 
 def _show_understood(

@@ -98,7 +98,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CaseTableError, match="is no data set that `datasets` reads: list index out of range"):
         read_huggingface(str(no_rows), **options)
     with pytest.raises(CaseTableError, match="is no data set that `datasets` reads"):
-        read_huggingface(str(tmp_path / "images"), **options)
+        read_huggingface(str(tmp_path / "nowhere"), **options)
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hierderm\[datasets\]'"):
         read_huggingface(str(two), **options)
