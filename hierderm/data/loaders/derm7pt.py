@@ -45,8 +45,8 @@ def read_derm7pt(
     for name in MODALITIES if modality == "both" else (modality,):
         ours = {c.IMAGE_PATH: name, c.CASE_ID: "case_num", c.CONDITION: "diagnosis", c.BODY_SITE: "location"}
         part = take_columns(frame.drop(columns=[other for other in MODALITIES if other != name]), ours, table.name)
-        more = {c.IMAGE_ID: part[c.CASE_ID] + f"-{name}", c.SOURCE: "derm7pt", "modality": name}
-        parts.append(part.assign(**more))
+        part[c.IMAGE_ID] = part[c.CASE_ID] + f"-{name}"
+        parts.append(part.assign(**{c.SOURCE: "derm7pt", "modality": name}))
     root = table.parent.parent if table.parent.name == "meta" else table.parent
     return Published(pd.concat(parts), load_taxonomy(taxonomy), root, table.name)
 

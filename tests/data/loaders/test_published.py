@@ -13,7 +13,7 @@ from hierderm.data.loaders.derm7pt import read_derm7pt
 from hierderm.data.loaders.ham10000 import read_ham10000
 from hierderm.data.loaders.isic import read_isic
 from hierderm.data.loaders.pad_ufes import read_pad_ufes
-from hierderm.data.loaders.registry import LOADERS, loader_of, read_from
+from hierderm.data.loaders.registry import loader_of, read_from
 from hierderm.errors import CaseTableError, ConfigError
 from tests.data.loaders import miniatures as mini
 
@@ -143,14 +143,12 @@ def test_a_loader_by_name(tmp_path: Path) -> None:
         loader_of("ddi:")
     (tmp_path / "a:b.csv").touch()
     assert loader_of(str(tmp_path / "a:b.csv")) is None
-    options = {"root": None, "write_images": tmp_path}
     with pytest.raises(
         ConfigError, match=r"huggingface:x needs \['taxonomy'\]: give --data\.taxonomy, or use: hierderm"
     ):
-        read_from("huggingface", "x", taxonomy="", **options)
+        read_from("huggingface", "x", taxonomy="", root=None, write_images=tmp_path)
     mini.write_ddi(tmp_path / "ddi")
     elsewhere = tmp_path / "elsewhere"
     (tmp_path / "ddi" / "images").rename(elsewhere)
     found = read_from("ddi", str(tmp_path / "ddi"), taxonomy="", root=elsewhere, write_images=tmp_path)
     assert found.root == elsewhere and len(found.checked()) == 3 * mini.N_CASES
-    assert len(LOADERS) == len(mini.WRITERS)
