@@ -24,6 +24,7 @@ validation_fraction = 0.25
 [evaluation]
 tasks = ["retrieval"]
 bootstrap_rounds = 0
+groups = false
 [[models]]
 name = "vanilla"
 method = "vanilla"
