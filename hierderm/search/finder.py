@@ -28,7 +28,7 @@ from hierderm.types import Vectors
 if TYPE_CHECKING:
     from hierderm.model.encoder import Encoder
 
-SHOWN_COLUMNS = (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
+SHOWN_COLUMNS = (c.FITZPATRICK, c.MONK, c.SKIN_TONE, c.BODY_SITE, c.SOURCE)
 
 
 @dataclass(frozen=True)

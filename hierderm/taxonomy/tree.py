@@ -267,6 +267,20 @@ class Taxonomy:
             raise TaxonomyError(f"no condition has {min_images} images or more; the most is {counts.max()}.")
         return self.keep(kept)
 
+    def with_synonyms(self, names: Mapping[str, str]) -> Taxonomy:
+        """The tree in which each key of `names` is a synonym of the condition that is its value."""
+        gained: dict[int, tuple[str, ...]] = {}
+        for name, condition in names.items():
+            number, known = self.index(condition), self.find(name)
+            if known not in (None, number):
+                raise TaxonomyError(f"'{name}' must not stand for '{condition}': it is '{self.names()[known or 0]}'.")
+            gained[number] = (*gained.get(number, ()), *([name] if known is None else []))
+        nodes = tuple(
+            replace(node, synonyms=(*node.synonyms, *gained.get(number, ())))
+            for number, node in enumerate(self.levels[-1])
+        )
+        return replace(self, levels=(*self.levels[:-1], nodes))
+
     def merge(self, into: Mapping[str, str]) -> Taxonomy:
         """The tree in which each key of `into` is a synonym of its value, e.g. {'SK/ISK': 'Seborrheic Keratosis'}."""
         target = {self.index(old): self.index(new) for old, new in into.items()}

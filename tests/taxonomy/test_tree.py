@@ -259,3 +259,14 @@ def test_a_condition_that_stands_higher_up_repeats_itself(caplog: pytest.LogCapt
         taxonomy_from_paths([("", "", "")], ("top", "middle", "condition"), id="none")
     with pytest.raises(TaxonomyError, match="a name must be one line, not empty"):
         taxonomy_from_paths([("A", "", "one")], ("top", "middle", "condition"), id="gap")
+
+
+def test_more_synonyms_leave_the_tree_as_it_is() -> None:
+    tree = taxonomy_from_paths([("A", "x"), ("B", "y")], ("c", "f"), id="t")
+    more = tree.with_synonyms({"ex": "X", "x ": "x", "why": "y"})
+    assert (more.index("EX"), more.index("why")) == (0, 1) and more.content_hash == tree.content_hash
+    assert more.levels[-1][0].synonyms == ("ex",)
+    with pytest.raises(TaxonomyError, match=r"'y' must not stand for 'x': it is 'y'\."):
+        tree.with_synonyms({"y": "x"})
+    with pytest.raises(TaxonomyError, match="f 'z' is not in taxonomy 't'"):
+        tree.with_synonyms({"a": "z"})

@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const COLUMN_NAMES = { fitzpatrick: "Fitzpatrick type", monk: "Monk tone", body_site: "Body site", source: "Source" };
+const COLUMN_NAMES = { fitzpatrick: "Fitzpatrick type", monk: "Monk tone", skin_tone: "Skin tone", body_site: "Body site", source: "Source" };
 const SHOWN_CATEGORIES = 4;
 const SHOWN_CONDITIONS = 4;
 const SHOWN_SHARE = 0.02;
