@@ -22,7 +22,8 @@ from pathlib import Path
 from hierderm.delimited import PLAIN, decode_text, format_delimited, parse_delimited
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
 from hierderm.files import os_faults, read_regular, shipped, write_atomically
-from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
+from hierderm.taxonomy.names import fold
+from hierderm.taxonomy.tree import KINDS, Node, Taxonomy
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
 HEADS = ("id", "version", "levels")

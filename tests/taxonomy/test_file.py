@@ -16,7 +16,8 @@ from hierderm.taxonomy.file import (
     shipped_taxonomies,
     write_taxonomy,
 )
-from hierderm.taxonomy.tree import Node, Taxonomy, fold
+from hierderm.taxonomy.names import fold
+from hierderm.taxonomy.tree import Node, Taxonomy
 
 HEAD = "# id: t\n# version: 1\n# levels: category, condition\nlevel,name,parent,synonyms\n"
 TABS = "# id: t\n# version: 1\n# levels: category, condition\n" + (
