@@ -71,11 +71,8 @@ def evaluate(
 ) -> None:
     """Score embeddings of held-out cases, or an index.
 
-    Any embeddings, at every level of the tree, with intervals. With a split column the rows of 'test' are scored, and
-    those of 'validation' and 'train' are learnt from; without one all rows are scored. Settings: `hierderm config`.
-
-    A trained model scores the test cases of its own split, or with --external cases of another source: all of them, or
-    their 'test'.
+    Any embeddings, or a trained model, at every level of the tree, with intervals. With a split column the rows of
+    'test' are scored, and those of 'validation' and 'train' are learnt from; without one all rows are scored.
 
     With --index: recall, precision, MAP and k-NN of the first k cases and its answers as it is served, with its kind
     and filters, each query's own case left out, beside exact search. Without EMBEDDINGS the index's model embeds the
@@ -86,7 +83,6 @@ def evaluate(
     from hierderm.cli.evaluate_index import index_lines, queries_of
     from hierderm.config.loading import load_config
     from hierderm.files import require_free, write_json
-    from hierderm.search.case_index import CaseIndex
     from hierderm.search.evaluation import evaluate_index
     from hierderm.search.filters import where_of
 
@@ -99,12 +95,9 @@ def evaluate(
             raise ConfigError("-k, --within, --where, --aggregation, --splits and --model go with --index.")
         evaluation = _evaluate(words, cases, taxonomy, probabilities, external, engine, config)
     elif taxonomy or probabilities or external:
-        raise ConfigError(
-            "an index has its own tree and its cases vote: give neither --taxonomy, --probabilities nor --external."
-        )
+        raise ConfigError("an index has its own tree and its cases vote: no --taxonomy, --probabilities, --external.")
     else:
-        opened = CaseIndex.open(index)
-        queries = queries_of(opened, words, cases, splits, model, engine)
+        opened, queries = queries_of(index, words, cases, splits, model, engine)
         evaluation = evaluate_index(
             opened, queries, k=k, within=within, where=where_of(where or [], opened.frame), aggregation=aggregation,
             config=config, name=str(index),

@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 
 
 def queries_of(
-    index: CaseIndex, words: list[str], cases: Path | None, splits: str, model: str, engine: ForwardEngine
-) -> EmbeddingTable:
-    """Embeddings of the cases that query an index: of a file or folder, by its model, or its own."""
+    folder: Path, words: list[str], cases: Path | None, splits: str, model: str, engine: ForwardEngine
+) -> tuple[CaseIndex, EmbeddingTable]:
+    """An index, and embeddings of the cases that query it: of a file or folder, by its model, or its own."""
     from hierderm.data.checks import read_cases
     from hierderm.embeddings import EmbeddingTable, embeddings_of
     from hierderm.evaluation.subject import case_table
     from hierderm.search.building import embed_queries
+    from hierderm.search.case_index import CaseIndex
     from hierderm.search.evaluation import own_cases
 
+    index = CaseIndex.open(folder)
     if not words and cases is not None:
         table = read_cases(cases, index.taxonomy)
-        return embed_queries(index, table.select(_in_splits(table.frame, splits)), model or None, engine=engine)
+        some = table.select(_in_splits(table.frame, splits))
+        return index, embed_queries(index, some, model or None, engine=engine)
     if not words:
         found = own_cases(index)
     elif (embeddings := one_path(words, "file or folder of embeddings")).suffix == ".npy":
@@ -42,7 +45,7 @@ def queries_of(
         found = EmbeddingTable.load(embeddings)
     else:
         raise ConfigError("--cases goes with an .npy file or with images; a folder of embeddings has its own table.")
-    return found.select(_in_splits(found.frame, splits)) if splits else found
+    return index, found.select(_in_splits(found.frame, splits)) if splits else found
 
 
 def _in_splits(frame: pd.DataFrame, splits: str) -> Mask:

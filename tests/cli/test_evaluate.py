@@ -74,7 +74,7 @@ def test_evaluate_an_index(toy_csv: Path, toy_folder: Path, tmp_path: Path) -> N
 
     assert "give --taxonomy, the tree of the conditions, or --index" in fails("evaluate", array, "--cases", toy_csv)
     assert "--splits and --model go with --index" in fails("evaluate", array, "--cases", toy_csv, "-t", tree, "-k", 3)
-    assert "give neither --taxonomy nor --probabilities" in fails("evaluate", "-i", index, "-t", tree)
+    assert "its cases vote: no --taxonomy, --probabilities, --external." in fails("evaluate", "-i", index, "-t", tree)
     assert "an .npy file needs --cases" in fails("evaluate", array, "-i", index)
     assert "--splits must name splits of the queries, got 'test'" in fails("evaluate", "-i", index, "--splits", "test")
     assert "a folder of embeddings has its own table" in fails("evaluate", "x", "--cases", toy_csv, "-i", index)
