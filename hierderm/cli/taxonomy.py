@@ -23,7 +23,7 @@ OwnTaxonomy = Annotated[
 def tree_for(model: str, taxonomy: str) -> Taxonomy:
     """The tree that a table's conditions belong to: the one that is named, or the trained model's own."""
     from hierderm.model.checkpoint import tree_of_model
-    from hierderm.model.encoder import model_folder
+    from hierderm.model.loading import model_folder
     from hierderm.taxonomy.file import load_taxonomy
 
     named = load_taxonomy(taxonomy) if taxonomy else None

@@ -74,7 +74,7 @@ def embed(
 
     require_free_folder(out, KIND, replace=replace)  # before anything slow
     from hierderm.data.checks import read_cases
-    from hierderm.model.encoder import load
+    from hierderm.model.loading import load
     from hierderm.training.features import unfinished
 
     cases = read_cases(table, tree_for(model, taxonomy), unreadable=unreadable, unknown=unknown)

@@ -17,13 +17,13 @@ from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import CheckpointError, HierdermError, some_of
 from hierderm.model.backbone import build_backbone
 from hierderm.model.heads import NetworkShape
+from hierderm.model.loading import KIND, require_taxonomy
 from hierderm.model.network import Network
 from hierderm.model.weights import reason_of
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Count
 
-KIND = "model"  # of a folder
 WEIGHTS, TREE = "model.safetensors", "taxonomy.csv"
 
 
@@ -91,15 +91,6 @@ def _tree(header: Header, taxonomy: Taxonomy | None) -> Taxonomy | None:
     if taxonomy is not None:
         require_taxonomy(str(header.folder), tree, taxonomy)
     return tree
-
-
-def require_taxonomy(model: str, own: Taxonomy, other: Taxonomy) -> None:
-    """CheckpointError where data have another taxonomy than the model's own."""
-    if other.content_hash != own.content_hash:
-        raise CheckpointError(
-            f"{model} was trained on taxonomy {own.summary()}, but the data have {other.summary()}. "
-            "Use the model's own taxonomy.csv, or train again on this tree."
-        )
 
 
 class SavedModel(NamedTuple):

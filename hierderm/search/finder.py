@@ -156,7 +156,7 @@ class CaseFinder:
             return self._encoder
 
     def _load(self) -> Encoder | Encodes:
-        from hierderm.model.encoder import load
+        from hierderm.model.loading import load
 
         model = self._model or self.index.about.model
         if not model:

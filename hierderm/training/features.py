@@ -20,9 +20,9 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.files import text_hash
 from hierderm.model.backbone import Backbone
-from hierderm.model.checkpoint import require_taxonomy
 from hierderm.model.encoder import Encoder
 from hierderm.model.features import best_device, feature_batches
+from hierderm.model.loading import require_taxonomy
 from hierderm.model.tail import Stem
 from hierderm.model.weights import weights_hash
 from hierderm.training.shards import RowFile

@@ -25,9 +25,10 @@ from hierderm.embeddings import Provenance
 from hierderm.errors import CheckpointError, ModelError, OutputError, TaxonomyError
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import save_model
-from hierderm.model.encoder import Encoder, load
+from hierderm.model.encoder import Encoder
 from hierderm.model.features import feature_batches
 from hierderm.model.heads import NetworkShape
+from hierderm.model.loading import load
 from hierderm.model.network import Network
 from hierderm.model.weights import weights_hash
 
@@ -283,12 +284,16 @@ def test_random_weights_are_the_same_each_time(toy: CaseTable) -> None:
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        (lambda _: load("nowhere/model"), CheckpointError, "got 'nowhere/model', which is neither"),
+        (
+            lambda _: load("nowhere/model"),
+            CheckpointError,
+            "got 'nowhere/model': there is no such folder, and the hub can't be",
+        ),
         (lambda _: load("clip:vit"), CheckpointError, "a backbone must be 'hierderm:tiny', .*, got 'clip:vit'"),
         (
             lambda model: load(f"{model}@random"),
             CheckpointError,
-            "a model must be a model folder, or a backbone .*, got '.*@random', which is neither",
+            "a model must be a model folder, a backbone .*, got '.*@random', which is none",
         ),
         (
             lambda model: load(model, device="tpu9"),

@@ -16,8 +16,8 @@ from hierderm.config.settings import BackboneConfig
 from hierderm.errors import MissingExtraError, ModelError
 from hierderm.model import features, onnx
 from hierderm.model.backbone import Backbone, load_backbone
-from hierderm.model.encoder import load
 from hierderm.model.features import image_features
+from hierderm.model.loading import load
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hierderm.config.methods import METHODS
 from hierderm.config.settings import Config
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import Run, prepare, train
-from hierderm.model.encoder import load
+from hierderm.model.loading import load
 from hierderm.training.fit import FITS, is_frozen
 
 QUICK = {
