@@ -167,6 +167,35 @@ def index_verify(folder: IndexFolder) -> None:
     typer.echo(f"images: all {len(index)} can be read")
 
 
+@index_app.command("export")
+def index_export(
+    folder: IndexFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
+    projected: Annotated[
+        bool, typer.Option("--map", help="Add x and y: a t-SNE of all images, a minute for each 10,000.")
+    ] = False,
+    replace: Replace = False,
+) -> None:
+    """Write an index as one Parquet table.
+
+    For Embedding Atlas, Spotlight, FiftyOne: a row an image with its ids, path, split, node on each level and vector.
+
+    Example: `hierderm index export index -o index.parquet`
+    """
+    require_free(out, replace=replace, suffixes=(".parquet",))
+    if out.suffix != ".parquet":
+        raise ConfigError(f"{out} must end in .parquet.")
+    from hierderm.files import replacing
+    from hierderm.report.plots import project
+    from hierderm.search.case_index import CaseIndex
+    from hierderm.search.export import export
+
+    gallery = CaseIndex.open(folder).gallery
+    with replacing(out, replace=replace) as temporary:
+        columns = export(gallery, temporary, project(gallery.vectors, 0) if projected else None)
+    typer.echo(f"{out}: {len(gallery)} images, columns {', '.join(columns)}")
+
+
 def search(
     images: Annotated[
         list[Path] | None, typer.Argument(help="One to three images of one case, or a folder: each image is a query.")

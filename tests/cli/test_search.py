@@ -57,6 +57,15 @@ def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     assert json.loads(run("search", "--text", "red papule", "-i", made, "--json"))[0]["answer"] is None
 
 
+def test_an_index_as_a_table(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index.parquet"
+    assert "columns image_path, image_id" in run("index", "export", made, "-o", out, "--map")
+    frame = pd.read_parquet(out)
+    assert {"split", "category", "vector", "x", "y"} <= set(frame) and frame["x"].std() > 0
+    assert all(Path(path).is_file() for path in frame["image_path"])
+    assert "must end in .parquet" in fails("index", "export", made, "-o", tmp_path / "index.csv")
+
+
 def test_a_folder_is_answered_though_some_of_it_can_not_be_read(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     folder = tmp_path / "queries"
     (folder / "sub").mkdir(parents=True)
