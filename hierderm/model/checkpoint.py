@@ -73,7 +73,7 @@ def save_model(network: Network, folder: Path, *, split_hash: str = "", card: st
     write_folder(folder, KIND, content, write, replace=replace)
 
 
-def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
+def tree_of_folder(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
     """The tree a model was trained on, None where it has learnt nothing.
 
     CheckpointError where the tree was changed since, or where it is not `taxonomy`.

@@ -80,6 +80,22 @@ def model_folder(name: str) -> Path | None:
     return folder / "model" if (folder / "model").is_dir() else folder
 
 
+def tree_of_model(name: str, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
+    """The tree that the model of a name was trained on, None where it has learnt nothing.
+
+    CheckpointError where the tree was changed since, or where it is not `taxonomy`.
+    """
+    if Path(name).suffix == ".onnx":
+        tree = load(name).taxonomy
+        if tree is not None and taxonomy is not None:
+            require_taxonomy(name, tree, taxonomy)
+        return tree
+    from hierderm.model.checkpoint import tree_of_folder
+
+    folder = model_folder(name)
+    return None if folder is None else tree_of_folder(folder, taxonomy)
+
+
 def require_taxonomy(model: str, own: Taxonomy, other: Taxonomy) -> None:
     """CheckpointError where data have another taxonomy than the model's own."""
     if other.content_hash != own.content_hash:
