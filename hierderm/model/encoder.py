@@ -1,7 +1,4 @@
-"""The Encoder: a trained model or a backbone, from images and texts to vectors and probabilities.
-
-torch is imported where something is computed with it: a model in an ONNX file does without.
-"""
+"""The Encoder: a model or a backbone, from images to vectors and probabilities. torch is imported where it is used."""
 
 from __future__ import annotations
 
@@ -163,19 +160,12 @@ class Encoder:
     @property
     def text_tower(self) -> TextTower | None:
         """The text tower of the backbone, loaded on first use; None where none embeds in the model's space."""
+        from hierderm.model.text import text_tower_of
+
         with self._loading:
             if not self._text:
-                self._text.append(self._load_text_tower())
+                self._text.append(text_tower_of(self.network, self.device))
             return self._text[0]
-
-    def _load_text_tower(self) -> TextTower | None:
-        from hierderm.model.text import load_text_tower
-
-        backbone = self.network.backbone
-        if backbone.features != "output" or self.network.shape.neck not in ("identity", "residual"):
-            return None
-        tower = load_text_tower(backbone.architecture["name"], self.dim)
-        return None if tower is None else tower.eval().to(self.device)
 
     def predict_proba(
         self,
@@ -276,6 +266,28 @@ class Encoder:
 
         parts = (features[start : start + ROWS] for start in range(0, len(features), ROWS))
         return Encoded(*through_heads(self.network, self.device, parts, self._fine_level))
+
+    def truncated(self, embeddings: Vectors, dim: int) -> Encoder:
+        """A model whose embeddings have fewer dimensions: projected on principal axes, at unit length again.
+
+        Probabilities stay as they are. `hierderm bench compression` measures what retrieval loses.
+
+        Args:
+            embeddings: The model's own of training images, shape (n_images, self.dim); the axes are learnt from them.
+            dim: Length of the new embeddings, in [1, self.dim].
+
+        Returns:
+            The model, to be used, saved and exported as any.
+
+        Raises:
+            EmbeddingError: `dim` is out of range, or `embeddings` are not of the model's length.
+            ModelError: The model is truncated already.
+        """
+        from hierderm.model.forward import truncated
+
+        network, own_hash = truncated(self.network, embeddings, dim)
+        provenance = replace(self.provenance, model=f"{self.name}, {dim} dimensions", weights_hash=own_hash)
+        return Encoder(network, provenance, device=str(self.device), card=self._card)
 
     def save(self, folder: Path | str, *, replace: bool = False) -> None:
         """Write a model folder that `hierderm.load` reads.

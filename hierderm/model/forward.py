@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hierderm.config.settings import BackboneConfig
 from hierderm.embeddings import Provenance
-from hierderm.errors import ModelError
+from hierderm.errors import EmbeddingError, ModelError
+from hierderm.evaluation.compression import principal_axes
 from hierderm.model.backbone import load_backbone
 from hierderm.model.features import best_device
 from hierderm.model.network import Network
@@ -56,3 +57,13 @@ def load_as_network(config: BackboneConfig) -> tuple[Network, Provenance]:
     else:
         backbone = load_backbone(config)
     return Network(backbone), Provenance(str(config), weights_hash(backbone), backbone.preprocessing.hash)
+
+
+def truncated(network: Network, embeddings: Vectors, dim: int) -> tuple[Network, str]:
+    """A network that embeds on the first `dim` principal axes of its embeddings, and the hash of its weights."""
+    if network.shape.truncated_dim:
+        raise ModelError("the model is truncated already. Truncate the one that it was made of.")
+    if embeddings.ndim != 2 or embeddings.shape[1] != network.dim:
+        raise EmbeddingError(f"embeddings must have shape (n_images, {network.dim}), got {embeddings.shape}.")
+    made = network.truncated(principal_axes(embeddings, dim))
+    return made, weights_hash(made)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from hierderm.model.backbone import TINY
+from hierderm.model.network import Network
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
 from hierderm.model.transformers import quiet
 from hierderm.types import Vectors
@@ -46,6 +47,15 @@ class TextTower(nn.Module):
         while batch := list(islice(many, TEXTS)):
             vectors.append(normalize(self(batch).float(), dim=1).cpu())
         return torch.cat(vectors).numpy()
+
+
+def text_tower_of(network: Network, device: torch.device) -> TextTower | None:
+    """The text tower of a network's backbone; None where it embeds in another space than the network."""
+    backbone, shape = network.backbone, network.shape
+    if backbone.features != "output" or shape.neck not in ("identity", "residual") or shape.truncated_dim:
+        return None
+    tower = load_text_tower(backbone.architecture["name"], network.dim)
+    return None if tower is None else tower.eval().to(device)
 
 
 def load_text_tower(name: str, dim: int) -> TextTower | None:
