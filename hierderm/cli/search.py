@@ -210,6 +210,7 @@ def search(
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: MovedModel = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,
+    why: Annotated[bool, typer.Option("--why", help="On that page, show which places are alike: a hint.")] = False,
     replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -224,6 +225,8 @@ def search(
 
     if sum([bool(images), bool(image_id), bool(text)]) != 1:
         raise ConfigError("give images, or --image-id, or --text: one of them.")
+    if why and (html is None or text):
+        raise ConfigError("--why draws on the images of --html, so it takes that and a query of images.")
     if html is not None:
         require_free(html, replace=replace, suffixes=(".html", ".htm"), inputs=images or [])
     finder = CaseFinder.open(index, model=model)
@@ -233,7 +236,7 @@ def search(
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(html, contents, str(index), replace=replace)
+        write_contact_sheet(html, contents, str(index), why=finder if why else None, replace=replace)
         say(f"Page: {html.resolve()}")
     if as_json:
         show_json([{"query": title, **content} for title, _, content in contents])

@@ -40,6 +40,10 @@ def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     assert "condition: " in shown and "not a diagnosis" in shown
     sheet = (tmp_path / "sheet.html").read_text()
     assert sheet.count("data:image/jpeg") == 4 and "not a medical device" in sheet
+    run("search", test.paths[0], "-i", made, "-k", 3, "--html", tmp_path / "why.html", "--why")
+    sheet = (tmp_path / "why.html").read_text()
+    assert sheet.count("data:image/jpeg") == 7 and "A hint, not an explanation" in sheet
+    assert "--why draws on the images of --html" in fails("search", test.paths[0], "-i", made, "--why")
     category = toy.taxonomy.names(0)[0]
     tones = "monk=" + ",".join(toy.select(toy.splits != c.TEST).frame["monk"].dropna().astype(int).astype(str).unique())
     content = json.loads(run("search", test.paths[0], "-i", made, "--within", category, "--where", tones, "--json"))
