@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def export(gallery: Gallery, path: Path, points: Floats | None = None) -> list[s
         raise OutputError(
             f"the table of the index has columns {taken}, which the export adds. Rename them and build the index again."
         )
-    own = {
+    own: dict[str, Any] = {
         c.CONDITION: np.array(tree.names(), dtype=object)[nodes[:, -1]],
         c.IMAGE_PATH: [str(place) for place in gallery.image_paths(np.arange(len(gallery)))],
     }

@@ -9,9 +9,9 @@ import numpy as np
 from hierderm.types import FloatArray, Vectors
 
 HINT = (
-    "A hint, not an explanation: bright places have features in the backbone's last layer that are most alike in the two "
-    "images, and equal numbers mark the best pairs. The similarity of the case comes from the whole images and from what "
-    "was trained on them, and alike places need not be the lesion."
+    "A hint, not an explanation: bright places have features in the backbone's last layer that are most alike in the "
+    "two images, and equal numbers mark the best pairs. The similarity of the case comes from the whole images and "
+    "from what was trained on them, and alike places need not be the lesion."
 )
 PAIRS = 3  # that are numbered
 Place = tuple[int, int]  # row and column

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,13 +60,12 @@ def test_the_loss_is_measured() -> None:
     assert found[["dim", "type", "bytes"]].to_numpy().tolist() == [
         [8, "float32", 32], [8, "int8", 8], [2, "float32", 8], [1, "float32", 4], [2, "int8", 2], [1, "int8", 1],
     ]  # fmt: skip
-    by = found.set_index(["dim", "type"])
-    assert np.isnan(by.loc[(8, "float32"), "fine recall_at_1 loss"])
+    by: dict[tuple[int, str], Any] = {(row["dim"], row["type"]): row for row in found.to_dict("records")}
+    assert np.isnan(by[8, "float32"]["fine recall_at_1 loss"])
     for variant in ((2, "float32"), (8, "int8"), (2, "int8")):
-        assert abs(by.loc[variant, "fine map_at_r loss"]) < 0.05
-    worst = by.loc[(1, "float32")]
+        assert abs(by[variant]["fine map_at_r loss"]) < 0.05
+    full, worst = by[8, "float32"], by[1, "float32"]
     assert worst["fine map_at_r loss"] > 0.2 and worst["fine map_at_r low"] > 0
-    full = by.loc[(8, "float32")]
     assert worst["fine map_at_r loss"] == pytest.approx(full["fine map_at_r"] - worst["fine map_at_r"])
 
 

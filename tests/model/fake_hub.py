@@ -45,11 +45,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def _answer(self, content: Any, status: int = 200, **headers: str) -> None:
+    def _answer(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -83,16 +83,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/models/"):
-            return self._answer({}, 404, X_Error_Code="RepoNotFound")
+            return self._answer({}, 404, {"X-Error-Code": "RepoNotFound"})
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
         assert found is not None, self.path
         name, _, path = found.groups()
         if name not in self.server.repositories:
-            return self._answer({}, 404, X_Error_Code="RepoNotFound")
-        headers = {"X_Repo_Commit": self.server.commit(name)}
+            return self._answer({}, 404, {"X-Error-Code": "RepoNotFound"})
+        headers = {"X-Repo-Commit": self.server.commit(name)}
         content = self.server.repositories[name].get(path)
         if content is None:
-            return self._answer({}, 404, X_Error_Code="EntryNotFound", **headers)
-        return self._answer(content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', **headers)
+            return self._answer({}, 404, {"X-Error-Code": "EntryNotFound", **headers})
+        return self._answer(content, headers={"ETag": f'"{hashlib.sha1(content).hexdigest()}"', **headers})
 
     do_HEAD = do_GET

@@ -28,7 +28,7 @@ def test_what_other_tools_read(tmp_path: Path) -> None:
     assert (first["image_path"], first["category"], first["condition"]) == ("/root/0.png", "C0", "F0")
     assert found["y"].to_pylist() == [1, 3, 5]
     by_pandas = pd.read_parquet(tmp_path / "index.parquet")
-    np.testing.assert_array_equal(np.stack(by_pandas["vector"]), images.embeddings)
+    np.testing.assert_array_equal(np.stack(by_pandas["vector"].tolist()), images.embeddings)
     assert "x" not in export(gallery, tmp_path / "flat.parquet")
 
 

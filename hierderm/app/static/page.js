@@ -224,7 +224,6 @@ async function openCase(id, extra = "") {
     const images = [id, ...found.images.filter((other) => other !== id)];
     byId("case-images").replaceChildren(...images.map((image) => large(imageUrl(image, 1024), `image of case ${found.case_id}`)));
     byId("why").hidden = !info.why || !query.length;
-    byId("why").disabled = false;
     byId("hint").textContent = "";
     byId("previous").disabled = opened <= 0;
     byId("next").disabled = opened < 0 || opened >= hits.length - 1;
@@ -235,9 +234,11 @@ async function openCase(id, extra = "") {
 }
 
 // Which places of query and case are alike, drawn by the server on both images; asked for by hand only.
+let comparing = ""; // the case that is being compared; a disabled button would lose the keyboard's focus
 async function showWhy() {
   const id = openedImage;
-  byId("why").disabled = true;
+  if (comparing === id) return;
+  comparing = id;
   byId("hint").textContent = "Comparing the images place by place …";
   try {
     const found = await getJson("/api/why", { method: "POST", body: whyForm(id) });
@@ -246,9 +247,9 @@ async function showWhy() {
     byId("case-images").querySelector("img").src = found.case;
     byId("hint").textContent = found.hint;
   } catch (error) {
-    if (openedImage !== id) return;
-    byId("hint").textContent = `The images could not be compared: ${error.message}`;
-    byId("why").disabled = false;
+    if (openedImage === id) byId("hint").textContent = `The images could not be compared: ${error.message}`;
+  } finally {
+    if (comparing === id) comparing = "";
   }
 }
 
