@@ -32,6 +32,7 @@ from hierderm.search.values import as_text, distinct_values
 from hierderm.search.why import HINT
 
 SIDES = (192, 1024)  # pixels of the longer side of the images that are sent
+WHY_SIDE = 640  # and of those with alike places
 MAX_K = 100
 MOST_VALUES = 40  # of a column that is offered as a filter
 logger = logging.getLogger(__name__)
@@ -130,8 +131,8 @@ async def why(request: Request, service: Shared) -> dict[str, Any]:
     def work() -> dict[str, Any]:
         finder = service.following.current.finder
         with _query_images(finder, form, service.limits) as images:
-            number, query, case = why_images(finder, images, form.one("case"), SIDES[1])
-        return {"query": thumbnail_uri(query, SIDES[1]), "case": thumbnail_uri(case, SIDES[1]), "image": number}
+            number, query, case = why_images(finder, images, form.one("case"), WHY_SIDE)
+        return {"query": thumbnail_uri(query, WHY_SIDE), "case": thumbnail_uri(case, WHY_SIDE), "image": number}
 
     async with service.uploads.received(request) as form:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.search.finder import CaseFinder
@@ -22,7 +22,7 @@ DARKEST = 0.25  # brightness of the places that are least alike
 def why_images(
     finder: CaseFinder, images: Sequence[Image.Image], image_id: str, side: int
 ) -> tuple[int, Image.Image, Image.Image]:
-    """What `CaseFinder.why` finds, drawn: the number of the query's image, it and the case, at most `side` pixels."""
+    """What `CaseFinder.why` finds, drawn: the number of the query's image, it and the case, `side` pixels long."""
     nearest, case, found = finder.why(images, image_id)
     preprocessing = cast("Encoder", finder.encoder).network.backbone.preprocessing
     of_query, of_case = zip(*found.pairs, strict=True)
@@ -36,9 +36,8 @@ def why_images(
 def overlay(
     image: Image.Image, heat: FloatArray, preprocessing: Preprocessing, framed: Sequence[Place], side: int
 ) -> Image.Image:
-    """One image. What the backbone does not see of it is darkened as the places that are least alike."""
-    small = image.copy()
-    small.thumbnail((side, side))
+    """One image, its longer side of `side` pixels. What the backbone does not see is as dark as the least alike."""
+    small = ImageOps.contain(image, (side, side))
     left, top, right, bottom = seen_box(small.size, preprocessing)
     span = np.ptp(heat)
     bright = 255 * (DARKEST + (1 - DARKEST) * (heat - heat.min()) / (span if span > 0 else 1))
@@ -49,13 +48,14 @@ def overlay(
     mask.paste(area, (left, top))
     shown = Image.composite(small, Image.new("RGB", small.size), mask)
     draw, (rows, columns) = ImageDraw.Draw(shown), heat.shape
+    width, height = (right - left) / columns, (bottom - top) / rows
+    font = ImageFont.load_default(max(10, 0.6 * height))
     for number, (row, column) in enumerate(framed, start=1):
-        x, y = left + column * (right - left) / columns, top + row * (bottom - top) / rows
-        box = (x, y, x + (right - left) / columns - 1, y + (bottom - top) / rows - 1)
-        draw.rectangle(box, outline="black", width=3)
-        draw.rectangle(box, outline="white", width=1)
-        font = ImageFont.load_default(max(10, side // 40))
-        draw.text((x + 4, y + 2), str(number), fill="white", stroke_fill="black", stroke_width=2, font=font)
+        x, y = left + column * width, top + row * height
+        draw.rectangle((x, y, x + width - 1, y + height - 1), outline="black", width=3)
+        draw.rectangle((x, y, x + width - 1, y + height - 1), outline="white", width=1)
+        middle = (x + width / 2, y + height / 2)
+        draw.text(middle, str(number), "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
     return shown
 
 

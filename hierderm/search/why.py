@@ -29,14 +29,18 @@ class Match:
 
 
 def match(query: Vectors, case: Vectors) -> Match:
-    """Compare the places of two images.
+    """Compare the places of two images by the cosine of their features, without the mean of all these places.
+
+    What all places share, such as plain skin, is in the mean: with it each place would be like each other.
 
     Args:
         query: Unit-length features, shape (n_rows, n_columns, n_channels).
         case: Of the other image, with as many channels.
     """
     flat = [image.reshape(-1, image.shape[-1]).astype(np.float64) for image in (query, case)]
-    cosines = flat[0] @ flat[1].T  # (n_query_places, n_case_places)
+    centred = np.concatenate(flat) - np.concatenate(flat).mean(axis=0)
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    cosines = unit[: len(flat[0])] @ unit[len(flat[0]) :].T  # (n_query_places, n_case_places)
     heat = cosines.max(axis=1).reshape(query.shape[:2]), cosines.max(axis=0).reshape(case.shape[:2])
     pairs: list[tuple[Place, Place]] = []
     left = cosines.copy()

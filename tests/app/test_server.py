@@ -123,7 +123,7 @@ def test_why_a_case_is_near(client: TestClient, finder: CaseFinder, toy: CaseTab
     assert answer["image"] == int(np.argmax(similar)) and answer["hint"].startswith("A hint, not an explanation")
     for name in ("query", "case"):
         image = Image.open(io.BytesIO(base64.b64decode(answer[name].removeprefix("data:image/jpeg;base64,"))))
-        assert image.format == "JPEG" and image.size == (32, 32)
+        assert image.format == "JPEG" and image.size == (640, 640)
     own = client.post("/api/why", data={"case": hit, "image_id": hit}, files={"none": (None, "")})
     assert own.status_code == 200 and own.json()["query"] == own.json()["case"]
 

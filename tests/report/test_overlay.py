@@ -27,3 +27,4 @@ def test_alike_places_stay_bright_and_the_rest_turns_dark() -> None:
     framed = np.asarray(overlay(white, heat, preprocessing("crop"), [(1, 1)], 200))[..., 0]
     assert framed[50, 120] == 0 or framed[51, 120] == 0  # the frame of the place from (100, 50) to (150, 100)
     assert overlay(white, np.ones((2, 2)), preprocessing(), [(0, 0)], 40).size == (40, 20)
+    assert overlay(white, np.ones((2, 2)), preprocessing(), [(0, 0)], 400).size == (400, 200)  # a small image, too

@@ -5,19 +5,19 @@ import pytest
 
 from hierderm.search.why import match
 
-Axes = np.eye(4, dtype=np.float32)
+AXES = np.eye(4, dtype=np.float32)
 
 
 def test_by_hand() -> None:
-    """Query of 1 x 3 places, case of 2 x 2: two are the same, one is halfway between two axes."""
-    half = (Axes[0] + Axes[3]) / np.sqrt(2)
-    query = np.stack([Axes[0], Axes[1], half])[None]
-    case = np.stack([Axes[2], Axes[1], Axes[3], -Axes[0]]).reshape(2, 2, 4)
-    found = match(query, case.astype(np.float32))
-    np.testing.assert_allclose(found.query, [[0, 1, 0.5**0.5]], atol=1e-6)
-    np.testing.assert_allclose(found.case, [[0, 1], [0.5**0.5, 0]], atol=1e-6)
-    # (0, 1) is (0, 1); then (0, 2) is nearest (1, 0); of what is left, (0, 0) to (0, 0) is 0, and to (1, 1) is -1.
-    assert found.pairs == (((0, 1), (0, 1)), ((0, 2), (1, 0)), ((0, 0), (0, 0)))
+    """Query of 1 x 3 places, case of 2 x 2, whose mean is 0: one pair is the same, all others are at right angles."""
+    query = np.stack([AXES[0], -AXES[0], AXES[1]])[None]
+    case = np.stack([AXES[1], -AXES[1], -AXES[1], 0 * AXES[1]]).reshape(2, 2, 4)
+    for shared in (0, 0.5 * AXES[3]):  # what all places have in common says nothing
+        found = match(query + shared, case + shared)
+        np.testing.assert_allclose(found.query, [[0, 0, 1]], atol=1e-6)
+        np.testing.assert_allclose(found.case, [[1, 0], [0, 0]], atol=1e-6)
+        assert found.pairs[0] == ((0, 2), (0, 0)) and len({place for pair in found.pairs for place in pair}) >= 3
+        assert len({query for query, _ in found.pairs}) == len({case for _, case in found.pairs}) == 3
 
 
 def test_the_other_way_round() -> None:
