@@ -55,7 +55,8 @@ def _as_grid(backbone: Backbone, values: Tensor) -> Tensor:
         raise ModelError(
             f"{name} does not say what it sees at which place: its last block gives {tuple(values.shape)}."
         )
-    return values[len(values) - side * side :].unflatten(0, (side, side))
+    places: Tensor = values[len(values) - side * side :].unflatten(0, (side, side))
+    return places
 
 
 def _keep(_: nn.Module, __: Any, result: Any) -> None:
