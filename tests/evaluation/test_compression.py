@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.errors import EmbeddingError
 from hierderm.evaluation.compression import compression_losses, from_int8, principal_axes, to_int8, truncated
+from hierderm.taxonomy.file import write_taxonomy
 from hierderm.taxonomy.tree import taxonomy_from_paths
+from tests.cli.commands import fails, run
 
 TREE = taxonomy_from_paths([(f"C{k // 2}", f"F{k}") for k in range(4)], ("category", "condition"), id="t")
 
@@ -67,6 +71,18 @@ def test_the_loss_is_measured() -> None:
     full, worst = by[8, "float32"], by[1, "float32"]
     assert worst["fine map_at_r loss"] > 0.2 and worst["fine map_at_r low"] > 0
     assert worst["fine map_at_r loss"] == pytest.approx(full["fine map_at_r"] - worst["fine map_at_r"])
+
+
+def test_as_a_command(tmp_path: Path) -> None:
+    table().save(tmp_path / "embeddings")
+    write_taxonomy(TREE, tmp_path / "tree.csv")
+    command = ("bench", "compression", tmp_path / "embeddings", "-t", tmp_path / "tree.csv")
+    lines = run(*command, "--dims", "2").splitlines()
+    assert len(lines) == 6 and lines[2].startswith("| 8 | float32 | 32 |") and "loss" not in lines[2]
+    assert all(line.count("(loss ") == 4 for line in lines[3:])
+    rows = json.loads(run(*command, "--dims", "2", "--json"))
+    assert rows[0]["fine map_at_r loss"] is None and rows[1]["bytes"] == 8
+    assert "--dims must be whole numbers from 1, separated by commas, got '2,x'" in fails(*command, "--dims", "2,x")
 
 
 def test_axes_need_training_images() -> None:

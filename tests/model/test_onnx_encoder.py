@@ -26,6 +26,7 @@ from hierderm.model.network import Network
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
 from hierderm.taxonomy.tree import taxonomy_from_paths
+from tests.cli.commands import fails, run
 
 WITHOUT_TORCH = """
 import json, sys
@@ -72,9 +73,9 @@ def pair(
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp(request.param.__name__)
     save_model(request.param(small_siglip, toy), folder / "model", split_hash="abc")
-    model = load(folder / "model")
-    assert 0 <= model.export(folder / "model.onnx") <= 1e-4
-    return model, folder / "model.onnx"
+    shown = run("export", folder / "model", "-o", folder / "model.onnx")
+    assert "MB; its outputs differ from torch's by" in shown
+    return load(folder / "model"), folder / "model.onnx"
 
 
 def test_the_same_without_torch(pair: tuple[Encoder, Path], toy: CaseTable) -> None:
@@ -152,6 +153,7 @@ def test_files_that_are_none(pair: tuple[Encoder, Path], tmp_path: Path, monkeyp
     model, path = pair
     with pytest.raises(OutputError, match="exists and would be overwritten"):
         model.export(path)
+    assert "must end in .onnx" in fails("export", "hierderm:tiny", "-o", tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="No such file or directory"):
         load(tmp_path / "none.onnx")
     (tmp_path / "half.onnx").write_bytes(path.read_bytes()[:1000])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from hierderm import columns as c
 from hierderm.artifacts import read_header
@@ -53,7 +54,13 @@ def test_a_method_makes_a_model_folder(toy_config: Config, tmp_path: Path, metho
         np.testing.assert_allclose(again.probabilities, embedded.probabilities, atol=1e-5)
         np.testing.assert_allclose(again.probabilities.sum(axis=1), 1, atol=1e-5)
     assert read_header(folder, "model").content["split_hash"] == ("" if method == "vanilla" else table.split_hash)
-    assert f"`{method}`: " in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert f"`{method}`: " in card and str(Path(toy_config.data.cases).parent) not in card.partition("| method")[2]
+    about = ModelCard(card).data.to_dict()
+    [results] = about["model-index"][0]["results"]
+    assert results["dataset"]["name"] == "cases.csv" and results["dataset"]["split"] == "validation"
+    assert [metric["type"] for metric in results["metrics"]] == ["map_at_r"] * len(results["metrics"])
+    assert set(about["taxonomy"]) == {"id", "version", "hash"} and "base_model" not in about
 
     # Given again, the command opens the run; killed before its last write, it makes the same one.
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
