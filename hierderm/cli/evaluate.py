@@ -157,8 +157,8 @@ def _embedded(
     """The images of a table by a trained model, and its tree."""
     from hierderm.cli.taxonomy import tree_for
     from hierderm.data.checks import read_cases
-    from hierderm.model.encoder import load
     from hierderm.model.external import embed_external
+    from hierderm.model.loading import load
 
     if cases is None:
         raise ConfigError("a trained model needs --cases: the table whose images it embeds.")

@@ -332,7 +332,7 @@ class Run:
     @cached_property
     def encoder(self) -> Encoder:
         """The model, read from the run's folder on first use."""
-        from hierderm.model.encoder import load
+        from hierderm.model.loading import load
 
         return load(self.folder / "model", engine=self.config.backbone.engine)
 

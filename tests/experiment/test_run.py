@@ -23,7 +23,7 @@ from hierderm.errors import CaseTableError, CheckpointError, ConfigError, Embedd
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.experiment.run import Run, differences, load_cases, prepare, train
 from hierderm.files import is_temporary
-from hierderm.model.encoder import load
+from hierderm.model.loading import load
 from hierderm.training.features import FeatureStore
 from tests.data.loaders.miniatures import write_isic
 
