@@ -37,7 +37,7 @@ Arguments = Annotated[
         "embeds --cases; and settings.",
     ),
 ]
-Taxonomy = Annotated[
+TaxonomyName = Annotated[
     str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file; an index has its own.")
 ]
 Cases = Annotated[
@@ -53,7 +53,7 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for eve
 
 def evaluate(
     arguments: Arguments = None,
-    taxonomy: Taxonomy = "",
+    taxonomy: TaxonomyName = "",
     cases: Cases = None,
     probabilities: Probabilities = None,
     index: Index = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import pandas as pd
 from hierderm.data.image_io import ImageLike, as_image, each_image
 from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable, Provenance
+from hierderm.embeddings import EmbeddingTable, Encoded, Provenance
 from hierderm.errors import ModelError
 from hierderm.model.hub import upload
 from hierderm.model.loading import require_taxonomy
@@ -30,27 +30,13 @@ if TYPE_CHECKING:
 ROWS = 4096  # of cached features that pass the heads together
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """What one pass gives.
-
-    Attributes:
-        embeddings: Unit length, shape (n_images, dim), float32.
-        probabilities: Of the conditions, shape (n_images, n_fine), float32, rows summing to 1; None where the model
-            does not classify conditions.
-    """
-
-    embeddings: Vectors
-    probabilities: Vectors | None = None
-
-
 class Encoder:
     """A model that embeds images. Make one with `hierderm.load`. Threads may share it.
 
     Attributes:
         provenance: Name of the model, and hashes of its weights, preprocessing, taxonomy and training split ('' where
             a model has none).
-        seen: Hashes and fingerprints of its training and validation images; None of a backbone.
+        seen: Hashes and fingerprints of its training and validation images; None where they are not recorded.
         device: The device it computes on.
     """
 
@@ -347,6 +333,7 @@ class Encoder:
         """Put the model into a repository of the Hugging Face hub, from where `hierderm.load(repo_id)` reads it.
 
         Its README.md is the model's card. A metadata block names taxonomy, data set and metrics, as the hub shows them.
+        What it has `seen` stays here: a fingerprint tells something of an image.
 
         Args:
             repo_id: 'user/name'. It is made where there is none.

@@ -13,11 +13,11 @@ import numpy as np
 
 from hierderm.data.image_io import ImageLike, as_image
 from hierderm.data.preprocessing import Preprocessing
-from hierderm.embeddings import Provenance
+from hierderm.embeddings import Encoded, Provenance
 from hierderm.errors import CheckpointError, MissingExtraError
 from hierderm.files import os_faults, require_regular
 from hierderm.json_files import checked
-from hierderm.model.encoder import Encoded, Encoder
+from hierderm.model.encoder import Encoder
 from hierderm.progress import Progress
 from hierderm.taxonomy.file import parse_taxonomy
 from hierderm.taxonomy.tree import Taxonomy

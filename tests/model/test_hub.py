@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import ModelCard, constants
 
 from hierderm.config.settings import BackboneConfig
+from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, ModelError
 from hierderm.evaluation.evaluation import Evaluation, Metric
@@ -41,7 +42,7 @@ def encoder(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> Encoder:
     network = Network(
         load_backbone(BackboneConfig(f"hf:{small_siglip}")), NetworkShape(classifier="cosine"), toy.taxonomy, 1
     )
-    save_model(network, tmp_path / "model", split_hash="abc", card="# Mine\n\nA text.\n")
+    save_model(network, tmp_path / "model", split_hash="abc", card="# Mine\n\nA text.\n", seen=Seen.of(toy))
     return load(tmp_path / "model")
 
 
@@ -62,6 +63,7 @@ def test_there_and_back(hub: FakeHub, encoder: Encoder, toy: CaseTable, monkeypa
     again = load("me/skin")
     np.testing.assert_array_equal(again.encode(toy.paths[:2]), encoder.encode(toy.paths[:2]))
     assert (again.name, again.taxonomy) == ("me/skin", toy.taxonomy)
+    assert encoder.seen is not None and again.seen is None  # fingerprints of patients' images stay here
     assert again.provenance.weights_hash == encoder.provenance.weights_hash
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert load("me/skin").provenance == again.provenance  # from the cache

@@ -65,7 +65,12 @@ def vanilla(siglip: Path, _: CaseTable) -> Network:
     return Network(load_backbone(BackboneConfig(f"hf:{siglip}")))
 
 
-@pytest.fixture(scope="module", params=[vanilla, tree_lda, gradient], ids=lambda make: make.__name__)
+def mirrored(siglip: Path, _: CaseTable) -> Network:
+    """The mean over mirror images is in the graph: other programs shall compute it, too."""
+    return Network(load_backbone(BackboneConfig(f"hf:{siglip}", mirrors=True)))
+
+
+@pytest.fixture(scope="module", params=[vanilla, tree_lda, gradient, mirrored], ids=lambda make: make.__name__)
 def pair(
     request: pytest.FixtureRequest, small_siglip: Path, toy: CaseTable, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Encoder, Path]:

@@ -58,6 +58,13 @@ def test_tokens_by_hand(small_siglip: Path) -> None:
     np.testing.assert_allclose(patch_features(encoder, image).reshape(16, -1), tokens, atol=1e-5)
 
 
+def test_mirror_images_change_no_place(small_siglip: Path) -> None:
+    made = [load_backbone(BackboneConfig(f"hf:{small_siglip}", mirrors=mirrors)) for mirrors in (False, True)]
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    plain, mirrored = (patch_features(Encoder(Network(backbone), Provenance("m")), image) for backbone in made)
+    np.testing.assert_allclose(mirrored, plain, atol=1e-6)
+
+
 def test_a_backbone_without_places(small_siglip: Path) -> None:
     class Flat(torch.nn.Module):
         def __init__(self) -> None:
