@@ -45,21 +45,22 @@ def test_a_saved_data_set(tmp_path: Path) -> None:
 
 def test_splits_labels_and_images_that_occur_twice(tmp_path: Path) -> None:
     label = datasets.ClassLabel(names=["Eczema", "Impetigo"])
-    rows = [{"image": {"bytes": png(colour), "path": None}, "dx": number, "sex": None} for number, colour in enumerate(("red", "blue"))]  # fmt: skip
+    rows = [{"image": {"bytes": png(colour), "path": None}, "dx": number, "sex": None} for number, colour in ((0, "red"), (1, "blue"), (0, "green"), (1, "black"))]  # fmt: skip
+    train = [*rows[:2], rows[0]]
     place = saved(
-        tmp_path / "d", {"train": rows, "val": rows[:1], "test": rows[1:]}, dx=label, sex=datasets.Value("string")
+        tmp_path / "d", {"train": train, "val": rows[2:3], "test": rows[3:]}, dx=label, sex=datasets.Value("string")
     )
     found = read_huggingface(str(place), taxonomy="scin", write_images=tmp_path / "images")
     frame = found.checked().frame
-    assert frame[c.SPLIT].tolist() == ["train", "train", "validation", "test"]
-    assert frame[c.CASE_ID].tolist() == ["train-0", "train-1", "val-0", "test-0"] and found.counts == {
-        "images_that_are_a_case_each": 4
+    assert frame[c.SPLIT].tolist() == ["train", "train", "train", "validation", "test"]
+    assert frame[c.CASE_ID].tolist() == ["train-0", "train-1", "train-2", "val-0", "test-0"] and found.counts == {
+        "images_that_are_a_case_each": 5
     }
-    assert frame[c.IMAGE_PATH].nunique() == 2 and frame["sex"].tolist() == [""] * 4
+    assert frame[c.IMAGE_PATH].nunique() == 4 and frame["sex"].tolist() == [""] * 5
     named = read_huggingface(
         str(place), taxonomy="scin", write_images=tmp_path / "images", column=["condition=dx", "case_id=dx"]
     )
-    assert named.frame[c.CASE_ID].tolist() == ["Eczema", "Impetigo", "Eczema", "Impetigo"]
+    assert named.frame[c.CASE_ID].tolist() == ["Eczema", "Impetigo", "Eczema", "Eczema", "Impetigo"]
 
 
 def test_a_folder_that_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
