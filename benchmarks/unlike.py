@@ -17,11 +17,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.cbook import get_sample_data
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 from sklearn.datasets import load_sample_image
+
+if TYPE_CHECKING:
+    from hierderm.search.answer import Answer
+    from hierderm.search.finder import CaseFinder
 
 SKIN = ((255, 219, 190), (241, 194, 167), (224, 172, 140), (198, 134, 105), (141, 85, 58), (90, 56, 37))
 WORDS = ("patient", "was", "seen", "in", "clinic", "history", "results", "invoice", "total", "page", "settings", "file")
@@ -87,7 +92,7 @@ def drawing(rng: Rng) -> Image.Image:
     image = Image.new("RGB", (300, 300), tuple(rng.integers(200, 256, 3).tolist()))
     draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(4, 14)):
-        x, y, width, height = *rng.integers(0, 240, 2).tolist(), *rng.integers(20, 140, 2).tolist()
+        (x, y), (width, height) = rng.integers(0, 240, 2).tolist(), rng.integers(20, 140, 2).tolist()
         shape = (draw.ellipse, draw.rectangle)[rng.integers(2)]
         shape((x, y, x + width, y + height), fill=tuple(rng.integers(0, 256, 3).tolist()), outline="black")
         draw.line([tuple(point) for point in rng.integers(0, 300, (4, 2)).tolist()], fill="black", width=2)
@@ -133,6 +138,12 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
+def answer_of(finder: CaseFinder, image: Image.Image) -> Answer:
+    found = finder.search(image).answer
+    assert found is not None  # as to every image
+    return found
+
+
 def main() -> None:
     from hierderm import columns as c
     from hierderm.data.checks import read_cases
@@ -161,7 +172,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for kind, make in KINDS.items():
         images = [make(np.random.default_rng(seed)) for seed in range(given.each)]
-        old, new, by_one = ([one.search(image).answer for image in images] for one in (free, whole, embedding))
+        old, new, by_one = ([answer_of(one, image) for image in images] for one in (free, whole, embedding))
         counts = [len(images), *(sum(a.level is not None for a in found) for found in (old, new))]
         counts += [sum(a.unlike for a in found) for found in (new, by_one)]
         print(f"| {kind} | " + " | ".join(map(str, counts)) + " |")
@@ -172,7 +183,7 @@ def main() -> None:
     print(learnt.likeness.describe())
     some = test.paths[:: max(1, len(test) // 200)]
     for name, change in CHANGES.items():
-        refused = [whole.search(change(open_image(path))).answer.unlike for path in some]
+        refused = [answer_of(whole, change(open_image(path))).unlike for path in some]
         print(f"{name}: {np.mean(refused):.3f} of {len(some)} test images refused")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hierderm.model.encoder import load
+from hierderm.model.loading import load
 from hierderm.search.case_index import CaseIndex
 
 K = 10

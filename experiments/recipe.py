@@ -50,7 +50,7 @@ def six(embeddings: npt.NDArray[np.float32], table: CaseTable) -> dict[str, floa
     """The main metrics of images among themselves."""
     labels = table.taxonomy.ancestors[table.fine].T
     found = retrieval_scores(Labelled(embeddings, labels, table.case_ids))
-    result = {}
+    result = dict[str, float]()
     for name, level in (("coarse", 0), ("fine", -1)):
         clusters = kmeans_clusters(embeddings, len(np.unique(labels[level])), SEEDS)
         ami = [adjusted_mutual_info_score(labels[level], one) for one in clusters]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _MODULES = {
-    "load": "model.encoder",
+    "load": "model.loading",
     "Encoder": "model.encoder",
     "evaluate": "evaluation.evaluation",
     "Evaluation": "evaluation.evaluation",
@@ -64,7 +64,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; tests/test_pu
     from hierderm.experiment.tune import Range as Range
     from hierderm.experiment.tune import tune as tune
     from hierderm.model.encoder import Encoder as Encoder
-    from hierderm.model.encoder import load as load
+    from hierderm.model.loading import load as load
     from hierderm.search.case_index import CaseIndex as CaseIndex
     from hierderm.search.finder import CaseFinder as CaseFinder
     from hierderm.search.finder import SearchOptions as SearchOptions

@@ -1,7 +1,6 @@
 """Text tables (CSV and its relatives): one strict reader that says what it found, and the writer that it always reads.
 
-Nothing is guessed: a file whose encoding or separator is not plain is refused with what to do, and so is a row whose
-cells do not match the header.
+What a file leaves open is refused with what to do, and so is a row whose cells do not match the header.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import codecs
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,10 +20,13 @@ SEPARATORS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
 _MARKS = (  # byte order marks, the longer ones first
     (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
     (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"),
-    (codecs.BOM_UTF8, "utf-8-sig", ""),
+    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a byte order mark"),
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
+PLAIN = ("UTF-8", "UTF-8 with a byte order mark")  # what spreadsheets and programs write: nothing to say about it
+# Signs of Western texts in Windows-1252 besides letters, without those that are letters in other Windows encodings.
+_WESTERN = frozenset("€‚„…‘’“”•–—™\xa0§©«®°±²µ·»×÷")
 _GIVEN = re.compile(r"sep=([^\r\n])[^\r\n]*(?:\r\n|\n|\r|\Z)", re.IGNORECASE)  # Excel's own way to say it
 _OTHER_KINDS = (
     (b"PK\x03\x04", "an Excel or OpenDocument workbook. Save its sheet as 'CSV UTF-8'"),
@@ -44,36 +47,63 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """A text table. `notes`: what was found that is unusual, or left out, in words."""
+    """A text table. `separator`: in words; `notes`: what was found that is unusual, or left out, in words."""
 
     header: list[str]
     records: list[Record]
+    separator: str
     notes: list[str]
 
 
-def decode_text(content: bytes, source: str, error: type[HierdermError]) -> tuple[str, list[str]]:
-    """The text of a file, and what is unusual about it; `error` where it is no text or in no Unicode encoding."""
+def decode_text(content: bytes, source: str, error: type[HierdermError], *, encoding: str = "") -> tuple[str, str]:
+    """The text of a file, and its encoding in words, one of `PLAIN` where there is nothing to say about it.
+
+    It is found by its byte order mark, as UTF-8, or as Windows-1252, where the file holds letters and signs of Western
+    languages in that. `encoding`: one of Python's names, for a file that leaves it open.
+
+    Raises:
+        error: The file is no text, is not in `encoding`, or leaves its encoding open.
+    """
     for start, what in _OTHER_KINDS:
         if content.startswith(start):
             raise error(f"{source} must be a text table (CSV), it is {what}.")
-    for mark, encoding, name in _MARKS:
+    if encoding:
+        try:
+            return content.decode(encoding).removeprefix("\ufeff"), encoding
+        except (UnicodeDecodeError, LookupError) as fault:
+            raise error(f"{source} is not in the encoding '{encoding}': {fault}. Give another one.") from None
+    for mark, codec, name in _MARKS:
         if content.startswith(mark):
             try:
-                return content.decode(encoding), [f"the file is {name} text"] if name else []
+                return content.decode(codec), name
             except UnicodeDecodeError as fault:
-                raise error(f"{source} begins as {name or 'UTF-8'} text and is not: {fault}.") from None
+                raise error(f"{source} begins as {name} and is not: {fault}.") from None
     if b"\0" in content:
         raise error(f"{source} must be UTF-8 text, it holds zero bytes. Save it as 'CSV UTF-8'.")
     try:
-        return content.decode("utf-8"), []
+        return content.decode("utf-8"), "UTF-8"
     except UnicodeDecodeError as fault:
-        before, after = content.rfind(b"\n", 0, fault.start) + 1, content.find(b"\n", fault.start)
-        line = content[before : after if after >= 0 else None].decode("cp1252", errors="replace").strip()[:80]
-        number = content[: fault.start].count(b"\n") + 1
+        number, line = _line_of(content, fault.start)
+        text = content.decode("cp1252", errors="replace")
+        if _is_western(text):
+            return text, f"Windows-1252, line {number} is read as: {line}"
         raise error(
             f"{source} must be UTF-8 text, line {number} is not. In Windows-1252 it would be: {line}\n"
-            f"Save it as 'CSV UTF-8', or convert it: iconv -f WINDOWS-1252 -t UTF-8 {source} > utf8.csv"
+            f"Save it as 'CSV UTF-8', or name its encoding: hierderm data csv --encoding ENCODING"
         ) from None
+
+
+def _line_of(content: bytes, place: int) -> tuple[int, str]:
+    before, after = content.rfind(b"\n", 0, place) + 1, content.find(b"\n", place)
+    line = content[before : after if after >= 0 else None].decode("cp1252", errors="replace").strip()[:80]
+    return content[:place].count(b"\n") + 1, line
+
+
+def _is_western(text: str) -> bool:
+    """Whether a text looks right: its letters beyond ASCII stand alone or in twos among others, as in Western words."""
+    signs = {sign for sign in text if sign > "\x7f"}
+    known = all(sign in _WESTERN or unicodedata.name(sign, "").startswith("LATIN") for sign in signs)
+    return known and re.search(r"[^\x00-\x7f\W\d]{3}", text) is None
 
 
 def parse_delimited(text: str, source: str, error: type[HierdermError], *, first_line: int = 1) -> Sheet:
@@ -85,8 +115,9 @@ def parse_delimited(text: str, source: str, error: type[HierdermError], *, first
     given = _GIVEN.match(text)
     text = text[given.end() :] if given else text
     separator = given[1] if given else _separator(text, source, error)
+    in_words = SEPARATORS.get(separator, repr(separator))
     if separator != ",":
-        notes.append(f"cells are separated by {SEPARATORS.get(separator, repr(separator))}")
+        notes.append(f"cells are separated by {in_words}")
     records = list(_records(text, separator, source, error, first_line))
     if not records:
         raise error(f"{source}: there is no table; it must have a header row and rows below it.")
@@ -108,6 +139,9 @@ def parse_delimited(text: str, source: str, error: type[HierdermError], *, first
     if faults:
         raise error(describe_faults(f"{source} has {len(faults)} fault(s):", faults))
     nameless = [number for number, name in enumerate(header) if not name]
+    if 0 in nameless and [record.cells[0].strip() for record in rows] in (_counted(rows, 0), _counted(rows, 1)):
+        notes.append("the first column, which has no name and counts the rows, is left out")
+        nameless.remove(0)
     if filled := [number + 1 for number in nameless if any(record.cells[number].strip() for record in rows)]:
         raise error(f"{source}: column(s) {filled} have cells and no name in the header row. Name them.")
     if repeated := sorted({name for name in header if name and header.count(name) > 1}):
@@ -116,7 +150,12 @@ def parse_delimited(text: str, source: str, error: type[HierdermError], *, first
         notes.append(f"{len(nameless)} column(s) without name and content left out")
     kept = [number for number, name in enumerate(header) if name]
     rows = [Record(row, line, [cells[number] for number in kept]) for row, line, cells in rows]
-    return Sheet([header[number] for number in kept], rows, notes)
+    return Sheet([header[number] for number in kept], rows, in_words, notes)
+
+
+def _counted(rows: Sequence[Record], start: int) -> list[str]:
+    """What a column that counts the rows holds, as programs write it that keep their own row numbers."""
+    return [str(number) for number in range(start, start + len(rows))]
 
 
 def format_delimited(rows: Iterable[Sequence[str]]) -> str:

@@ -143,6 +143,20 @@ class EmbeddingTable:
         return read_folder(folder, KIND, read, error=EmbeddingError)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What one pass gives.
+
+    Attributes:
+        embeddings: Unit length, shape (n_images, dim), float32.
+        probabilities: Of the conditions, shape (n_images, n_fine), float32, rows summing to 1; None where the model
+            does not classify conditions.
+    """
+
+    embeddings: Vectors
+    probabilities: Vectors | None = None
+
+
 class Encodes(Protocol):
     """Anything that turns image files into vectors, shape (n_images, dim), is a model."""
 

@@ -95,11 +95,16 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def suggest(name: str, known: Iterable[str], *, most: int = 3) -> str:
-    """' Closest: ...' with the names in `known` that resemble `name`, or '' where none does."""
+def closest(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
+    """The names in `known` that resemble `name`, the closest first."""
     by_fold = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.casefold(), list(by_fold), n=most, cutoff=0.6)
-    return f" Closest: {', '.join(repr(by_fold[fold]) for fold in close)}." if close else ""
+    return [by_fold[fold] for fold in difflib.get_close_matches(name.casefold(), list(by_fold), n=most, cutoff=0.6)]
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """' Closest: ...' with the names in `known` that resemble `name`, or '' where none does."""
+    names = closest(name, known)
+    return f" Closest: {', '.join(map(repr, names))}." if names else ""
 
 
 _WHAT_TO_DO = {

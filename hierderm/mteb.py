@@ -49,7 +49,7 @@ class MtebEncoder(AbsEncoder):
 
     def __init__(self, model: Encodes | str | Path, name: str = "") -> None:
         if isinstance(model, str | Path):
-            from hierderm.model.encoder import load
+            from hierderm.model.loading import load
 
             model = load(str(model))
         self.model: Any = model

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hierderm.errors import HierdermError, OutputError, describe_os_error
 from hierderm.files import require_regular
+from hierderm.types import Floats
 
 
 def read_parquet(path: Path, error: type[HierdermError]) -> pd.DataFrame:
@@ -24,13 +27,17 @@ def read_parquet(path: Path, error: type[HierdermError]) -> pd.DataFrame:
     return frame
 
 
-def write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    """A table as Parquet; OutputError with the columns whose cells no type of Parquet holds."""
+def write_parquet(frame: pd.DataFrame, path: Path, vectors: Mapping[str, Floats] | None = None) -> None:
+    """A table as Parquet; OutputError with the columns whose cells no type of Parquet holds.
+
+    `vectors`: further columns of lists of one length, each an array of shape (n_rows, dim).
+    """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     faults = (pa.ArrowException, OverflowError)
     try:
-        frame.to_parquet(path, index=False)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
     except faults as error:
         if isinstance(error, OSError):
             raise
@@ -44,3 +51,7 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
             f"each column must hold values of one type to be written as Parquet, {wrong or error} do(es) not. Make it "
             "text, e.g. frame[name] = frame[name].map(str)."
         ) from None
+    for name, rows in (vectors or {}).items():  # pandas can't read such columns where it is told that it wrote them
+        flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
+        table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, rows.shape[1]))
+    pq.write_table(table, path)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hierderm.data.table import read_frame
+from hierderm.data.table import read_described, read_frame
 from hierderm.delimited import decode_text, format_delimited, parse_delimited, shielded
 from hierderm.errors import CaseTableError
 
@@ -52,7 +52,7 @@ def test_each_separator_line_end_and_encoding(
     frame = read_frame(tmp_path / "t.csv")
     assert frame.to_dict("list") == {"id": ["007", "1E5"], "name": ["Ekzem (süß)", "a, b; c"]}
     assert ("cells are separated by" in caplog.text) == (separator != ",")
-    assert ("text" in caplog.text) == encoding.startswith(("utf-16", "utf-32"))
+    assert ("the file is UTF-" in caplog.text) == encoding.startswith(("utf-16", "utf-32"))
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,17 @@ def test_rows_keep_the_numbers_that_a_spreadsheet_shows(tmp_path: Path) -> None:
         ),
         (b"\xd0\xcf\x11\xe0...", "it is an Excel workbook"),
         (b"\x1f\x8b...", "it is compressed. Unpack it"),
-        (b"a,b\n1,S\xfc\xdf\n", "t.csv must be UTF-8 text, line 2 is not. In Windows-1252 it would be: 1,Süß\n"),
+        (
+            "a,b\n1,皮膚炎\n".encode("gbk"),
+            "t.csv must be UTF-8 text, line 2 is not. In Windows-1252 it would be: 1,Æ¤Äw",
+        ),
+        (
+            "a,b\n1,łuszczyca\n".encode("cp1250"),
+            "t.csv must be UTF-8 text, line 2 is not. In Windows-1252 it would be: 1,³u",
+        ),
+        (b"a,b\n1,S\x81\n", "t.csv must be UTF-8 text, line 2 is not"),
         (b"a\0,\0b\0", "t.csv must be UTF-8 text, it holds zero bytes"),
-        (b"\xff\xfea\0b", "t.csv begins as UTF-16 text and is not"),
+        (b"\xff\xfea\0b", "t.csv begins as UTF-16 and is not"),
     ],
 )
 def test_files_of_other_kinds(tmp_path: Path, content: bytes, message: str) -> None:
@@ -147,3 +155,31 @@ def test_a_separator_that_the_file_names(end: str) -> None:
 def test_very_long_cells() -> None:
     assert parsed(f"a,b\n1,{'x' * 100_000}\n")[1][0][1] == "x" * 100_000
     assert "no cell may have more than 131072 characters" in refused(f"a,b\n1,{'x' * 200_000}\n")
+
+
+def test_windows_1252_is_found_by_its_words_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "a,b\n1,plain\n2,„Süß“ – naïve façade 3 µm²\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("cp1252"))
+    frame, found = read_described(tmp_path / "t.csv")
+    assert frame["b"].tolist() == ["plain", "„Süß“ – naïve façade 3 µm²"]
+    assert found.startswith("Windows-1252, line 3 is read as: 2,„Süß“") and found.endswith("cells separated by ','")
+    assert "the file is Windows-1252, line 3 is read as" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["mac-roman", "gbk", "utf-16-le", "utf-8-sig"])
+def test_an_encoding_that_is_named(tmp_path: Path, encoding: str) -> None:
+    text = "a;b\n1;Süß\n" if encoding == "mac-roman" else "a;b\n1;皮膚炎\n"
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    frame, found = read_described(tmp_path / "t.csv", encoding=encoding)
+    assert "\n".join([";".join(frame.columns), *(";".join(row) for row in frame.to_numpy()), ""]) == text
+    assert found == f"{encoding}, cells separated by ';'"
+    for wrong in ("ascii", "no-such", "hex"):
+        with pytest.raises(CaseTableError, match=rf"t\.csv is not in the encoding '{wrong}': .*\. Give another one\."):
+            read_described(tmp_path / "t.csv", encoding=wrong)
+
+
+def test_row_numbers_that_a_program_wrote_are_left_out(tmp_path: Path) -> None:
+    assert parsed(",a\n0,x\n1,y\n") == (["a"], [["x"], ["y"]], ["the first column, which has no name and counts the rows, is left out"])  # fmt: skip
+    assert parsed(",a\n1,x\n2,y\n")[0] == ["a"]
+    for first in ("0,x\n2,y\n", "1,x\n0,y\n", "7,x\n8,y\n", ",x\n1,y\n"):  # it may mean something
+        assert "column(s) [1] have cells and no name" in refused(f",a\n{first}")

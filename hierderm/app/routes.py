@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
+from PIL import Image
 
 from hierderm import __version__
 from hierderm import columns as c
@@ -16,16 +19,20 @@ from hierderm.app.following import Following, Served
 from hierderm.app.request_queue import RequestQueue
 from hierderm.app.uploads import Form, Limits, RefusedError, Uploads, decoded
 from hierderm.data.image_io import ImageError, open_image
+from hierderm.errors import ModelError
 from hierderm.plots import map_look
+from hierderm.report.overlay import why_images
 from hierderm.report.page import DISCLAIMER
-from hierderm.report.thumbnails import thumbnail
+from hierderm.report.thumbnails import thumbnail, thumbnail_uri
 from hierderm.search.filters import BETWEEN
 from hierderm.search.finder import SHOWN_COLUMNS, CaseFinder, FinderResult, SearchOptions
 from hierderm.search.gallery import Gallery
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.values import as_text, distinct_values
+from hierderm.search.why import HINT
 
 SIDES = (192, 1024)  # pixels of the longer side of the images that are sent
+WHY_SIDE = 640  # and of those with alike places
 MAX_K = 100
 MOST_VALUES = 40  # of a column that is offered as a filter
 logger = logging.getLogger(__name__)
@@ -73,6 +80,7 @@ async def info(service: Shared) -> dict[str, Any]:
         "nodes": _nodes(gallery),
         "filters": {name: values for name, values in columns.items() if 1 < len(values) <= MOST_VALUES},
         "text": finder.takes_text,
+        "why": finder.shows_places,
         "calibrated": calibration is not None,
         "wanted_accuracy": calibration.rule.wanted if calibration else None,
         "unlike": calibration.likeness.describe() if calibration and calibration.likeness else None,
@@ -112,6 +120,42 @@ async def search(request: Request, service: Shared) -> dict[str, Any]:
     async with service.uploads.received(request) as form:
         served, result = await service.searches.run(request, work)
     return {**result.to_dict(paths=False), "place": served.place(result), "disclaimer": DISCLAIMER}
+
+
+@router.post("/why")
+async def why(request: Request, service: Shared) -> dict[str, Any]:
+    """Which places of the query (the form's 'image', or 'image_id') and of the image 'case' are most alike: a hint.
+
+    The answer has both as JPEG in data URIs, and the number of the query's image, from 0.
+    """
+
+    def work() -> dict[str, Any]:
+        finder = service.following.current.finder
+        with _query_images(finder, form, service.limits) as images:
+            number, query, case = why_images(finder, images, form.one("case"), WHY_SIDE)
+        return {"query": thumbnail_uri(query, WHY_SIDE), "case": thumbnail_uri(case, WHY_SIDE), "image": number}
+
+    async with service.uploads.received(request) as form:
+        try:
+            return {**await service.searches.run(request, work), "hint": HINT}
+        except ImageError as error:  # of the index: uploads have errors of their own
+            logger.error("%s", error)
+            raise RefusedError(404, "an image of the index can't be read on the server.") from None
+        except ModelError as error:
+            raise RefusedError(422, str(error)) from None
+
+
+@contextmanager
+def _query_images(finder: CaseFinder, form: Form, limits: Limits) -> Iterator[list[Image.Image]]:
+    """The images that a form sends or, as an image of the index, names."""
+    if bool(form.images) == bool(form.one("image_id")):
+        raise RefusedError(422, f"send 1 to {MAX_IMAGES} images, or 'image_id': one of them.")
+    if form.images:
+        with decoded(form.images, limits) as images:
+            yield images
+        return
+    gallery = finder.index.gallery
+    yield [open_image(path) for path in gallery.image_paths([gallery.image_row(form.one("image_id"))])]
 
 
 @router.get("/case")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -13,11 +14,13 @@ from hierderm.cli.output import JsonFlag, OutFile, Replace, TaxonomyName, Unknow
 from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.data.loaders.published import Published
 from hierderm.data.loaders.registry import LOADERS
-from hierderm.errors import ConfigError, some_of
-from hierderm.files import require_free
+from hierderm.errors import some_of
+from hierderm.files import require_free, write_atomically
 
 if TYPE_CHECKING:
+    from hierderm.data.dry_run import Understood
     from hierderm.data.table import CaseTable
+    from hierderm.taxonomy.tree import Taxonomy
 
 TABLES = (".csv", ".parquet")
 data_app = typer.Typer(
@@ -57,8 +60,15 @@ def data_csv(
         list[str] | None, typer.Option(help="Our column = yours, e.g. condition=diagnosis; repeat for several.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder that image paths start at; the table's by default.")
+        Path | None, typer.Option(help="Folder that images lie in, at their paths or anywhere; the table's by default.")
     ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="A table with the columns name and condition: your names and the taxonomy's.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="The file's encoding, e.g. mac-roman, where it is not found.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is understood, propose the rest, and write no table.")
+    ] = False,
     unreadable: Unreadable = "error",
     unknown: Unknown = "error",
     replace: Replace = False,
@@ -66,22 +76,69 @@ def data_csv(
 ) -> None:
     """Any table with a row an image: image_path, image_id, case_id, condition, and more if you have it.
 
-    Example: `hierderm data csv mine.csv -t scin --column condition=diagnosis -o cases.csv`
+    A dry run first says how the file was read, proposes columns, and writes the nearest conditions of unknown names
+    beside the output, as a table to edit and to give back with --names.
+
+    Example: `hierderm data csv mine.csv -t scin --images photos -o cases.csv --dry-run`
     """
-    from hierderm.data.checks import read_cases
+    import dataclasses
+
+    from hierderm.data.checks import check_cases, take_columns
+    from hierderm.data.column_names import named_columns
+    from hierderm.data.dry_run import understand
+    from hierderm.data.numbers import without_decimal_commas
+    from hierderm.data.table import read_described
+
+    names_file = out.with_name(f"{out.stem}-names.csv")
+    if names is None or not dry_run:
+        goal = names_file if dry_run else out
+        require_free(goal, replace=replace, suffixes=TABLES, inputs=[table, taxonomy, names])
+    tree, given = _named_tree(taxonomy, names), named_columns(column)
+    frame, found = read_described(table, encoding=encoding)
+    root = images if images is not None else table.absolute().parent
+    if dry_run:
+        understood = understand(frame, given, tree, root, table.name, anywhere=images is not None)
+        understood.lines.insert(0, f"{table.name}: {found}, {len(frame)} rows, {len(frame.columns)} columns")
+        options = {"-t": taxonomy, "--images": images, "--names": names, "--encoding": encoding, "-o": out}
+        again = [str(word) for option in options.items() if option[1] for word in option]
+        _show_understood(understood, tree, names_file, [str(table), *again], replace, as_json)
+        return
+    frame, notes = without_decimal_commas(take_columns(frame, given, table.name))
+    for note in notes:
+        say(f"{table.name}: {note}")
+    done = check_cases(
+        frame, tree, root, source=table.name, anywhere=images is not None, unreadable=unreadable, unknown=unknown
+    )
+    _finish(dataclasses.replace(done, notes=(*notes, *done.notes)), out, as_json, replace, {})
+
+
+def _named_tree(taxonomy: str, names: Path | None) -> Taxonomy:
+    """A taxonomy, with the user's names for its conditions."""
+    from hierderm.data.condition_names import read_names
     from hierderm.taxonomy.file import load_taxonomy
 
-    require_free(out, replace=replace, suffixes=TABLES, inputs=[table, taxonomy])
-    pairs = [pair.partition("=") for pair in column or []]
-    if any(not sign or not ours or not theirs for ours, sign, theirs in pairs):
-        raise ConfigError(f"--column must look like condition=diagnosis, got {column}.")
-    if repeated := sorted({ours for ours, _, _ in pairs if [pair[0] for pair in pairs].count(ours) > 1}):
-        raise ConfigError(f"--column must name each of our columns once, {repeated} come(s) several times.")
-    rename = {ours: theirs for ours, _, theirs in pairs}
-    done = read_cases(
-        table, load_taxonomy(taxonomy), image_root=images, rename=rename, unreadable=unreadable, unknown=unknown
-    )
-    _finish(done, out, as_json, replace, {})
+    tree = load_taxonomy(taxonomy)
+    return tree if names is None else tree.with_synonyms(read_names(names, tree))
+
+
+def _show_understood(
+    found: Understood, tree: Taxonomy, names_file: Path, again: list[str], replace: bool, as_json: bool
+) -> None:
+    """What a dry run found, the names that are to be placed, and the command that makes the table."""
+    from hierderm.data.column_names import in_words
+    from hierderm.data.condition_names import proposed_names
+    from hierderm.delimited import format_delimited
+
+    lines = list(found.lines)
+    if found.faults:
+        lines.append(f"to be mended first: {found.faults}")
+    if found.unknown and "--names" not in again:
+        write_atomically(names_file, format_delimited(proposed_names(found.unknown, tree)), replace=replace)
+        lines.append(f"{names_file}: correct or empty the nearest conditions there, and give it back with --names")
+        again = [*again, "--names", str(names_file)]
+    command = f"hierderm data csv {shlex.join(again)} {in_words(found.columns)}".rstrip()
+    result = {"columns": found.columns, "unknown": found.unknown, "faults": found.faults, "command": command}
+    show(result, as_json, "\n".join([*lines, f"then: {command}"]))
 
 
 def _loader_command(read: Callable[..., Published]) -> Callable[..., None]:
@@ -95,17 +152,13 @@ def _loader_command(read: Callable[..., Published]) -> Callable[..., None]:
         as_json: JsonFlag = False,
         **given: Any,
     ) -> None:
-        from hierderm.data.checks import check_cases
         from hierderm.taxonomy.file import write_taxonomy
 
         tree_file = out.with_name(f"{out.stem}-taxonomy.csv")
         for path in (out,) if given["taxonomy"] else (out, tree_file):  # before the work
             require_free(path, replace=replace, suffixes=TABLES, inputs=map(str, given.values()))
         published = read(**given)
-        table = check_cases(
-            published.frame, published.taxonomy, published.root, source=published.source, unreadable=unreadable,
-            unknown=unknown,
-        )  # fmt: skip
+        table = published.checked(unreadable=unreadable, unknown=unknown)
         _finish(table, out, as_json, replace, published.left_out, **published.counts)
         if published.brings_tree:  # last: a fault of the images leaves nothing behind
             write_taxonomy(published.taxonomy, tree_file, replace=replace)

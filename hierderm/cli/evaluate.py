@@ -37,7 +37,7 @@ Arguments = Annotated[
         "embeds --cases; and settings.",
     ),
 ]
-Taxonomy = Annotated[
+TaxonomyName = Annotated[
     str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file; an index has its own.")
 ]
 Cases = Annotated[
@@ -53,7 +53,7 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for eve
 
 def evaluate(
     arguments: Arguments = None,
-    taxonomy: Taxonomy = "",
+    taxonomy: TaxonomyName = "",
     cases: Cases = None,
     probabilities: Probabilities = None,
     index: Index = None,
@@ -157,8 +157,8 @@ def _embedded(
     """The images of a table by a trained model, and its tree."""
     from hierderm.cli.taxonomy import tree_for
     from hierderm.data.checks import read_cases
-    from hierderm.model.encoder import load
     from hierderm.model.external import embed_external
+    from hierderm.model.loading import load
 
     if cases is None:
         raise ConfigError("a trained model needs --cases: the table whose images it embeds.")

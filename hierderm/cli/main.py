@@ -18,7 +18,7 @@ from hierderm.cli.search import index_app, search, serve
 from hierderm.cli.settings import TAKES_SETTINGS
 from hierderm.cli.stopping import stopping
 from hierderm.cli.taxonomy import taxonomy_app
-from hierderm.cli.train import compare, embed, inflation, run_comparison, train
+from hierderm.cli.train import compare, embed, export, inflation, run_comparison, train
 from hierderm.cli.tune import tune
 from hierderm.errors import ConfigError, HierdermError, describe_os_error
 from hierderm.progress import printable, show_messages
@@ -41,6 +41,7 @@ app.command(context_settings=TAKES_SETTINGS)(train)
 app.command(context_settings=TAKES_SETTINGS)(tune)
 app.command()(embed)
 app.command()(backbones)
+app.command()(export)
 app.command(context_settings=TAKES_SETTINGS)(evaluate)
 app.command(context_settings=TAKES_SETTINGS)(compare)
 app.command(context_settings=TAKES_SETTINGS)(inflation)

@@ -176,6 +176,35 @@ def index_verify(folder: IndexFolder) -> None:
     typer.echo(f"images: all {len(index)} can be read, and are those that were indexed")
 
 
+@index_app.command("export")
+def index_export(
+    folder: IndexFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
+    projected: Annotated[
+        bool, typer.Option("--map", help="Add x and y: a t-SNE of all images, a minute for each 10,000.")
+    ] = False,
+    replace: Replace = False,
+) -> None:
+    """Write an index as one Parquet table.
+
+    For Embedding Atlas, Spotlight, FiftyOne: a row an image with its ids, path, split, node on each level and vector.
+
+    Example: `hierderm index export index -o index.parquet`
+    """
+    require_free(out, replace=replace, suffixes=(".parquet",))
+    if out.suffix != ".parquet":
+        raise ConfigError(f"{out} must end in .parquet.")
+    from hierderm.files import replacing
+    from hierderm.report.plots import project
+    from hierderm.search.case_index import CaseIndex
+    from hierderm.search.export import export
+
+    gallery = CaseIndex.open(folder).gallery
+    with replacing(out, replace=replace) as temporary:
+        columns = export(gallery, temporary, project(gallery.vectors, 0) if projected else None)
+    typer.echo(f"{out}: {len(gallery)} images, columns {', '.join(columns)}")
+
+
 def search(
     images: Annotated[
         list[Path] | None, typer.Argument(help="One to three images of one case, or a folder: each image is a query.")
@@ -190,6 +219,7 @@ def search(
     per_condition: Annotated[int, typer.Option(help="At most so many cases of one condition; 0 any number.")] = 0,
     model: MovedModel = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,
+    why: Annotated[bool, typer.Option("--why", help="On that page, show which places are alike: a hint.")] = False,
     replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -204,6 +234,8 @@ def search(
 
     if sum([bool(images), bool(image_id), bool(text)]) != 1:
         raise ConfigError("give images, or --image-id, or --text: one of them.")
+    if why and (html is None or text):
+        raise ConfigError("--why draws on the images of --html, so it takes that and a query of images.")
     if html is not None:
         require_free(html, replace=replace, suffixes=(".html", ".htm"), inputs=images or [])
     finder = CaseFinder.open(index, model=model)
@@ -213,7 +245,7 @@ def search(
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(html, contents, str(index), replace=replace)
+        write_contact_sheet(html, contents, str(index), why=finder if why else None, replace=replace)
         say(f"Page: {html.resolve()}")
     if as_json:
         show_json([{"query": title, **content} for title, _, content in contents])

@@ -22,13 +22,11 @@ OwnTaxonomy = Annotated[
 
 def tree_for(model: str, taxonomy: str) -> Taxonomy:
     """The tree that a table's conditions belong to: the one that is named, or the trained model's own."""
-    from hierderm.model.checkpoint import tree_of_model
-    from hierderm.model.encoder import model_folder
+    from hierderm.model.loading import tree_of_model
     from hierderm.taxonomy.file import load_taxonomy
 
     named = load_taxonomy(taxonomy) if taxonomy else None
-    folder = model_folder(model) if model else None
-    tree = (tree_of_model(folder, named) if folder else None) or named
+    tree = (tree_of_model(model, named) if model else None) or named
     if tree is None:
         raise ConfigError("a backbone without labels needs --taxonomy: the tree that the table's conditions belong to.")
     return tree

@@ -86,8 +86,8 @@ def embed(
 
     require_free_folder(out, KIND, replace=replace)  # before anything slow
     from hierderm.data.checks import read_cases
-    from hierderm.model.encoder import load
     from hierderm.model.external import embed_external
+    from hierderm.model.loading import load
     from hierderm.training.features import unfinished
 
     cases = read_cases(table, tree_for(model, taxonomy), unreadable=unreadable, unknown=unknown)
@@ -97,6 +97,30 @@ def embed(
         done = embed_external(encoder, cases, external, through) if external else through(cases)
         done.save(out, replace=replace)
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A model folder, a run's, of the hub, or a backbone by name.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")],
+    replace: Replace = False,
+) -> None:
+    """Write a model as one ONNX file.
+
+    Backbone, neck and heads in one graph, for ONNX Runtime. hierderm reads it without torch, other programs find in its
+    metadata what the input must be.
+
+    Example: `hierderm export runs/first/model -o model.onnx`
+    """
+    from hierderm.files import require_free
+
+    require_free(out, replace=replace, suffixes=(".onnx",))
+    if out.suffix != ".onnx":
+        raise ConfigError(f"{out} must end in .onnx.")
+    from hierderm.model.loading import load
+
+    difference = load(model).export(out, replace=replace)
+    size = out.stat().st_size / 1e6
+    typer.echo(f"{out}: {size:.1f} MB; its outputs differ from torch's by {difference:.0e} at most")
 
 
 def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:

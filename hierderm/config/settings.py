@@ -23,9 +23,13 @@ NAME = Field(max_length=100, pattern=r"^\w[\w.-]*$")  # of letters, digits, '.',
 class DataConfig:
     """Which images, under which tree."""
 
-    cases: Annotated[str, doc("a CSV or Parquet table of cases, or 'synthetic:demo|scin-like|toy'")] = "synthetic:demo"
-    taxonomy: Annotated[str, doc("a taxonomy file or the id of a shipped one; '' for the built-in data's own")] = ""
-    image_root: Annotated[str, doc("folder that image paths start at; '' is the table's folder")] = ""
+    cases: Annotated[
+        str, doc("a CSV or Parquet table, LOADER:FOLDER of published data, or 'synthetic:demo|scin-like|toy'")
+    ] = "synthetic:demo"
+    taxonomy: Annotated[
+        str, doc("a taxonomy file or the id of a shipped one; '' for the built-in data's or the loader's own")
+    ] = ""
+    image_root: Annotated[str, doc("folder that image paths start at; '' is the table's or published folder")] = ""
     min_images: Annotated[Positive, doc("drop conditions with fewer images than this")] = 1
     kinds: Annotated[
         tuple[Literal["diagnosis", "group", "finding"], ...], doc("kinds of taxonomy names to keep as labels")

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.data.column_names import in_words, proposed_columns
 from hierderm.data.ids import damaged_ids, id_notes
-from hierderm.data.image_files import Spellings, file_hashes
+from hierderm.data.image_files import Anywhere, Spellings, file_hashes
 from hierderm.data.image_io import unreadable_images
 from hierderm.data.table import CaseTable, as_text, in_tree_names, log_excluded, read_frame, row_numbers
 from hierderm.errors import CaseTableError, Fault, describe_faults, some_of, suggest
@@ -110,6 +111,7 @@ def check_cases(
     source: str = "cases",
     decode: bool = True,
     check_images: bool = True,
+    anywhere: bool = False,
     unreadable: Choice = "error",
     unknown: Choice = "error",
 ) -> CaseTable:
@@ -118,15 +120,15 @@ def check_cases(
     Rows are numbered as a spreadsheet shows them, the header being row 1. Rows with an unreadable image or an
     unknown condition are faults, or with "exclude" are left out and listed in `CaseTable.excluded`. `decode` reads
     every image; without it files only have to exist, and without `check_images` not even that (embeddings suffice).
-    Without image ids the names of the files are taken. The hash of each file goes into the table; where it has one that
-    differs, the file was replaced, which is a fault, and so is one file in two splits.
+    `anywhere`: images may lie in any folder below `root`. Without image ids the names of the files are taken. The hash
+    of each file goes into the table; where it has one that differs, the file was replaced, which is a fault, and so is
+    one file in two splits.
     """
     root, rows, notes = Path(root), [f"{source} row {number}" for number in row_numbers(frame)], list[str]()
     _require_columns(frame, source)
     frame = _with_image_ids(_clean(frame), notes)
-    if check_images:
-        notes += _respell(frame, root)
-    faults = [
+    several = _respell(frame, root, anywhere, notes) if check_images else {}
+    faults = [Fault(rows[position], what) for position, what in several.items()] + [
         Fault(rows[position], what)
         for find in (_id_faults, _split_faults, _range_faults)
         for position, what in find(frame, rows)
@@ -135,6 +137,8 @@ def check_cases(
     for position, what in _condition_problems(frame, taxonomy).items():
         _sort_out(Fault(rows[position], what), position, unknown, faults, excluded)
     for position, reason in _image_problems(frame, root, decode).items() if check_images else ():
+        if position in several:
+            continue
         fault = Fault(rows[position], f"image '{frame[c.IMAGE_PATH].iloc[position]}': {reason}")
         _sort_out(fault, position, unreadable, faults, excluded)
     faults += _file_faults(frame, rows, root) if check_images else []
@@ -176,9 +180,13 @@ def _require_columns(frame: pd.DataFrame, source: str) -> None:
     lacking = [name for name in c.REQUIRED if name not in frame]
     if lacking:
         hints = "".join(suggest(name, map(str, frame.columns)) for name in lacking)
+        likely = {
+            ours: theirs[0] for ours, theirs in proposed_columns(map(str, frame.columns)).items() if ours in lacking
+        }
         raise CaseTableError(
             f"{source} must have the columns {', '.join(c.REQUIRED)}; {', '.join(lacking)} missing, it has "
-            f"{list(frame.columns)}.{hints} Name your own with e.g. --column condition=diagnosis"
+            f"{list(frame.columns)}.{hints} Name your own with "
+            f"{in_words(likely) or 'e.g. --column condition=diagnosis'}"
         )
     if frame.empty:
         raise CaseTableError(f"{source} has no rows; it must have one an image.")
@@ -213,14 +221,24 @@ def _with_image_ids(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     return frame
 
 
-def _respell(frame: pd.DataFrame, root: Path) -> list[str]:
-    """Take the file that a path can only mean where it is spelt another way, in `frame`; which, in words."""
-    spellings, taken = Spellings(), list[str]()
-    for position, name in enumerate(frame[c.IMAGE_PATH]):
-        if name and "\0" not in name and not os.path.lexists(root / name) and (found := spellings.find(root, name)):
-            frame.loc[position, c.IMAGE_PATH] = found
-            taken.append(f"'{name}' as '{found}'")
-    return [f"{len(taken)} image path(s) were found under another spelling: {some_of(taken)}."] if taken else []
+def _respell(frame: pd.DataFrame, root: Path, anywhere: bool, notes: list[str]) -> dict[int, str]:
+    """Take, in `frame`, the file that a path spelt another way can only mean; what is wrong where it can be several."""
+    spellings, below = Spellings(), Anywhere(root) if anywhere else None
+    paths, taken, wrong = list(frame[c.IMAGE_PATH]), list[str](), dict[int, str]()
+    for position, name in enumerate(paths):
+        if not name or "\0" in name or os.path.lexists(root / name):
+            continue
+        found = spellings.find(root, name)
+        fit = [found] if found else below.find(name) if below else []
+        if len(fit) == 1:
+            paths[position] = fit[0]
+            taken.append(f"'{name}' as '{fit[0]}'")
+        elif fit:
+            wrong[position] = f"image '{name}' may be any of {len(fit)} files: {some_of(fit)}. Name its folder, too."
+    frame[c.IMAGE_PATH] = pd.Series(paths, dtype=object)
+    if taken:
+        notes.append(f"{len(taken)} image path(s) were found under another spelling: {some_of(taken)}.")
+    return wrong
 
 
 def _image_problems(frame: pd.DataFrame, root: Path, decode: bool) -> dict[int, str]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.errors import some_of
-from hierderm.taxonomy.tree import joined_spellings
+from hierderm.taxonomy.names import joined_spellings
 
 MANY_IMAGES = 20  # of one case, above which it is said
 _DAMAGED = re.compile(  # 1.57398E+17, 1,57E+17 and what a spreadsheet shows in place of a value

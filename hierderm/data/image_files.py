@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from hierderm.data.image_io import is_image
@@ -151,6 +152,42 @@ class Spellings:
             for entry in entries:
                 self._listed[folder].setdefault(_key(entry), []).append(entry)
         return self._listed[folder]
+
+
+class Anywhere:
+    """The image files of a folder and those below by name, with or without suffix, whichever folder they lie in."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for path in find_images(self._root).images:
+            for key in {_key(path.name), _key(path.stem)}:
+                found.setdefault(key, []).append(path.relative_to(self._root).as_posix())
+        return found
+
+    def find(self, name: str) -> list[str]:
+        """The files, relative to the root, that `name` can mean; of files with the same content, the first.
+
+        Of folders in the name only those count that are there: `x/a` is `part_1/x/a.jpg` where there is one, or else
+        any `a.jpg`.
+        """
+        *folders, last = [_key(part) for part in name.replace("\\", "/").split("/") if part not in ("", ".")] or [""]
+        fit = self._by_name.get(last, [])
+        for number in range(len(folders)):
+            inside = [
+                path
+                for path in fit
+                if [_key(p) for p in path.split("/")[:-1]][number - len(folders) :] == folders[number:]
+            ]
+            if inside:
+                fit = inside
+                break
+        sizes = {(self._root / path).stat().st_size for path in fit}
+        same = len(fit) > 1 and len(sizes) == 1 and len({file_hash(self._root / path) for path in fit}) == 1
+        return fit[:1] if same else fit
 
 
 def _key(name: str) -> str:

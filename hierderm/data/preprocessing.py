@@ -1,6 +1,7 @@
 """What a backbone does to an image before it looks: size, resampling, mean and standard deviation.
 
 It belongs to the backbone, is saved with every checkpoint and compared on load: a wrong mean is a silent failure.
+torch is imported where it is used: a model in an ONNX file does without.
 """
 
 from __future__ import annotations
@@ -8,17 +9,18 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
+from hierderm.data.resizing import Pixels, resized
 from hierderm.errors import CheckpointError
 from hierderm.files import text_hash
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torchvision.transforms.v2.functional import InterpolationMode
 
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 Fit = Literal["squash", "crop", "crop_floor"]
@@ -75,25 +77,50 @@ class Preprocessing:
         return text_hash(json.dumps(asdict(self)))
 
     @property
-    def mode(self) -> F.InterpolationMode:
+    def mode(self) -> InterpolationMode:
         """torchvision's name; its 'nearest' takes other pixels than PIL's, timm's and transformers'."""
-        return F.InterpolationMode("nearest-exact" if self.interpolation == "nearest" else self.interpolation)
+        from torchvision.transforms.v2.functional import InterpolationMode
+
+        return InterpolationMode("nearest-exact" if self.interpolation == "nearest" else self.interpolation)
 
     def pixels(self, image: Image.Image | Tensor) -> Tensor:
         """The resized image, shape (3, size, size), uint8."""
-        pixels = v2.functional.pil_to_tensor(image) if isinstance(image, Image.Image) else image
-        side = math.floor(self.size / self.crop_fraction + 1e-6)
-        resized: Tensor = F.resize(pixels, [side, side] if self.fit == "squash" else [side], self.mode, antialias=True)
+        from torchvision.transforms.v2 import functional as F
+
+        pixels = F.pil_to_tensor(image) if isinstance(image, Image.Image) else image
+        side = [self._side, self._side] if self.fit == "squash" else [self._side]
+        resized: Tensor = F.resize(pixels, side, self.mode, antialias=True)
         height, width = resized.shape[-2:]
         if height == width == self.size:
             return resized
-        spare = [(length - self.size) / 2 for length in (height, width)]
-        top, left = (math.floor(pixels) if self.fit == "crop_floor" else round(pixels) for pixels in spare)
+        top, left = self._corner(height, width)
         cropped: Tensor = F.crop(resized, top, left, self.size, self.size)
         return cropped
 
+    def array(self, image: Image.Image) -> Pixels:
+        """As `pixels`, without torch."""
+        short, side = min(image.size), self._side
+        width, height = (side if self.fit == "squash" or n == short else int(side * n / short) for n in image.size)
+        made = resized(np.asarray(image), height, width, self.interpolation)
+        top, left = self._corner(height, width)
+        return np.ascontiguousarray(made[top : top + self.size, left : left + self.size].transpose(2, 0, 1))
+
+    @property
+    def _side(self) -> int:
+        """To which an image is resized before the crop."""
+        return math.floor(self.size / self.crop_fraction + 1e-6)
+
+    def _corner(self, height: int, width: int) -> tuple[int, int]:
+        """Row and column where the crop of a resized image begins."""
+        floored = self.fit == "crop_floor"
+        top, left = ((length - self.size) / 2 for length in (height, width))
+        return (math.floor(top), math.floor(left)) if floored else (round(top), round(left))
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 in [0, 255], shape (..., 3, h, w), to what the backbone takes, float32."""
+        import torch
+        from torchvision.transforms.v2 import functional as F
+
         normalised: Tensor = F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std))
         return normalised
 

@@ -97,7 +97,8 @@ def external(table: CaseTable, seen: Seen | None, model: str, choice: Choice) ->
     if seen is None:
         raise CheckpointError(
             f"{model} does not record what it was trained on, so that no test can be shown to be external: it is a "
-            "backbone, or of an earlier version. Train it again."
+            "backbone, an ONNX file, from the hub, or of an earlier version. Use the folder of its "
+            "training, or train again."
         )
     found = seen.found_in(table)
     images = table.frame[c.IMAGE_ID]

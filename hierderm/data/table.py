@@ -16,7 +16,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.data.image_files import file_hashes
-from hierderm.delimited import decode_text, format_delimited, parse_delimited
+from hierderm.delimited import PLAIN, decode_text, format_delimited, parse_delimited
 from hierderm.errors import CaseTableError, Fault, describe_faults
 from hierderm.files import os_faults, read_regular, replacing, text_hash
 from hierderm.notebook import with_table
@@ -185,12 +185,17 @@ def _weights_in(taxonomy: Taxonomy, text: str) -> str:
     return json.dumps({name: weight / total for name, weight in kept.items()}, ensure_ascii=False) if kept else ""
 
 
-@os_faults(CaseTableError)
 def read_frame(path: Path | str) -> pd.DataFrame:
     """A text table (all cells text, empty cells '') or Parquet file as a frame; its index is the number of each row.
 
     What is unusual about a text table, such as its separator, is logged. CaseTableError says what is wrong with it.
     """
+    return read_described(path)[0]
+
+
+@os_faults(CaseTableError)
+def read_described(path: Path | str, *, encoding: str = "") -> tuple[pd.DataFrame, str]:
+    """As `read_frame`, with the file's kind or encoding and separator in words. `encoding`: one that it must have."""
     path = Path(path)
     if not path.is_file():
         raise CaseTableError(f"{path}: the file does not exist.")
@@ -199,17 +204,17 @@ def read_frame(path: Path | str) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet" or content.startswith(b"PAR1"):
             frame = read_parquet(path, CaseTableError)
             frame = frame.reset_index(drop=all(name is None for name in frame.index.names))
-            numbers = list(range(2, len(frame) + 2))
+            numbers, found = list(range(2, len(frame) + 2)), "Parquet"
         else:
-            text, notes = decode_text(content, path.name, CaseTableError)
+            text, found = decode_text(content, path.name, CaseTableError, encoding=encoding)
             sheet = parse_delimited(text, path.name, CaseTableError)
-            for note in (*notes, *sheet.notes):
+            for note in (*([] if found in PLAIN else [f"the file is {found}"]), *sheet.notes):
                 logger.warning("%s: %s", path.name, note)
             frame = pd.DataFrame([record.cells for record in sheet.records], columns=sheet.header, dtype=str)
-            numbers = [record.row for record in sheet.records]
+            numbers, found = [record.row for record in sheet.records], f"{found}, cells separated by {sheet.separator}"
     except (ValueError, OSError) as error:
         raise CaseTableError(f"{path}: not a readable table ({error}).") from None
-    return frame.set_axis(pd.Index(numbers, name=ROW)).rename(columns=str)
+    return frame.set_axis(pd.Index(numbers, name=ROW)).rename(columns=str), found
 
 
 def read_text_frame(path: Path | str) -> pd.DataFrame:

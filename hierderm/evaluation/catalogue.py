@@ -64,7 +64,7 @@ _ENTRIES = (
     MetricEntry("case_map_at_r_mean", "MAP@R of cases, by mean"),
     *(
         MetricEntry(f"recall_at_1_of_worst_{column}", f"Recall@1 of the worst group by {column.replace('_', ' ')}")
-        for column in (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
+        for column in (c.FITZPATRICK, c.MONK, c.SKIN_TONE, c.BODY_SITE, c.SOURCE)
     ),
     MetricEntry("ndcg", "nDCG", rankings=hierarchy.ndcg, changes=hierarchy.ndcg_changes),
     MetricEntry(

@@ -22,12 +22,14 @@ from hierderm.artifacts import claim_folder, holds, read_header
 from hierderm.config.loading import dump_config, load_config, to_dict
 from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.checks import read_cases
+from hierderm.data.image_files import SUFFIXES
+from hierderm.data.loaders.registry import loader_of, read_from
 from hierderm.data.seen import Seen
 from hierderm.data.splits import SplitReport, split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable
-from hierderm.errors import CheckpointError, ConfigError, Fault, describe_os_error, suggest
+from hierderm.errors import CheckpointError, ConfigError, Fault, describe_os_error, some_of, suggest
 from hierderm.files import file_hash, os_faults, require_regular, write_atomically, write_json
 from hierderm.json_files import read_json
 from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
@@ -87,7 +89,7 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
     folder = Path(folder)
     claim_folder(folder, RUN)
     done, stamp = folder / "cases.csv", folder / "data.json"
-    inputs = {name: file_hash(path) for name in (data.cases, data.taxonomy) if (path := Path(name)).is_file()}
+    inputs = {name: file_hash(path) for name in (*_tables(data.cases), data.taxonomy) if (path := Path(name)).is_file()}
     wanted = json.loads(json.dumps({"data": asdict(data), "split": asdict(split), "inputs": inputs}))
     if done.is_file():
         saved = read_json(stamp, _Data, CheckpointError, again=AGAIN)
@@ -131,6 +133,14 @@ def _prepared(folder: Path, table_hash: str) -> CaseTable:
     return replace(table, excluded=excluded)
 
 
+def _tables(cases: str) -> list[str]:
+    """The files that say what the cases are: the table, or all but the images of a published folder."""
+    loader = None if cases.startswith("synthetic:") else loader_of(cases)
+    place = Path(loader[1] if loader else cases)
+    files = [*sorted(place.glob("[!.]*")), *sorted(place.glob("meta/[!.]*"))] if place.is_dir() else [place]
+    return [str(path) for path in files if path.suffix.lower() not in SUFFIXES]
+
+
 def load_cases(data: DataConfig, folder: Path) -> CaseTable:
     """The checked table that `data` names; built-in data are generated below `folder` first."""
     name, taxonomy, root = data.cases, data.taxonomy, Path(data.image_root) if data.image_root else None
@@ -142,6 +152,14 @@ def load_cases(data: DataConfig, folder: Path) -> CaseTable:
         logger.info("Drawing the built-in images (%d cases) ...", PRESETS[preset].n_cases)
         path = write_synthetic(PRESETS[preset], folder / "synthetic")
         taxonomy = taxonomy or str(path.parent / "taxonomy.csv")
+    elif loader := loader_of(name):
+        logger.info("Reading the published data, checking table and images ...")
+        published = read_from(*loader, taxonomy=taxonomy, root=root, write_images=folder / "images")
+        for reason, names in published.left_out.items():
+            if names:
+                logger.warning("%s: left out: %d %s: %s", name, len(names), reason, some_of(names))
+        table = published.checked(unreadable=data.unreadable, unknown=data.unknown)
+        return replace(table, excluded=(*published.exclusions, *table.excluded))
     elif not taxonomy:
         raise ConfigError("data.taxonomy must name a taxonomy for your own table: a shipped id or a file.")
     logger.info("Checking table and images ...")
@@ -314,7 +332,7 @@ class Run:
     @cached_property
     def encoder(self) -> Encoder:
         """The model, read from the run's folder on first use."""
-        from hierderm.model.encoder import load
+        from hierderm.model.loading import load
 
         return load(self.folder / "model", engine=self.config.backbone.engine)
 

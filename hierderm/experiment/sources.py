@@ -17,21 +17,30 @@ from hierderm.experiment.protocol import Division
 from hierderm.experiment.runner import Model, Source
 from hierderm.files import file_hash
 from hierderm.model.colour import ColourHistograms
+from hierderm.model.hub import is_hub_name
+from hierderm.model.loading import model_folder
 
 
 def _encoded(source: str, table: CaseTable, place: Path) -> EmbeddingTable:
-    from hierderm.model.encoder import load
+    from hierderm.model.loading import load
     from hierderm.training.features import unfinished
 
     with unfinished(place) as store:
         return store.embed(load(source), table)
 
 
+def _names_a_model(source: str) -> bool:
+    return ":" in source or source.endswith(".onnx") or is_hub_name(source) or Path(source).is_dir()
+
+
 # Which sources each kind takes, and what it gives of (source, table, place): anything `embeddings_of` takes.
 KINDS: tuple[tuple[Callable[[str], bool], Callable[[str, CaseTable, Path], Any]], ...] = (
     (lambda source: source == "colour", lambda *_: ColourHistograms()),
     (lambda source: source.endswith(".npy") or holds(Path(source), KIND), lambda source, *_: source),
-    (lambda source: ":" in source or Path(source).is_dir(), _encoded),
+    (
+        lambda source: ":" in source or source.endswith(".onnx") or is_hub_name(source) or Path(source).is_dir(),
+        _encoded,
+    ),
 )
 
 
@@ -79,7 +88,10 @@ def as_model(name: str, given: Any, cache: Path) -> Model:
 
 def version(source: str | Path) -> str:
     """What changes when the file or folder behind a source, or its weights, do; '' where there is none."""
-    files = (Path(source), Path(source) / HEADER, Path(str(source).rpartition("@")[2]))
+    folder = Path(source)
+    if is_hub_name(str(source)):
+        folder = model_folder(str(source)) or folder
+    files = (folder, folder / HEADER, Path(str(source).rpartition("@")[2]))
     return next((file_hash(path) for path in files if path.is_file()), "")
 
 

@@ -18,13 +18,13 @@ from hierderm.data.seen import Seen
 from hierderm.errors import CheckpointError, HierdermError, some_of
 from hierderm.model.backbone import build_backbone
 from hierderm.model.heads import NetworkShape
+from hierderm.model.loading import KIND, require_taxonomy
 from hierderm.model.network import Network
 from hierderm.model.weights import reason_of
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Count
 
-KIND = "model"  # of a folder
 WEIGHTS, TREE, SEEN = "model.safetensors", "taxonomy.csv", "seen.safetensors"
 
 
@@ -84,7 +84,7 @@ def save_model(
     write_folder(folder, KIND, content, write, replace=replace)
 
 
-def tree_of_model(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
+def tree_of_folder(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy | None:
     """The tree a model was trained on, None where it has learnt nothing.
 
     CheckpointError where the tree was changed since, or where it is not `taxonomy`.
@@ -102,15 +102,6 @@ def _tree(header: Header, taxonomy: Taxonomy | None) -> Taxonomy | None:
     if taxonomy is not None:
         require_taxonomy(str(header.folder), tree, taxonomy)
     return tree
-
-
-def require_taxonomy(model: str, own: Taxonomy, other: Taxonomy) -> None:
-    """CheckpointError where data have another taxonomy than the model's own."""
-    if other.content_hash != own.content_hash:
-        raise CheckpointError(
-            f"{model} was trained on taxonomy {own.summary()}, but the data have {other.summary()}. "
-            "Use the model's own taxonomy.csv, or train again on this tree."
-        )
 
 
 class SavedModel(NamedTuple):

@@ -1,63 +1,42 @@
-"""The Encoder: a trained model or a backbone, from images and texts to vectors and probabilities."""
+"""The Encoder: a model or a backbone, from images to vectors and probabilities. torch is imported where it is used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
 
-from hierderm.config.settings import BackboneConfig, ForwardEngine
-from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageLike, as_image, each_image
 from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import EmbeddingTable, Provenance
-from hierderm.errors import CheckpointError, ModelError
-from hierderm.files import os_faults
-from hierderm.model.backbone import load_backbone
-from hierderm.model.checkpoint import load_model, require_taxonomy, save_model
-from hierderm.model.features import best_device, feature_batches, image_features
-from hierderm.model.network import Network
-from hierderm.model.text import TextTower, load_text_tower
-from hierderm.model.weights import LOADING, weights_hash
+from hierderm.embeddings import EmbeddingTable, Encoded, Provenance
+from hierderm.errors import ModelError
+from hierderm.model.hub import upload
+from hierderm.model.loading import require_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Vectors
 
+if TYPE_CHECKING:
+    from hierderm.evaluation.evaluation import Evaluation
+    from hierderm.model.network import Network
+    from hierderm.model.text import TextTower
+
 ROWS = 4096  # of cached features that pass the heads together
-TEXTS = 256  # that pass the text tower together
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What one pass gives.
-
-    Attributes:
-        embeddings: Unit length, shape (n_images, dim), float32.
-        probabilities: Of the conditions, shape (n_images, n_fine), float32, rows summing to 1; None where the model
-            does not classify conditions.
-    """
-
-    embeddings: Vectors
-    probabilities: Vectors | None = None
 
 
 class Encoder:
     """A model that embeds images. Make one with `hierderm.load`. Threads may share it.
 
     Attributes:
-        network: The torch module, in evaluation mode.
         provenance: Name of the model, and hashes of its weights, preprocessing, taxonomy and training split ('' where
             a model has none).
-        seen: Hashes and fingerprints of its training and validation images; None of a backbone.
+        seen: Hashes and fingerprints of its training and validation images; None where they are not recorded.
         device: The device it computes on.
     """
 
@@ -70,13 +49,12 @@ class Encoder:
         card: str = "",
         seen: Seen | None = None,
     ) -> None:
-        self.network, self.provenance, self._card, self.seen = network.eval(), provenance, card, seen
-        try:
-            self.device = best_device() if device == "auto" else torch.device(device)
-            network.to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"device must be 'auto' or one that torch has, got '{device}' ({reason}).") from None
+        from hierderm.model.forward import chosen_device
+
+        self._network: Network | None = network.eval()
+        self.provenance, self._card, self.seen = provenance, card, seen
+        self.device = chosen_device(device)
+        network.to(self.device)
         self._text: list[TextTower | None] = []  # the text tower, once it has been looked for
         self._loading = Lock()
 
@@ -84,6 +62,13 @@ class Encoder:
     def name(self) -> str:
         """The folder or the name it was loaded by."""
         return self.provenance.model
+
+    @property
+    def network(self) -> Network:
+        """The torch module, in evaluation mode; ModelError where the model is a graph in an ONNX file."""
+        if self._network is None:
+            raise ModelError(f"{self.name} is a graph without weights that could change. Load the model's folder.")
+        return self._network
 
     @property
     def dim(self) -> int:
@@ -94,6 +79,11 @@ class Encoder:
     def taxonomy(self) -> Taxonomy | None:
         """The tree a trained model was trained on; None of a backbone."""
         return self.network.taxonomy
+
+    @property
+    def _finest_level(self) -> int | None:
+        """The finest level that has probabilities; None where there are none."""
+        return self.network.probability_level
 
     def encode(
         self, images: ImageLike | Iterable[ImageLike], *, batch_size: int = 64, progress: bool | None = None
@@ -132,12 +122,12 @@ class Encoder:
         Raises:
             ImageError: A file is missing or damaged, or an array has another type or shape.
         """
-        return self._pass(self._features(images, batch_size, progress), self._fine_level)
+        return self._checked_pass(images, self._fine_level, batch_size, progress)
 
     @property
     def _fine_level(self) -> int | None:
         tree = self.taxonomy
-        return tree.fine_level if tree is not None and self.network.probability_level == tree.fine_level else None
+        return tree.fine_level if tree is not None and self._finest_level == tree.fine_level else None
 
     def encode_text(self, texts: str | Iterable[str]) -> Vectors:
         """Embed texts in the space of the images, so that images can be searched by words.
@@ -161,27 +151,17 @@ class Encoder:
                 "such as hierderm:tiny, and for a trained model training.features = 'output' and training.neck "
                 "'identity' or 'residual'."
             )
-        many = iter([texts] if isinstance(texts, str) else texts)
-        vectors = [torch.zeros(0, self.dim)]
-        with torch.inference_mode():
-            while batch := list(islice(many, TEXTS)):
-                vectors.append(normalize(tower(batch).float(), dim=1).cpu())
-            return torch.cat(vectors).numpy()
+        return tower.embed([texts] if isinstance(texts, str) else texts)
 
     @property
     def text_tower(self) -> TextTower | None:
         """The text tower of the backbone, loaded on first use; None where none embeds in the model's space."""
+        from hierderm.model.text import text_tower_of
+
         with self._loading:
             if not self._text:
-                self._text.append(self._load_text_tower())
+                self._text.append(text_tower_of(self.network, self.device))
             return self._text[0]
-
-    def _load_text_tower(self) -> TextTower | None:
-        backbone = self.network.backbone
-        if backbone.features != "output" or self.network.shape.neck not in ("identity", "residual"):
-            return None
-        tower = load_text_tower(backbone.architecture["name"], self.dim)
-        return None if tower is None else tower.eval().to(self.device)
 
     def predict_proba(
         self,
@@ -220,12 +200,12 @@ class Encoder:
                 yield image
 
         total = len(many) if isinstance(many, Sized) else None
-        found = self._pass(self._features(named(), batch_size, progress, total), number)
+        found = self._checked_pass(named(), number, batch_size, progress, total)
         index = pd.RangeIndex(len(names)) if None in names else pd.Index(names, dtype=str)
         return pd.DataFrame(found.probabilities, index=index, columns=list(tree.names(number)))
 
     def _level_number(self, level: str) -> tuple[int, Taxonomy]:
-        tree, finest = self.taxonomy, self.network.probability_level
+        tree, finest = self.taxonomy, self._finest_level
         if tree is None or finest is None:
             raise ModelError(f"{self.name} has no classes. Train a model with a classifier on a taxonomy.")
         if not isinstance(level, str):
@@ -255,9 +235,7 @@ class Encoder:
         if self.taxonomy is not None:
             require_taxonomy(self.name, self.taxonomy, table.taxonomy)
         if features is None:
-            backbone = self.network.backbone
-            images = ImageDataset(table.paths, backbone.preprocessing)
-            found = self._pass(feature_batches(backbone, images, batch_size=batch_size), self._fine_level)
+            found = self._pass(table.paths, self._fine_level, batch_size, None, len(table), "Embedding")
         else:
             found = self.heads(features)
         provenance = replace(self.provenance, taxonomy_hash=table.taxonomy.content_hash)
@@ -280,8 +258,32 @@ class Encoder:
                 f"features must have shape (n_images, {self.network.backbone.dim}), as the backbone of {self.name} "
                 f"gives them, got {features.shape}."
             )
-        parts = (torch.tensor(features[start : start + ROWS]) for start in range(0, len(features), ROWS))
-        return self._pass(parts, self._fine_level)
+        from hierderm.model.forward import through_heads
+
+        parts = (features[start : start + ROWS] for start in range(0, len(features), ROWS))
+        return Encoded(*through_heads(self.network, self.device, parts, self._fine_level))
+
+    def truncated(self, embeddings: Vectors, dim: int) -> Encoder:
+        """A model whose embeddings have fewer dimensions: projected on principal axes, at unit length again.
+
+        Probabilities stay as they are. `hierderm bench compression` measures what retrieval loses.
+
+        Args:
+            embeddings: The model's own of training images, shape (n_images, self.dim); the axes are learnt from them.
+            dim: Length of the new embeddings, in [1, self.dim].
+
+        Returns:
+            The model, to be used, saved and exported as any.
+
+        Raises:
+            EmbeddingError: `dim` is out of range, or `embeddings` are not of the model's length.
+            ModelError: The model is truncated already.
+        """
+        from hierderm.model.forward import truncated
+
+        network, own_hash = truncated(self.network, embeddings, dim)
+        provenance = replace(self.provenance, model=f"{self.name}, {dim} dimensions", weights_hash=own_hash)
+        return Encoder(network, provenance, device=str(self.device), card=self._card, seen=self.seen)
 
     def save(self, folder: Path | str, *, replace: bool = False) -> None:
         """Write a model folder that `hierderm.load` reads.
@@ -293,105 +295,103 @@ class Encoder:
         Raises:
             OutputError: `folder` holds something that would be lost, or can't be written.
         """
+        from hierderm.model.checkpoint import save_model
+
         split_hash = self.provenance.split_hash
         save_model(self.network, Path(folder), split_hash=split_hash, card=self._card, seen=self.seen, replace=replace)
 
+    def export(self, path: Path | str, *, replace: bool = False) -> float:
+        """Write backbone, neck and heads as one ONNX file, which `hierderm.load` reads without torch.
+
+        The graph takes resized pixels of 8 bits and gives the embedding and, of a model that classifies, probabilities.
+        Its metadata hold preprocessing, taxonomy and provenance as JSON.
+
+        Args:
+            path: The file, '.onnx'.
+            replace: Replace a file that lies there.
+
+        Returns:
+            The largest difference of the outputs from torch's, on three random images; at most 0.0001.
+
+        Raises:
+            ModelError: The model can't be exported, or the outputs differ by more.
+            OutputError: `path` can't be written, or holds something that would be lost.
+        """
+        from hierderm.model.onnx_export import export_onnx
+
+        return export_onnx(self, Path(path), replace_file=replace)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        token: str | None = None,
+        evaluation: Evaluation | None = None,
+        data: str = "",
+    ) -> str:
+        """Put the model into a repository of the Hugging Face hub, from where `hierderm.load(repo_id)` reads it.
+
+        Its README.md is the model's card. A metadata block names taxonomy, data set and metrics, as the hub shows them.
+        What it has `seen` stays here: a fingerprint tells something of an image.
+
+        Args:
+            repo_id: 'user/name'. It is made where there is none.
+            private: Whether a repository that is made can be seen by you and your organisation only. One that is there
+                stays as it is.
+            token: Of the hub; by default that of HF_TOKEN or of `hf auth login`.
+            evaluation: Of the model on test cases; its headline metrics, with their intervals, go into the card.
+            data: Name of the data set that the evaluation is of; by default that of the training.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ModelError: The hub refuses or can't be reached, or the evaluation is of a data set without a name.
+        """
+        from hierderm.model.card import completed
+        from hierderm.model.checkpoint import save_model
+
+        card = completed(self._card, repo_id.rpartition("/")[2], self.taxonomy, evaluation, data)
+        with TemporaryDirectory(prefix="hierderm-hub-") as place:
+            folder = Path(place) / "model"
+            save_model(self.network, folder, split_hash=self.provenance.split_hash, card=card)
+            return upload(folder, repo_id, private=private, token=token)
+
     # --- the one forward pass ------------------------------------------------------------------------------------
 
-    def _pass(self, batches: Iterator[Tensor], level: int | None) -> Encoded:
-        """Batches of features through the heads; with the probabilities of a level unless it is None."""
-        embeddings = [torch.zeros(0, self.dim)]
-        probabilities = [] if level is None else [torch.zeros(0, self._n_classes(level))]
-        for features in batches:
-            with torch.inference_mode():
-                outputs = self.network.heads(features.to(self.device))
-                embeddings.append(outputs.embedding.float().cpu())
-                if level is not None and outputs.logits is not None:
-                    probabilities.append(self.network.probabilities(outputs.logits.float(), level).cpu())
-        return Encoded(torch.cat(embeddings).numpy(), torch.cat(probabilities).numpy() if probabilities else None)
-
-    def _n_classes(self, level: int) -> int:
-        assert self.taxonomy is not None  # else there is no level
-        return self.taxonomy.size(level)
-
-    def _features(
+    def _checked_pass(
         self,
         images: ImageLike | Iterable[ImageLike],
+        level: int | None,
         batch_size: int,
         progress: bool | None,
         total: int | None = None,
-    ) -> Iterator[Tensor]:
-        """The backbone's features of a batch after another."""
+    ) -> Encoded:
         if batch_size < 1:
             raise ModelError(f"batch_size must be 1 or more, got {batch_size}.")
         many = each_image(images)
         total = len(many) if isinstance(many, Sized) else total
         # Files are decoded side by side; a PIL image is not safe for threads, and may occur twice.
         safe = (image if isinstance(image, str | PathLike) else as_image(image) for image in many)
-        return image_features(
-            self.network.backbone, safe, self._pixels, batch_size=batch_size, total=total, progress=progress
-        )
+        return self._pass(safe, level, batch_size, progress, total, "Encoding")
 
-    def _pixels(self, image: ImageLike) -> Tensor:
-        return self.network.backbone.preprocessing.pixels(as_image(image))
+    def _pass(
+        self,
+        images: Iterable[ImageLike],
+        level: int | None,
+        batch_size: int,
+        progress: bool | None,
+        total: int | None,
+        title: str,
+    ) -> Encoded:
+        """Images through backbone and heads; with the probabilities of a level unless it is None."""
+        from hierderm.model.features import image_features
+        from hierderm.model.forward import through_heads
 
-
-# --- loading -----------------------------------------------------------------------------------------------------
-
-
-def load(name: str | Path, *, device: str = "auto", engine: ForwardEngine = "auto") -> Encoder:
-    """Load a trained model, or a backbone by name.
-
-    Args:
-        name: The folder of a model, the folder of a run that holds one in `model`, or a backbone:
-            'hierderm:tiny', 'hierderm:lite0', 'timm:<model>', 'hf:<repository or folder>', and with other weights
-            than those of its name '<backbone>@random' (the same each time) or '<backbone>@<file>.safetensors' (timm).
-        device: 'auto' is a GPU where there is one, else the CPU; or a device of torch such as 'cuda:1'.
-        engine: What computes vectors on a CPU: 'torch', 'onnx' (ONNX Runtime, from hierderm[onnx]), or 'auto', the
-            faster where there are many images. The vectors are the same, to about 1e-5.
-
-    Returns:
-        The encoder, ready to use.
-
-    Raises:
-        CheckpointError: There is no such model, or its files are damaged or do not fit.
-        ModelError: The device or the engine can't be used.
-    """
-    if engine not in (known := get_args(ForwardEngine)):
-        raise ModelError(f"engine must be of {list(known)}, got '{engine}'.")
-    encoder = _load(name, device)
-    encoder.network.backbone.engine = engine
-    return encoder
-
-
-def _load(name: str | Path, device: str) -> Encoder:
-    folder = model_folder(str(name))
-    if folder is None:
-        return Encoder(*_load_backbone(BackboneConfig.parse(str(name))), device=device)
-    network, own_hash, split_hash, card, seen = load_model(folder)
-    tree_hash = network.taxonomy.content_hash if network.taxonomy else ""
-    provenance = Provenance(str(folder), own_hash, network.backbone.preprocessing.hash, tree_hash, split_hash)
-    return Encoder(network, provenance, device=device, card=card, seen=seen)
-
-
-@os_faults(CheckpointError)
-def model_folder(name: str) -> Path | None:
-    """The folder of the trained model that `name` means; None where it means a backbone such as 'hierderm:tiny'."""
-    folder = Path(name)
-    if ":" in name and not folder.is_dir():
-        return None
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"a model must be a model folder, or a backbone such as 'hierderm:tiny', got '{name}', which is neither."
-        )
-    return folder / "model" if (folder / "model").is_dir() else folder
-
-
-def _load_backbone(config: BackboneConfig) -> tuple[Network, Provenance]:
-    if config.weights == "random":
-        with LOADING, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            backbone = load_backbone(config)
-    else:
-        backbone = load_backbone(config)
-    return Network(backbone), Provenance(str(config), weights_hash(backbone), backbone.preprocessing.hash)
+        backbone = self.network.backbone
+        batches = image_features(
+            backbone, images, lambda image: backbone.preprocessing.pixels(as_image(image)),
+            batch_size=batch_size, total=total, title=title, progress=progress,
+        )  # fmt: skip
+        return Encoded(*through_heads(self.network, self.device, batches, level))

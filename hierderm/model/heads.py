@@ -23,7 +23,8 @@ class NetworkShape:
 
     `embedding_dim`: output of a 'linear', 'standardised' or 'discriminants' neck, 0 for the backbone's own length.
     `projection_dim`: 0 for no projection head. `dropout`: of a 'standardised' neck. `probability_levels`: the levels
-    whose node probabilities stand in the embedding, by number.
+    whose node probabilities stand in the embedding, by number. `truncated_dim`: length of an embedding that was
+    truncated after training, 0 where it was not.
     """
 
     neck: Literal["identity", "linear", "standardised", "residual", "discriminants"] = "identity"
@@ -32,6 +33,7 @@ class NetworkShape:
     classifier: Literal["none", "cosine", "linear"] = "none"
     dropout: float = 0.0
     probability_levels: tuple[int, ...] = ()
+    truncated_dim: int = 0
 
 
 @dataclass(frozen=True)

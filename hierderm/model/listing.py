@@ -62,7 +62,7 @@ BACKBONES = (
 
 def images_per_second(name: str) -> float:
     """How many images of 512 pixels `Encoder.encode` takes a second here."""
-    from hierderm.model.encoder import load
+    from hierderm.model.loading import load
 
     encoder = load(name)
     images = np.random.default_rng(0).integers(0, 256, (TIMED_IMAGES, 512, 512, 3), dtype=np.uint8)

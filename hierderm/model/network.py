@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from hierderm.model.heads import (
     make_neck,
 )
 from hierderm.taxonomy.tree import Taxonomy
-from hierderm.types import Floats
+from hierderm.types import Floats, Vectors
 
 
 class Outputs(NamedTuple):
@@ -40,10 +41,12 @@ class Network(nn.Module):
 
     `classified_level`: the level of `taxonomy` whose nodes are the classes. Both are None for a network without
     labels: a backbone as it is has the default shape, an identity neck and no heads. `scale`: factor that calibrates
-    the logits, > 0; the node probabilities in the embedding are those without it.
+    the logits, > 0; the node probabilities in the embedding are those without it. `axes`: those that a truncated
+    embedding keeps, shape (full_dim, dim).
     """
 
     scale: Tensor
+    axes: Tensor | None
 
     def __init__(
         self,
@@ -66,6 +69,9 @@ class Network(nn.Module):
             if levels := self.shape.probability_levels:
                 self.node_probabilities = NodeProbabilities(taxonomy, levels, self.probability_level)
                 self.dim += self.node_probabilities.membership.shape[1]
+        kept = self.shape.truncated_dim
+        self.register_buffer("axes", torch.eye(self.dim)[:, :kept] if kept else None)
+        self.dim = kept or self.dim
 
     @classmethod
     def from_discriminants(
@@ -94,6 +100,13 @@ class Network(nn.Module):
             network.node_probabilities.membership.copy_(torch.from_numpy(found.membership))  # of a shuffled tree
         return network
 
+    def truncated(self, axes: Vectors) -> Network:
+        """A network that embeds as this one does, on `axes`, orthonormal columns, shape (dim, truncated_dim)."""
+        shape = replace(self.shape, truncated_dim=axes.shape[1])
+        made = Network(self.backbone, shape, self.taxonomy, self.classified_level)
+        made.load_state_dict({**self.state_dict(), "axes": torch.from_numpy(axes)})
+        return made
+
     @property
     def probability_level(self) -> int | None:
         """The finest level that has probabilities, and so have all coarser ones; None where there are no logits."""
@@ -107,11 +120,13 @@ class Network(nn.Module):
     def heads(self, features: Tensor) -> Outputs:
         """All outputs from features of the backbone: the path of frozen-feature training."""
         unit = normalize(self.neck(features), dim=1)
-        logits = self._logits(features, unit)
-        if logits is None:
-            return Outputs(unit, self.projection(unit), None)
-        embedding = unit if self.node_probabilities is None else self.node_probabilities(unit, logits)
-        return Outputs(embedding, self.projection(unit), self.scale * logits)
+        logits, embedding = self._logits(features, unit), unit
+        if logits is not None:
+            embedding = unit if self.node_probabilities is None else self.node_probabilities(unit, logits)
+            logits = self.scale * logits
+        if self.axes is not None:
+            embedding = normalize(embedding @ self.axes, dim=1)
+        return Outputs(embedding, self.projection(unit), logits)
 
     def _logits(self, features: Tensor, unit: Tensor) -> Tensor | None:
         if isinstance(self.neck, DiscriminantNeck):

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import HierdermError, MissingExtraError
 from hierderm.model.backbone import Backbone, mean_of_mirrors
 from hierderm.model.tail import Stem
@@ -46,7 +48,9 @@ class OnnxGraph:
         options.log_severity_level = 3  # errors
         with TemporaryDirectory(prefix="hierderm-onnx-") as folder:
             path = Path(folder) / "backbone.onnx"
-            _export(_FromPixels(backbone), backbone.preprocessing.size, path)
+            graph = FromPixels(_Vectors(backbone), backbone.preprocessing)
+            program = export_program(graph, backbone.preprocessing.size, ("vectors",))
+            program.save(path, external_data=True)
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._mirrors = backbone.mirrors  # apart from the graph, which would hold the backbone four times
 
@@ -98,19 +102,32 @@ def make_graph(backbone: Backbone | Stem) -> OnnxGraph:
         return graph
 
 
-class _FromPixels(nn.Module):
+class FromPixels(nn.Module):
+    """What follows the resizing of an image: normalisation of uint8 pixels, then a module, in float32."""
+
+    def __init__(self, module: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.module = module
+        colours = (preprocessing.mean, preprocessing.std)
+        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in colours)
+
+    def forward(self, pixels: Tensor) -> Any:
+        return self.module((pixels.float() / 255 - self.mean) / self.std)
+
+
+class _Vectors(nn.Module):
+    """A backbone without mirror images."""
+
     def __init__(self, backbone: Backbone | Stem) -> None:
         super().__init__()
         self.backbone = backbone
-        pixels = backbone.preprocessing
-        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (pixels.mean, pixels.std))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        vectors: Tensor = self.backbone.vectors((pixels.float() / 255 - self.mean) / self.std)
-        return vectors.float()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.backbone.vectors(images).float()
 
 
-def _export(module: nn.Module, side: int, path: Path) -> None:
+def export_program(module: nn.Module, side: int, outputs: Sequence[str]) -> Any:
+    """A module on uint8 images, shape (n, 3, side, side) with any n, as an ONNX program; its outputs are named."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     pixels = torch.zeros(2, 3, side, side, dtype=torch.uint8)
@@ -124,11 +141,10 @@ def _export(module: nn.Module, side: int, path: Path) -> None:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
-            program: Any = torch.onnx.export(
+            return torch.onnx.export(
                 module.eval(), (pixels,), dynamo=True, verbose=False, optimize=True,
-                input_names=["pixels"], output_names=["vectors"], dynamic_shapes=({0: torch.export.Dim("n")},),
+                input_names=["pixels"], output_names=list(outputs), dynamic_shapes=({0: torch.export.Dim("n")},),
             )  # fmt: skip
-            program.save(path, external_data=True)
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

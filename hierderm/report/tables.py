@@ -18,7 +18,10 @@ GROUP_METRICS: tuple[Key, ...] = (
     ("coarse", "recall_at_1"), ("coarse", "map_at_r"), ("fine", "recall_at_1"), ("fine", "map_at_r"),
     ("coarse", "top1_accuracy"), ("coarse", "ami"),
 )  # fmt: skip
-GROUPINGS = {"fitzpatrick": "Fitzpatrick type", "monk": "Monk tone", "body_site": "Body site", "source": "Source"}
+GROUPINGS = {
+    "fitzpatrick": "Fitzpatrick type", "monk": "Monk tone", "skin_tone": "Skin tone", "body_site": "Body site",
+    "source": "Source",
+}  # fmt: skip
 DIRECTIONS = {"lower": " (lower is better)", "higher": "", "none": " (not ranked)"}
 CATEGORY_COLUMNS = {
     "recall_at_1": "Recall@1",

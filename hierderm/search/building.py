@@ -170,7 +170,7 @@ def describe_index(index: CaseIndex) -> list[str]:
 
 
 def _embed(cases: CaseTable, model: Model, engine: ForwardEngine) -> EmbeddingTable:
-    from hierderm.model.encoder import load
+    from hierderm.model.loading import load
 
     if model is None:
         raise SearchError("name a model that embeds the images, or give their embeddings.")
@@ -202,7 +202,7 @@ def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path | str) -
 
 
 def _provenance(model: str | Path | Encodes) -> Provenance:
-    from hierderm.model.encoder import load
+    from hierderm.model.loading import load
 
     return provenance_of(load(model) if isinstance(model, str | Path) else model)
 

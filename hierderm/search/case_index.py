@@ -344,10 +344,8 @@ class CaseIndex:
                 if outs[query]:
                     kept = ~np.isin(gallery.cases[near], outs[query])
                     near, nearness = near[kept], nearness[kept]
-                score = partial(_mean_similarity, gallery, groups[query][0]) if aggregation == "mean" else None
-                found, scores = nearest_cases(
-                    near, nearness, gallery, k, score_cases=score, per_condition=per_condition
-                )
+                mean = partial(_mean_similarity, gallery, groups[query][0]) if aggregation == "mean" else None
+                found, scores = nearest_cases(near, nearness, gallery, k, score_cases=mean, per_condition=per_condition)
                 rows[query, : len(found)], similarity[query, : len(found)] = found, scores
         return SearchResult(rows, similarity, gallery)
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from PIL import Image
 
 from hierderm import columns as c
-from hierderm.data.image_io import ImageLike, each_image
+from hierderm.data.image_io import ImageLike, each_image, open_image
 from hierderm.data.look import look
 from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
@@ -23,12 +24,13 @@ from hierderm.search.persistence import generation
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
 from hierderm.search.values import as_text
+from hierderm.search.why import Match, match
 from hierderm.types import Vectors
 
 if TYPE_CHECKING:
     from hierderm.model.encoder import Encoder
 
-SHOWN_COLUMNS = (c.FITZPATRICK, c.MONK, c.BODY_SITE, c.SOURCE)
+SHOWN_COLUMNS = (c.FITZPATRICK, c.MONK, c.SKIN_TONE, c.BODY_SITE, c.SOURCE)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class CaseFinder:
             return self._encoder
 
     def _load(self) -> Encoder | Encodes:
-        from hierderm.model.encoder import load
+        from hierderm.model.loading import load
 
         model = self._model or self.index.about.model
         if not model:
@@ -171,6 +173,39 @@ class CaseFinder:
     def takes_text(self) -> bool:
         """Whether the model embeds text, too."""
         return getattr(self.encoder, "text_tower", None) is not None
+
+    @property
+    def shows_places(self) -> bool:
+        """Whether `why` works: the model is one of torch, by hierderm."""
+        return getattr(self.encoder, "device", None) is not None
+
+    def why(self, images: Sequence[Image.Image], image_id: str) -> tuple[int, Image.Image, Match]:
+        """Which places of a query's images and of an image of the index the backbone sees as most alike.
+
+        Args:
+            images: The query's one to three images.
+            image_id: An image of the index.
+
+        Returns:
+            Which of the query's images is most similar, from 0; the image of the index; and the places: a hint.
+
+        Raises:
+            ImageError: The image of the index can't be read.
+            SearchError: The model can't say, or there is no such image.
+            ModelError: The backbone has no places.
+        """
+        from hierderm.model.patches import patch_features
+
+        if not self.shows_places:
+            raise SearchError("the model of the index does not say what it sees at which place.")
+        gallery, encoder = self.index.gallery, cast("Encoder", self.encoder)
+        row = gallery.image_row(image_id)
+        (path,) = gallery.image_paths([row])
+        case = open_image(path)
+        nearest = 0
+        if len(images) > 1:
+            nearest = int((encoder.encode(list(images)) @ np.asarray(gallery.vectors[row])).argmax())
+        return nearest, case, match(patch_features(encoder, images[nearest]), patch_features(encoder, case))
 
     def search(self, images: ImageLike | Sequence[ImageLike], options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to one case.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
 from hierderm.errors import SearchError
 from hierderm.notebook import with_table
 from hierderm.search.gallery import Gallery, Hit
+from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Vectors
 
 
@@ -80,11 +84,20 @@ class SearchResult:
             "similarity": self.similarity[query, place],
             c.IMAGE_PATH: [str(path) for path in self.gallery.image_paths(rows)],
         }
-        levels = {}
-        for level, name in enumerate(tree.level_names):
-            if (name, level) != (c.CONDITION, tree.fine_level):  # then the column is there already
-                own = name
-                while own in before or own in after or own in levels or (own != name and own in tree.level_names):
-                    own += " (level)"
-                levels[own] = np.array(tree.names(level), dtype=object)[nodes[:, level]]
+        levels = level_columns(tree, nodes, {*before, *after})
         return pd.DataFrame({**before, **levels, **after})
+
+
+def level_columns(tree: Taxonomy, nodes: IntArray, taken: Container[str]) -> dict[str, npt.NDArray[Any]]:
+    """A column a level with the names of `nodes`, shape (n_rows, n_levels), under names that are not taken.
+
+    Without the finest level where it is called as the column of the condition, which is there already.
+    """
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for level, name in enumerate(tree.level_names):
+        if (name, level) != (c.CONDITION, tree.fine_level):
+            own = name
+            while own in taken or own in columns or (own != name and own in tree.level_names):
+                own += " (level)"
+            columns[own] = np.array(tree.names(level), dtype=object)[nodes[:, level]]
+    return columns

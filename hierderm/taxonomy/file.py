@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hierderm.delimited import decode_text, format_delimited, parse_delimited
+from hierderm.delimited import PLAIN, decode_text, format_delimited, parse_delimited
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
 from hierderm.files import os_faults, read_regular, shipped, write_atomically
-from hierderm.taxonomy.tree import KINDS, Node, Taxonomy, fold
+from hierderm.taxonomy.names import fold
+from hierderm.taxonomy.tree import KINDS, Node, Taxonomy
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
 HEADS = ("id", "version", "levels")
@@ -49,7 +50,7 @@ def load_taxonomy(name_or_path: str | Path) -> Taxonomy:
     """Read a taxonomy that ships with the package, or one of your own.
 
     Args:
-        name_or_path: The id of a shipped one ('scin', 'fitzpatrick17k', 'ham10000'), or a CSV file.
+        name_or_path: The id of a shipped one ('scin', 'isic', ...; `hierderm taxonomy list`), or a CSV file.
 
     Returns:
         The tree.
@@ -84,9 +85,9 @@ def read_taxonomy(path: Path | str) -> Taxonomy:
         TaxonomyError: All faults of the file, each with its line.
     """
     path = Path(path)
-    text, notes = decode_text(read_regular(path), path.name, TaxonomyError)
-    for note in notes:
-        logger.warning("%s: %s", path.name, note)
+    text, encoding = decode_text(read_regular(path), path.name, TaxonomyError)
+    if encoding not in PLAIN:
+        logger.warning("%s: the file is %s", path.name, encoding)
     return parse_taxonomy(text, source=path.name)
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from html import escape
 
 import numpy as np
@@ -20,39 +19,12 @@ import numpy.typing as npt
 
 from hierderm.errors import TaxonomyError, some_of, suggest
 from hierderm.files import text_hash
+from hierderm.taxonomy.names import fold, joined_spellings
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
 KINDS = ("diagnosis", "group", "finding")
-_JOINERS = "\u200c\u200d"  # without width, but part of the spelling of Persian and Indian words
 logger = logging.getLogger(__name__)
 RESERVED = ("coarse", "fine", "tree")  # how results name the ends of any tree, and all of it
-
-
-@lru_cache(maxsize=100_000)  # tables repeat their names
-def fold(name: str) -> str:
-    """`name` without case and accents of Latin and Greek letters, with single spaces: what two names of a node share.
-
-    Nothing else is lost: letters of all scripts, signs and punctuation stay, so 'HPV+' is not 'HPV-'. Marks of other
-    scripts are no accents but letters of their own. Characters without width or ink go, as nobody can see them.
-    """
-    folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-    kept, plain = [], False
-    for sign in folded:
-        if "\u0300" <= sign <= "\u036f" and plain:
-            continue
-        plain = unicodedata.name(sign, "").startswith(("LATIN", "GREEK"))
-        if unicodedata.category(sign) != "Cf" or sign in _JOINERS:
-            kept.append(sign)
-    folded = " ".join("".join(kept).split())
-    return folded if folded == name else fold(folded)  # e.g. a sign without width between a letter and its accent
-
-
-def joined_spellings(names: Iterable[str]) -> list[str]:
-    """Which different spellings have the same fold, in words, for the user to see what counts as one."""
-    spellings: dict[str, dict[str, None]] = {}
-    for name in names:
-        spellings.setdefault(fold(name), {})[name] = None
-    return [" = ".join(f"'{name}'" for name in found) for found in spellings.values() if len(found) > 1]
 
 
 @dataclass(frozen=True)
@@ -266,6 +238,20 @@ class Taxonomy:
         if not kept:
             raise TaxonomyError(f"no condition has {min_images} images or more; the most is {counts.max()}.")
         return self.keep(kept)
+
+    def with_synonyms(self, names: Mapping[str, str]) -> Taxonomy:
+        """The tree in which each key of `names` is a synonym of the condition that is its value."""
+        gained: dict[int, tuple[str, ...]] = {}
+        for name, condition in names.items():
+            number, known = self.index(condition), self.find(name)
+            if known not in (None, number):
+                raise TaxonomyError(f"'{name}' must not stand for '{condition}': it is '{self.names()[known or 0]}'.")
+            gained[number] = (*gained.get(number, ()), *([name] if known is None else []))
+        nodes = tuple(
+            replace(node, synonyms=(*node.synonyms, *gained.get(number, ())))
+            for number, node in enumerate(self.levels[-1])
+        )
+        return replace(self, levels=(*self.levels[:-1], nodes))
 
     def merge(self, into: Mapping[str, str]) -> Taxonomy:
         """The tree in which each key of `into` is a synonym of its value, e.g. {'SK/ISK': 'Seborrheic Keratosis'}."""

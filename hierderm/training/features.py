@@ -20,9 +20,10 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.files import text_hash
 from hierderm.model.backbone import Backbone
-from hierderm.model.checkpoint import require_taxonomy
 from hierderm.model.encoder import Encoder
 from hierderm.model.features import best_device, feature_batches
+from hierderm.model.loading import require_taxonomy
+from hierderm.model.onnx_encoder import OnnxEncoder
 from hierderm.model.tail import Stem
 from hierderm.model.weights import weights_hash
 from hierderm.training.shards import RowFile
@@ -53,6 +54,8 @@ class FeatureStore:
         """What `encoder.embed(table)` gives, by way of the backbone's features."""
         if encoder.taxonomy is not None:
             require_taxonomy(encoder.name, encoder.taxonomy, table.taxonomy)  # before anything slow
+        if isinstance(encoder, OnnxEncoder):  # which has no features beside its embeddings
+            return encoder.embed(table)
         return encoder.embed(table, features=self.features(encoder.network.backbone, table))
 
     def for_training(

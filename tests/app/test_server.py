@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import struct
@@ -109,6 +110,39 @@ def test_images_of_the_index_and_words(client: TestClient, finder: CaseFinder) -
     assert len(hits) == 3 and image_id not in {hit["image_id"] for hit in hits}
     words = post(client, text="red papule").json()
     assert words["hits"] and words["answer"] is None
+
+
+def test_why_a_case_is_near(client: TestClient, finder: CaseFinder, toy: CaseTable) -> None:
+    test = toy.part(c.TEST)
+    sent = [path.read_bytes() for path in test.paths[:2]]
+    hit = post(client, *sent, k=1).json()["hits"][0]["image_id"]
+    assert client.get("/api/info").json()["why"] is True
+    files = [("image", ("x.png", content, "image/png")) for content in sent]
+    answer = client.post("/api/why", files=files, data={"case": hit}).json()
+    similar = finder.encoder.encode(list(test.paths[:2])) @ finder.index.vectors[finder.index.gallery.image_row(hit)]
+    assert answer["image"] == int(np.argmax(similar)) and answer["hint"].startswith("A hint, not an explanation")
+    for name in ("query", "case"):
+        image = Image.open(io.BytesIO(base64.b64decode(answer[name].removeprefix("data:image/jpeg;base64,"))))
+        assert image.format == "JPEG" and image.size == (640, 640)
+    own = client.post("/api/why", data={"case": hit, "image_id": hit}, files={"none": (None, "")})
+    assert own.status_code == 200 and own.json()["query"] == own.json()["case"]
+
+
+def test_why_is_refused_clearly(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    image_id = str(finder.index.frame[c.IMAGE_ID].iloc[0])
+
+    def ask(client: TestClient, **fields: str) -> tuple[int, str]:
+        answer = client.post("/api/why", data=fields, files={"none": (None, "")})
+        return answer.status_code, answer.json()["error"]
+
+    with TestClient(create_app(finder)) as client:
+        assert ask(client, case=image_id) == (422, "send 1 to 3 images, or 'image_id': one of them.")
+        assert ask(client, case="x", image_id=image_id)[1].startswith("the index has no image 'x'")
+        gallery = finder.index.gallery
+        gone = replace(gallery, image_root=str(tmp_path), frame=gallery.frame.assign(image_path="gone.png"))
+        monkeypatch.setattr(finder.index, "gallery", gone)
+        expected = (404, "an image of the index can't be read on the server.")
+        assert ask(client, case=image_id, image_id=image_id) == expected
 
 
 def test_a_model_without_words(finder: CaseFinder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,3 +89,77 @@ def test_an_empty_table_and_a_taxonomy_with_two_parents(toy_folder: Path, tmp_pa
     assert (
         "line 17: 'confluent patch type 1' has two parents: 'confluent patch' (line 8), 'scattered wheal'." in message
     )
+
+
+def foreign_table(folder: Path) -> Path:
+    """As a spreadsheet in German saves it: Windows-1252, semicolons, decimal commas, names of images without suffix."""
+    for place in ("a/b1", "a/b2", "c/b3"):
+        (folder / "photos" / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (len(place), int(place[-1]), 0)).save(folder / "photos" / f"{place}.jpg")
+    text = "bild;patient;diagnose;Größe\nb1;p1;Eczma;3,5\nb2;p1;eczema;12\nb3;p2;xyz;1,25\n"
+    (folder / "mine.csv").write_bytes(text.replace("bild", "image").encode("cp1252"))
+    return folder / "mine.csv"
+
+
+def test_a_dry_run_leads_to_the_table(tmp_path: Path) -> None:
+    mine, out, photos = foreign_table(tmp_path), tmp_path / "cases.csv", tmp_path / "photos"
+    start = ["data", "csv", mine, "-t", "scin", "--images", photos, "-o", out]
+    shown = run(*start, "--dry-run")
+    names = tmp_path / "cases-names.csv"
+    for line in (
+        "mine.csv: Windows-1252, line 1 is read as: image;patient;diagnose;Größe, cells separated by ';', 3 rows, 4 columns\n",
+        "image_path: 'image', proposed\n",
+        "case_id: 'patient', proposed\n",
+        "condition: 'diagnose', proposed\n",
+        "kept as they are: Größe\n",
+        "column 'Größe' has decimal commas: '3,5' is read as 3.5.\n",
+        "conditions: 3 names, 2 not in taxonomy 'scin': Eczma, xyz\n",
+        "table: 1 images of 1 cases, 1 conditions\n",
+        f"{names}: correct or empty the nearest conditions there",
+        f"then: hierderm data csv {mine} -t scin --images {photos} -o {out} --names {names} --column image_path=image",
+    ):
+        assert line in shown
+    assert not out.exists()
+    assert names.read_text(encoding="utf-8").splitlines()[:2] == [
+        "name,condition,images,closest",
+        'Eczma,Eczema,1,"Eczema|Ecthyma"',
+    ]
+
+    assert "exists and would be overwritten" in fails(*start, "--dry-run")  # what may have been edited
+    assert "(--replace)" in fails(*start, "--dry-run") and run(*start, "--dry-run", "--replace")
+    columns = ["--column", "image_path=image", "--column", "case_id=patient", "--column", "condition=diagnose"]
+    assert "condition 'xyz' is not in taxonomy 'scin'" in fails(*start, *columns, "--names", names)
+    names.write_text(names.read_text(encoding="utf-8").replace("xyz,", "xyz,Psoriasis"), encoding="utf-8")
+    again = json.loads(run(*start, "--dry-run", "--names", names, "--json"))
+    assert (again["unknown"], again["faults"]) == ({}, "")
+    assert again["columns"] == {"image_path": "image", "case_id": "patient", "condition": "diagnose"}
+    made = json.loads(run(*start, *columns, "--names", names, "--json"))
+    assert any("'Eczma' as 'Eczema'" in note for note in made["notes"])
+    assert "column 'Größe' has decimal commas: '3,5' is read as 3.5." in made["notes"]
+    table = pd.read_csv(out, dtype=str)
+    assert table["condition"].tolist() == ["Eczema", "Eczema", "Psoriasis"]
+    assert table["image_path"].tolist() == ["photos/a/b1.jpg", "photos/a/b2.jpg", "photos/c/b3.jpg"]
+    assert table["Größe"].tolist() == ["3.5", "12", "1.25"]
+
+
+def test_a_dry_run_says_what_must_be_mended(tmp_path: Path) -> None:
+    mine = foreign_table(tmp_path)
+    start = ["data", "csv", mine, "-t", "scin", "-o", tmp_path / "cases.csv", "--dry-run"]
+    shown = run(*start, "--column", "case_id=patient")  # without --images
+    assert "case_id: 'patient', as given" in shown
+    assert (
+        "to be mended first: mine.csv has 1 fault(s):\n  mine.csv row 3: image 'b2': the file does not exist" in shown
+    )
+    mine.write_text("a,diagnosis\n1,Eczema\n", encoding="utf-8")
+    shown = run(*start, "--replace")
+    assert "to be mended first: no column for image_path, case_id: name one with --column image_path=YOURS." in shown
+    message = fails("data", "csv", mine, "-t", "scin", "-o", tmp_path / "cases.csv")
+    assert "Name your own with --column condition=diagnosis" in message
+
+
+def test_a_named_encoding(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_bytes("image_path,case_id,condition,note\na.png,1,Eczema,éè\n".encode("mac-roman"))
+    start = ["data", "csv", tmp_path / "t.csv", "-t", "scin", "-o", tmp_path / "o.csv"]
+    run(*start, "--encoding", "mac-roman")
+    assert pd.read_csv(tmp_path / "o.csv")["note"].tolist() == ["éè"]

@@ -25,6 +25,8 @@ FILES = {
     "split": [NOWHERE, "-t", "scin", "-o"],
     "evaluate": ["nowhere.npy", "-t", "scin", "--cases", NOWHERE, "--out"],
     "bench table": ["nowhere", "--format", "csv", "-o"],
+    "export": ["nowhere", "-o"],
+    "index export": ["nowhere", "-o"],
     "search": ["nowhere.jpg", "-i", "nowhere", "--html"],
 }
 REPLACEABLE_FOLDERS = {

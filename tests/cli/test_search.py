@@ -41,6 +41,10 @@ def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     assert "condition: " in shown and "not a diagnosis" in shown
     sheet = (tmp_path / "sheet.html").read_text()
     assert sheet.count("data:image/jpeg") == 4 and "not a medical device" in sheet
+    run("search", test.paths[0], "-i", made, "-k", 3, "--html", tmp_path / "why.html", "--why")
+    sheet = (tmp_path / "why.html").read_text()
+    assert sheet.count("data:image/jpeg") == 7 and "A hint, not an explanation" in sheet
+    assert "--why draws on the images of --html" in fails("search", test.paths[0], "-i", made, "--why")
     category = toy.taxonomy.names(0)[0]
     tones = "monk=" + ",".join(toy.select(toy.splits != c.TEST).frame["monk"].dropna().astype(int).astype(str).unique())
     content = json.loads(run("search", test.paths[0], "-i", made, "--within", category, "--where", tones, "--json"))
@@ -56,6 +60,15 @@ def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:
     image_id = content[0]["hits"][0]["image_id"]
     assert image_id in run("search", "--image-id", image_id, "-i", made)
     assert json.loads(run("search", "--text", "red papule", "-i", made, "--json"))[0]["answer"] is None
+
+
+def test_an_index_as_a_table(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "index.parquet"
+    assert "columns image_path, image_id" in run("index", "export", made, "-o", out, "--map")
+    frame = pd.read_parquet(out)
+    assert {"split", "category", "vector", "x", "y"} <= set(frame) and frame["x"].std() > 0
+    assert all(Path(path).is_file() for path in frame["image_path"])
+    assert "must end in .parquet" in fails("index", "export", made, "-o", tmp_path / "index.csv")
 
 
 def test_a_folder_is_answered_though_some_of_it_can_not_be_read(made: Path, toy: CaseTable, tmp_path: Path) -> None:

@@ -375,3 +375,24 @@ def test_image_ids_of_files_that_differ_in_their_suffix(folder: Path) -> None:
 def test_only_what_can_be_left_out_is_offered(folder: Path) -> None:
     assert "--unknown exclude" not in faults(frame(case_id=["", "2", "2"]), folder)
     assert "--unknown exclude" in faults(frame(condition=["nothing", "Impetigo", "Impetigo"]), folder)
+
+
+def test_images_anywhere_and_names_that_mean_several(folder: Path) -> None:
+    for place, colour in (("one/d.png", "red"), ("two/d.png", "blue"), ("two/deep/e.png", "red"), ("two/g.png", "red")):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), colour).save(folder / place)
+    found = check_cases(frame(image_path=["a", "e", "elsewhere/g.png"]), TREE, folder, anywhere=True)
+    assert found.frame[c.IMAGE_PATH].tolist() == ["a.png", "two/deep/e.png", "two/g.png"]
+    assert (
+        "3 image path(s) were found under another spelling: 'a' as 'a.png', 'e' as 'two/deep/e.png'" in found.notes[0]
+    )
+    with pytest.raises(CaseTableError) as caught:
+        check_cases(frame(image_path=["d", "d.png", "z"]), TREE, folder, source="t.csv", anywhere=True)
+    message = str(caught.value)
+    assert message.startswith("t.csv has 3 fault(s):")
+    for row, name in ((2, "d"), (3, "d.png")):
+        assert (
+            f"t.csv row {row}: image '{name}' may be any of 2 files: one/d.png, two/d.png. Name its folder" in message
+        )
+    assert "t.csv row 4: image 'z': the file does not exist" in message
+    assert "image 'e': the file does not exist" in faults(frame(image_path=["e", "b.png", "c.png"]), folder)

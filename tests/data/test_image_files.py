@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hierderm.data.image_files import Spellings
+from hierderm.data.image_files import Anywhere, Spellings
 
 
 @pytest.fixture
@@ -47,3 +47,18 @@ def test_absolute_names_and_other_suffixes(folder: Path) -> None:
     assert Spellings().find(Path("/nowhere"), f"{place}/a.jpg") == str(place / "a.JPG")
     assert Spellings().beside(place / "d.jpg") == ["d.png"]
     assert Spellings().beside(Path("/nowhere/d.jpg")) == []
+
+
+def test_a_name_may_lie_in_any_folder(tmp_path: Path) -> None:
+    for place, content in (("p1/a.jpg", b"1"), ("p1/b.PNG", b"2"), ("p2/b.png", b"3"), ("p2/c/d.jpg", b"4"),
+                           ("p1/same.jpg", b"5"), ("p2/same.jpg", b"5"), ("p1/e.jpg", b"6"), ("p1/e.png", b"6")):  # fmt: skip
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(content)
+    anywhere = Anywhere(tmp_path)
+    assert anywhere.find("a") == anywhere.find("A.jpg") == anywhere.find("/old/disk/a.jpg") == ["p1/a.jpg"]
+    assert anywhere.find("b") == anywhere.find("b.png") == ["p1/b.PNG", "p2/b.png"]
+    assert anywhere.find("p2\\b.png") == anywhere.find("x/P2/b") == ["p2/b.png"]
+    assert anywhere.find("c/d") == ["p2/c/d.jpg"]
+    assert anywhere.find("same") == ["p1/same.jpg"]  # the same file in two folders, as archives have it
+    assert anywhere.find("e") == ["p1/e.jpg"]
+    assert anywhere.find("a.png") == anywhere.find("") == anywhere.find("p1") == []

@@ -17,19 +17,38 @@ from PIL import Image
 
 from hierderm.artifacts import HEADER
 from hierderm.config.loading import with_overrides
-from hierderm.config.settings import Config, DataConfig
+from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CaseTableError, CheckpointError, ConfigError, EmbeddingError, OutputError
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.experiment.run import Run, differences, load_cases, prepare, train
 from hierderm.files import is_temporary
-from hierderm.model.encoder import load
+from hierderm.model.loading import load
 from hierderm.training.features import FeatureStore
+from tests.data.loaders.miniatures import write_isic
 
 QUICK = {"training.method": "tree_lda", "training.views": 1, "training.folds": 0}
 
 
 # --- data ---
+
+
+def test_published_data_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    isic, run = tmp_path / "isic", tmp_path / "run"
+    n_images = write_isic(isic)
+    data = DataConfig(cases=f"isic:{isic}")
+    table, report = prepare(data, SplitConfig(), run)
+    assert len(table) == n_images and report is not None
+    assert table.taxonomy.names(0) == ("Benign", "Malignant")  # of the loader's tree, what occurs
+    assert [str(fault) for fault in table.excluded] == ["ISIC_9999999: left out: image(s) without a diagnosis"]
+    assert "left out: 1 image(s) without a diagnosis: ISIC_9999999" in caplog.text
+    assert prepare(data, SplitConfig(), run)[0].frame.equals(table.frame)
+    metadata = isic / "metadata.csv"
+    metadata.write_text(metadata.read_text(encoding="utf-8").replace("IL_0000001", "IL_0000002"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"on other data or another split: inputs\..*metadata\.csv was"):
+        prepare(data, SplitConfig(), run)
+    with pytest.raises(ConfigError, match=r"'isik:x' is no table; LOADER:FOLDER needs a loader of .* Closest: 'isic'"):
+        prepare(DataConfig(cases="isik:x"), SplitConfig(), tmp_path / "other")
 
 
 def test_choices_that_leave_rows_out_are_listed(toy_config: Config, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, OutputError
 from hierderm.files import file_hash
 from hierderm.model.backbone import load_backbone
-from hierderm.model.checkpoint import load_model, save_model, tree_of_model
+from hierderm.model.checkpoint import load_model, save_model, tree_of_folder
 from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 
@@ -61,7 +61,7 @@ def test_damage_is_named(saved: Path) -> None:
     tree = (saved / "taxonomy.csv").read_text()
     (saved / "taxonomy.csv").write_text(tree.replace("type 1", "type one"))
     with pytest.raises(CheckpointError, match=r"taxonomy\.csv was changed"):
-        tree_of_model(saved)
+        tree_of_folder(saved)
     with pytest.raises(CheckpointError, match=r"taxonomy\.csv is damaged: its checksum differs"):
         load_model(saved)
     (saved / "taxonomy.csv").write_text(tree)
@@ -97,7 +97,7 @@ def test_what_makes_no_sense_is_refused_although_its_hash_fits(saved: Path) -> N
     with pytest.raises(
         CheckpointError, match=r"json is damaged: 'classified_level' must be .*True; 'split_hash' must be"
     ):
-        tree_of_model(saved)
+        tree_of_folder(saved)
     (saved / HEADER).write_text(json.dumps({**header, "files": {}}))
     with pytest.raises(CheckpointError, match=r"json is damaged: 'files' has no hash of taxonomy\.csv"):
         load_model(saved)

@@ -21,13 +21,15 @@ from hierderm.config.settings import BackboneConfig
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.table import CaseTable
-from hierderm.embeddings import Provenance
-from hierderm.errors import CheckpointError, ModelError, OutputError, TaxonomyError
+from hierderm.embeddings import Provenance, unit_length
+from hierderm.errors import CheckpointError, EmbeddingError, ModelError, OutputError, TaxonomyError
+from hierderm.evaluation.compression import principal_axes
 from hierderm.model.backbone import load_backbone
 from hierderm.model.checkpoint import save_model
-from hierderm.model.encoder import Encoder, load
+from hierderm.model.encoder import Encoder
 from hierderm.model.features import feature_batches
 from hierderm.model.heads import NetworkShape
+from hierderm.model.loading import load
 from hierderm.model.network import Network
 from hierderm.model.weights import weights_hash
 
@@ -283,12 +285,16 @@ def test_random_weights_are_the_same_each_time(toy: CaseTable) -> None:
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        (lambda _: load("nowhere/model"), CheckpointError, "got 'nowhere/model', which is neither"),
+        (
+            lambda _: load("nowhere/model"),
+            CheckpointError,
+            "got 'nowhere/model': there is no such folder, and the hub can't be",
+        ),
         (lambda _: load("clip:vit"), CheckpointError, "a backbone must be 'hierderm:tiny', .*, got 'clip:vit'"),
         (
             lambda model: load(f"{model}@random"),
             CheckpointError,
-            "a model must be a model folder, or a backbone .*, got '.*@random', which is neither",
+            "a model must be a model folder, a backbone .*, got '.*@random', which is none",
         ),
         (
             lambda model: load(model, device="tpu9"),
@@ -305,6 +311,24 @@ def test_refusals(model: Path, what: Callable[[Path], Encoder], error: type[Exce
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"must be a hierderm model folder, it has no hierderm\.json"):
         load(tmp_path)
+
+
+def test_a_truncated_model(encoder: Encoder, toy: CaseTable, tmp_path: Path) -> None:
+    full = encoder.encode(toy.paths)
+    axes = principal_axes(full, 8)
+    small = encoder.truncated(full, 8)
+    small.save(tmp_path / "small")
+    again = load(tmp_path / "small")
+    for model in (small, again):
+        assert model.dim == 8
+        np.testing.assert_allclose(model.encode(toy.paths), unit_length(full @ axes), atol=1e-5)
+        np.testing.assert_allclose(model.predict_proba(toy.paths[:3]), encoder.predict_proba(toy.paths[:3]), atol=1e-6)
+        assert model.text_tower is None
+    assert encoder.dim == 32 and small.provenance.weights_hash != encoder.provenance.weights_hash
+    with pytest.raises(ModelError, match="the model is truncated already"):
+        again.truncated(full, 4)
+    with pytest.raises(EmbeddingError, match=r"embeddings must have shape \(n_images, 32\), got \(104, 8\)"):
+        encoder.truncated(full[:, :8], 4)
 
 
 # --- text --------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from hierderm.config.settings import BackboneConfig
 from hierderm.errors import MissingExtraError, ModelError
 from hierderm.model import features, onnx
 from hierderm.model.backbone import Backbone, load_backbone
-from hierderm.model.encoder import load
 from hierderm.model.features import image_features
+from hierderm.model.loading import load
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_backbone_that_has_no_graph(backbone: Backbone, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise RuntimeError("no operator for it\nlong text")
 
-    monkeypatch.setattr(onnx, "_export", fail)
+    monkeypatch.setattr(onnx, "export_program", fail)
     torch.testing.assert_close(vectors(backbone), by_hand(backbone), rtol=0, atol=1e-5)
     backbone.engine = "onnx"
     with pytest.raises(ModelError, match=r"it can't be exported \(no operator for it\)\. Use engine = 'torch'"):

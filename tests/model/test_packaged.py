@@ -12,8 +12,8 @@ from torch import Tensor
 from hierderm.config.settings import BackboneConfig
 from hierderm.errors import CheckpointError, MissingExtraError
 from hierderm.model.backbone import build_backbone, load_backbone
-from hierderm.model.encoder import load
 from hierderm.model.listing import BACKBONES, Listed
+from hierderm.model.loading import load
 from hierderm.model.packaged import PACKAGED, Packaged
 
 NAME = "hierderm:own"

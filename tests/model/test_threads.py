@@ -18,7 +18,8 @@ from hierderm.config.methods import Gradient
 from hierderm.config.settings import BackboneConfig
 from hierderm.embeddings import Provenance
 from hierderm.model.backbone import Backbone, Features, load_backbone
-from hierderm.model.encoder import Encoder, load
+from hierderm.model.encoder import Encoder
+from hierderm.model.loading import load
 from hierderm.model.network import Network
 from hierderm.model.text import TextTower, load_text_tower
 from hierderm.training.gradient.freezing import apply_freezing, merge_adapters
@@ -68,7 +69,7 @@ def test_the_text_tower_is_loaded_once_and_shared(small_siglip: Path, monkeypatc
         loaded.append(name)
         return load_text_tower(name, dim)
 
-    monkeypatch.setattr("hierderm.model.encoder.load_text_tower", counted)
+    monkeypatch.setattr("hierderm.model.text.load_text_tower", counted)
     texts = [["red papule"] * (number + 1) for number in range(THREADS)]
     alone = [load(f"hf:{small_siglip}").encode_text(text) for text in texts]
     loaded.clear()

@@ -16,7 +16,8 @@ from hierderm.taxonomy.file import (
     shipped_taxonomies,
     write_taxonomy,
 )
-from hierderm.taxonomy.tree import Node, Taxonomy, fold
+from hierderm.taxonomy.names import fold
+from hierderm.taxonomy.tree import Node, Taxonomy
 
 HEAD = "# id: t\n# version: 1\n# levels: category, condition\nlevel,name,parent,synonyms\n"
 TABS = "# id: t\n# version: 1\n# levels: category, condition\n" + (
@@ -94,6 +95,8 @@ def test_write_and_read(tmp_path: Path) -> None:
     write_taxonomy(tree, tmp_path / "new" / "t.csv")
     assert read_taxonomy(tmp_path / "new" / "t.csv") == tree
     (tmp_path / "latin.csv").write_bytes(GOOD.encode() + "condition,é,A,\n".encode("latin-1"))
+    assert read_taxonomy(tmp_path / "latin.csv").names()[-1] == "é"
+    (tmp_path / "latin.csv").write_bytes(GOOD.encode() + "condition,łuszczyca,A,\n".encode("cp1250"))
     with pytest.raises(TaxonomyError, match="must be UTF-8"):
         read_taxonomy(tmp_path / "latin.csv")
 
@@ -166,6 +169,44 @@ def test_ham10000_knows_its_codes() -> None:
     malignant = [tree.names()[i] for i in range(7) if tree.to_level(i, 0) == 1]
     assert malignant == ["actinic keratoses and intraepithelial carcinoma", "basal cell carcinoma", "melanoma"]
     assert [tree.index(code) for code in ("bkl", "df", "nv", "vasc", "akiec", "bcc", "mel")] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("isic", [3, 44, 244]), ("pad_ufes", [2, 6]), ("ddi", [2, 11, 78]), ("derm7pt", [2, 5, 20]), ("ham10000", [2, 7])],
+)
+def test_each_condition_says_why_it_is_placed_there(name: str, sizes: list[int]) -> None:
+    tree = load_taxonomy(name)
+    assert [tree.size(level) for level in range(tree.n_levels)] == sizes
+    assert all(node.note for node in tree.levels[-1])
+    codes = [code for node in tree.levels[-1] for code in node.icd10]
+    assert codes and all(re.fullmatch(r"[A-Z]\d{2}(\.\d)?", code) for code in codes)
+    assert all(code.isdecimal() for node in tree.levels[-1] for code in node.snomed)
+
+
+def test_codes_of_one_disease_are_the_same_in_all_shipped_trees() -> None:
+    found: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    for name in shipped_taxonomies():
+        for node in load_taxonomy(name).levels[-1]:
+            for kind, codes in (("snomed", node.snomed), ("icd10", node.icd10)):
+                if codes:
+                    found.setdefault((fold(node.name), kind), set()).add(codes)
+    # PAD-UFES-20 counts Bowen's disease, a carcinoma in situ, among them.
+    wider = {("squamous cell carcinoma", "icd10"): {("C44.9",), ("C44.9", "D04.9")}}
+    assert {key: codes for key, codes in found.items() if len(codes) > 1} == wider
+
+
+def test_what_the_data_sets_write_is_known() -> None:
+    def path(tree: str, label: str) -> list[str]:
+        found = load_taxonomy(tree)
+        return [found.names(level)[number] for level, number in enumerate(found.ancestors[found.index(label)])]
+
+    assert path("isic", "melanoma") == ["Malignant", "Malignant melanocytic proliferations (Melanoma)", "Melanoma, NOS"]
+    assert path("isic", "Benign") == ["Benign"] * 3
+    assert path("pad_ufes", "BOD") == ["skin cancer", "squamous cell carcinoma"]
+    assert path("ddi", "nodular-melanoma-(nm)") == ["malignant", "melanoma", "nodular melanoma"]
+    assert path("derm7pt", "reed or spitz nevus") == ["benign", "nevus", "reed or spitz nevus"]
+    assert path("derm7pt", "melanoma (0.76 to 1.5 mm)")[:2] == ["malignant", "melanoma"]
 
 
 LINES = ["# id: t", "# version: 1", "# levels: a, b", "level,name,parent", "a,A,", "b,x,A"]

@@ -9,15 +9,13 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hierderm.errors import TaxonomyError
-from hierderm.taxonomy.tree import Node, Taxonomy, fold, taxonomy_from_paths
+from hierderm.taxonomy.tree import Node, Taxonomy, taxonomy_from_paths
 
 PATHS = [("A", "a", "one"), ("A", "a", "two"), ("A", "b", "three"), ("B", "c", "four"), ("B", "c", "five")]
 
@@ -129,24 +127,6 @@ def test_spellings_that_are_joined_are_named(caplog: pytest.LogCaptureFixture) -
     assert "t: 5 spelling(s) of one f joined: 'Nævus' = 'NÆVUS', 'Acné' = 'acne' = 'Acne\u0301'" in caplog.text
 
 
-SIGNS = st.characters(exclude_categories=["Cs"])
-
-
-@given(st.text(SIGNS, max_size=6), st.text(SIGNS, max_size=6))
-def test_names_that_fold_alike_differ_in_case_accents_and_spaces_alone(first: str, second: str) -> None:
-    """The slow oracle: what is left of a name once marks of Latin and Greek, case, and what has no ink are gone."""
-
-    def bare(name: str) -> list[str]:
-        letters = unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
-        ink = [s for s in letters if not s.isspace() and unicodedata.category(s) not in ("Cf", "Mn", "Me", "Cc")]
-        return list(unicodedata.normalize("NFD", "".join(ink).casefold()))
-
-    if fold(first) == fold(second):
-        assert [s for s in bare(first) if unicodedata.category(s) != "Mn"] == [
-            s for s in bare(second) if unicodedata.category(s) != "Mn"
-        ]
-
-
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
@@ -190,12 +170,6 @@ def test_levels_by_name(tree: Taxonomy) -> None:
     assert [tree.level_number(name) for name in ("coarse", "middle", "fine", "condition")] == [0, 1, 2, 2]
     with pytest.raises(TaxonomyError, match="got 'bottom'"):
         tree.level_number("bottom")
-
-
-@given(st.text())
-@example("µß")
-def test_folding_twice_changes_nothing(name: str) -> None:
-    assert fold(fold(name)) == fold(name)
 
 
 @given(st.lists(st.tuples(st.sampled_from("AB"), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=20))
@@ -259,3 +233,14 @@ def test_a_condition_that_stands_higher_up_repeats_itself(caplog: pytest.LogCapt
         taxonomy_from_paths([("", "", "")], ("top", "middle", "condition"), id="none")
     with pytest.raises(TaxonomyError, match="a name must be one line, not empty"):
         taxonomy_from_paths([("A", "", "one")], ("top", "middle", "condition"), id="gap")
+
+
+def test_more_synonyms_leave_the_tree_as_it_is() -> None:
+    tree = taxonomy_from_paths([("A", "x"), ("B", "y")], ("c", "f"), id="t")
+    more = tree.with_synonyms({"ex": "X", "x ": "x", "why": "y"})
+    assert (more.index("EX"), more.index("why")) == (0, 1) and more.content_hash == tree.content_hash
+    assert more.levels[-1][0].synonyms == ("ex",)
+    with pytest.raises(TaxonomyError, match=r"'y' must not stand for 'x': it is 'y'\."):
+        tree.with_synonyms({"y": "x"})
+    with pytest.raises(TaxonomyError, match="f 'z' is not in taxonomy 't'"):
+        tree.with_synonyms({"a": "z"})

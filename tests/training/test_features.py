@@ -19,8 +19,8 @@ from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError
 from hierderm.model.backbone import Backbone, load_backbone
 from hierderm.model.checkpoint import save_model
-from hierderm.model.encoder import load
 from hierderm.model.features import feature_batches
+from hierderm.model.loading import load
 from hierderm.model.network import Network
 from hierderm.training import shards
 from hierderm.training.features import FeatureStore, unfinished

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from hierderm import columns as c
 from hierderm.artifacts import read_header
@@ -14,7 +16,7 @@ from hierderm.config.methods import METHODS
 from hierderm.config.settings import Config
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import Run, prepare, train
-from hierderm.model.encoder import load
+from hierderm.model.loading import load
 from hierderm.training.fit import FITS, is_frozen
 
 QUICK = {
@@ -53,7 +55,13 @@ def test_a_method_makes_a_model_folder(toy_config: Config, tmp_path: Path, metho
         np.testing.assert_allclose(again.probabilities, embedded.probabilities, atol=1e-5)
         np.testing.assert_allclose(again.probabilities.sum(axis=1), 1, atol=1e-5)
     assert read_header(folder, "model").content["split_hash"] == ("" if method == "vanilla" else table.split_hash)
-    assert f"`{method}`: " in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert f"`{method}`: " in card and str(Path(toy_config.data.cases).parent) not in card.partition("| method")[2]
+    about: Any = yaml.safe_load(card.split("---")[1])
+    [results] = about["model-index"][0]["results"]
+    assert results["dataset"]["name"] == "cases.csv" and results["dataset"]["split"] == "validation"
+    assert [metric["type"] for metric in results["metrics"]] == ["map_at_r"] * len(results["metrics"])
+    assert set(about["taxonomy"]) == {"id", "version", "hash"} and "base_model" not in about
 
     # Given again, the command opens the run; killed before its last write, it makes the same one.
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}

@@ -2,7 +2,7 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const COLUMN_NAMES = { fitzpatrick: "Fitzpatrick type", monk: "Monk tone", body_site: "Body site", source: "Source" };
+const COLUMN_NAMES = { fitzpatrick: "Fitzpatrick type", monk: "Monk tone", skin_tone: "Skin tone", body_site: "Body site", source: "Source" };
 const SHOWN_CATEGORIES = 4;
 const SHOWN_CONDITIONS = 4;
 const SHOWN_SHARE = 0.02;
@@ -224,12 +224,42 @@ async function openCase(id, extra = "") {
     byId("case-query").replaceChildren(...(query.length ? query : [element("p", { className: "soft", textContent: byId("text").value || "No query yet." })]));
     const images = [id, ...found.images.filter((other) => other !== id)];
     byId("case-images").replaceChildren(...images.map((image) => large(imageUrl(image, 1024), `image of case ${found.case_id}`)));
+    byId("why").hidden = !info.why || !query.length;
+    byId("hint").textContent = "";
     byId("previous").disabled = opened <= 0;
     byId("next").disabled = opened < 0 || opened >= hits.length - 1;
     if (!byId("case").open) byId("case").showModal();
   } catch (error) {
     say(`The case could not be opened: ${error.message}`, true);
   }
+}
+
+// Which places of query and case are alike, drawn by the server on both images; asked for by hand only.
+let comparing = ""; // the case that is being compared; a disabled button would lose the keyboard's focus
+async function showWhy() {
+  const id = openedImage;
+  if (comparing === id) return;
+  comparing = id;
+  byId("hint").textContent = "Comparing the images place by place …";
+  try {
+    const found = await getJson("/api/why", { method: "POST", body: whyForm(id) });
+    if (openedImage !== id) return;
+    byId("case-query").querySelectorAll("img")[found.image].src = found.query;
+    byId("case-images").querySelector("img").src = found.case;
+    byId("hint").textContent = found.hint;
+  } catch (error) {
+    if (openedImage === id) byId("hint").textContent = `The images could not be compared: ${error.message}`;
+  } finally {
+    if (comparing === id) comparing = "";
+  }
+}
+
+function whyForm(id) {
+  const form = new FormData();
+  form.append("case", id);
+  if (imageId) form.append("image_id", imageId);
+  else chosen.forEach(({ file }) => form.append("image", file, "image"));
+  return form;
 }
 
 function step(by) {
@@ -340,6 +370,7 @@ function bind() {
   byId("close").onclick = () => byId("case").close();
   byId("previous").onclick = () => step(-1);
   byId("next").onclick = () => step(1);
+  byId("why").onclick = showWhy;
   byId("use").onclick = () => searchWith(openedImage);
   byId("case").onkeydown = (event) => { if (event.key === "ArrowLeft") step(-1); if (event.key === "ArrowRight") step(1); };
   document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) addFiles(event.clipboardData.files); });

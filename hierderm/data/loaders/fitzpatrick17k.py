@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from hierderm import columns as c
-from hierderm.data.loaders.published import Published
+from hierderm.data.loaders.published import Published, read_published
 from hierderm.errors import CaseTableError
 
 WRONGLY_LABELLED = "3"  # the code that their review's text begins with
@@ -14,9 +14,9 @@ WRONG = "image(s) that the authors mark as wrongly labelled"  # the reason to le
 
 
 def read_fitzpatrick17k(
-    table: Annotated[Path, "The published fitzpatrick17k.csv."],
+    table: Annotated[Path, "The published fitzpatrick17k.csv, or its folder."],
     *,
-    images: Annotated[Path, "Folder of <md5hash>.jpg."],
+    images: Annotated[Path | None, "Folder of <md5hash>.jpg; the table's by default."] = None,
     taxonomy: Annotated[str, "A shipped taxonomy's id, or a file."] = "fitzpatrick17k",
     keep_wrong: Annotated[bool, "Keep rows that the authors mark as wrongly labelled."] = False,
 ) -> Published:
@@ -28,13 +28,10 @@ def read_fitzpatrick17k(
 
     Example: `hierderm data fitzpatrick17k fitzpatrick17k.csv --images images -o cases.csv --unreadable exclude`
     """
-    from hierderm.data.table import frame_from_rows, read_text_frame
+    from hierderm.data.table import frame_from_rows
     from hierderm.taxonomy.file import load_taxonomy
 
-    table, frame = Path(table), read_text_frame(table)
-    lacking = [name for name in ("md5hash", "label", "fitzpatrick_scale") if name not in frame]
-    if lacking:
-        raise CaseTableError(f"{table.name} must be the published fitzpatrick17k.csv; it has no column {lacking}.")
+    frame, table = read_published(table, ("fitzpatrick17k.csv",), ("md5hash", "label", "fitzpatrick_scale"))
     left_out: dict[str, list[str]] = {}
     if "qc" in frame and not keep_wrong:
         wrong = frame["qc"].str.strip().str.startswith(WRONGLY_LABELLED)
@@ -55,4 +52,4 @@ def read_fitzpatrick17k(
         for row in frame.to_dict("records")
     ]
     made = frame_from_rows(rows).set_axis(frame.index)  # the numbers of the published rows
-    return Published(made, load_taxonomy(taxonomy), images, table.name, left_out=left_out)
+    return Published(made, load_taxonomy(taxonomy), images or table.parent, table.name, left_out=left_out)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hierderm import columns as c
-from hierderm.data.loaders.published import Published
+from hierderm.data.loaders.published import Published, read_published
 from hierderm.errors import CaseTableError, Fault, describe_faults
 
 if TYPE_CHECKING:
@@ -45,16 +45,14 @@ def read_scin(
 
     Example: `hierderm data scin dx-scin-public-data/dataset -o scin.csv --unreadable exclude`
     """
-    from hierderm.data.table import frame_from_rows, read_text_frame, row_numbers
+    from hierderm.data.table import frame_from_rows, row_numbers
     from hierderm.taxonomy.file import load_taxonomy
 
     if monk_pool not in ("us", "india"):
         raise CaseTableError(f"monk_pool must be 'us' or 'india', got '{monk_pool}'.")
-    folder = Path(folder)
-    cases_csv, labels_csv = folder / "scin_cases.csv", folder / "scin_labels.csv"
-    cases, labels = read_text_frame(cases_csv), read_text_frame(labels_csv)
-    _require(cases, cases_csv, ["case_id", "image_1_path", "image_2_path", "image_3_path"])
-    _require(labels, labels_csv, ["case_id", WEIGHTED_LABEL])
+    folder, paths = Path(folder), [f"image_{number}_path" for number in (1, 2, 3)]
+    cases, cases_csv = read_published(folder, ("scin_cases.csv",), ("case_id", *paths))
+    labels, labels_csv = read_published(folder, ("scin_labels.csv",), ("case_id", WEIGHTED_LABEL))
     if not any(name in labels for name in LABEL_LISTS):
         raise CaseTableError(f"{labels_csv.name} must have a column {' or '.join(LABEL_LISTS)}.")
     faults = _join_faults(cases, cases_csv.name, labels, labels_csv.name)
@@ -117,12 +115,6 @@ def _label_rows(
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _require(frame: pd.DataFrame, path: Path, names: list[str]) -> None:
-    lacking = [name for name in names if name not in frame]
-    if lacking:
-        raise CaseTableError(f"{path.name} must be SCIN's published file; it has no column {lacking}.")
 
 
 def _join_faults(cases: pd.DataFrame, cases_name: str, labels: pd.DataFrame, labels_name: str) -> list[Fault]:

@@ -22,7 +22,7 @@ BINS = {
     c.FITZPATRICK: (("I-II", 1, 2), ("III-IV", 3, 4), ("V-VI", 5, 6)),
     c.MONK: (("1-3", 1, 3), ("4-6", 4, 6), ("7-10", 7, 10)),
 }
-NAMED = (c.BODY_SITE, c.SOURCE)
+NAMED = (c.SKIN_TONE, c.BODY_SITE, c.SOURCE)
 MOST_NAMES = 12  # body sites or sources that get a row of their own
 FEWEST_CASES = 10  # of a group that can be called worst
 TOGETHER = 2**21  # memberships of a permutation test that are held at a time

@@ -169,5 +169,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
 def test_another_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "scin_cases.csv").write_text((tmp_path / "scin_labels.csv").read_text())
-    with pytest.raises(CaseTableError, match=r"scin_cases\.csv must be SCIN's published file; it has no column"):
+    with pytest.raises(
+        CaseTableError, match=r"scin_cases\.csv must be the published scin_cases\.csv; it has no column"
+    ):
         read_scin(tmp_path)

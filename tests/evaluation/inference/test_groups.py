@@ -18,6 +18,8 @@ DRAWS = case_draws(CASES, 300, 0)
 def test_which_groups_there_are() -> None:
     assert set(GROUPS) == {"fitzpatrick", "body_site"}  # one source is no grouping
     assert sorted(set(GROUPS["fitzpatrick"])) == ["I-II", "III-IV", "V-VI"]
+    published = pd.DataFrame({"skin_tone": ["I-II", "V-VI", "III-IV"] * 30})
+    assert sorted(set(groups_of(published)["skin_tone"])) == ["I-II", "III-IV", "V-VI"]
     many = pd.DataFrame({"body_site": [f"site {k}" for k in range(14) for _ in range(20 - k)], "monk": None})
     names = groups_of(many)
     assert set(names) == {"body_site"}

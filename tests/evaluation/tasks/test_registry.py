@@ -35,6 +35,7 @@ def subject(n: int = 384) -> Subject:
             "condition": [f"F{k}" for k in fine],
             "fitzpatrick": np.where(first_half, 1, 6),
             "monk": np.where(first_half, 2, 9),
+            "skin_tone": np.where(first_half, "I-II", "V-VI"),
             "body_site": np.where(first_half, "arm", "leg"),
             "source": np.where(first_half, "clinic", "web"),
             "weights": [json.dumps({f"F{k}": 0.75, f"F{(k + 1) % 12}": 0.25}) for k in fine],

@@ -1,0 +1,77 @@
+"""Models on the Hugging Face hub: a repository that holds the files of a model folder, and a card with metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hierderm.artifacts import HEADER, read_header
+from hierderm.errors import CheckpointError, HierdermError, ModelError
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name is that of a repository, 'user/name', and no folder of that name is here."""
+    return _NAME.fullmatch(name) is not None and not name.endswith((".npy", ".onnx")) and not Path(name).exists()
+
+
+def downloaded(name: str, kind: str) -> Path | None:
+    """The folder with the files of a repository, of one commit; None where it holds no hierderm folder.
+
+    Files that are in the cache of the hub are not downloaded again. CheckpointError where the repository can't be had.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    with _hub_faults(name, CheckpointError):
+        try:
+            folder = Path(hf_hub_download(name, HEADER)).parent
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:
+            return None
+        header = read_header(folder, kind, error=CheckpointError)
+        for file in header.files:
+            hf_hub_download(name, file, revision=folder.name)  # the commit of the header
+    return folder
+
+
+def upload(folder: Path, name: str, *, private: bool, token: str | None) -> str:
+    """Put the files of a folder into a repository, in one commit; the address of the commit.
+
+    The repository is made where there is none. ModelError where the hub refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in files]
+    with _hub_faults(name, ModelError):
+        api = HfApi(token=token)
+        place = api.create_repo(name, private=private, exist_ok=True)
+        done = api.create_commit(place.repo_id, operations, commit_message="Upload by hierderm")
+    return str(done.commit_url)
+
+
+@contextmanager
+def _hub_faults(name: str, error: type[HierdermError]) -> Iterator[None]:
+    """What the hub refuses, or that it can't be reached, as `error`."""
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except HierdermError:
+        raise
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        raise error(
+            f"a model must be a model folder, a backbone such as 'hierderm:tiny', or a repository of the hub, got "
+            f"'{name}': there is no such folder, and the hub can't be reached, or HF_HUB_OFFLINE is set."
+        ) from None
+    except Exception as fault:  # of the hub, of HTTP, of the disk: all kinds
+        reason = " ".join(str(fault).split())[:300] or type(fault).__name__
+        raise error(
+            f"the hub does not give or take '{name}' ({reason}). Check the name, and for your own or private ones the "
+            "token: HF_TOKEN, or hf auth login."
+        ) from None

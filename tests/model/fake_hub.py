@@ -1,0 +1,98 @@
+"""A hub of the calls that hierderm needs, on a port of this machine: what is committed to it can be downloaded."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+
+class FakeHub(ThreadingHTTPServer):
+    """`repositories`: the files of each, by path; `private`: what was asked for when each was made."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repositories: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, Any] = {}
+        self.tokens: list[str] = []
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def commit(self, name: str) -> str:
+        """A commit is named by the content."""
+        return hashlib.sha1(repr(sorted(self.repositories[name].items())).encode()).hexdigest()
+
+
+@contextmanager
+def fake_hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+        yield hub
+        hub.shutdown()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeHub
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _answer(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        hub, body = self.server, self.rfile.read(int(self.headers["Content-Length"]))
+        hub.tokens.append(self.headers.get("Authorization", ""))
+        lines = [json.loads(line) for line in body.decode().splitlines()]
+        if self.path == "/api/repos/create":
+            name = f"{lines[0]['organization']}/{lines[0]['name']}"
+            if name.startswith("forbidden/"):
+                return self._answer({"error": "no rights in this namespace"}, 403)
+            hub.repositories.setdefault(name, {})
+            hub.private.setdefault(name, lines[0].get("visibility"))
+            return self._answer({"url": f"{hub.endpoint}/{name}"})
+        if self.path == "/api/validate-yaml":
+            return self._answer({"errors": [], "warnings": []})
+        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/main", self.path)
+        assert found is not None, self.path
+        name, what = found.groups()
+        if what == "preupload":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in lines[0]["files"]
+            ]
+            return self._answer({"files": files})
+        for line in lines[1:]:
+            assert line["key"] == "file", line
+            hub.repositories[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        commit = hub.commit(name)
+        return self._answer({"commitUrl": f"{hub.endpoint}/{name}/commit/{commit}", "commitOid": commit})
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/models/"):
+            return self._answer({}, 404, {"X-Error-Code": "RepoNotFound"})
+        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+        assert found is not None, self.path
+        name, _, path = found.groups()
+        if name not in self.server.repositories:
+            return self._answer({}, 404, {"X-Error-Code": "RepoNotFound"})
+        headers = {"X-Repo-Commit": self.server.commit(name)}
+        content = self.server.repositories[name].get(path)
+        if content is None:
+            return self._answer({}, 404, {"X-Error-Code": "EntryNotFound", **headers})
+        return self._answer(content, headers={"ETag": f'"{hashlib.sha1(content).hexdigest()}"', **headers})
+
+    do_HEAD = do_GET
