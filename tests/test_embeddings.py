@@ -193,8 +193,8 @@ def test_a_file_without_a_hash_is_not_read(tmp_path: Path) -> None:
     header = json.loads((tmp_path / "e" / HEADER).read_text())
     for left, message in (
         ([], r"'files' has no hash of cases\.parquet\. Restore"),
-        (["cases.parquet"], r"'files' has no hash of probabilities\.npy"),
-        (["cases.parquet", "probabilities.npy"], r"'files' has no hash of embeddings\.npy"),
+        (["cases.parquet"], r"'files' has no hash of embeddings\.npy"),
+        (["cases.parquet", "embeddings.npy"], r"'files' has no hash of probabilities\.npy"),
     ):
         files = {name: header["files"][name] for name in left}
         (tmp_path / "e" / HEADER).write_text(json.dumps({**header, "files": files}))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.look_alikes import CHANGES
 from benchmarks.soak import fuzz, kills, leaks, readers
 from benchmarks.soak.table import FAILURES, Row, printed
 from hierderm.config.loading import with_overrides
@@ -53,7 +54,7 @@ def test_leaks(toy_folder: Path, toy: CaseTable, toy_config: Config, tmp_path: P
     shutil.copytree(toy_folder, tmp_path / "toy")
     quick = {"training.method": "tree_lda", "training.views": 0, "training.folds": 0}
     train(with_overrides(toy_config, quick), toy, tmp_path / "run")
-    rows = leaks.attack(tmp_path, 23, 0)
+    rows = leaks.attack(tmp_path, 2 * len(CHANGES) + len(leaks.PLANTED), 0)
     require_no_failure(rows)
     silent = {row.target: row.counts["silent"] for row in rows}
     assert sum(count for target, count in silent.items() if "quality" not in target) <= 2, printed(rows)

@@ -129,11 +129,16 @@ def test_compare(toy_config: Config, tmp_path: Path) -> None:
     )
 
 
-def test_a_setting_that_the_method_does_not_read() -> None:
+def test_a_setting_that_the_method_does_not_read(tmp_path: Path) -> None:
     reason = "'loss.contrastive' is read as 'training.loss.contrastive' by method 'gradient' only, training.method is"
     setting = ("--loss.contrastive", "TripletMarginLoss")
     assert f"{reason} 'tree_lda'." in refusal("train", *setting)
-    assert f"{reason} 'lda'." in fails("compare", "--training.method", "lda", *setting)
+    others = "'lda' or 'linear_probe' or 'tree_lda' or 'vanilla'"
+    file = tmp_path / "frozen.toml"
+    file.write_text(
+        "".join(f"[[models]]\nname = '{name}'\nmethod = '{name}'\n" for name in others.replace("'", "").split(" or "))
+    )
+    assert f"{reason} {others}." in fails("compare", file, *setting)
 
 
 def test_an_unknown_config_key(tmp_path: Path) -> None:
