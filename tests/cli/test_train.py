@@ -133,7 +133,7 @@ def test_a_setting_that_the_method_does_not_read() -> None:
     reason = "'loss.contrastive' is read as 'training.loss.contrastive' by method 'gradient' only, training.method is"
     setting = ("--loss.contrastive", "TripletMarginLoss")
     assert f"{reason} 'tree_lda'." in refusal("train", *setting)
-    assert f"{reason} 'lda'." in fails("compare", "experiments/three_way.toml", "--training.method", "lda", *setting)
+    assert f"{reason} 'lda'." in fails("inflation", "--training.method", "lda", *setting)
 
 
 def test_an_unknown_config_key(tmp_path: Path) -> None:
