@@ -195,7 +195,7 @@ def index_export(
     if out.suffix != ".parquet":
         raise ConfigError(f"{out} must end in .parquet.")
     from hierderm.files import replacing
-    from hierderm.report.plots import project
+    from hierderm.plots import project
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.export import export
 

@@ -95,6 +95,15 @@ def is_image(path: str | PathLike[str]) -> bool:
         return True  # a damaged one, or one that takes more to be read
 
 
+def format_of(content: bytes) -> str:
+    """The format of an image's file in lower case, such as 'jpeg'; '' where it is none that can be read."""
+    try:
+        with _opened(io.BytesIO(content), FORMATS) as file:
+            return (file.format or "").lower()
+    except (ImageError, OSError, Image.DecompressionBombError):
+        return ""
+
+
 def decode(
     stream: BinaryIO, *, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS, least_side: int = 0
 ) -> Image.Image:

@@ -24,7 +24,7 @@ from hierderm.errors import CheckpointError
 from hierderm.model import packaged, timm, transformers
 from hierderm.model.packaged import PACKAGED
 from hierderm.model.tiny import FOLDER as TINY_FOLDER
-from hierderm.model.weights import LOADING
+from hierderm.model.weights import LOADING, reason_of
 
 TINY = "hierderm:tiny"
 Features = Literal["layers", "output"]
@@ -78,10 +78,21 @@ class Backbone(nn.Module):
             self.blocks[0].register_forward_pre_hook(_collect_input, with_kwargs=True)
             for block in self.blocks:
                 block.register_forward_hook(_collect_output)
-        with torch.no_grad():
-            side = preprocessing.size
-            blank = torch.zeros(1, 3, side, side)
-            self.dim, self.output_dim = (int(f(blank).shape[1]) for f in (self.eval(), self._output))
+        self.dim, self.output_dim = self._lengths()
+
+    def _lengths(self) -> tuple[int, int]:
+        """Of the vectors and of the output; CheckpointError where a blank image has none, or none that is finite."""
+        side = self.preprocessing.size
+        blank = torch.zeros(1, 3, side, side)
+        try:
+            with torch.no_grad():
+                vectors, output = self.eval()(blank), self._output(blank)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:  # sizes that contradict each other
+            raise CheckpointError(
+                f"{self.architecture['name']}: its settings do not fit together, an image of {side} pixels has no "
+                f"vector ({reason_of(error)}). Restore its configuration."
+            ) from None
+        return int(vectors.shape[1]), int(output.shape[1])
 
     @property
     def features(self) -> Features:

@@ -22,6 +22,8 @@ FILES = {
     "data folder": ["nowhere", "-o"],
     "data scin": ["nowhere", "-o"],
     "data fitzpatrick17k": [NOWHERE, "--images", "nowhere", "-o"],
+    **{f"data {name}": ["nowhere", "-o"] for name in ("ham10000", "isic", "pad_ufes", "ddi", "derm7pt")},
+    "data huggingface": ["nowhere", "-t", "scin", "--write-images", "images", "-o"],
     "split": [NOWHERE, "-t", "scin", "-o"],
     "evaluate": ["nowhere.npy", "-t", "scin", "--cases", NOWHERE, "--out"],
     "bench table": ["nowhere", "--format", "csv", "-o"],

@@ -211,6 +211,7 @@ def test_a_model_of_mirror_images_keeps_them(toy_config: Config, toy: CaseTable,
     assert mirrored.encoder.provenance.weights_hash != run.encoder.provenance.weights_hash
 
 
+@pytest.mark.filterwarnings("ignore:.*have images of one node")  # few images
 def test_a_model_of_another_split_is_refused(toy_config: Config, tmp_path: Path) -> None:
     config = with_overrides(toy_config, QUICK)
     table, _ = prepare(config.data, config.split, tmp_path / "one")

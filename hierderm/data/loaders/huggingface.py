@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,8 +113,7 @@ def _rows(split: str, part: Dataset, image: str, folder: Path, dataset: str) -> 
 
 def _file_of(cell: dict[str, Any] | None, folder: Path, where: str) -> str:
     """The path of an image's file; bytes are written to one that is named by them, as they are."""
-    from PIL import Image, UnidentifiedImageError
-
+    from hierderm.data.image_io import format_of
     from hierderm.files import write_atomically
 
     content, path = (cell or {}).get("bytes"), (cell or {}).get("path")
@@ -123,10 +121,7 @@ def _file_of(cell: dict[str, Any] | None, folder: Path, where: str) -> str:
         if not path:
             raise CaseTableError(f"{where} must have an image, it has none. Leave such rows out of the data set.")
         return str(Path(path).absolute())
-    try:
-        kind = (Image.open(io.BytesIO(content)).format or "").lower()
-    except (UnidentifiedImageError, OSError):
-        kind = "bin"  # the check of the table will say what is wrong with it
+    kind = format_of(content) or "bin"  # the check of the table will say what is wrong with it
     name = f"{hashlib.sha256(content).hexdigest()[:24]}.{'jpg' if kind == 'jpeg' else kind}"
     if not (folder / name).is_file():
         write_atomically(folder / name, content)
