@@ -81,7 +81,7 @@ class Backbone(nn.Module):
         self.dim, self.output_dim = self._lengths()
 
     def _lengths(self) -> tuple[int, int]:
-        """Of the vectors and of the output; CheckpointError where a blank image has none, or none that is finite."""
+        """Of the vectors and of the output; CheckpointError where a blank image has none."""
         side = self.preprocessing.size
         blank = torch.zeros(1, 3, side, side)
         try:

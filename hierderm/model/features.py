@@ -58,10 +58,16 @@ def image_features(
 
     `pixels`: an item's preprocessed image, shape (3, size, size), uint8; it is called on several threads. `total`: the
     number of items, where it is known. Few batches are read ahead. Which engine computes: see `Backbone.engine`.
+    ModelError where a vector is not finite.
     """
     bar = Progress(title, total, unit="images", shown=progress)
     with bar, closing(_computed(backbone, iter(items), pixels, batch_size, total)) as batches:
         for vectors in batches:
+            if not torch.isfinite(vectors).all():
+                raise ModelError(
+                    f"{backbone.architecture['name']} gives vectors that are not finite: its weights, its configuration or "
+                    "its preprocessing are damaged, or it can't compute at this precision. Restore a copy."
+                )
             yield vectors
             bar.update(len(vectors))
 

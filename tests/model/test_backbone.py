@@ -203,6 +203,17 @@ def test_files_that_do_not_fit(small_siglip: Path, tmp_path: Path) -> None:
         named(name)
 
 
+def test_settings_that_contradict_each_other_are_refused(small_siglip: Path, tmp_path: Path) -> None:
+    """A configuration for smaller images than its preprocessing gives."""
+    folder = tmp_path / "siglip"
+    shutil.copytree(small_siglip, folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings["size"] = {"height": 64, "width": 64}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="settings do not fit together, an image of 64 pixels has no vector"):
+        named(f"hf:{folder}")
+
+
 def test_weights_of_another_model_are_refused(small_siglip: Path) -> None:
     with pytest.raises(CheckpointError, match="does not hold these weights of the vision tower, or in another shape"):
         timm_siglip(str(small_siglip / "model.safetensors"), depth=3)

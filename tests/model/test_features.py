@@ -71,6 +71,12 @@ def test_engines_agree(name: str, mirrors: bool) -> None:
         torch.testing.assert_close(unit, wanted, rtol=0, atol=1e-5)
 
 
+def test_vectors_that_are_not_finite_are_refused(siglip: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(siglip, "vectors", lambda images: torch.full((len(images), 3), float("nan")))
+    with pytest.raises(ModelError, match="gives vectors that are not finite: its weights, its configuration or its"):
+        vectors(siglip, n=2)
+
+
 def test_many_images_are_computed_by_the_graph(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
