@@ -65,8 +65,8 @@ def image_features(
         for vectors in batches:
             if not torch.isfinite(vectors).all():
                 raise ModelError(
-                    f"{backbone.architecture['name']} gives vectors that are not finite: its weights, its configuration or "
-                    "its preprocessing are damaged, or it can't compute at this precision. Restore a copy."
+                    f"{backbone.architecture['name']} gives vectors that are not finite: its weights, configuration or "
+                    "preprocessing are damaged, or it can't compute at this precision. Restore a copy."
                 )
             yield vectors
             bar.update(len(vectors))

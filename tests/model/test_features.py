@@ -73,7 +73,9 @@ def test_engines_agree(name: str, mirrors: bool) -> None:
 
 def test_vectors_that_are_not_finite_are_refused(siglip: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siglip, "vectors", lambda images: torch.full((len(images), 3), float("nan")))
-    with pytest.raises(ModelError, match="gives vectors that are not finite: its weights, its configuration or its"):
+    with pytest.raises(
+        ModelError, match="gives vectors that are not finite: its weights, configuration or preprocessing"
+    ):
         vectors(siglip, n=2)
 
 
