@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,26 +73,29 @@ def test_a_trial_that_was_killed_is_tried_again(
 
 @pytest.mark.parametrize("folds", [0, 2])
 def test_the_test_is_never_looked_at(config: Config, toy_folder: Path, tmp_path: Path, folds: int) -> None:
-    """Images of the test are deleted, and its labels shuffled, after the split: every trial is as before."""
+    """Images of the test are deleted, and its labels changed, after the split: every trial is as before."""
     data = tmp_path / "data"
     shutil.copytree(toy_folder, data)
     mine = with_overrides(config, {"data.cases": str(data / "cases.csv")})
     before = tune(mine, RANGES, tmp_path / "before", trials=2, folds=folds)
-    table, _ = prepare(mine.data, mine.split, tmp_path / "after")
-    test = table.splits == "test"
-    cases = tmp_path / "after" / "cases.csv"
-    frame = pd.read_csv(cases, dtype=str, keep_default_na=False)
-    frame.loc[test, "condition"] = frame.loc[test, "condition"].iloc[0]
-    cases.write_text(frame.to_csv(index=False))
     seen: list[CaseTable] = []
-    for path in np.array(table.paths)[test]:
-        Path(path).write_bytes(b"not an image")
+    table, _ = prepare(mine.data, mine.split, tmp_path / "same")
+    test = table.splits == "test"
+
+    def spoiled(*arguments: Any) -> tuple[CaseTable, Any]:
+        made, report = prepare(*arguments)
+        for path in np.array(made.paths)[test]:
+            Path(path).unlink()
+        frame = made.frame.copy()
+        frame.loc[test, "condition"] = frame.loc[test, "condition"].iloc[0]
+        return replace(made, frame=frame), report
 
     def watched(config: Config, table: CaseTable, *more: Any) -> Run:
         seen.append(table)
         return train(config, table, *more)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "prepare", spoiled)
         patch.setattr(module, "train", watched)
         after = tune(mine, RANGES, tmp_path / "after", trials=2, folds=folds)
     assert frames_alike(after.trials, before.trials)
