@@ -31,7 +31,10 @@ def check_ids(new: pd.DataFrame, known: pd.Index[Any]) -> None:
     ids = new[c.IMAGE_ID].astype(str)
     repeated = sorted(set(ids[ids.duplicated()]) | set(ids[ids.isin(known.astype(str))]))
     if repeated:
-        raise SearchError(f"{len(repeated)} image(s) would be in the index twice: {repeated[:5]}.")
+        raise SearchError(
+            f"{len(repeated)} image(s) would be in the index twice: {repeated[:5]}. Leave them out, or remove their "
+            "cases from the index first."
+        )
 
 
 def say_same_files(new: pd.DataFrame, known: pd.DataFrame) -> None:
