@@ -174,7 +174,9 @@ def test_refusals() -> None:
         other = EmbeddingTable(new.embeddings, new.frame, Provenance(**{**MADE_BY.__dict__, **change}))
         with pytest.raises(SearchError, match=message):
             index.add(other)
-    with pytest.raises(SearchError, match=r"2 image\(s\) would be in the index twice: \['i0', 'i1'\]\. Leave them out, or"):
+    with pytest.raises(
+        SearchError, match=r"2 image\(s\) would be in the index twice: \['i0', 'i1'\]\. Leave them out, or"
+    ):
         index.add(random_table(2))
     with pytest.raises(SearchError, match=r"1 case\(s\) to remove are not in the index: \['nobody'\]"):
         index.remove(["nobody", "s0c1"])
