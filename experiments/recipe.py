@@ -19,18 +19,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from sklearn.metrics import adjusted_mutual_info_score
 
 from hierderm import columns as c
 from hierderm.config.loading import load_comparison, model_config
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
+from hierderm.embeddings import Provenance
 from hierderm.evaluation.metrics.kmeans import kmeans_clusters
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import Run
+from hierderm.model.encoder import Encoder
 from hierderm.model.network import Network
 from hierderm.training.features import FeatureStore
 from hierderm.training.fit import fit
@@ -41,9 +42,7 @@ METRICS = ("ami", "map_at_r", "recall_at_1")
 
 def embedded(network: Network, store: FeatureStore, table: CaseTable) -> npt.NDArray[np.float32]:
     """All images of a table by a model, from the features in the store."""
-    features = np.array(store.features(network.backbone, table))
-    with torch.inference_mode():
-        return network.embed(torch.from_numpy(features)).numpy()
+    return store.embed(Encoder(network, Provenance()), table).embeddings
 
 
 def six(embeddings: npt.NDArray[np.float32], table: CaseTable) -> dict[str, float]:

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from hierderm import columns as c
 from hierderm.data.table import CaseTable
+from hierderm.embeddings import Provenance
 from hierderm.evaluation.metrics.ranking import Labelled
 from hierderm.evaluation.metrics.retrieval import retrieval_scores
 from hierderm.experiment.run import Run
+from hierderm.model.encoder import Encoder
 from hierderm.training.features import FeatureStore
 from hierderm.training.fit import fit
 
@@ -161,10 +162,8 @@ def fitted_embeddings(folder: Path, name: str, table: CaseTable) -> npt.NDArray[
     """All images of a table by a model of the comparison, fitted anew on the table."""
     config, store = Run.open(folder / "models" / name).config, FeatureStore(folder.parent / "features")
     with tempfile.TemporaryDirectory() as scratch:
-        network = fit(config.training, config.backbone, table, store, Path(scratch)).network.eval()
-    features = np.array(store.features(network.backbone, table))
-    with torch.inference_mode():
-        return network.embed(torch.from_numpy(features)).numpy()
+        network = fit(config.training, config.backbone, table, store, Path(scratch)).network
+    return store.embed(Encoder(network, Provenance()), table).embeddings
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import HierdermError, MissingExtraError
 from hierderm.model.backbone import Backbone, mean_of_mirrors
+from hierderm.model.onnx_encoder import open_session
 from hierderm.model.tail import Stem
 from hierderm.model.weights import LOADING
 
@@ -41,17 +42,12 @@ class OnnxGraph:
     """
 
     def __init__(self, backbone: Backbone | Stem, *, threads: int = 1) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3  # errors
         with TemporaryDirectory(prefix="hierderm-onnx-") as folder:
             path = Path(folder) / "backbone.onnx"
             graph = FromPixels(_Vectors(backbone), backbone.preprocessing)
             program = export_program(graph, backbone.preprocessing.size, ("vectors",))
             program.save(path, external_data=True)
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(path, threads=threads)
         self._mirrors = backbone.mirrors  # apart from the graph, which would hold the backbone four times
 
     def __call__(self, pixels: Tensor) -> Tensor:
