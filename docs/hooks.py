@@ -7,6 +7,7 @@ outputs and executed here. Whatever a page would load from another server is a w
 from __future__ import annotations
 
 import logging
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +26,7 @@ SOURCES = (
     "taxonomy/README.md", "benchmarks/README.md", "benchmarks/supcon.py", "hierderm/weights/siglip-tiny/README.md",
 )  # fmt: skip
 SECONDS = 120  # of one cell, at most
+ARGUMENTS = ["--log-level=ERROR"]  # of a kernel, which would warn that it listens on 127.0.0.1
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 HARMLESS = {"canonical", "next", "prev", "alternate"}  # relations of <link> that nothing is loaded for
 logger = logging.getLogger("mkdocs.hooks.hierderm")
@@ -61,7 +63,8 @@ def executed(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook with its outputs, run in an empty folder; CellExecutionError where a cell fails."""
     with TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=resources).execute()
+        client = NotebookClient(notebook, timeout=SECONDS, extra_arguments=ARGUMENTS, resources=resources)
+        client.execute(env={**os.environ, "PYTHONWARNINGS": "ignore:IProgress not found"})  # no widgets on the site
     return notebook
 
 
