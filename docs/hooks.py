@@ -72,6 +72,8 @@ def as_markdown(notebook: nbformat.NotebookNode, name: str) -> tuple[str, dict[s
     """A notebook as Markdown, and its images by file name."""
     exporter = MarkdownExporter()
     text, resources = exporter.from_notebook_node(notebook, {"unique_key": name, "output_files_dir": name})
+    text = re.sub(r"<style scoped>.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<(table|tr) [^>]*>", r"<\1>", text)  # the site's own tables, which scroll on a phone
     return text, dict(resources["outputs"])
 
 
