@@ -21,7 +21,8 @@ from pathlib import Path
 
 from hierderm.delimited import PLAIN, decode_text, format_delimited, parse_delimited
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
-from hierderm.files import os_faults, read_regular, shipped, write_atomically
+from hierderm.files import os_faults, read_regular, write_atomically
+from hierderm.shipped import shipped
 from hierderm.taxonomy.names import fold
 from hierderm.taxonomy.tree import KINDS, Node, Taxonomy
 
