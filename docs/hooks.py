@@ -23,7 +23,8 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).parents[1]
 SOURCES = (
     "*.md", "LICENSE", "CITATION.cff", "docs/**/*.md", "docs/*.png", "docs/*.css", "experiments/*.*",
-    "experiments/history/*.md", "taxonomy/README.md", "benchmarks/README.md", "benchmarks/supcon.py", "hierderm/weights/siglip-tiny/README.md",
+    "experiments/history/*.md", "taxonomy/README.md", "benchmarks/README.md", "benchmarks/supcon.py",
+    "hierderm/weights/siglip-tiny/README.md",
 )  # fmt: skip
 SECONDS = 120  # of one cell, at most
 ARGUMENTS = ["--log-level=ERROR"]  # of a kernel, which would warn that it listens on 127.0.0.1
