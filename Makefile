@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --compile-bytecode --editable '.[dev]'
 	touch $@
 
-demo: $(READY) ## install, then run the four-way comparison offline on the built-in data
+demo: $(READY) ## install, then compare seven models offline on the built-in data, and index it
 	HF_HUB_OFFLINE=1 $(BIN)/hierderm demo --out runs/demo
 
 test: $(READY) lint ## lint, types and all tests

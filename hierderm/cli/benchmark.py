@@ -94,14 +94,15 @@ def bench_table(
     results = Results.open(folder)
     if as_ == "terminal" and out is None:
         _print_table(results)
-        for name, warnings in warnings_of(results).items():
-            say("\n".join(f"{name}: {text}" for text in warnings))
+        first, *more = warnings_of(results) or [""]
+        if first:
+            say(f"Warning: {first}" + (f"\n{len(more)} more warnings are in --format html." if more else ""))
         return
     texts = {
         "markdown": lambda: as_markdown(results),
         "terminal": lambda: as_markdown(results),
         "csv": lambda: results.to_pandas().map(shielded).to_csv(index=False),  # for spreadsheets
-        "html": lambda: as_html(results, folder.name),
+        "html": lambda: as_html(results),
     }
     text = texts[as_]()
     if out is None:
@@ -199,7 +200,7 @@ def _print_table(results: Results) -> None:
     """Models across, metrics down: there are more metrics than models."""
     from rich.table import Table
 
-    from hierderm.experiment.leaderboard import as_cells
+    from hierderm.experiment.leaderboard import as_cells, outcome
 
     titles, rows = as_cells(results)
     shown = Table(title="Leaderboard: best mean rank first, intervals over cases")
@@ -209,3 +210,4 @@ def _print_table(results: Results) -> None:
     for number, title in enumerate(titles[1:], start=1):
         shown.add_row(title, *(row[number].replace(" [", "\n[") for row in rows))
     show_table(shown, markup=False)
+    typer.echo(outcome(results))

@@ -13,7 +13,7 @@ from hierderm.cli.backbones import backbones
 from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.evaluate import evaluate
-from hierderm.cli.output import JsonFlag, say
+from hierderm.cli.output import JsonFlag, PdfFlag, say
 from hierderm.cli.search import index_app, search, serve
 from hierderm.cli.settings import TAKES_SETTINGS
 from hierderm.cli.stopping import stopping
@@ -82,6 +82,7 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("runs/demo"),
+    pdf: PdfFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare on the built-in data, and index it.
@@ -97,7 +98,7 @@ def demo(
     from hierderm.taxonomy.file import read_taxonomy
 
     comparison = load_comparison(shipped("experiments") / "three_way.toml")
-    run_comparison(comparison, out, as_json)
+    run_comparison(comparison, out, as_json, pdf)
     index = out / "index"
     if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
@@ -107,7 +108,7 @@ def demo(
         CaseIndex.build(
             cases, run / "model", embeddings=run / "embeddings", splits=("train", "validation"), accuracy=0.65
         ).save(index)
-    say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
+    say(f"Search page: {Path(sys.argv[0])} serve {index.resolve()}")
 
 
 @app.command("config")
