@@ -86,7 +86,7 @@ def forest(differences: Sequence[Difference], columns: int = 3) -> Figure:
     rows = list(dict.fromkeys(row for panel in panels.values() for row in panel))
     columns = min(columns, len(panels))
     n_lines = -(-len(panels) // columns)
-    size = (1.6 + max(1.5, 5 / columns) * columns, n_lines * (0.21 * len(rows) + 0.45) + 0.55)
+    size = (1.3 + columns * (5 if columns == 1 else 1.5), n_lines * (0.21 * len(rows) + 0.45) + 0.55)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(n_lines, columns, sharex=True, sharey=True, squeeze=False)
     for number, axes in enumerate(grid.flat):
@@ -96,7 +96,6 @@ def forest(differences: Sequence[Difference], columns: int = 3) -> Figure:
         _forest_panel(axes, [panel.get(row) for row in rows])
         axes.set_title(title, fontsize=10)
     grid[0, 0].set_yticks(range(len(rows)), [_short(row) for row in rows])
-    grid[0, 0].invert_yaxis()
     minus = f"{_short(models[0])} − {_short(pairs[0][1]) if len(pairs) == 1 else 'the other model'}"
     means = "blue: better, red: worse; hollow: the interval includes 0"
     text = f"{minus if len(models) == 1 else 'difference'}\n{means}"
@@ -150,7 +149,7 @@ def scores(evaluations: Evaluation | Sequence[Evaluation]) -> Figure:
     first = evaluations[0]
     axes.set_yticks(range(len(keys)), [metric_name(*key) for key in keys], fontsize=9)
     axes.set_ylim(len(keys) - 0.4, -0.6)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(left=min(0.0, *(e[key].value for e in evaluations for key in keys if _known(e, key))))
     axes.set_xlabel(f"value and interval; test: {first.n_images} images of {first.n_cases} cases", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -16,7 +16,7 @@ from hierderm.cli.evaluate import evaluate
 from hierderm.cli.output import JsonFlag, PdfFlag, say
 from hierderm.cli.search import index_app, search, serve
 from hierderm.cli.settings import TAKES_SETTINGS
-from hierderm.cli.stopping import stopping
+from hierderm.cli.stopping import program, stopping
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, export, inflation, run_comparison, train
 from hierderm.cli.tune import tune
@@ -108,7 +108,7 @@ def demo(
         CaseIndex.build(
             cases, run / "model", embeddings=run / "embeddings", splits=("train", "validation"), accuracy=0.65
         ).save(index)
-    say(f"Search page: {Path(sys.argv[0])} serve {index.resolve()}")
+    say(f"Search page: {program()} serve {index.resolve()}")
 
 
 @app.command("config")

@@ -41,8 +41,9 @@ def headline_plot(evaluations: Sequence[Evaluation], differences: Sequence[Diffe
     None where there are neither.
     """
     if differences:
+        by_level = sorted(differences, key=lambda d: (d.level, d.name))
         by_metric = sorted(differences, key=lambda d: (d.name, d.level))  # in two columns coarse and fine side by side
-        layouts = ((differences, 6), (differences, 3), (by_metric, 2))
+        layouts = ((by_level, 6), (by_level, 3), (by_metric, 2))
         alt = f"forest plot: {differences[0].model} minus each other model in the main metrics, with intervals"
         return plot("paired-differences", alt, *(plots.forest(found, columns) for found, columns in layouts))
     if plots.headline_keys(evaluations):
