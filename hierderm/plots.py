@@ -95,7 +95,7 @@ def forest(differences: Sequence[Difference], columns: int = 3) -> Figure:
     for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
         _forest_panel(axes, [panel.get(row) for row in rows])
         axes.set_title(title, fontsize=10)
-    grid[0, 0].set_yticks(range(len(rows)), [_short(row) for row in rows])
+    grid[0, 0].set_yticks(range(len(rows)), rows if len(pairs) == 1 else [_short(row) for row in rows])
     minus = f"{_short(models[0])} − {_short(pairs[0][1]) if len(pairs) == 1 else 'the other model'}"
     means = "blue: better, red: worse; hollow: the interval includes 0"
     text = f"{minus if len(models) == 1 else 'difference'}\n{means}"

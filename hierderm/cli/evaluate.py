@@ -82,7 +82,7 @@ def evaluate(
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
-    from hierderm.cli.evaluate_index import print_index_table, queries_of
+    from hierderm.cli.evaluate_index import queries_of
     from hierderm.config.loading import load_config
     from hierderm.files import require_free, write_json
     from hierderm.search.evaluation import evaluate_index
@@ -109,13 +109,7 @@ def evaluate(
     if as_json:
         show_json(evaluation.to_dict())
         return
-    if index is None:
-        _print_table(evaluation, every)
-    else:
-        print_index_table(evaluation)
-    first, *more = evaluation.warnings or [""]
-    if first:
-        say(f"Warning: {first}" + (f" ({len(more)} more: --json)" if more else ""))
+    _print(evaluation, every)
 
 
 def _evaluate(
@@ -171,6 +165,19 @@ def _embedded(
     table, encoder = read_cases(cases, tree_for(str(model), taxonomy)), load(model, engine=engine)
     found = embed_external(encoder, table, external) if external else encoder.embed(table)
     return found, table.taxonomy
+
+
+def _print(evaluation: Evaluation, every: bool) -> None:
+    """A table and at most three lines."""
+    from hierderm.cli.evaluate_index import print_index_table
+
+    if "index" in evaluation.details:
+        print_index_table(evaluation)
+    else:
+        _print_table(evaluation, every)
+    first, *more = evaluation.warnings or [""]
+    if first:
+        say(f"Warning: {first}" + (f" ({len(more)} more: --json)" if more else ""))
 
 
 def _print_table(evaluation: Evaluation, every: bool) -> None:

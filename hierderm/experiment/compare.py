@@ -64,11 +64,7 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     folder = Path(folder)
     claim_folder(folder, RUN)
-    for name in ("report.html", *(["report.pdf"] if pdf else [])):
-        if (place := folder / name).is_file() and not is_ours(place.read_bytes()):
-            raise OutputError(
-                f"{place} is not a report of hierderm and would be overwritten. Move it, or choose another --out."
-            )
+    _require_ours(folder / "report.html", *([folder / "report.pdf"] if pdf else []))
     divisions = divide(comparison.data, comparison.split, comparison.protocol, folder)
     rows = evaluated(comparison, divisions, folder)
     for entry, row in zip(entries_of(comparison), rows, strict=True):
@@ -76,6 +72,15 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
     logger.info("Writing the report ...")
     first = divisions[0][0]
     return write_report(comparison, first.table, first.report, rows, folder, environment(), browser)
+
+
+def _require_ours(*reports: Path) -> None:
+    """OutputError where something else lies in the place of a report."""
+    for path in reports:
+        if path.is_file() and not is_ours(path.read_bytes()):
+            raise OutputError(
+                f"{path} is not a report of hierderm and would be overwritten. Move it, or choose another --out."
+            )
 
 
 def _show_in_card(figure: Path, first: Row, row: Row) -> None:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
@@ -33,21 +33,26 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
     return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"))
 
 
-@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
-def page(report: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
-    width, height = request.param
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        opened = browser.new_page(viewport={"width": width, "height": height})
-        problems: list[str] = []
-        opened.on("pageerror", lambda error: problems.append(str(error)))
-        opened.on(
-            "request", lambda r: problems.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None
-        )
-        opened.goto(report.as_uri())
-        yield opened
-        assert problems == []
-        browser.close()
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
+def page(report: Path, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    width, height = request.param
+    opened = browser.new_page(viewport={"width": width, "height": height})
+    problems: list[str] = []
+    own = ("file:", "data:", "blob:")
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("request", lambda r: problems.append(r.url) if not r.url.startswith(own) else None)
+    opened.goto(report.as_uri())
+    yield opened
+    assert problems == []
+    opened.close()
 
 
 def unfold(page: Page, title: str) -> None:
