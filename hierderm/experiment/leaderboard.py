@@ -135,8 +135,9 @@ def outcome(results: Results) -> str:
     if "mean_rank" not in table:
         return "There is no mean rank: no main metric is defined for all models."
     row = table.iloc[0]
+    shared = {key for _, key in columns_of(results) if table[" ".join(key)].notna().all()}
     found = [d for other in others for d in compare_models(results, best, other, 0.95, every=False)]
-    tested = [d for d in found if not np.isnan(d.low)]
+    tested = [d for d in found if (d.level, d.name) in shared and not np.isnan(d.low)]
     rank = (
         f"{best} has the best mean rank of {len(table)} models, {row['mean_rank']:.1f} over {row['n_ranked']} metrics"
     )
