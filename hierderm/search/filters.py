@@ -112,7 +112,7 @@ def where_of(pairs: Sequence[str], values: Callable[[str], list[str]]) -> dict[s
 
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """A column; SearchError with the closest where there is none of that name."""
-    require_column(name, list(frame))
+    require_column(name, list(map(str, frame)))
     return frame[name]
 
 

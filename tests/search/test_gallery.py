@@ -29,7 +29,6 @@ from tests.postgres import Server
 from tests.search.toy import DIM, MADE_BY, TREE, random_table
 
 KEEPERS = ("folder", "folder hnsw", "postgres", "postgres half", "postgres hnsw", "postgres two")
-Keep = Callable[[str], str]  # the name of a keeper gives a place with the index
 
 
 def gallery_table(n: int = 300, start: int = 0, seed: int = 0) -> EmbeddingTable:
@@ -202,9 +201,9 @@ def test_answers_and_likeness_are_the_same(index: CaseIndex) -> None:
             assert [hit["closer_than"] for hit in a["hits"]] == [hit["closer_than"] for hit in b["hits"]]
     assert index.gallery.closer_than(0.4) == pytest.approx(PLAIN.gallery.closer_than(0.4), abs=2e-3)
     known = index.gallery.case_numbers(["s0c1"])
-    looks = PLAIN.gallery.looks_at(np.array([2]))
-    expected = PLAIN.gallery.look_distance(looks, list(PLAIN.gallery.case_numbers(["s0c1"]).values()))
-    assert index.gallery.look_distance(looks, list(known.values())) == pytest.approx(expected)
+    own = PLAIN.gallery.looks_at(np.array([2]))
+    expected = PLAIN.gallery.look_distance(own, list(PLAIN.gallery.case_numbers(["s0c1"]).values()))
+    assert index.gallery.look_distance(own, list(known.values())) == pytest.approx(expected)
     image = CaseFinder(index).search_image_id("i8", SearchOptions(k=3))
     assert (
         [hit.case_id for hit in image.hits]
@@ -261,11 +260,12 @@ def test_other_refusals(index: CaseIndex) -> None:
 def test_cases_come_and_go_whole(place: str) -> None:
     plain, new = indexed(gallery_table()), gallery_table(40, start=1000, seed=5)
     generations = [place_of(place).generation()]
-    for change in (
+    changes: tuple[Callable[[CaseIndex], None], ...] = (
         lambda index: index.add(new),
         lambda index: index.remove(["s0c7", "s1000c0", "s0c8"]),  # s0c8 is a validation case
         lambda index: index.add(gallery_table(4, start=7000, seed=6)),
-    ):
+    )
+    for change in changes:
         with CaseIndex.updating(place) as index:
             change(index)
         change(plain)

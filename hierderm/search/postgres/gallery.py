@@ -200,7 +200,7 @@ class PostgresGallery(Gallery):
         return None if passes is ALL else _unpacked(self._rows(self._sql.all_images(passes)))
 
     @property
-    def levels_of_one_node(self) -> tuple[int, ...]:  # type: ignore[override]  # not kept while a server is down
+    def levels_of_one_node(self) -> tuple[int, ...]:  # not kept while a server is down
         return self.taxonomy.levels_of_one_node(np.flatnonzero(self.count()))
 
     def count(self, within: Within | None = None, where: Where | None = None) -> IntArray:
@@ -304,8 +304,9 @@ class PostgresGallery(Gallery):
         asked, group = Asked(K, ()), vector[None]
         found = self._by_graph(group, asked, ALL, []) if self.approximate else None
         near = self._exactly(group, asked, ALL, []) if found is None else found
-        order = np.lexsort((near.rows, -near.similarity))
-        return near.rows[order][near.rows[order] != row][:K]
+        rows: IntArray = near.rows[np.lexsort((near.rows, -near.similarity))]
+        others: IntArray = rows[rows != row][:K]
+        return others
 
     def tune(self) -> tuple[int, float]:
         if not self.approximate:

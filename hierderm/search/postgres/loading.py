@@ -207,16 +207,16 @@ class Filling:
                 for row in rows:
                     copy.write_row((self.model, *row))
 
-    def _known_ids(self, ids: pd.Series) -> pd.Index[str]:
+    def _known_ids(self, ids: pd.Series) -> pd.Index[Any]:
         statement = SQL("select image_id from {} where image_id = any(%s)").format(partition("images", self.model))
         found = self.session.rows(statement, (ids.astype(str).tolist(),))
-        return pd.Index([row[0] for row in found], dtype=str)
+        return pd.Index([str(row[0]) for row in found], dtype=str)
 
     def _cases(self, ids: pd.Series) -> tuple[IntArray, list[tuple[str, int]]]:
         """The numbers of the cases of some images, shape (n_images,), and the new ones among them."""
         codes, distinct = pd.factorize(ids)
         statement = SQL('select case_id, "case" from {} where case_id = any(%s)').format(partition("cases", self.model))
-        numbers = dict(self.session.rows(statement, (list(distinct),)))
+        numbers: dict[str, int] = {row[0]: row[1] for row in self.session.rows(statement, (list(distinct),))}
         names = [str(name) for name in distinct if name not in numbers]
         new = [(name, self.next_case + place) for place, name in enumerate(names)]
         numbers |= dict(new)
@@ -241,8 +241,7 @@ def require_fit(source: Source, taxonomy: Taxonomy) -> None:
 
 
 def _look_bytes(looks: Vectors) -> list[bytes | None]:
-    known = np.isfinite(looks).all(axis=1).tolist()
-    return [one.astype("<f4").tobytes() if is_known else None for one, is_known in zip(looks, known, strict=True)]
+    return [one.astype("<f4").tobytes() if np.isfinite(one).all() else None for one in looks]
 
 
 def _packed(

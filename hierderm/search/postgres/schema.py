@@ -96,7 +96,7 @@ def create(connection: Connection) -> None:
     if not there(connection):
         if _row(connection, SQL("select to_regnamespace(%s)"), SCHEMA) == (None,):
             connection.execute(SQL("create schema {}").format(Identifier(SCHEMA)))
-        connection.execute(SQL(_TABLES).format(schema=Identifier(SCHEMA)))  # type: ignore[arg-type]
+        connection.execute(SQL(_TABLES).format(schema=Identifier(SCHEMA)))
         connection.execute(SQL("insert into {} values (%s)").format(table("version")), (VERSION,))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composable
 
 from hierderm.embeddings import UNIT_TOLERANCE
 from hierderm.errors import DatabaseError
@@ -17,7 +17,7 @@ _LACKS = "select count(*) from {} a where a.model = %(model)s and not exists (se
 _SAME = {"images": " and b.image = a.image)", "cases": ' and b."case" = a."case")'}
 _PAIRS = (("images", "vectors", "images"), ("vectors", "images", "images"), ("vectors", "cases", "cases"),
           ("images", "cases", "cases"), ("cases", "images", "cases"))  # fmt: skip
-_DEAD = SQL("select n_dead_tup from pg_stat_user_tables where relid = %(name)s::regclass")
+_DEAD = "select n_dead_tup from pg_stat_user_tables where relid = %(name)s::regclass"
 _WRONG = {
     "vectors under no node of the tree": "a.node not between 0 and %(last)s",
     "vectors that are not of unit length": "abs(1 + (a.vector::vector <#> a.vector::vector)) > %(tolerance)s",
@@ -77,6 +77,6 @@ def forget(session: Session, case_ids: Sequence[str]) -> list[str]:
     return lines
 
 
-def _count(session: Session, statement: Composed, values: dict[str, Any] | None = None) -> int:
+def _count(session: Session, statement: str | Composable, values: dict[str, Any] | None = None) -> int:
     """A number, summed up over all servers."""
     return sum(int(row[0]) for row in session.rows(statement, values))
