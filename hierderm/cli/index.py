@@ -1,4 +1,4 @@
-"""The commands that make and keep an index: index build, add, remove, info, verify and export."""
+"""The commands that make and keep an index: index build, load, add, remove, info, verify and export."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hierderm.errors import ConfigError, SearchError
 from hierderm.files import require_free
 
 index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_args_is_help=True, rich_markup_mode=None)
+OutPlace = Annotated[
+    str, typer.Option("--out", "-o", help="Folder to write, or an address: postgresql://host/database.")
+]
+Half = Annotated[bool, typer.Option("--half", help="In a database: two bytes a number instead of four.")]
 
 
 @index_app.command("build")
 def index_build(
-    cases: Annotated[
-        Path, typer.Argument(help="A table of cases; into a database, also a folder of `hierderm embed`, as a stream.")
-    ],
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="Folder to write, or an address: postgresql://host/database.")
-    ],
+    cases: Annotated[Path, typer.Argument(help="A table of cases.")],
+    out: OutPlace,
     model: ModelName = "",
     taxonomy: OwnTaxonomy = "",
     kind: Annotated[
@@ -34,10 +34,7 @@ def index_build(
     embeddings: Annotated[
         Path | None, typer.Option(help="Known embeddings of the table: a folder of `hierderm embed`, or an .npy file.")
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="In a database: two bytes a number instead of four.")] = False,
-    image_root: Annotated[
-        Path | None, typer.Option(help="Of a stream: folder that its relative image paths start at; by default here.")
-    ] = None,
+    half: Half = False,
     replace: Replace = False,
     engine: EngineName = "auto",
 ) -> None:
@@ -53,38 +50,59 @@ def index_build(
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.places import is_address, place_of, postgres_place
 
-    if not is_address(out) and (half or cases.is_dir()):
-        raise ConfigError("--half, and a folder of embeddings instead of a table, go with -o postgresql://...")
-    chosen = [name.strip() for name in splits.split(",") if name.strip()]
-    precision: Literal["single", "half"] = "half" if half else "single"
-    if cases.is_dir():
-        if chosen or embeddings is not None:
-            raise ConfigError("a folder of embeddings is taken whole: no --splits, no --embeddings.")
-        from hierderm.search.postgres.building import load_folder
-
-        place = postgres_place(out)
-        index = load_folder(
-            cases, place, tree_for(model, taxonomy), model=model, image_root=(image_root or Path()).absolute(),
-            kind=kind, precision=precision, accuracy=accuracy, replace=replace,
-        )  # fmt: skip
-        typer.echo("\n".join([f"{place}:", *describe_index(index)]))
-        return
+    if half and not is_address(out):
+        raise ConfigError("--half goes with -o postgresql://...")
     if not model and embeddings is None:
         raise ConfigError("give --model, or --embeddings, or both.")
-    where = place_of(out)
-    where.require_free(replace=replace)  # before minutes of embedding
+    place = place_of(out)
+    place.require_free(replace=replace)  # before minutes of embedding
+    chosen = [name.strip() for name in splits.split(",") if name.strip()]
     table = read_cases(cases, tree_for(model, taxonomy), decode=False)
     index = CaseIndex.build(
         table, model or None, embeddings=embeddings, kind="flat" if is_address(out) else kind, splits=chosen,
         accuracy=accuracy, engine=engine,
     )  # fmt: skip
     if is_address(out):
-        place = postgres_place(out)
-        place.save(index, replace=replace, kind=kind, precision=precision)
-        index = place.open()
+        postgres_place(out).save(index, replace=replace, kind=kind, precision="half" if half else "single")
+        index = place.opened()
     else:
         index.save(out, replace=replace)
-    typer.echo("\n".join([f"{where}:", *describe_index(index)]))
+    typer.echo("\n".join([f"{place}:", *describe_index(index)]))
+
+
+@index_app.command("load")
+def index_load(
+    embeddings: Annotated[Path, typer.Argument(help="A folder of `hierderm embed`.")],
+    out: OutPlace,
+    model: ModelName = "",
+    taxonomy: OwnTaxonomy = "",
+    kind: Annotated[
+        Literal["auto", "flat", "hnsw"], typer.Option(help="flat is exact; auto chooses by size.")
+    ] = "auto",
+    accuracy: Annotated[float, typer.Option(help="Accuracy that answers must keep to on validation cases.")] = 0.8,
+    image_root: Annotated[Path, typer.Option(help="Folder that relative image paths start at.")] = Path(),
+    half: Half = False,
+    replace: Replace = False,
+) -> None:
+    """Stream embeddings into a database, and index them.
+
+    They need not fit into memory. A load that was broken off goes on where it stopped when the command is given again.
+
+    Example: `hierderm index load embeddings -o postgresql://host/gallery --model runs/first/model`
+    """
+    from hierderm.search.building import describe_index
+    from hierderm.search.places import is_address, postgres_place
+
+    if not is_address(out):
+        raise ConfigError("embeddings are streamed into a database: -o postgresql://... For a folder: index build.")
+    place = postgres_place(out)
+    from hierderm.search.postgres.building import load_folder
+
+    index = load_folder(
+        embeddings, place, tree_for(model, taxonomy), model=model, image_root=image_root.absolute(), kind=kind,
+        precision="half" if half else "single", accuracy=accuracy, replace=replace,
+    )  # fmt: skip
+    typer.echo("\n".join([f"{place}:", *describe_index(index)]))
 
 
 @index_app.command("add")
@@ -105,7 +123,7 @@ def index_add(
     from hierderm.search.places import place_of
 
     place = place_of(index)
-    now = place.open()
+    now = place.opened()
     table = embed_for(now, read_cases(cases, now.taxonomy), model or None, engine=engine)
     with place.updating() as now:  # only now: others may write while images are embedded
         now.add(table)
@@ -184,7 +202,7 @@ def index_verify(index: IndexPlace) -> None:
     from hierderm.search.places import place_of
 
     place = place_of(index)
-    now = place.open()
+    now = place.opened()
     typer.echo(place.check())
     typer.echo(f"recall@10 against exact search: {now.measure_recall():.3f}")
     frame, paths = now.frame, now.gallery.image_paths()

@@ -207,7 +207,7 @@ class CaseIndex:
         """
         from hierderm.search.places import place_of
 
-        return place_of(folder).open()
+        return place_of(folder).opened()
 
     def save(self, folder: Path | str, *, replace: bool = False) -> None:
         """Write the index as a folder or into a database, whole or not at all.

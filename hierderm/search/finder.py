@@ -135,7 +135,7 @@ class CaseFinder:
     @classmethod
     def _at(cls, place: Place, model: str | Path | Encodes | None) -> CaseFinder:
         found = place.generation()  # first: an index that is opened later than this is opened again, not missed
-        finder = cls(place.open(), model)
+        finder = cls(place.opened(), model)
         finder.place, finder.generation = place, found
         return finder
 

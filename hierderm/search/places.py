@@ -20,7 +20,7 @@ ADDRESSES = ("postgresql://", "postgres://")
 class Place(Protocol):
     """What can be done with an index where it is kept."""
 
-    def open(self) -> CaseIndex:
+    def opened(self) -> CaseIndex:
         """The index as it is now."""
 
     def updating(self) -> AbstractContextManager[CaseIndex]:
@@ -51,7 +51,7 @@ class FolderPlace:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def open(self) -> CaseIndex:
+    def opened(self) -> CaseIndex:
         return persistence.open_index(self.folder)
 
     def updating(self) -> AbstractContextManager[CaseIndex]:
@@ -67,7 +67,7 @@ class FolderPlace:
         persistence.save_index(index, self.folder, replace=replace)
 
     def check(self) -> str:
-        self.open()
+        self.opened()
         return "checksums: all files are whole"
 
     def forget(self, case_ids: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ def remove_and_prove(place: Place, case_ids: Sequence[str]) -> list[str]:
     if absent := sorted(set(case_ids) - set(known)):
         lines.append(f"{len(absent)} case(s) were not in the index before: {some_of(absent)}")
     lines += place.forget(case_ids)
-    opened = place.open()
+    opened = place.opened()
     if still := opened.gallery.case_numbers(case_ids):
         raise SearchError(f"{len(still)} case(s) are still in the index: {some_of(sorted(still))}. Remove them again.")
     lines.append("index: none of their ids")

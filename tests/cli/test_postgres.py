@@ -54,7 +54,10 @@ def test_an_index_in_a_database_as_in_a_folder(
     test.write(tmp_path / "new.csv")
     assert f"{len(test)} images added, now {len(toy)}" in both("index", "add", "INDEX", tmp_path / "new.csv")[1]
     shown = both("index", "verify", "INDEX")[1]
-    assert f"tables: {len(toy)} images, {len(set(toy.case_ids))} cases, {len(toy)} vectors" in shown and "can be read" in shown
+    assert (
+        f"tables: {len(toy)} images, {len(set(toy.case_ids))} cases, {len(toy)} vectors" in shown
+        and "can be read" in shown
+    )
     case = str(test.frame[c.CASE_ID].iloc[0])
     ours, theirs = both("index", "remove", "INDEX", case, "--prove")
     assert "of 1 cases removed" in theirs and "none of their ids" in ours and "none of their ids" in theirs
@@ -73,9 +76,13 @@ def test_a_stream_from_a_folder_of_embeddings(
     model = ("--model", f"hf:{small_siglip}", "-t", toy_folder / "taxonomy.csv")
     run("embed", tmp_path / "cases.csv", *model, "-o", tmp_path / "embeddings")
     address = server.new_database()
-    stream = ("index", "build", tmp_path / "embeddings", *model)
+    stream = ("index", "load", tmp_path / "embeddings", *model)
     shown = run(*stream, "-o", address, "--image-root", toy.root, "--half", "--kind", "hnsw")
-    assert f"{len(toy)} images of {len(set(toy.case_ids))} cases" in shown and "kind hnsw: recall@10 against exact search" in shown
+    assert (
+        f"{len(toy)} images of {len(set(toy.case_ids))} cases" in shown
+        and "kind hnsw: recall@10 against exact search" in shown
+    )
     assert "can be read" in run("index", "verify", address)
-    assert "go with -o postgresql://..." in fails(*stream, "-o", tmp_path / "index")
-    assert "no --splits, no --embeddings" in fails(*stream, "-o", address, "--splits", "train", "--replace")
+    assert "are streamed into a database: -o postgresql://..." in fails(*stream, "-o", tmp_path / "index")
+    build = ("index", "build", tmp_path / "cases.csv", *model, "-o", tmp_path / "index", "--half")
+    assert "--half goes with -o postgresql://..." in fails(*build)

@@ -61,7 +61,7 @@ def test_a_password_is_nowhere(caplog: pytest.LogCaptureFixture, tmp_path: Path)
     ):
         place = place_of(address)
         with pytest.raises(DatabaseError, match="connecting failed: .*Check that the server runs") as refused:
-            place.open()
+            place.opened()
         texts = [str(place), repr(place), str(refused.value), repr(refused.value), caplog.text]
         texts.append(str(refused.value.__cause__))
         assert refused.value.__cause__ is None and refused.value.__suppress_context__
@@ -161,14 +161,14 @@ def test_a_load_goes_on_after_a_restart_of_the_server(
     with pytest.raises(DatabaseError, match="a statement failed|a load failed"):
         load(place, Breaking(table, server.restart))
     with pytest.raises(DatabaseError, match="has no index, or one that is not loaded yet"):
-        place.open()
+        place.opened()
     with pytest.raises(
         OutputError, match="an unfinished load of other images, of which 120 came. Go on with it, or give"
     ):
         load(place, loading.TableSource(gallery_table(20)))
     load(place, loading.TableSource(table))
     assert "The load goes on after 120 of 300 images." in caplog.text
-    assert image_ids(place.open()) == image_ids(PLAIN) and place.check()
+    assert image_ids(place.opened()) == image_ids(PLAIN) and place.check()
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -189,7 +189,7 @@ def test_a_full_disk_is_named_and_a_load_goes_on(server: Server, database: str) 
         load(place, Breaking(table, fill_disk))
     server.run(database, "drop trigger full_disk on hierderm.vectors_1")
     load(place, loading.TableSource(table))
-    assert len(place.open()) == 300 and place.check()
+    assert len(place.opened()) == 300 and place.check()
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -198,7 +198,7 @@ def test_an_unfinished_load_may_be_given_up(server: Server, database: str) -> No
     with pytest.raises(ZeroDivisionError):
         load(place, Breaking(gallery_table(), lambda: 1 / 0))
     load(place, loading.TableSource(gallery_table(20)), replace=True)
-    assert len(place.open()) == 20 and place.check()
+    assert len(place.opened()) == 20 and place.check()
     assert server.run(database, "select count(*) from hierderm.models") == [(1,)]
 
 
@@ -239,11 +239,11 @@ def test_a_folder_is_streamed(place: PostgresPlace, database: str, tmp_path: Pat
 
 
 def test_a_new_model_is_filled_beside_the_old(server: Server, place: PostgresPlace) -> None:
-    old = place.open()
+    old = place.opened()
     other = replace(gallery_table(40), provenance=replace(MADE_BY, weights_hash="x" * 12))
     with place.building(loading.TableSource(other), TREE, PLAIN.about, replace=True):
-        assert len(place.open()) == 300 and image_ids(old) == image_ids(PLAIN)
-    new = place.open()
+        assert len(place.opened()) == 300 and image_ids(old) == image_ids(PLAIN)
+    new = place.opened()
     assert len(new) == 40 and new.provenance.weights_hash == "x" * 12
     assert image_ids(old) == image_ids(PLAIN)  # what was open still is, until the next change
     with place.updating() as index:
@@ -264,17 +264,17 @@ def test_two_writers_at_once(place: PostgresPlace, database: str, monkeypatch: p
     second = PostgresPlace(database)
     with place.updating() as index:
         index.remove(["s0c1"])
-        assert len(second.open()) == 300  # a reader sees nothing of it yet
+        assert len(second.opened()) == 300  # a reader sees nothing of it yet
         monkeypatch.setattr(place_module, "PATIENCE", 0.1)
         with pytest.raises(DatabaseError, match="Another process writes this index. Try again"), second.updating():
             raise AssertionError("two writers")
-    assert len(second.open()) == 298
+    assert len(second.opened()) == 298
     with second.updating() as index:
         index.remove(["s0c2"])
 
 
 def test_a_lost_connection(server: Server, place: PostgresPlace, database: str) -> None:
-    index = place.open()
+    index = place.opened()
     gallery = index.gallery
     assert isinstance(gallery, PostgresGallery)
     with pytest.raises(DatabaseError, match="a statement failed: .*Check that the server runs"), index.reading():
@@ -288,7 +288,7 @@ def test_a_lost_connection(server: Server, place: PostgresPlace, database: str) 
 
 def test_another_version_of_the_tables(server: Server, place: PostgresPlace, database: str) -> None:
     server.run(database, "update hierderm.version set version = 99")
-    for attempt in (place.open, place.generation, lambda: PLAIN.save(database, replace=True)):
+    for attempt in (place.opened, place.generation, lambda: PLAIN.save(database, replace=True)):
         with pytest.raises(DatabaseError, match=r"must be of version 1, got \[99\]: another hierderm made it"):
             attempt()
 
@@ -373,7 +373,7 @@ def test_a_change_is_on_all_servers_or_on_none(two_servers: tuple[Server, Server
     place = PostgresPlace(" ".join(addresses))
     PLAIN.save(" ".join(addresses))
     for committed in (True, False):
-        name, n_before = f"hierderm-{'ab' if committed else 'cd'}", len(place.open())
+        name, n_before = f"hierderm-{'ab' if committed else 'cd'}", len(place.opened())
         for number, address in enumerate(addresses):
             with psycopg.connect(address, autocommit=True) as connection:
                 connection.execute("begin")
@@ -387,7 +387,7 @@ def test_a_change_is_on_all_servers_or_on_none(two_servers: tuple[Server, Server
                 with pytest.raises(
                     DatabaseError, match="the servers are at different generations. A writer was killed"
                 ):
-                    place.open()
+                    place.opened()
         place.forget([])
         assert place.generation() == ("ab" if committed else place.generation()) != "cd"
-        assert len(place.open()) == n_before
+        assert len(place.opened()) == n_before

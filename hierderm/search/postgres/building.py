@@ -57,4 +57,4 @@ def load_folder(
     about = About(kind_for(kind, source.n_images), model=model, image_root=str(image_root), trained=bool(trained_on))
     with place.building(source, taxonomy, about, precision=precision, replace=replace) as index:
         learn(index, learns=not trained_on or trained_on == source.split_hash, accuracy=accuracy, k=k)
-    return place.open()
+    return place.opened()

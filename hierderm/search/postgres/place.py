@@ -63,7 +63,7 @@ class PostgresPlace:
     def __str__(self) -> str:
         return str(self.servers)
 
-    def open(self) -> CaseIndex:
+    def opened(self) -> CaseIndex:
         """The index as it is now; DatabaseError where there is none."""
         with self.servers.reading() as session:
             return self._index(session)
