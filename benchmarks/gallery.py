@@ -1,9 +1,9 @@
 """An index in PostgreSQL beside the same index in memory: load, size, queries, filters, recall.
 
 Goals: images a second through COPY, seconds of the HNSW graph, bytes an image of table and graph, and milliseconds of a
-query for ten cases with its recall@10, exact and through the graph, without a filter and with filters of 1, 10 and 50 %,
-in memory and in PostgreSQL in one run. Non-goals: other machines, networks, many clients. Vectors are made up as in
-`benchmarks/index.py`, in cases of three images; the server is the one of the tests, on this machine.
+query for ten cases with its recall@10, exact and through the graph, without a filter and with filters of 1, 10 and
+50 %, in memory and in PostgreSQL in one run. Non-goals: other machines, networks, many clients. Vectors are made up as
+in `benchmarks/index.py`, in cases of three images; the server is the one of the tests, on this machine.
 
     python benchmarks/gallery.py --n 100000
     python benchmarks/gallery.py --n 1000000 --folder /tmp/million --until load   # in pieces: then the same with
@@ -34,8 +34,8 @@ from hierderm.search.postgres.place import PostgresPlace
 from tests.postgres import serving_postgres
 
 SETTINGS = (
-    "shared_buffers = 1GB\nmaintenance_work_mem = 2GB\nmax_parallel_maintenance_workers = 2\nmax_wal_size = 8GB\n"
-    "shared_preload_libraries = 'vector'\n"
+    "fsync = on\nshared_buffers = 1GB\nmaintenance_work_mem = 2GB\nmax_parallel_maintenance_workers = 2\n"
+    "max_wal_size = 8GB\n"
 )
 GRAPH_QUERIES, EXACT_SECONDS = 100, 20  # queries through a graph; seconds that are given to exact ones
 _SIZES = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import hierderm.search.postgres.loading as loading
 import hierderm.search.postgres.place as place_module
 from hierderm.embeddings import EmbeddingTable
-from hierderm.errors import DatabaseError, OutputError, SearchError
+from hierderm.errors import DatabaseError, IndexFolderError, MissingExtraError, OutputError, SearchError
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
 from hierderm.search.places import place_of
@@ -96,10 +97,12 @@ def test_what_an_address_lacks_comes_from_the_environment(
 
 def test_roles(server: Server, database: str) -> None:
     """As docs/scale.md grants them: the writer loads and changes, the reader searches, and neither does more."""
-    name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
-    for statement in ROLES.format(name=name).split(";\n"):
+    name = str(psycopg.conninfo.conninfo_to_dict(database)["dbname"])
+    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    grants = text.partition("```sql\n")[2].partition("```")[0].replace("gallery_", f"{name}_")
+    for statement in grants.strip().split("\n"):
         server.run(database, statement)
-    writer, reader = (server.address(str(name), user=f"{role}_{name}") for role in ("loader", "page"))
+    writer, reader = (server.address(name, user=f"{name}_{role}") for role in ("writer", "reader"))
     PLAIN.save(writer)
     finder = CaseFinder.open(reader)
     assert image_ids(finder.index) == image_ids(PLAIN)
@@ -116,14 +119,6 @@ def test_roles(server: Server, database: str) -> None:
     assert remove_and_prove(place_of(writer), ["s0c1"])
     PLAIN.save(writer, replace=True)  # a new partition can be read, too
     assert len(CaseIndex.open(reader)) == 300
-
-
-ROLES = """create extension vector;
-create role loader_{name} login;
-create role page_{name} login;
-create schema hierderm authorization loader_{name};
-grant usage on schema hierderm to page_{name};
-alter default privileges for role loader_{name} in schema hierderm grant select on tables to page_{name}"""
 
 
 # --- loads -------------------------------------------------------------------------------------------------------
@@ -313,6 +308,19 @@ def test_what_is_no_index(server: Server, database: str, place: PostgresPlace) -
             place.check()
     with pytest.raises(psycopg.errors.CheckViolation):  # a vector of another length can't come in
         server.run(database, "update hierderm.vectors set vector = '[1,0]' where image = 5")
+
+
+def test_what_it_does_not_do(place: PostgresPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = place.opened()
+    with pytest.raises(IndexFolderError, match="an index in PostgreSQL is not copied into a folder"):
+        index.save(tmp_path / "index")
+    for change in (lambda: index.add(gallery_table(4, start=900)), lambda: index.remove(["s0c1"])):
+        with pytest.raises(SearchError, match=r"changed in a transaction: with CaseIndex.updating\(address\) as index"):
+            change()
+    monkeypatch.setitem(sys.modules, "hierderm.search.postgres.place", None)
+    message = r"an index in PostgreSQL needs an optional package. Install it with: pip install 'hierderm\[postgres\]'"
+    with pytest.raises(MissingExtraError, match=message):
+        CaseIndex.open("postgresql://host/gallery")
 
 
 def test_a_proof_waits_for_older_transactions(server: Server, place: PostgresPlace, database: str) -> None:
