@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from hierderm.errors import DatabaseError, OutputError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 HIDDEN = "***"
+logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 10  # unless the address or the environment says otherwise
 _FULL = "Free space there; a load goes on where it stopped when the same command is run again."
 _WHAT_TO_DO: dict[type[psycopg.Error], str] = {
@@ -77,6 +79,7 @@ class Address:
         with self.faults("connecting"):
             connection = psycopg.connect(self.conninfo, prepare_threshold=None)
             try:
+                connection.add_notice_handler(_tell)
                 connection.read_only = not writes
                 connection.isolation_level = None if writes else psycopg.IsolationLevel.REPEATABLE_READ
                 register_vector(connection)
@@ -104,3 +107,10 @@ class Address:
         if isinstance(error, errors.DiskFull):
             return OutputError(f"{self}: the server has no space left while {doing}: {reason}. {advice}")
         return DatabaseError(f"{self}: {doing} failed: {reason.rstrip('.')}. {advice}".rstrip())
+
+
+def _tell(said: errors.Diagnostic) -> None:
+    """What a server says on building a graph that its memory does not hold; else it says only what we asked for."""
+    text = said.message_primary or ""
+    if "maintenance_work_mem" in text:
+        logger.warning("The server says: %s. Building takes longer: see docs/scale.md.", text)
