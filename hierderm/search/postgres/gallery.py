@@ -231,19 +231,21 @@ class PostgresGallery(Gallery):
 
     def propose(self, groups: list[Vectors], asked: Asked) -> Iterator[Candidates]:
         passes = self._passes(asked.within, asked.where)
-        graph = self.approximate and (passes is ALL or self._count(passes).sum() > limits.EXACT_BELOW)
+        n_allowed = len(self) if passes is ALL else int(self._count(passes).sum())
+        graph = self.approximate and (passes is ALL or n_allowed > limits.EXACT_BELOW)
+        effort = min(MOST_EFFORT, round(self.effort * len(self) / max(1, n_allowed)))  # as many that may come are seen
         every_out = [[out] if isinstance(out, str) else list(map(str, out)) for out in asked.leave_out]
         known = self.case_numbers({case for out in every_out for case in out})
         for group, out in zip(groups, every_out, strict=True):
             outs = [known[case] for case in out if case in known]
-            found = self._by_graph(group, asked, passes, outs) if graph else None
+            found = self._by_graph(group, asked, passes, outs, effort) if graph else None
             yield self._exactly(group, asked, passes, outs) if found is None else found
 
-    def _by_graph(self, group: Vectors, asked: Asked, passes: Asks, outs: list[int]) -> Candidates | None:
+    def _by_graph(self, group: Vectors, asked: Asked, passes: Asks, outs: list[int], effort: int) -> Candidates | None:
         """What the graph proposes; None where that are too few cases."""
         n = n_proposed(asked.k, len(self))
         with self.reading():
-            self._rows(self._sql.settings(self.effort))
+            self._rows(self._sql.settings(effort))
             found = [row for one in group for row in self._rows(self._sql.near(group, one, passes, outs, n))]
             self._rows(self._sql.settings(None))
         candidates = self._candidates(found)
@@ -302,7 +304,7 @@ class PostgresGallery(Gallery):
     def _nearest_others(self, row: int, vector: Vectors) -> IntArray:
         """The 10 images that are nearest to an image, itself left out."""
         asked, group = Asked(K, ()), vector[None]
-        found = self._by_graph(group, asked, ALL, []) if self.approximate else None
+        found = self._by_graph(group, asked, ALL, [], self.effort) if self.approximate else None
         near = self._exactly(group, asked, ALL, []) if found is None else found
         rows: IntArray = near.rows[np.lexsort((near.rows, -near.similarity))]
         others: IntArray = rows[rows != row][:K]

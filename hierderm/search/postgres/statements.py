@@ -168,10 +168,12 @@ class Statements:
         return Asks(f"select {calls}", values)
 
     def nearest(self, group: Vectors, passes: Asks, outs: Sequence[int], n: int) -> Asks:
-        """The `n` images nearest to any of a query among all: as 0 is added, no graph is used."""
-        return self._images(
-            group, passes, outs, f"order by {_nearest(self._single, group)} + 0, v.image limit {int(n)}"
-        )
+        """The `n` images nearest to any of a query among all.
+
+        `offset 0` has the distances of all that pass computed first: no graph is used, and no vector is sorted.
+        """
+        found = self._images(group, passes, outs, "offset 0")
+        return Asks(f"select * from ({found.text}) found order by similarity desc, image limit {int(n)}", found.values)
 
     def near(self, group: Vectors, query: Vectors, passes: Asks, outs: Sequence[int], n: int) -> Asks:
         """About the `n` images nearest to one image of a query, as the graph proposes them."""
@@ -186,7 +188,7 @@ class Statements:
 
     def _images(self, group: Vectors, passes: Asks, outs: Sequence[int], rest: str) -> Asks:
         """Image, case, node and similarity of rows that pass."""
-        text = f"""select v.image, v."case", v.node, -{_nearest(self._single, group)} {self._vectors}
+        text = f"""select v.image, v."case", v.node, -{_nearest(self._single, group)} as similarity {self._vectors}
             and {passes.text} and v."case" <> all(%(outs)s) {rest}"""
         given = {f"q{number}": Vector(vector) for number, vector in enumerate(group)}
         return self._asks(text, outs=list(outs), **given, **passes.values)
