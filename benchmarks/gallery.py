@@ -81,7 +81,7 @@ def in_postgres(table: EmbeddingTable, until: str, folder: Path | None) -> tuple
     """What loading and its sizes come to, and the queries, where these are asked for."""
     with serving_postgres(folder, SETTINGS) as server:
         address = server.new_database() if folder is None else server.address()
-        place, about = PostgresPlace(address), About("hnsw")
+        place, about, found = PostgresPlace(address), About("hnsw"), dict[str, Any]()
         found: dict[str, Any] = {}
         try:
             index = place.opened()

@@ -269,6 +269,7 @@ def test_cases_come_and_go_whole(place: str) -> None:
         with CaseIndex.updating(place) as index:
             change(index)
         change(plain)
+        assert index.search(PLAIN.vectors[:1], k=1).to_list()[0][0].image_id == "i0"  # it can be used after the change
         opened = CaseIndex.open(place)
         assert (len(opened), opened.n_cases) == (len(plain), plain.n_cases)
         assert opened.frame["image_id"].tolist() == plain.frame["image_id"].tolist()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierderm import columns as c
 from hierderm.data.look import N_LOOK
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import DatabaseError, SearchError, suggest
@@ -71,6 +72,7 @@ class PostgresGallery(Gallery):
     _held: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _counted: dict[str, IntArray] = field(default_factory=dict, init=False, repr=False)
     _values: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
+    _known: set[str] = field(default_factory=set, init=False, repr=False)
 
     @cached_property
     def _sql(self) -> Statements:
@@ -173,8 +175,10 @@ class PostgresGallery(Gallery):
 
     def holding(self, rows: IntArray) -> PostgresGallery:
         kept, distinct = copy(self), np.unique(rows[rows >= 0])
-        found = {"frame": self.frame_at(distinct), "fine": self.fine_at(distinct), "cases": self.cases_at(distinct)}
-        kept._held = {"rows": distinct, **found}
+        found = [row[1:] for row in sorted(self._rows(self._sql.read("frame", distinct)), key=_first)]
+        frame, cases = frame_of(found, self.stored.columns), np.array([row[-1] for row in found], dtype=np.int64)
+        fine = self.taxonomy.encode(frame[c.CONDITION])
+        kept._held = {"rows": distinct, "frame": frame, "fine": fine, "cases": cases}
         kept.missing = () if self._session is None else self._session.missing
         return kept
 
@@ -227,7 +231,14 @@ class PostgresGallery(Gallery):
         return self._values[column]
 
     def _passes(self, within: Within | None, where: Where | None) -> Asks:
-        return self._sql.passes(within, where, lambda asks: bool(self._rows(asks)), self.values)
+        return self._sql.passes(within, where, self._has, self.values)
+
+    def _has(self, asks: Asks) -> bool:
+        """Whether a statement gives a row, remembered where it does."""
+        key = repr(asks)
+        if key not in self._known and self._rows(asks):
+            self._known.add(key)
+        return key in self._known
 
     def propose(self, groups: list[Vectors], asked: Asked) -> Iterator[Candidates]:
         passes = self._passes(asked.within, asked.where)

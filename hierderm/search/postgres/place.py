@@ -302,6 +302,7 @@ class PostgresPlace:
         update = SQL("update {} set {} where state = %s").format(table("models"), changes)
         session.rows(update, [*values.values(), state])
         session.commit(generation)
+        index.gallery = dataclasses.replace(gallery, writes=None)  # which now reads what all see
 
 
 def kind_for(kind: Kind | Literal["auto"], n_images: int) -> Kind:

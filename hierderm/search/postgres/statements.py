@@ -58,7 +58,7 @@ class Statements:
         # A vector of half precision is compared as it is stored by a graph, and exactly with the query else.
         self._half, self._single = f"halfvec({int(dim)})", "::vector" if precision == "half" else ""
         self._reads = {
-            "frame": f"select i.image, i.image_id, k.case_id, i.image_path, i.cells {_WITH_CASES}",
+            "frame": f'select i.image, i.image_id, k.case_id, i.image_path, i.cells, i."case" {_WITH_CASES}',
             "look": f"select i.image, i.look {_IMAGES}",
             "vector": f"select v.image, v.vector{self._single} {self._vectors}",
             "fine": f"select v.image, v.node {self._vectors}",
