@@ -75,7 +75,7 @@ def serving_postgres(kept: Path | None = None, settings: str = "") -> Iterator[S
     try:
         yield server
     finally:
-        server.stop("fast")
+        server.stop("fast" if kept else "immediate")
         atexit.unregister(running._cleanup)  # which would wait for connections that are open
         if kept is None:
             shutil.rmtree(folder)
