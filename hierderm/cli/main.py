@@ -14,8 +14,9 @@ from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.doctor import doctor
 from hierderm.cli.evaluate import evaluate
+from hierderm.cli.index import index_app
 from hierderm.cli.output import JsonFlag, PdfFlag, say
-from hierderm.cli.search import index_app, search, serve
+from hierderm.cli.search import search, serve
 from hierderm.cli.settings import TAKES_SETTINGS
 from hierderm.cli.share import export, push, truncate
 from hierderm.cli.stopping import program, stopping
