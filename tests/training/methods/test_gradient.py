@@ -92,7 +92,11 @@ STARTED = {
 VALUES = {"shrinkages": [0.1, 0.4], "strengths": [2.0], "probability_shares": [0.2, 0.5]}
 
 
-def test_training_starts_as_the_closed_form(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", [1e-30, 100.0])
+def test_without_a_better_epoch_the_closed_form_stays(
+    toy_config: Config, toy: CaseTable, tmp_path: Path, rate: float
+) -> None:
+    """Neither epochs that change nothing nor those that spoil it are taken for the start."""
     store = FeatureStore(tmp_path / "features")
     closed = {"training.method": "tree_lda", "training.views": 1, "training.features": ["layers"]}
     other = with_overrides(toy_config, closed | {f"training.{name}": value for name, value in VALUES.items()})
@@ -100,10 +104,14 @@ def test_training_starts_as_the_closed_form(toy_config: Config, toy: CaseTable, 
         toy_config,
         STARTED
         | {f"training.closed_form.{name}": value for name, value in VALUES.items()}
-        | {"training.learning_rate": 1e-30, "training.weight_decay": 0.0, "training.epochs": 1},
+        | {"training.learning_rate": rate, "training.weight_decay": 0.0, "training.epochs": 2},
     )
     expected = train(other, toy, tmp_path / "closed", store).embeddings(store)
-    found = train(own, toy, tmp_path / "two-head", store).embeddings(store)
+    run = train(own, toy, tmp_path / "two-head", store)
+    assert run.chosen == 0 and run.history["epoch"].tolist() == [0, 1, 2]
+    spoilt = run.history["mean_map_at_r"] < run.history["mean_map_at_r"][0]
+    assert spoilt.tolist() == [False, *[rate > 1] * 2]
+    found = run.embeddings(store)
     np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-5)
     assert expected.probabilities is not None and found.probabilities is not None
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
@@ -115,7 +123,8 @@ def test_training_goes_on_from_the_closed_form(
 ) -> None:
     own = STARTED | {f"training.{name}": value for name, value in settings.items()}
     run = train(with_overrides(toy_config, own | {"training.learning_rate": 3e-3, "training.epochs": 4}), toy, tmp_path)
-    assert run.history["train_loss"].iloc[1:].min() < run.history["train_loss"].iloc[0]
+    losses = run.history["train_loss"].iloc[1:]
+    assert losses.iloc[1:].min() < losses.iloc[0]
     embedded = run.embeddings()
     assert embedded.probabilities is not None
     np.testing.assert_allclose(np.linalg.norm(embedded.embeddings, axis=1), 1, atol=1e-5)
