@@ -38,7 +38,7 @@ from hierderm.training.losses.registry import OUR_LOSSES, make_classification_lo
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "README.md",
     ROOT / "experiments" / "README.md",
     ROOT / "CONTRIBUTING.md",
