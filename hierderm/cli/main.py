@@ -14,11 +14,12 @@ from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
 from hierderm.cli.doctor import doctor
 from hierderm.cli.evaluate import evaluate
-from hierderm.cli.output import JsonFlag, say
-from hierderm.cli.search import index_app, search, serve
+from hierderm.cli.index import index_app
+from hierderm.cli.output import JsonFlag, PdfFlag, say
+from hierderm.cli.search import search, serve
 from hierderm.cli.settings import TAKES_SETTINGS
 from hierderm.cli.share import export, push, truncate
-from hierderm.cli.stopping import stopping
+from hierderm.cli.stopping import program, stopping
 from hierderm.cli.taxonomy import taxonomy_app
 from hierderm.cli.train import compare, embed, inflation, run_comparison, train
 from hierderm.cli.tune import tune
@@ -88,6 +89,7 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("runs/demo"),
+    pdf: PdfFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare on the built-in data, and index it.
@@ -102,7 +104,7 @@ def demo(
     from hierderm.taxonomy.file import read_taxonomy
 
     comparison = load_comparison("three_way")
-    run_comparison(comparison, out, as_json)
+    run_comparison(comparison, out, as_json, pdf)
     index = out / "index"
     if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
@@ -112,7 +114,7 @@ def demo(
         CaseIndex.build(
             cases, run / "model", embeddings=run / "embeddings", splits=("train", "validation"), accuracy=0.65
         ).save(index)
-    say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
+    say(f"Search page: {program()} serve {index.resolve()}")
 
 
 @app.command("config", epilog=EXPERIMENTS)

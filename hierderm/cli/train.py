@@ -13,6 +13,7 @@ from hierderm.cli.output import (
     External,
     JsonFlag,
     ModelName,
+    PdfFlag,
     Replace,
     Unknown,
     Unreadable,
@@ -108,20 +109,21 @@ def embed(
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
 
-def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
+def run_comparison(comparison: Comparison, folder: Path, as_json: bool, pdf: bool) -> None:
+    """Compare, and print the main metrics, the outcome, and where the report is."""
     from hierderm.experiment.compare import compare
 
-    page = compare(comparison, folder)
+    page = compare(comparison, folder, pdf=pdf)
     report = read_json(folder / "report.json", dict[str, Any], OutputError)
     if as_json:
         show_json(report)
         return
     _print_table(report)
-    for sentence in report["summary"]:
-        typer.echo(f"- {sentence}")
-    for warning in report["warnings"]:
-        typer.echo(f"Warning: {warning}")
-    typer.echo(f"\nReport: {page.resolve()}")
+    typer.echo(report["summary"][0])
+    files = [page, *([page.with_name("report.pdf")] if pdf else [])]
+    n_warnings = len(report["warnings"])
+    noted = f" ({n_warnings} warning{'s' if n_warnings > 1 else ''}, above and in it)" if n_warnings else ""
+    typer.echo(f"Report: {', '.join(str(file.resolve()) for file in files)}{noted}")
 
 
 def _print_table(report: dict[str, Any]) -> None:
@@ -132,7 +134,7 @@ def _print_table(report: dict[str, Any]) -> None:
     values = {
         model["model"]: {(m["level"], m["name"]): m["value"] for m in model["metrics"]} for model in report["models"]
     }
-    shown = Table(title=f"{report['name']}: held-out cases, higher is better, best in bold")
+    shown = Table(title=f"{report['title']}: held-out cases, higher is better, best in bold")
     shown.add_column("model", no_wrap=True)
     for key in HEADLINES:
         shown.add_column(metric_name(*key), justify="right")
@@ -150,12 +152,14 @@ def _print_table(report: dict[str, Any]) -> None:
 def compare(
     arguments: Settings = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/NAME by default.")] = None,
+    pdf: PdfFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train and compare models; write a report.
 
-    All on one split; the report is report.html and report.json. After an interruption give the same command again: it
-    continues. Every setting is a flag, too (`hierderm config` lists them).
+    All on one split; the report is report.html and report.json, and with --pdf one page, report.pdf. After an
+    interruption, or for a PDF of what is finished, give the same command again: it continues, and computes nothing
+    twice. Every setting is a flag, too (`hierderm config` lists them).
 
     Example: `hierderm compare three_way --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
@@ -167,7 +171,7 @@ def compare(
             f"a comparison needs a TOML file with [[models]], or a shipped experiment:\n{experiment_list()}"
         )
     comparison = load_comparison(path, overrides)
-    run_comparison(comparison, out or Path("runs") / comparison.name, as_json)
+    run_comparison(comparison, out or Path("runs") / comparison.name, as_json, pdf)
 
 
 def inflation(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hierderm.artifacts import Card
 from hierderm.data.image_io import ImageLike, as_image, each_image
 from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
@@ -46,7 +47,7 @@ class Encoder:
         provenance: Provenance,
         *,
         device: str = "auto",
-        card: str = "",
+        card: Card = Card(),  # noqa: B008  # immutable
         seen: Seen | None = None,
     ) -> None:
         from hierderm.model.forward import chosen_device
@@ -340,7 +341,7 @@ class Encoder:
             private: Whether a repository that is made can be seen by you and your organisation only. One that is there
                 stays as it is.
             token: Of the hub; by default that of HF_TOKEN or of `hf auth login`.
-            evaluation: Of the model on test cases; its headline metrics, with their intervals, go into the card.
+            evaluation: Of the model on test cases; its headline metrics, with intervals and a plot, go into the card.
             data: Name of the data set that the evaluation is of; by default that of the training.
 
         Returns:

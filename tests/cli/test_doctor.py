@@ -109,7 +109,7 @@ def test_folders_that_can_not_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
     class Usage:
         free = 1_000_000_000
 
-    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
     found = by_name(checkup.folders)
     assert found["cache of the hub"].text == f"{tmp_path / 'not' / 'yet'}, 1.0 GB free"
     assert found["cache of the hub"].state == "warning" and not (tmp_path / "not").exists()
@@ -117,7 +117,7 @@ def test_folders_that_can_not_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pa
     def refuse(**_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkup.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     states = {name: one.state for name, one in by_name(checkup.folders).items()}
     assert states == {"temporary files": "broken", "this folder": "warning", "cache of the hub": "warning"}
     assert "can't be written (Permission denied)" in by_name(checkup.folders)["this folder"].text

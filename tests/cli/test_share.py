@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,8 +62,14 @@ def test_push(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             "Read it with: hierderm.load('me/skin'), or --model me/skin\n"
         )
         assert hub.private == {"me/skin": "private"}
-        results = ModelCard(hub.repositories["me/skin"]["README.md"].decode()).data.to_dict()["model-index"]
-        assert "My clinic" in str(results) and "map_at_r" in str(results)
+        card: Any = ModelCard(hub.repositories["me/skin"]["README.md"].decode())
+        (value,) = [
+            one
+            for one in card.data.eval_results
+            if one.metric_args["level"] == "fine" and one.metric_type == "map_at_r"
+        ]
+        assert (value.dataset_name, value.dataset_split) == ("My clinic", "test")
+        assert value.metric_args["low"] <= value.metric_value <= value.metric_args["high"]
         run("push", place / "run" / "model", "me/open", "--public")
         assert hub.private["me/open"] == "public"
         for arguments, message in (

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, constants
 
+from hierderm.artifacts import Card
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
@@ -37,7 +38,7 @@ def encoder(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> Encoder:
     network = Network(
         load_backbone(BackboneConfig(f"hf:{small_siglip}")), NetworkShape(classifier="cosine"), toy.taxonomy, 1
     )
-    save_model(network, tmp_path / "model", split_hash="abc", card="# Mine\n\nA text.\n", seen=Seen.of(toy))
+    save_model(network, tmp_path / "model", split_hash="abc", card=Card("# Mine\n\nA text.\n"), seen=Seen.of(toy))
     return load(tmp_path / "model")
 
 
@@ -95,7 +96,8 @@ def test_an_older_state_by_its_revision(hub: FakeHub, encoder: Encoder, small_si
 def test_the_card_says_what_the_hub_shows(hub: FakeHub, encoder: Encoder, toy: CaseTable) -> None:
     encoder.push_to_hub("me/skin", evaluation=evaluation(), data="My data")
     text = hub.repositories["me/skin"]["README.md"].decode()
-    assert text.endswith("# Mine\n\nA text.\n")
+    assert text.endswith("# Mine\n\n![Results](results.png)\n\nA text.\n")
+    assert hub.repositories["me/skin"]["results.png"].startswith(b"\x89PNG")
     found: dict[str, Any] = yaml.safe_load(text.split("---")[1])
     tree = toy.taxonomy
     assert found["taxonomy"] == {"id": tree.id, "version": tree.version, "hash": tree.content_hash}
@@ -114,7 +116,12 @@ def test_the_card_says_what_the_hub_shows(hub: FakeHub, encoder: Encoder, toy: C
             ],
         }
     ]  # fmt: skip
+    before = hub.repositories["me/skin"]["results.png"]
     load("me/skin").push_to_hub("me/skin", evaluation=evaluation(0.7))  # of the same data: it takes the place
+    assert hub.repositories["me/skin"]["results.png"] != before
+    assert hub.repositories["me/skin"]["README.md"].count(b"results.png") == 1
+    load("me/skin").push_to_hub("me/copy")
+    assert hub.repositories["me/copy"]["results.png"] == hub.repositories["me/skin"]["results.png"]
     card: Any = ModelCard(hub.repositories["me/skin"]["README.md"].decode())
     assert [(one.dataset_name, one.metric_value) for one in card.data.eval_results] == [("My data", 0.7)]
     with pytest.raises(ModelError, match="name the data set that the evaluation is of"):

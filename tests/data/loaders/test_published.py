@@ -100,7 +100,7 @@ def test_isic_challenge_of_2018(tmp_path: Path) -> None:
 
 
 def test_isic_challenge_of_2019(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"image": f"ISIC_{number}{end}", **dict.fromkeys(mini.ISIC_2019[1:], "0.0"), code: "1.0"}
         for number, (code, end) in enumerate([("AK", ""), ("SCC", "_downsampled"), ("UNK", ""), ("NV", "")])
     ]
