@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.experiment.compare import compare
+from hierderm.report.page import is_ours
 from tests.app.test_page import CHROMIUM, FLAGS, pytestmark  # noqa: F401
 
 
@@ -30,7 +32,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
             {"name": "lda", "method": "lda", "set": {"training.views": 0}},
         ],
     }
-    return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"))
+    return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"), pdf=True)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,11 @@ def test_a_cell_that_a_spreadsheet_would_compute_is_shielded(page: Page) -> None
     page.locator("table.brief td").first.evaluate("(cell, text) => (cell.textContent = text)", '=1+1, "x"')
     _, content = saved(page, page.locator(".scroll + .get button").first)
     assert pd.read_csv(io.BytesIO(content), encoding="utf-8-sig")["Model"][0] == '\'=1+1, "x"'
+
+
+def test_the_pdf_is_one_page(report: Path) -> None:
+    content = report.with_name("report.pdf").read_bytes()
+    assert len(re.findall(rb"/Type\s*/Page\b", content)) == 1 and is_ours(content)
 
 
 def test_on_paper_everything_is_unfolded_and_folded_again(page: Page) -> None:
