@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo test pytest lint bench soak clean
 
 help: ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -15,11 +15,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --compile-bytecode --editable '.[dev]'
 	touch $@
 
-demo: $(READY) ## install, then run the four-way comparison offline on the built-in data
+demo: $(READY) ## install, then compare seven models offline on the built-in data
 	HF_HUB_OFFLINE=1 $(BIN)/hierderm demo --out runs/demo
 
-test: $(READY) lint ## lint, types and all tests
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+test: $(READY) ## lint, types and all tests
+	@$(MAKE) --no-print-directory --jobs 2 lint pytest
+
+pytest: $(READY) ## the tests alone
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

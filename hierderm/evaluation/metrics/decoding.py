@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hierderm.embeddings import by_blocks
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
@@ -38,6 +39,11 @@ def hf_decode(probabilities: Floats, taxonomy: Taxonomy, beta: float = 1.0) -> M
         beta: > 0; above 1 recall counts more, and sets are larger.
     """
     paths, length = node_paths(taxonomy), taxonomy.path_length
+    return by_blocks(probabilities, lambda some: _best_sets(some, paths, length, beta))
+
+
+def _best_sets(probabilities: Floats, paths: Mask, length: IntArray, beta: float) -> Mask:
+    """The sets of some images."""
     of_length = {
         int(steps): (probabilities * (length == steps)).astype(np.float64) @ paths for steps in np.unique(length)
     }

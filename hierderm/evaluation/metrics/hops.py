@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hierderm.embeddings import by_blocks
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray
 
@@ -38,9 +39,12 @@ def hops(probabilities: Floats, labels: IntArray, taxonomy: Taxonomy, k: int | N
     best = np.sort(rank, axis=1)[:, :k]
     weight = _weights(np.sort(rank, axis=1))[:, :k]
     worst = (weight * np.abs(best - best[:, ::-1])).sum(axis=1)[labels]
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    found = rank[labels[:, None], order]
-    cost = (weight[labels] * np.abs(best[labels] - found)).sum(axis=1)
+
+    def costs(rows: IntArray) -> FloatArray:
+        order, true = np.argsort(-probabilities[rows], axis=1, kind="stable")[:, :k], labels[rows]
+        return np.asarray((weight[true] * np.abs(best[true] - rank[true[:, None], order])).sum(axis=1))
+
+    cost = by_blocks(np.arange(len(labels)), costs)
     share = np.divide(cost, worst, out=np.full(len(labels), np.nan), where=worst > 0)
     return np.asarray(np.maximum(1 - share, 0))
 

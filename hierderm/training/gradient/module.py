@@ -108,7 +108,8 @@ class TrainingModule(lightning.LightningModule):
         return self._loader(self.train_data, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.validation_data, batch_size=256)
+        heads_alone = self.from_features and self.tail is None  # which take little memory
+        return self._loader(self.validation_data, batch_size=4096 if heads_alone else 256)
 
     def _loader(self, data: Dataset[Any], **batches: Any) -> DataLoader[Any]:
         """Features come from memory as whole batches, images from worker processes."""
@@ -143,23 +144,24 @@ class TrainingModule(lightning.LightningModule):
         inputs, position = batch
         outputs, loss = self.outputs(inputs), self.settings.loss
         position = position.cpu()
-        total = outputs.projection.sum() * 0.0  # an epoch with no active loss must still have a gradient
-        if self.contrastive is not None:
-            contrastive = torch.stack(
-                [
-                    weight * self.contrastive(outputs.projection, labels[position].to(self.device))
-                    for weight, labels in self.contrastive_labels
-                ]
-            ).sum()
-            total = total + contrastive
-            self._note("contrastive_loss", contrastive)
+        losses = []
+        if self.contrastive is None:
+            losses.append(outputs.projection.sum() * 0.0)  # its weights have a gradient in every epoch
+        else:
+            levels = [
+                weight * self.contrastive(outputs.projection, labels[position].to(self.device))
+                for weight, labels in self.contrastive_labels
+            ]
+            losses.append(torch.stack(levels).sum())
+            self._note("contrastive_loss", losses[-1])
         share = self.classification_share()
         if self.classification is not None and share > 0:
             labels = self.class_labels[position].to(self.device)
             source = outputs.embedding if outputs.logits is None else outputs.logits
             classification = self.classification(source, labels)
-            total = total + share * loss.classification_weight * classification
+            losses.append(share * loss.classification_weight * classification)
             self._note("classification_loss", classification)
+        total = torch.stack(losses).sum()
         self._note("train_loss", total)
         self.sizes.append(len(inputs))
         return total
