@@ -23,8 +23,19 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Options = Annotated[dict[str, Any], AfterValidator(lambda value: _finite(value))]
 Value = TypeVar("Value")
 Several = Annotated[tuple[Value, ...], Field(min_length=1)]  # values that are all tried
-LOGIT_LOSSES = ("CrossEntropy", "LogitAdjusted", "HXE", "SoftLabels")
-TREE_LOSSES = ("TreeSupCon", "HiMulConE", "SmoothHAP")  # take their levels from the tree
+LossKind = Literal["levels", "tree", "logits"]
+# What a loss is called with. "levels": embeddings and the labels of one level, once for each level wanted; "tree":
+# embeddings and fine labels, once, as it knows the levels; "logits": logits and the labels of the classified level.
+LOSS_KINDS: dict[str, LossKind] = {
+    "SupCon": "levels",
+    "TreeSupCon": "tree",
+    "HiMulConE": "tree",
+    "SmoothHAP": "tree",
+    "CrossEntropy": "logits",
+    "LogitAdjusted": "logits",
+    "HXE": "logits",
+    "SoftLabels": "logits",
+}
 Monitor = Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
 
 
@@ -36,6 +47,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"numbers must be finite, one is {value}")
     return value
+
+
+def loss_kind(name: str) -> LossKind:
+    """What the loss `name` is called with; those of pytorch-metric-learning are of the kind 'levels'."""
+    return LOSS_KINDS.get(name, "levels")
 
 
 def doc(text: str) -> Any:
@@ -69,7 +85,8 @@ Components = Annotated[Positive, doc("more features than this are first reduced 
 WITH_VIEWS = OnlyIf(lambda method: method.views > 0, "{}views is above 0")
 WITH_CONTRAST = OnlyIf(lambda loss: loss.contrastive != "", "{}contrastive names a loss")
 WITH_LEVELS = OnlyIf(
-    lambda loss: loss.contrastive not in ("", *TREE_LOSSES), "{}contrastive names a loss of the labels of one level"
+    lambda loss: loss.contrastive != "" and loss_kind(loss.contrastive) == "levels",
+    "{}contrastive names a loss of the labels of one level",
 )
 WITH_CLASSES = OnlyIf(lambda loss: loss.classification != "", "{}classification names a loss")
 WITH_BOTH = OnlyIf(
@@ -77,7 +94,7 @@ WITH_BOTH = OnlyIf(
 )
 WITH_PROJECTION = OnlyIf(lambda method: method.loss.contrastive != "", "{}loss.contrastive names a loss")
 WITH_LOGITS = OnlyIf(
-    lambda method: method.loss.classification in LOGIT_LOSSES, "{}loss.classification names one on logits"
+    lambda method: loss_kind(method.loss.classification) == "logits", "{}loss.classification names one on logits"
 )
 DRAWN = only_if("init", "random")
 WITH_CLASSIFIER = both(DRAWN, WITH_LOGITS)
@@ -360,10 +377,10 @@ class Gradient:
         contrastive = loss.contrastive and any(weight > 0 for weight in loss.contrastive_levels.values())
         if not contrastive and not (loss.classification and loss.classification_weight > 0):
             raise ValueError("at least one of loss.contrastive and loss.classification must be named and weigh > 0")
-        if self.init == "tree_lda" and loss.classification not in ("", *LOGIT_LOSSES):
+        if self.init == "tree_lda" and loss.classification and loss_kind(loss.classification) != "logits":
+            known = ", ".join(name for name, kind in LOSS_KINDS.items() if kind == "logits")
             raise ValueError(
-                f"init = 'tree_lda' needs a loss.classification on logits: {', '.join(LOGIT_LOSSES)}, or ''; "
-                f"got '{loss.classification}'"
+                f"init = 'tree_lda' needs a loss.classification on logits: {known}, or ''; got '{loss.classification}'"
             )
         if self.init == "random" and self.freeze == "frozen" and self.neck == "identity":
             raise ValueError(
