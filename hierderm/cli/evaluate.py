@@ -19,7 +19,7 @@ from hierderm.cli.output import (
     value_with_interval,
 )
 from hierderm.cli.search import Aggregated, MovedModel, Where, Within
-from hierderm.cli.settings import one_path, parse_arguments
+from hierderm.cli.settings import one_path, parse_arguments, require_read
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def evaluate(
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
     from hierderm.cli.evaluate_index import index_lines, queries_of
+    from hierderm.config.describe import described
     from hierderm.config.loading import load_config
     from hierderm.files import require_free, write_json
     from hierderm.search.evaluation import evaluate_index
@@ -89,6 +90,9 @@ def evaluate(
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
         require_free(out, replace=replace, suffixes=(".json",), inputs=[cases, probabilities, taxonomy, index, *words])
+    if index is not None:
+        by_task = [row.name for row in described() if row.condition.startswith("evaluation.tasks")]
+        require_read("evaluate --index", settings, ["evaluation.tasks", *by_task], "An index has its own task.")
     config = load_config(None, settings).evaluation
     if index is None:
         if (k, within, where, aggregation, splits, model) != (10, None, None, "best", "", ""):

@@ -27,15 +27,9 @@ LossKind = Literal["levels", "tree", "logits"]
 # What a loss is called with. "levels": embeddings and the labels of one level, once for each level wanted; "tree":
 # embeddings and fine labels, once, as it knows the levels; "logits": logits and the labels of the classified level.
 LOSS_KINDS: dict[str, LossKind] = {
-    "SupCon": "levels",
-    "TreeSupCon": "tree",
-    "HiMulConE": "tree",
-    "SmoothHAP": "tree",
-    "CrossEntropy": "logits",
-    "LogitAdjusted": "logits",
-    "HXE": "logits",
-    "SoftLabels": "logits",
-}
+    "SupCon": "levels", "TreeSupCon": "tree", "HiMulConE": "tree", "SmoothHAP": "tree",
+    "CrossEntropy": "logits", "LogitAdjusted": "logits", "HXE": "logits", "SoftLabels": "logits",
+}  # fmt: skip
 Monitor = Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
 
 
@@ -103,9 +97,6 @@ WITH_SHARE = both(
     WITH_CLASSIFIER, OnlyIf(lambda method: method.probability_share > 0, "{}probability_share is above 0")
 )
 IN_BATCHES = OnlyIf(lambda method: method.batch_size > 0, "{}batch_size is above 0")
-AUGMENTED = OnlyIf(
-    lambda method: method.freeze != "frozen" or method.views > 0, "{}freeze is not frozen, or {}views is above 0"
-)
 COPIED = OnlyIf(
     lambda method: (
         method.freeze == "frozen"
@@ -115,6 +106,15 @@ COPIED = OnlyIf(
     "{}freeze is frozen, {}init is tree_lda or {}cache_activations is true",
 )
 FINE_TUNED = only_if("freeze", "last_blocks", "lora", "full")
+FROM_IMAGES = OnlyIf(
+    lambda method: method.freeze != "frozen" and not (method.freeze == "last_blocks" and method.cache_activations),
+    "{}freeze is not frozen and {}cache_activations is false",
+)
+AUGMENTED = OnlyIf(
+    lambda method: method.views > 0 or FROM_IMAGES.holds(method), f"{{}}views is above 0, or {FROM_IMAGES.text}"
+)
+WITH_SHARES = OnlyIf(lambda method: any(method.probability_shares), "one of {}probability_shares is above 0")
+DRAWS = OnlyIf(lambda method: method.views > 0 or method.shuffle, "{}views is above 0 or {}shuffle is true")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -210,7 +210,7 @@ class OnFeatures:
         Monitor,
         doc("validation metric that chooses the setting; the mean, of both levels, is geometric"),
     ] = "mean_map_at_r"
-    seed: Annotated[Seed, doc("seed of augmentation, and of the shuffled tree")] = 0
+    seed: Annotated[Seed, doc("seed of augmentation"), WITH_VIEWS] = 0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -257,7 +257,7 @@ class ClosedForm:
         Several[Share],
         doc("share of the node probabilities in the cosine of two embeddings"),
     ] = (0.1, 0.2, 0.4, 0.8)
-    probability_levels: ProbabilityLevels = ()
+    probability_levels: Annotated[ProbabilityLevels, WITH_SHARES] = ()
     folds: Annotated[
         NotNegative,
         doc("parts of the training cases, left out in turn, on which settings are judged as on validation; 0 for none"),
@@ -272,6 +272,7 @@ class TreeLda(ClosedForm, OnFeatures):
     """Discriminants of the tree and node probabilities, in closed form; the best on held-out images is kept."""
 
     method: Literal["tree_lda"] = "tree_lda"
+    seed: Annotated[Seed, doc("seed of augmentation, and of the shuffled tree"), DRAWS] = 0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -364,12 +365,12 @@ class Gradient:
     ] = "32-true"
     accelerator: Annotated[str, doc("Lightning's accelerator: auto, cpu, gpu")] = "auto"
     devices: Annotated[Positive, doc("how many devices")] = 1
-    cache_images: Annotated[bool, doc("keep decoded images in memory (small data)"), FINE_TUNED] = True
+    cache_images: Annotated[bool, doc("keep decoded images in memory (small data)"), FROM_IMAGES] = True
     logger: Annotated[
         Literal["", "tensorboard", "csv", "wandb", "mlflow"],
         doc("where curves go while it trains; all but csv need the extra of their name, e.g. hierderm[wandb]"),
     ] = ""
-    workers: Annotated[NotNegative, doc("processes that load images")] = 0
+    workers: Annotated[NotNegative, doc("processes that load images"), FROM_IMAGES] = 0
     seed: Annotated[Seed, doc("seed of weights, order and augmentation")] = 0
 
     def __post_init__(self) -> None:
