@@ -111,11 +111,8 @@ def entries_of(comparison: Comparison) -> tuple[ModelEntry, ...]:
     return comparison.models or (ModelEntry(name=comparison.name),)
 
 
-def model_config(comparison: Comparison, entry: ModelEntry, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The settings of one model of a comparison: shared ones that its method reads, overridden by its own.
-
-    `overrides` win over both.
-    """
+def model_config(comparison: Comparison, entry: ModelEntry) -> Config:
+    """The settings of one model of a comparison: shared ones that its method reads, overridden by its own."""
     source = f"model '{entry.name}'"
     if "training.method" in entry.set:
         raise ConfigError(f"{source} must give its method by method = '...', not in its set.")
@@ -127,8 +124,7 @@ def model_config(comparison: Comparison, entry: ModelEntry, overrides: Mapping[s
     training = {name: value for name, value in _leaves(comparison.training) if _overlaps(name, known)}
     shared = {key: asdict(comparison)[key] for key in ("data", "split", "backbone", "evaluation")}
     shared |= {"name": entry.name, "training": _with({}, {**training, "method": method})}
-    own = {**entry.set, **(overrides or {})}
-    return build_config(_without_unread(Config, _with(shared, own), own), source=source)
+    return build_config(_without_unread(Config, _with(shared, entry.set), entry.set), source=source)
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any], *, source: str = "overrides") -> Settings:

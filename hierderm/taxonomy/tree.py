@@ -229,16 +229,6 @@ class Taxonomy:
         levels[-1] = tuple(replace(node, parent=-1) for node in levels[-1])
         return replace(self, levels=tuple(levels[::-1]))
 
-    def prune(self, image_counts: Mapping[str, int], min_images: int) -> Taxonomy:
-        """The tree without the conditions that have fewer than `min_images` images in `image_counts`."""
-        counts = np.zeros(self.size(-1), dtype=np.int64)
-        for name, count in image_counts.items():
-            counts[self.index(name)] += count
-        kept = [name for name, count in zip(self.names(), counts, strict=True) if count >= min_images]
-        if not kept:
-            raise TaxonomyError(f"no condition has {min_images} images or more; the most is {counts.max()}.")
-        return self.keep(kept)
-
     def with_synonyms(self, names: Mapping[str, str]) -> Taxonomy:
         """The tree in which each key of `names` is a synonym of the condition that is its value."""
         gained: dict[int, tuple[str, ...]] = {}
@@ -252,20 +242,6 @@ class Taxonomy:
             for number, node in enumerate(self.levels[-1])
         )
         return replace(self, levels=(*self.levels[:-1], nodes))
-
-    def merge(self, into: Mapping[str, str]) -> Taxonomy:
-        """The tree in which each key of `into` is a synonym of its value, e.g. {'SK/ISK': 'Seborrheic Keratosis'}."""
-        target = {self.index(old): self.index(new) for old, new in into.items()}
-        wrong = [self.names()[new] for new in target.values() if new in target]
-        if wrong:
-            raise TaxonomyError(f"a condition can't be merged away and merged into at once: {sorted(set(wrong))}.")
-        gained: dict[str, tuple[str, ...]] = {}
-        for old, new in target.items():
-            node, name = self.levels[-1][old], self.names()[new]
-            gained[name] = (*gained.get(name, ()), node.name, *node.synonyms)
-        kept = self.keep(name for number, name in enumerate(self.names()) if number not in target)
-        nodes = tuple(replace(n, synonyms=(*n.synonyms, *gained.get(n.name, ()))) for n in kept.levels[-1])
-        return replace(kept, levels=(*kept.levels[:-1], nodes))
 
     def levels_of_one_node(self, fine: IntArray) -> tuple[int, ...]:
         """Levels on which some conditions, shape (n,), are all of the same node: no label can be wrong there."""

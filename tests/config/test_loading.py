@@ -255,11 +255,6 @@ def test_each_model_takes_the_shared_settings_that_its_method_reads() -> None:
     assert to_dict(configs["vanilla"])["training"] == {"method": "vanilla"}
 
 
-def test_overrides_win_over_a_models_own_settings() -> None:
-    comparison = build_comparison({"models": MODELS})
-    assert model_config(comparison, comparison.models[1], {"training.views": 9}).training == TreeLda(views=9)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
