@@ -49,7 +49,7 @@ def reads(settings: Config | Comparison, name: str) -> bool:
     return any(row.read for row in settings_of(settings) if row.name == name)
 
 
-def changed(section: Any, name: str) -> list[str]:
+def not_default(section: Any, name: str) -> list[str]:
     """Which settings of a section called `name` have another value than their default, by dotted name."""
     default = section.__class__()
     return [f"{name}.{one.name}" for one in fields(section) if getattr(section, one.name) != getattr(default, one.name)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from hierderm import columns as c
 from hierderm.artifacts import claim_folder
-from hierderm.config.describe import changed
+from hierderm.config.describe import not_default
 from hierderm.config.settings import Comparison
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Provenance
@@ -38,7 +38,7 @@ def inflation(comparison: Comparison, folder: Path | str) -> list[dict[str, Any]
     ConfigError where the comparison has several splits or seeds.
     """
     folder = Path(folder)
-    if unread := changed(comparison.protocol, "protocol"):
+    if unread := not_default(comparison.protocol, "protocol"):
         raise ConfigError(f"inflation trains each model once, on one split: it does not read {unread}. Leave them out.")
     claim_folder(folder, RUN)
     by_case, table = _evaluated(comparison, folder / "by-case")

@@ -19,6 +19,7 @@ from annotated_types import Ge
 
 from hierderm import columns as c
 from hierderm.artifacts import claim_folder, holds, read_header
+from hierderm.config.describe import not_default
 from hierderm.config.loading import dump_config, load_record, to_dict
 from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.checks import read_cases
@@ -103,7 +104,7 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
     report = None
     if split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
         logger.info("Split: the table's own.")
-        if unread := changed(split, "split"):
+        if unread := not_default(split, "split"):
             logger.warning("So %s is not read: set split.reuse = false to divide anew.", ", ".join(unread))
     else:
         logger.info("Splitting by case, near-duplicate images together ...")
