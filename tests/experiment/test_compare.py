@@ -124,12 +124,9 @@ def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path
 
 def test_repeats_divide_anew(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.repeats": 2}
-    models = [
-        {"name": "lda", "method": "lda", "set": {"training.views": 1, "training.features": "output"}},
-        {"name": "alike", "method": "lda", "set": {"training.views": 0, "training.features": "output"}},
-    ]
+    models = [{"name": "lda", "method": "lda", "set": {"training.views": 1, "training.features": "output"}}]
     page = compare(with_overrides(toy_comparison, {**protocol, "models": models, "training": {}}), tmp_path).read_text()
-    lda, _ = json.loads((tmp_path / "report.json").read_text())["models"]
+    (lda,) = json.loads((tmp_path / "report.json").read_text())["models"]
     assert (lda["n_cases"], lda["n_runs"]) == (48, 6)
     assert "3-fold cross-validation, 2 times with the cases divided anew" in page
     first, second = (Run.open(tmp_path / name / "models" / "lda") for name in ("fold-0", "fold-0@1"))
