@@ -33,6 +33,7 @@ TaskName = Literal[
 ]  # fmt: skip
 WITH_FOLDS = OnlyIf(lambda split: split.folds > 0, "{}folds is above 0")
 HOLD_OUT = OnlyIf(lambda split: split.folds == 0, "{}folds is 0")
+WITH_REPEATS = OnlyIf(lambda protocol: protocol.repeats > 1, "{}repeats is above 1")
 WITH_GROUPS = OnlyIf(lambda evaluation: evaluation.groups, "{}groups is true")
 NAME = Field(max_length=100, pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
 
@@ -169,6 +170,11 @@ class ProtocolConfig:
         Positive,
         doc("every_fold: divisions into folds, each with its own split.seed and training.seed; their mean is reported"),
     ] = 1
+    new_seeds: Annotated[
+        bool,
+        doc("repeats have their own training.seed; false: the same, so augmented views are embedded once for all"),
+        WITH_REPEATS,
+    ] = True
 
 
 @dataclass(frozen=True, config=STRICT)

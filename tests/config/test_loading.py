@@ -227,7 +227,7 @@ def test_settings_that_do_not_fit_together(settings: dict[str, object], message:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(ConfigError, match="none.toml. is neither"):
         load_config(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("a = [")
     with pytest.raises(ConfigError, match="must be a TOML file"):
@@ -269,6 +269,7 @@ def test_each_model_takes_the_shared_settings_that_its_method_reads() -> None:
         ({"models": MODELS[:2], "training": {"epochs": 3}}, "'training.epochs' is read by method 'gradient' only, training.method is 'tree_lda' or 'vanilla'."),
         ({"models": MODELS, "training": {"lora_rank": 3}}, "'training.lora_rank' is read only where training.freeze is lora."),
         ({"models": MODELS, "loss": {"contrastive": "x"}}, "unknown key 'loss.contrastive'. It is 'training.loss.contrastive'."),
+        ({"models": MODELS, "protocol": {"new_seeds": False}}, "'protocol.new_seeds' is read only where protocol.repeats is above 1."),
         ({"models": MODELS, "evaluation": {"index_kind": "hnsw"}}, "'evaluation.index_kind' is read only where evaluation.tasks has 'retrieval_index'."),
         ({"models": MODELS, "split": {"folds": 3, "fold": 1}, "protocol": {"every_fold": True}}, "protocol.every_fold tests on every fold: leave split.fold out, got 1"),
         ({"models": MODELS, "protocol": {"every_fold": True}}, "protocol.every_fold needs split.folds of at least 2"),
