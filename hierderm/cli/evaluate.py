@@ -20,7 +20,7 @@ from hierderm.cli.output import (
     value_with_interval,
 )
 from hierderm.cli.search import Aggregated, MovedModel, Where, Within
-from hierderm.cli.settings import one_path, parse_arguments, require_read
+from hierderm.cli.settings import one_path, parse_arguments
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ def evaluate(
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
-    from hierderm.cli.evaluate_index import queries_of
-    from hierderm.config.describe import described
-    from hierderm.config.loading import load_config
+    from hierderm.cli.evaluate_index import config_of, queries_of
     from hierderm.files import require_free, write_json
     from hierderm.search.evaluation import evaluate_index
     from hierderm.search.filters import where_of
@@ -96,10 +94,7 @@ def evaluate(
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
         require_free(out, replace=replace, suffixes=(".json",), inputs=[cases, probabilities, taxonomy, index, *words])
-    if index is not None:
-        by_task = [row.name for row in described() if row.condition.startswith("evaluation.tasks")]
-        require_read("evaluate --index", settings, ["evaluation.tasks", *by_task], "An index has its own task.")
-    config = load_config(None, settings).evaluation
+    config = config_of(settings, index)
     if index is None:
         if (k, within, where, aggregation, splits, model) != (10, None, None, "best", "", ""):
             raise ConfigError("-k, --within, --where, --aggregation, --splits and --model go with --index.")
