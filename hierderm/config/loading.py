@@ -303,12 +303,10 @@ def _without(content: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]
     return result
 
 
-def _without_unread(
-    kind: type[Config] | type[Comparison], content: Mapping[str, Any], wanted: Collection[str]
-) -> dict[str, Any]:
+def _without_unread(kind: type[Settings], content: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
     """Without inherited settings that others of `content` make unread; those `wanted` stay, to be refused."""
     try:
-        config: Config | Comparison = _validated(kind, content, "")
+        config = _validated(kind, content, "")
     except ConfigError:
         return dict(content)  # the faults are reported where they belong
     names = [row.name for row in settings_of(config) if not row.read and not _overlaps(row.name, wanted)]
