@@ -177,10 +177,10 @@ def history(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, int]) ->
         for number, (name, history) in enumerate(histories.items()):
             colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
             if column in history:
-                axes.plot(history["epoch"] + 1, history[column], color=colour, marker=marker, markersize=4, label=name)
+                axes.plot(history["epoch"], history[column], color=colour, marker=marker, markersize=4, label=name)
             if (held_out := f"validation_{column}") in history:
-                axes.plot(history["epoch"] + 1, history[held_out], color=colour, linestyle="--")
-            axes.axvline(chosen[name] + 1, color=colour, linewidth=0.8, linestyle=":")
+                axes.plot(history["epoch"], history[held_out], color=colour, linestyle="--")
+            axes.axvline(history["epoch"].iloc[chosen[name]], color=colour, linewidth=0.8, linestyle=":")
         dashed = any(f"validation_{column}" in history for history in histories.values())
         axes.set_title(title + (" (dashed: validation)" if dashed else ""), fontsize=10)
         axes.set_xlabel("epoch")

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "hierderm"
 LADDER = (
     ("errors", "types", "columns", "progress", "threads", "notebook"),
-    ("files", "delimited"),
+    ("files", "delimited", "shipped"),
     ("json_files", "parquet"),
     ("artifacts",),
     ("config", "taxonomy", "engines"),

@@ -70,7 +70,7 @@ def test_an_image_without_another_case_has_no_neighbour() -> None:
 
 def test_each_loss_has_its_own_panel_and_the_sum_none() -> None:
     names = ["train_loss", "contrastive_loss", "classification_loss", "validation_classification_loss"]
-    rows = pd.DataFrame({"epoch": [0, 1, 2]} | {name: [3.0, 2.0, 1.0] for name in [*names, "coarse_map_at_r"]})
+    rows = pd.DataFrame({"epoch": [1, 2, 3]} | {name: [3.0, 2.0, 1.0] for name in [*names, "coarse_map_at_r"]})
     figure = history(
         {"both": rows, "one": rows[["epoch", "contrastive_loss", "coarse_map_at_r"]]}, {"both": 1, "one": 2}
     )

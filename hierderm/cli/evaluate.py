@@ -47,7 +47,10 @@ Cases = Annotated[
 Probabilities = Annotated[
     Path | None, typer.Option(help="An .npy file: probabilities of the conditions, in the taxonomy's order.")
 ]
-Index = Annotated[Path | None, typer.Option("--index", "-i", help="Evaluate this index; the cases are the queries.")]
+Index = Annotated[
+    str | None,
+    typer.Option("--index", "-i", help="Evaluate the index of this folder or address; the cases are the queries."),
+]
 Splits = Annotated[str, typer.Option(help="With --index: splits that query, e.g. test; all by default.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")]
 
@@ -87,6 +90,7 @@ def evaluate(
     from hierderm.files import require_free, write_json
     from hierderm.search.evaluation import evaluate_index
     from hierderm.search.filters import where_of
+    from hierderm.search.places import place_of
 
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
@@ -101,8 +105,8 @@ def evaluate(
     else:
         opened, queries = queries_of(index, words, cases, splits, model, engine)
         evaluation = evaluate_index(
-            opened, queries, k=k, within=within, where=where_of(where or [], opened.frame), aggregation=aggregation,
-            config=config, name=str(index),
+            opened, queries, k=k, within=within, where=where_of(where or [], opened.gallery.values),
+            aggregation=aggregation, config=config, name=str(place_of(index)),
         )  # fmt: skip
     if out is not None:
         write_json(out, evaluation.to_dict(), replace=replace)

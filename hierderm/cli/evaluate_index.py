@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def queries_of(
-    folder: Path, words: list[str], cases: Path | None, splits: str, model: str, engine: ForwardEngine
+    place: str, words: list[str], cases: Path | None, splits: str, model: str, engine: ForwardEngine
 ) -> tuple[CaseIndex, EmbeddingTable]:
     """An index, and embeddings of the cases that query it: of a file or folder, by its model, or its own."""
     from hierderm.data.checks import read_cases
@@ -30,7 +30,7 @@ def queries_of(
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.evaluation import own_cases
 
-    index = CaseIndex.open(folder)
+    index = CaseIndex.open(place)
     if not words and cases is not None:
         table = read_cases(cases, index.taxonomy)
         some = table.select(_in_splits(table.frame, splits))

@@ -24,14 +24,23 @@ from hierderm.cli.settings import file_and_settings
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, OutputError
 from hierderm.json_files import read_json
+from hierderm.shipped import experiment_list, experiment_titles
 
 if TYPE_CHECKING:
     from hierderm.config.settings import Comparison
 
+
+def _complete(incomplete: str) -> list[tuple[str, str]]:
+    """Shipped experiments for the shell to complete; where none fits, it completes files."""
+    return [pair for pair in experiment_titles().items() if pair[0].startswith(incomplete)]
+
+
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CONFIG.toml] [--section.setting VALUE]...", help="A TOML file, and settings that override it."
+        metavar="[CONFIG] [--section.setting VALUE]...",
+        help="A TOML file or a shipped experiment, and settings that override it.",
+        autocompletion=_complete,
     ),
 ]
 
@@ -100,30 +109,6 @@ def embed(
     typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
 
 
-def export(
-    model: Annotated[str, typer.Argument(help="A model folder, a run's, of the hub, or a backbone by name.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")],
-    replace: Replace = False,
-) -> None:
-    """Write a model as one ONNX file.
-
-    Backbone, neck and heads in one graph, for ONNX Runtime. hierderm reads it without torch, other programs find in its
-    metadata what the input must be.
-
-    Example: `hierderm export runs/first/model -o model.onnx`
-    """
-    from hierderm.files import require_free
-
-    require_free(out, replace=replace, suffixes=(".onnx",))
-    if out.suffix != ".onnx":
-        raise ConfigError(f"{out} must end in .onnx.")
-    from hierderm.model.loading import load
-
-    difference = load(model).export(out, replace=replace)
-    size = out.stat().st_size / 1e6
-    typer.echo(f"{out}: {size:.1f} MB; its outputs differ from torch's by {difference:.0e} at most")
-
-
 def run_comparison(comparison: Comparison, folder: Path, as_json: bool, pdf: bool) -> None:
     """Compare, and print the main metrics, the outcome, and where the report is."""
     from hierderm.experiment.compare import compare
@@ -176,13 +161,15 @@ def compare(
     interruption, or for a PDF of what is finished, give the same command again: it continues, and computes nothing
     twice. Every setting is a flag, too (`hierderm config` lists them).
 
-    Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
+    Example: `hierderm compare three_way --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
     from hierderm.config.loading import load_comparison
 
     path, overrides = file_and_settings(arguments)
     if path is None:
-        raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
+        raise ConfigError(
+            f"a comparison needs a TOML file with [[models]], or a shipped experiment:\n{experiment_list()}"
+        )
     comparison = load_comparison(path, overrides)
     run_comparison(comparison, out or Path("runs") / comparison.name, as_json, pdf)
 

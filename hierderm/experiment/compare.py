@@ -59,7 +59,9 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
     browser = find_browser() if pdf else ""
 
     if not comparison.models:
-        raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
+        raise ConfigError(
+            "a comparison must list its models: [[models]] with name and method, as the shipped 'three_way' does."
+        )
     if "retrieval" not in comparison.evaluation.tasks:
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     folder = Path(folder)

@@ -91,7 +91,7 @@ def completed(card: Card, name: str, taxonomy: Taxonomy | None, evaluation: Eval
             raise ModelError("name the data set that the evaluation is of: push_to_hub(..., data='my data').")
         metrics = {key: metric for key in HEADLINES if (metric := evaluation.get(key)) is not None}
         ends = {
-            key: {"low": round(metric.low, 6), "high": round(metric.high, 6), "n": metric.count}
+            key: {"low": round(float(metric.low), 6), "high": round(float(metric.high), 6), "n": int(metric.count)}
             for key, metric in metrics.items()
             if metric.low == metric.low
         }

@@ -18,7 +18,7 @@ from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Encoded, Provenance
 from hierderm.errors import ModelError
-from hierderm.model.hub import upload
+from hierderm.model.hub import require_repository, upload
 from hierderm.model.loading import require_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Vectors
@@ -353,6 +353,7 @@ class Encoder:
         from hierderm.model.card import completed
         from hierderm.model.checkpoint import save_model
 
+        require_repository(repo_id)
         card = completed(self._card, repo_id.rpartition("/")[2], self.taxonomy, evaluation, data)
         with TemporaryDirectory(prefix="hierderm-hub-") as place:
             folder = Path(place) / "model"

@@ -170,7 +170,7 @@ def test_a_missing_and_a_truncated_image(toy_folder: Path, toy_csv: Path, tmp_pa
     wrong = changed(toy_csv, "cut.csv", image_path="images/cut.jpg")
     message = refusal(
         "compare",
-        "experiments/three_way.toml",
+        "three_way",
         "--data.cases",
         wrong,
         "--data.taxonomy",

@@ -29,12 +29,7 @@ from tests.model.fake_hub import FakeHub, fake_hub
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    with fake_hub() as started:
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "ENDPOINT", started.endpoint)
-        url = started.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    with fake_hub(monkeypatch, tmp_path / "cache") as started:
         yield started
 
 
@@ -76,6 +71,26 @@ def test_a_newer_commit_is_taken_whole(hub: FakeHub, encoder: Encoder, small_sig
     load(f"hf:{small_siglip}").push_to_hub("me/skin")
     assert hub.private == {"me/skin": "public"}
     assert load("me/skin").taxonomy is None
+
+
+def test_an_older_state_by_its_revision(hub: FakeHub, encoder: Encoder, small_siglip: Path) -> None:
+    first = encoder.push_to_hub("me/skin").rpartition("/")[2]
+    load(f"hf:{small_siglip}").push_to_hub("me/skin")
+    hub.past["me/skin", "v1.0"] = hub.past["me/skin", first]
+    assert load("me/skin").taxonomy is None
+    old = load("me/skin", revision="v1.0")
+    assert old.provenance.weights_hash == encoder.provenance.weights_hash and old.name == "me/skin@v1.0"
+    assert load(old.name).provenance == old.provenance  # so an index finds its model again
+    assert load("me/skin", revision=first).taxonomy == encoder.taxonomy
+    with pytest.raises(CheckpointError, match="the hub does not give or take 'me/skin@v2' .*Revision Not Found"):
+        load("me/skin", revision="v2")
+    for name in ("hierderm:tiny", "me/skin@v1.0", "model.onnx"):
+        with pytest.raises(ModelError, match=rf"revision must be .* of a repository .*, got 'v1.0' of '{name}'"):
+            load(name, revision="v1.0")
+    hub.repositories["google/some"] = {"config.json": b"{}"}
+    hub.past["google/some", "v1"] = {}
+    with pytest.raises(ModelError, match="google/some@v1 holds no model of hierderm"):
+        load("google/some", revision="v1")
 
 
 def test_the_card_says_what_the_hub_shows(hub: FakeHub, encoder: Encoder, toy: CaseTable) -> None:
@@ -136,6 +151,8 @@ def test_refusals(hub: FakeHub, encoder: Encoder, monkeypatch: pytest.MonkeyPatc
     hub.repositories["me/half"] = {"hierderm.json": b"{}"}
     with pytest.raises(CheckpointError, match="must be the header of a folder that hierderm wrote"):
         load("me/half")
+    with pytest.raises(ModelError, match="a repository must be named 'user/name', got 'skin@v1'"):
+        encoder.push_to_hub("skin@v1")
     encoder.push_to_hub("me/damaged")
     hub.repositories["me/damaged"]["model.safetensors"] = b"other"
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged: its checksum differs"):
@@ -150,6 +167,20 @@ def test_refusals(hub: FakeHub, encoder: Encoder, monkeypatch: pytest.MonkeyPatc
 def test_which_names_are_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    names = ["me/skin", "me/skin-2.v1_x"]
-    others = ["skin", "a/b/c", "hf:me/skin", "../model", "./model", "/model", "runs/mine", "x/y.npy", "x/y.onnx", "~/x"]
+    names = ["me/skin", "me/skin-2.v1_x", "me/skin@v1.0", "me/skin@refs/pr/1"]
+    others = [
+        "me/skin@",
+        "a@b/c",
+        "me/skin@x.safetensors",
+        "skin",
+        "a/b/c",
+        "hf:me/skin",
+        "../model",
+        "./model",
+        "/model",
+        "runs/mine",
+        "x/y.npy",
+        "x/y.onnx",
+        "~/x",
+    ]
     assert [name for name in [*names, *others] if is_hub_name(name)] == names
