@@ -42,7 +42,7 @@ def train(
     """Train one model.
 
     After an interruption give the same command again: it continues. Every setting is a flag, too
-    (`hierderm config --method NAME` lists them).
+    (`hierderm config --method NAME` lists them). Several devices or machines: `torchrun ... -m hierderm train ...`.
 
     Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.method gradient -o runs/first`
     """
@@ -50,13 +50,19 @@ def train(
     from hierderm.experiment.run import prepare
     from hierderm.experiment.run import train as train_model
     from hierderm.report.rows import chosen_setting, score_text
+    from hierderm.training.ranks import first_alone, rank, together
 
     file, settings = file_and_settings(arguments)
     if unread := [name for name in settings if name.startswith("evaluation.")]:
         raise ConfigError(f"train does not evaluate, so it does not read {unread}. Give them to compare or evaluate.")
     config = load_config(file, settings)
     folder = out or Path("runs") / config.name
-    run = train_model(config, prepare(config.data, config.split, folder)[0], folder)
+    with together():
+        with first_alone():
+            table = prepare(config.data, config.split, folder)[0]
+        run = train_model(config, table, folder)
+        if rank() > 0:
+            return
     best = run.history.iloc[run.chosen]
     setting = chosen_setting(run.history, run.chosen)
     chosen = f", {setting} ({run.chosen + 1} of {len(run.history)}, by {run.by})" if setting else ""

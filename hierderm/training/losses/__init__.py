@@ -1,5 +1,6 @@
 """Losses, one a file; when to use which: docs/losses.md."""
 
+from hierderm.training.losses.gathered import Gathered
 from hierderm.training.losses.himulcon import HiMulConELoss
 from hierderm.training.losses.hxe import HXELoss
 from hierderm.training.losses.logit_adjusted import LogitAdjustedLoss
@@ -16,4 +17,5 @@ __all__ = [
     "HXELoss",
     "SoftLabelsLoss",
     "LogitAdjustedLoss",
+    "Gathered",
 ]
