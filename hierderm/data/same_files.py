@@ -11,7 +11,7 @@ from hierderm.errors import Fault, some_of
 
 
 def two_splits(frame: pd.DataFrame, rows: Sequence[str]) -> list[Fault]:
-    """Images whose file, by its hash, is that of an image of another split; `rows`: what each is called, number last."""
+    """Images whose file, by its hash, is that of one of another split; `rows`: what each is called, number last."""
     if c.SPLIT not in frame:
         return []
     faults, first = list[Fault](), dict[str, int]()
