@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hierderm.errors import HierdermError, MissingExtraError, OutputError, some_of
 from hierderm.files import (
@@ -39,7 +39,8 @@ from hierderm.files import (
 )
 from hierderm.json_files import checked
 
-HEADER, README = "hierderm.json", "README.md"  # a readme is for people, who may edit it
+HEADER, README, FIGURE = "hierderm.json", "README.md", "results.png"
+FOR_PEOPLE = {README, FIGURE}  # who may edit them
 ATTEMPTS = 20  # of a reader whose folder is replaced while it reads
 _AGAIN = "Restore a copy, or make the folder again."
 _HASH = re.compile(r"[0-9a-f]{12}")
@@ -88,6 +89,26 @@ class Header:
         """Write it to its folder, atomically."""
         about = {"format": f"hierderm {self.kind}", "version": self.version}
         write_json(folder / HEADER, {**about, "files": self.files, "content": self.content})
+
+
+class Card(NamedTuple):
+    """What a folder says to people: the text of its README.md, and the figure in it, a PNG; each may be empty."""
+
+    text: str = ""
+    figure: bytes = b""
+
+    def write(self, folder: Path) -> None:
+        """Write what there is of it."""
+        if self.text:
+            (folder / README).write_text(self.text, encoding="utf-8")
+        if self.figure:
+            (folder / FIGURE).write_bytes(self.figure)
+
+    @classmethod
+    def read(cls, header: Header) -> Card:
+        """That of the folder with this header."""
+        readme, figure = (header.folder / name if name in header.files else None for name in (README, FIGURE))
+        return cls(readme.read_text(encoding="utf-8") if readme else "", figure.read_bytes() if figure else b"")
 
 
 @os_faults(OutputError)
@@ -334,7 +355,7 @@ def _check_files(path: Path, header: Header, error: type[HierdermError]) -> None
         file = path / name
         if not file.is_file():
             faults.append(f"{name} is missing")
-        elif name != README and file_hash(file) != expected:
+        elif name not in FOR_PEOPLE and file_hash(file) != expected:
             faults.append(f"{name} is damaged: its checksum differs ({file.stat().st_size} bytes)")
     if faults:
         raise error(f"{path}: {'; '.join(faults)}. Restore a copy, or make it again.")

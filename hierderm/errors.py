@@ -48,6 +48,10 @@ class SearchError(HierdermError):
     """A query or a filter asks for what an index does not have."""
 
 
+class DatabaseError(HierdermError):
+    """A PostgreSQL server can't be reached, refuses, has no space left, or holds something else than an index."""
+
+
 class BenchmarkError(HierdermError):
     """A benchmark names a task or a model that is not there, or its results do not fit together."""
 

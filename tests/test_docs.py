@@ -30,6 +30,7 @@ from hierderm.errors import EvaluationWarning
 from hierderm.evaluation.catalogue import METRICS
 from hierderm.evaluation.tasks.registry import TASKS
 from hierderm.model.backbone import LIBRARIES
+from hierderm.shipped import shipped_experiments
 from hierderm.taxonomy.file import write_taxonomy
 from hierderm.training.features import FeatureStore
 from hierderm.training.fit import FITS
@@ -37,7 +38,7 @@ from hierderm.training.losses.registry import OUR_LOSSES, make_classification_lo
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "README.md",
     ROOT / "experiments" / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -60,9 +61,12 @@ def wrong_in_command(line: str) -> str:
     settings = {f"--{name}" for name in known_names()}
     for word in words:
         flag = word.partition("=")[0]
-        if re.match(r"--?[a-z]", flag) and flag not in flags | (settings if "." in flag else set()):
+        key_of = any(flag.startswith(f"{name}.") for name in settings)  # of a setting that is a table
+        if re.match(r"--?[a-z]", flag) and flag not in flags | (settings if "." in flag else set()) and not key_of:
             return f"unknown flag {flag} in: {line}"
     files = [word for word in words if word.startswith("experiments/")]
+    if any("CONFIG" in (parameter.metavar or "") for parameter in command.params) and re.match(r"\w+$", words[0]):
+        files += [] if words[0] in shipped_experiments() else words[:1]
     return "".join(f"no file {file}" for file in files if not (ROOT / file).is_file())
 
 
@@ -157,6 +161,7 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_broken_example_is_found() -> None:
     assert wrong_in_command("hierderm trian x") == "no command in: hierderm trian x"
     assert "unknown flag --training.epoch" in wrong_in_command("hierderm train --training.epoch 3")
+    assert wrong_in_command("hierderm compare three_wy -o x") == "no file three_wy"
     assert "unknown flag --pres" in wrong_in_command("hierderm data synthetic x --pres toy")
 
 

@@ -94,14 +94,15 @@ def bench_table(
     results = Results.open(folder)
     if as_ == "terminal" and out is None:
         _print_table(results)
-        for name, warnings in warnings_of(results).items():
-            say("\n".join(f"{name}: {text}" for text in warnings))
+        first, *more = warnings_of(results) or [""]
+        if first:
+            say(f"Warning: {first}" + (f"\n{len(more)} more warnings are in --format html." if more else ""))
         return
     texts = {
         "markdown": lambda: as_markdown(results),
         "terminal": lambda: as_markdown(results),
         "csv": lambda: results.to_pandas().map(shielded).to_csv(index=False),  # for spreadsheets
-        "html": lambda: as_html(results, folder.name),
+        "html": lambda: as_html(results),
     }
     text = texts[as_]()
     if out is None:
@@ -196,16 +197,23 @@ def bench_tasks() -> None:
 
 
 def _print_table(results: Results) -> None:
-    """Models across, metrics down: there are more metrics than models."""
+    """Models across, metrics down, as there are more of these; and the outcome."""
     from rich.table import Table
+    from rich.text import Text
 
-    from hierderm.experiment.leaderboard import as_cells
+    from hierderm.evaluation.catalogue import direction
+    from hierderm.experiment.leaderboard import as_cells, columns_of, outcome
 
     titles, rows = as_cells(results)
-    shown = Table(title="Leaderboard: best mean rank first, intervals over cases")
+    ways = ["lower", *(direction(name) for _, (_, name) in columns_of(results))]
+    shown = Table(title="Leaderboard: best mean rank first, best value in bold; intervals: --format markdown")
     shown.add_column("metric", no_wrap=True)
     for row in rows:
         shown.add_column(row[0], justify="right")
-    for number, title in enumerate(titles[1:], start=1):
-        shown.add_row(title, *(row[number].replace(" [", "\n[") for row in rows))
+    for number, (title, way) in enumerate(zip(titles[1:], ways, strict=True), start=1):
+        values = [row[number].partition(" [")[0] for row in rows]
+        known = sorted((value for value in values if value != "–"), key=float, reverse=way == "higher")
+        best = known[:1] if way != "none" else []
+        shown.add_row(title, *(Text(value, "bold" if value in best else "") for value in values))
     show_table(shown, markup=False)
+    typer.echo(outcome(results))

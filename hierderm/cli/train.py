@@ -14,6 +14,7 @@ from hierderm.cli.output import (
     External,
     JsonFlag,
     ModelName,
+    PdfFlag,
     Replace,
     Unknown,
     Unreadable,
@@ -26,15 +27,24 @@ from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, OutputError
 from hierderm.files import file_hash
 from hierderm.json_files import read_json
+from hierderm.shipped import experiment_list, experiment_titles
 
 if TYPE_CHECKING:
     from hierderm.config.settings import Comparison
     from hierderm.data.shard import Shard
 
+
+def _complete(incomplete: str) -> list[tuple[str, str]]:
+    """Shipped experiments for the shell to complete; where none fits, it completes files."""
+    return [pair for pair in experiment_titles().items() if pair[0].startswith(incomplete)]
+
+
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CONFIG.toml] [--section.setting VALUE]...", help="A TOML file, and settings that override it."
+        metavar="[CONFIG] [--section.setting VALUE]...",
+        help="A TOML file or a shipped experiment, and settings that override it.",
+        autocompletion=_complete,
     ),
 ]
 
@@ -154,44 +164,21 @@ def _shard(text: str, join: bool, external: str) -> Shard | None:
     return found
 
 
-def export(
-    model: Annotated[str, typer.Argument(help="A model folder, a run's, of the hub, or a backbone by name.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="ONNX file to write.")],
-    replace: Replace = False,
-) -> None:
-    """Write a model as one ONNX file.
-
-    Backbone, neck and heads in one graph, for ONNX Runtime. hierderm reads it without torch, other programs find in its
-    metadata what the input must be.
-
-    Example: `hierderm export runs/first/model -o model.onnx`
-    """
-    from hierderm.files import require_free
-
-    require_free(out, replace=replace, suffixes=(".onnx",))
-    if out.suffix != ".onnx":
-        raise ConfigError(f"{out} must end in .onnx.")
-    from hierderm.model.loading import load
-
-    difference = load(model).export(out, replace=replace)
-    size = out.stat().st_size / 1e6
-    typer.echo(f"{out}: {size:.1f} MB; its outputs differ from torch's by {difference:.0e} at most")
-
-
-def run_comparison(comparison: Comparison, folder: Path, as_json: bool) -> None:
+def run_comparison(comparison: Comparison, folder: Path, as_json: bool, pdf: bool) -> None:
+    """Compare, and print the main metrics, the outcome, and where the report is."""
     from hierderm.experiment.compare import compare
 
-    page = compare(comparison, folder)
+    page = compare(comparison, folder, pdf=pdf)
     report = read_json(folder / "report.json", dict[str, Any], OutputError)
     if as_json:
         show_json(report)
         return
     _print_table(report)
-    for sentence in report["summary"]:
-        typer.echo(f"- {sentence}")
-    for warning in report["warnings"]:
-        typer.echo(f"Warning: {warning}")
-    typer.echo(f"\nReport: {page.resolve()}")
+    typer.echo(report["summary"][0])
+    files = [page, *([page.with_name("report.pdf")] if pdf else [])]
+    n_warnings = len(report["warnings"])
+    noted = f" ({n_warnings} warning{'s' if n_warnings > 1 else ''}, above and in it)" if n_warnings else ""
+    typer.echo(f"Report: {', '.join(str(file.resolve()) for file in files)}{noted}")
 
 
 def _print_table(report: dict[str, Any]) -> None:
@@ -202,7 +189,7 @@ def _print_table(report: dict[str, Any]) -> None:
     values = {
         model["model"]: {(m["level"], m["name"]): m["value"] for m in model["metrics"]} for model in report["models"]
     }
-    shown = Table(title=f"{report['name']}: held-out cases, higher is better, best in bold")
+    shown = Table(title=f"{report['title']}: held-out cases, higher is better, best in bold")
     shown.add_column("model", no_wrap=True)
     for key in HEADLINES:
         shown.add_column(metric_name(*key), justify="right")
@@ -220,22 +207,26 @@ def _print_table(report: dict[str, Any]) -> None:
 def compare(
     arguments: Settings = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of results; runs/NAME by default.")] = None,
+    pdf: PdfFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train and compare models; write a report.
 
-    All on one split; the report is report.html and report.json. After an interruption give the same command again: it
-    continues. Every setting is a flag, too (`hierderm config` lists them).
+    All on one split; the report is report.html and report.json, and with --pdf one page, report.pdf. After an
+    interruption, or for a PDF of what is finished, give the same command again: it continues, and computes nothing
+    twice. Every setting is a flag, too (`hierderm config` lists them).
 
-    Example: `hierderm compare experiments/three_way.toml --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
+    Example: `hierderm compare three_way --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """
     from hierderm.config.loading import load_comparison
 
     path, overrides = file_and_settings(arguments)
     if path is None:
-        raise ConfigError("a comparison needs a TOML file with [[models]], such as experiments/three_way.toml.")
+        raise ConfigError(
+            f"a comparison needs a TOML file with [[models]], or a shipped experiment:\n{experiment_list()}"
+        )
     comparison = load_comparison(path, overrides)
-    run_comparison(comparison, out or Path("runs") / comparison.name, as_json)
+    run_comparison(comparison, out or Path("runs") / comparison.name, as_json, pdf)
 
 
 def inflation(

@@ -17,6 +17,7 @@ from hierderm.config.methods import DEFAULT_METHOD, METHODS
 from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.errors import ConfigError, suggest
 from hierderm.files import os_faults
+from hierderm.shipped import settings_file
 
 SHARED = ("data", "split", "evaluation", "protocol", "models", "name", "focus")  # alike for all models of a comparison
 Settings = TypeVar("Settings", Config, Comparison)
@@ -26,7 +27,7 @@ def load_config(path: Path | str | None = None, overrides: Mapping[str, Any] | N
     """The settings of one model from a TOML file, by default the defaults, with dotted overrides.
 
     Args:
-        path: A TOML file with the sections that `hierderm config` lists.
+        path: A TOML file with the sections that `hierderm config` lists, or the name of a shipped experiment.
         overrides: Dotted names and values, e.g. `{"training.epochs": 5}`; they win over the file.
 
     Returns:
@@ -43,7 +44,7 @@ def load_comparison(path: Path | str | None = None, overrides: Mapping[str, Any]
     """The settings of a comparison from a TOML file, by default the defaults, with dotted overrides.
 
     Args:
-        path: A TOML file with `[[models]]`, such as those in experiments/.
+        path: A TOML file with `[[models]]`, or the name of a shipped experiment such as 'three_way'.
         overrides: Dotted names and values of what the models share; they win over the file.
 
     Returns:
@@ -79,6 +80,8 @@ def load_settings(path: Path) -> Config | Comparison:
 
 def build_config(content: Mapping[str, Any], *, source: str = "configuration") -> Config:
     """A Config from nested dicts; all faults in one ConfigError, unknown keys with the closest known one."""
+    if "models" in content:
+        raise ConfigError(f"{source} is a comparison of [[models]], one model is wanted. Use: hierderm compare")
     config = _validated(Config, content, source)
     given = list(_named(content))
     unread = [row for row in settings_of(config) if not row.read and _overlaps(row.name, given)]
@@ -167,9 +170,7 @@ def _source(path: Path | str | None) -> str:
 def _read(path: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if path is not None:
-        path = Path(path)
-        if not path.is_file():
-            raise ConfigError(f"{path}: the configuration file does not exist.")
+        path = settings_file(path)
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

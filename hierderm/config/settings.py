@@ -141,6 +141,9 @@ class ProtocolConfig:
         Positive,
         doc("every_fold: divisions into folds, each with its own split.seed and training.seed; their mean is reported"),
     ] = 1
+    new_seeds: Annotated[
+        bool, doc("repeats have their own training.seed; false: the same, so augmented views are embedded once for all")
+    ] = True
 
 
 @dataclass(frozen=True, config=STRICT)

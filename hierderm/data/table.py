@@ -84,8 +84,7 @@ class CaseTable:
     @cached_property
     def split_hash(self) -> str:
         """Twelve hex digits over which case is in which split; it goes into checkpoints and reports."""
-        pairs = sorted(set(zip(self.case_ids.tolist(), self.splits.tolist(), strict=True)))
-        return text_hash(json.dumps(pairs))
+        return split_hash(self.case_ids.tolist(), self.splits.tolist())
 
     @cached_property
     def table_hash(self) -> str:
@@ -246,3 +245,8 @@ def as_text(value: object) -> str:
 def frame_from_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of a loader as a frame with all columns that any row has, missing cells ''."""
     return pd.DataFrame(rows).astype(object).fillna("")
+
+
+def split_hash(case_ids: Sequence[str], splits: Sequence[str]) -> str:
+    """Twelve hex digits over which case is in which split; both shape (n_images,)."""
+    return text_hash(json.dumps(sorted(set(zip(case_ids, splits, strict=True)))))

@@ -99,8 +99,12 @@ def test_tables_in_every_format(done: Path, tmp_path: Path) -> None:
     assert {"model", "mean_rank", "fine map_at_r", "fine map_at_r low"} <= set(csv)
     run("table", done, "-f", "html", "-o", tmp_path / "table.html")
     page = (tmp_path / "table.html").read_text()
-    assert '<table class="sortable">' in page and "not a medical device" in page and "https://" not in page
-    assert "mean rank" in run("table", done)
+    assert "<title>5 models: benchmark bench" in page and "not a medical device" in page and "https://" not in page
+    assert "good has the best mean rank of 5 models, " in page and "forest plot: good minus each other model" in page
+    assert page.count("<details") == 2 and "all 5 models: " in page  # warnings, and all metrics
+    shown = run("table", done)
+    assert "mean rank" in shown
+    assert shown.rpartition("┘")[2].strip().startswith("good has the best mean rank of 5 models, ")
 
 
 def test_paired_differences(done: Path) -> None:

@@ -34,7 +34,7 @@ def ask(index: CaseIndex, k: int = 5) -> object:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hierderm.search.case_index as module
+    import hierderm.search.gallery as module
 
     monkeypatch.setattr(module, "EXACT_BELOW", 0)
     index = CaseIndex.from_embeddings(random_table(200), TREE, kind=kind, model="m", image_root="/pics")  # type: ignore[arg-type]

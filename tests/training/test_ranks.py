@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hierderm.config.loading import with_overrides
+from hierderm.config.loading import build_config, to_dict, with_overrides
 from hierderm.config.methods import Augmentation
 from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.table import CaseTable
@@ -258,6 +258,16 @@ def test_a_training_of_two_processes_is_that_of_one_and_a_killed_one_goes_on(
     weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("broken", "two"))
     for key, value in expected.items():
         torch.testing.assert_close(weights[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_training_from_the_closed_form_on_cached_features(pair: Ranks, toy_config: Config, tmp_path: Path) -> None:
+    raw = to_dict(toy_config)
+    settings = {"init": "tree_lda", "freeze": "frozen", "views": 1, "epochs": 1, "batch_size": 0, "accelerator": "cpu"}
+    kept = {name: raw["training"][name] for name in ("method", "features")}
+    config = build_config({**raw, "training": {**kept, **settings, "closed_form": {"folds": 2, "strengths": [3.0]}}})
+    alone = trained(config, tmp_path / "alone")
+    for history in pair.call(trained, with_overrides(config, {"training.devices": 2}), tmp_path / "two"):
+        pd.testing.assert_frame_equal(history, alone, check_exact=False, rtol=1e-4, atol=1e-6)
 
 
 def test_as_many_processes_as_the_settings_say(toy_config: Config, tmp_path: Path) -> None:

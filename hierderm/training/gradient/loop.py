@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import pandas as pd
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from torch import Tensor
 
 from hierderm.config.methods import Gradient
 from hierderm.errors import ConfigError
@@ -27,14 +28,16 @@ from hierderm.training.ranks import rank, world_size
 
 
 class History(lightning.Callback):
-    """One row an epoch, kept in the checkpoint and written to `history.csv`; a resumed run continues its rows."""
+    """One row an epoch, kept in the checkpoint and written to `history.csv`; a resumed run continues its rows.
+
+    "epoch" is the number of epochs that were done, so 0 is the start, where that is a model already.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, list[dict[str, float]]()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "monitor"}
-        self.rows.append({"epoch": trainer.current_epoch, **values})
+        self.rows.append({"epoch": trainer.current_epoch + 1, **_logged(trainer)})
         if trainer.is_global_zero:
             write_atomically(self.path, pd.DataFrame(self.rows).to_csv(index=False))
 
@@ -64,8 +67,9 @@ class Shown(lightning.Callback):
 def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, int]:
     """Train to the end, resuming from `folder/checkpoints` where a run was stopped: see `Checkpoints`.
 
-    Returns the history and the row of it whose epoch was best. The module then holds the weights of that epoch. The
-    same seed gives the same history, broken or not.
+    Returns the history and the row of it whose epoch was best. The module then holds the weights of that epoch. Where
+    training starts from the closed form, that start is among the epochs. The same seed gives the same history, broken
+    or not.
     """
     settings = module.settings
     require_processes(settings)
@@ -95,16 +99,41 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
             reload_dataloaders_every_n_epochs=1,
             use_distributed_sampler=False,
         )
+        start = None
         try:
+            if settings.init == "tree_lda":
+                trainer.validate(module, verbose=False)
+                start = _Start.of(module, _logged(trainer))
+                history.rows.append({"epoch": 0, **start.scores})
             trainer.fit(module, ckpt_path=resumed, weights_only=True)
         except MisconfigurationException as error:
             raise ConfigError(f"Lightning does not accept the training settings: {error}") from None
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
     assert best.best_model_score is not None
+    rows = pd.DataFrame(history.rows)
+    if start and start.scores[settings.monitor] >= float(best.best_model_score):
+        module.load_state_dict(start.trained, strict=False)
+        return rows, 0
     chosen = checkpoints.best(float(best.best_model_score))
     module.load_state_dict(chosen["state_dict"])
-    return pd.DataFrame(history.rows), int(chosen["epoch"])
+    return rows, int(chosen["epoch"]) + (start is not None)
+
+
+class _Start(NamedTuple):
+    """The validation scores before the first epoch, and what training will change of the module's state."""
+
+    scores: dict[str, float]
+    trained: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, module: TrainingModule, scores: dict[str, float]) -> _Start:
+        frozen = {name for name, weight in module.named_parameters() if not weight.requires_grad}
+        return cls(scores, {name: t.clone() for name, t in module.state_dict().items() if name not in frozen})
+
+
+def _logged(trainer: lightning.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name != "monitor"}
 
 
 def require_processes(settings: Gradient) -> None:

@@ -81,7 +81,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(
 def stopped(toy_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, Config]:
     """An unbroken run of four epochs, and the folder of one that was stopped after three."""
     place = tmp_path_factory.mktemp("stopped")
-    settings = {"epochs": 4, "patience": 10, "seed": 3, "freeze": "frozen", "neck": "linear", "views": 0}
+    settings = {"epochs": 4, "patience": 10, "seed": 3, "freeze": "frozen", "init": "tree_lda", "views": 0}
     config = with_overrides(toy_config, {f"training.{name}": value for name, value in settings.items()})
     table, _ = prepare(config.data, config.split, place / "whole")
     whole = train(config, table, place / "whole")
