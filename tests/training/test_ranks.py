@@ -30,7 +30,6 @@ from hierderm.training import features, tree_analysis
 from hierderm.training.features import FeatureStore
 from hierderm.training.gradient.module import TrainingModule
 from hierderm.training.losses import (
-    Gathered,
     HiMulConELoss,
     HXELoss,
     LogitAdjustedLoss,
@@ -39,6 +38,7 @@ from hierderm.training.losses import (
     SupConLoss,
     TreeSupConLoss,
 )
+from hierderm.training.losses.gathered import Gathered
 from hierderm.training.ranks import rank, started_by_torchrun, world_size
 from hierderm.training.tree_analysis import TreeAnalysis
 from tests.processes import Ranks

@@ -1,6 +1,5 @@
 """Losses, one a file; when to use which: docs/losses.md."""
 
-from hierderm.training.losses.gathered import Gathered
 from hierderm.training.losses.himulcon import HiMulConELoss
 from hierderm.training.losses.hxe import HXELoss
 from hierderm.training.losses.logit_adjusted import LogitAdjustedLoss
@@ -17,5 +16,4 @@ __all__ = [
     "HXELoss",
     "SoftLabelsLoss",
     "LogitAdjustedLoss",
-    "Gathered",
 ]

@@ -28,7 +28,8 @@ class Gathered(nn.Module):
 
     Example:
         >>> import torch
-        >>> from hierderm.training.losses import Gathered, SupConLoss
+        >>> from hierderm.training.losses.gathered import Gathered
+        >>> from hierderm.training.losses.supcon import SupConLoss
         >>> embeddings, labels = torch.eye(3), torch.tensor([0, 0, 1])
         >>> bool(Gathered(SupConLoss())(embeddings, labels) == SupConLoss()(embeddings, labels))
         True
