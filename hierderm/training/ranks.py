@@ -104,6 +104,6 @@ class _Joined(torch.autograd.Function):
         return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         """All processes have the same gradient of all rows: their sum is a multiple, of which the average is taken."""
         return gradient[ctx.place] * world_size()  # type: ignore[attr-defined]

@@ -197,7 +197,7 @@ class _Rows:
             standard, labels = self._standard(block[rows]).astype(np.float64), fine[place][rows]
             members = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(n_fine, len(labels)))
             counts += np.bincount(labels, minlength=n_fine)
-            sums += members @ standard
+            sums += np.asarray(members @ standard)
             products += standard.T @ standard
         return Moments(added_up(counts)[:, None], added_up(sums), added_up(products))
 

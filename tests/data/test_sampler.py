@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -54,7 +56,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
 
 @pytest.mark.parametrize("kind", ["hierarchical", "class_balanced", "shuffle"])
 @pytest.mark.parametrize(("batch_size", "world_size"), [(16, 2), (16, 3), (20, 4), (23, 5), (16, 1)])
-def test_processes_divide_each_batch_of_the_epoch(kind: str, batch_size: int, world_size: int) -> None:
+def test_processes_divide_each_batch_of_the_epoch(kind: Any, batch_size: int, world_size: int) -> None:
     """112 images, 115 of them or more by the tree: the last batch of one process is not full by itself."""
 
     def drawn(rank: int, world_size: int) -> list[list[int]]:
