@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replace_fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,17 +18,20 @@ from hierderm.cli.output import (
     Replace,
     Unknown,
     Unreadable,
+    say,
     show_json,
     show_table,
 )
 from hierderm.cli.settings import file_and_settings, require_read
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, OutputError
+from hierderm.files import file_hash
 from hierderm.json_files import read_json
 from hierderm.shipped import experiment_list, experiment_titles
 
 if TYPE_CHECKING:
     from hierderm.config.settings import Comparison
+    from hierderm.data.shard import Shard
 
 
 def _complete(incomplete: str) -> list[tuple[str, str]]:
@@ -52,7 +56,7 @@ def train(
     """Train one model.
 
     After an interruption give the same command again: it continues. Every setting is a flag, too
-    (`hierderm config --method NAME` lists them).
+    (`hierderm config --method NAME` lists them). Several devices or machines: `torchrun ... -m hierderm train ...`.
 
     Example: `hierderm train --data.cases cases.csv --data.taxonomy scin --training.method gradient -o runs/first`
     """
@@ -60,12 +64,18 @@ def train(
     from hierderm.experiment.run import prepare
     from hierderm.experiment.run import train as train_model
     from hierderm.report.rows import chosen_setting, score_text
+    from hierderm.training.ranks import first_alone, rank, together
 
     file, settings = file_and_settings(arguments)
     require_read("train", settings, ["evaluation"], "Give them to compare or evaluate.")
     config = load_config(file, settings)
     folder = out or Path("runs") / config.name
-    run = train_model(config, prepare(config.data, config.split, folder)[0], folder)
+    with together():
+        with first_alone():
+            table = prepare(config.data, config.split, folder)[0]
+        run = train_model(config, table, folder)
+        if rank() > 0:
+            return
     best = run.history.iloc[run.chosen]
     setting = chosen_setting(run.history, run.chosen)
     chosen = f", {setting} ({run.chosen + 1} of {len(run.history)}, by {run.by})" if setting else ""
@@ -83,29 +93,74 @@ def embed(
     external: External = "",
     replace: Replace = False,
     engine: EngineName = "auto",
+    shard: Annotated[
+        str,
+        typer.Option(
+            help="Embed one of n parts of the rows, i/n, into OUT.i-of-n; auto: the number of this process of torchrun "
+            "or of a Slurm array.",
+            show_default=False,
+        ),
+    ] = "",
+    join: Annotated[bool, typer.Option("--join", help="Make OUT of the shards beside it, once all are there.")] = False,
 ) -> None:
     """Embed images with a model or a backbone.
 
-    What is computed is kept: after an interruption give the same command again, it continues.
+    What is computed is kept: after an interruption give the same command again, it continues. On several machines: the
+    command with --shard 1/8, 2/8 and so on, then with --join.
 
     Example: `hierderm embed cases.csv --model runs/first/model -o embeddings`
     """
     from hierderm.artifacts import require_free_folder
     from hierderm.embeddings import KIND
+    from hierderm.model.sharding import Source, finished, join_shards, save_shard
 
-    require_free_folder(out, KIND, replace=replace)  # before anything slow
+    part = _shard(shard, join, external)
+    options = {"model": model, "unreadable": unreadable, "unknown": unknown, "external": external}
+    source = Source(file_hash(table), options) if part or join else None
+    place = part.folder(out) if part else out
+    if part and source and not replace and (n := finished(place, source.key(part))) is not None:
+        typer.echo(f"{place}: {n} embeddings, embedded before")
+        return
+    require_free_folder(place, KIND, replace=replace)  # before anything slow
     from hierderm.data.checks import read_cases
     from hierderm.model.external import embed_external
     from hierderm.model.loading import load
     from hierderm.training.features import unfinished
 
-    cases = read_cases(table, tree_for(model, taxonomy), unreadable=unreadable, unknown=unknown)
-    with unfinished(out) as store:
-        encoder = load(model, engine=engine)
-        through = partial(store.embed, encoder)
-        done = embed_external(encoder, cases, external, through) if external else through(cases)
+    tree = tree_for(model, taxonomy)
+    cases = read_cases(table, tree, unreadable=unreadable, unknown=unknown, shard=part, check_images=not join)
+    encoder = load(model, engine=engine)
+    if source and not part:
+        hashes = {"taxonomy_hash": cases.taxonomy.content_hash, "external": bool(external)}
+        done = join_shards(out, source, cases, replace_fields(encoder.provenance, **hashes))
         done.save(out, replace=replace)
-    typer.echo(f"{out}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
+    else:
+        with unfinished(place) as store:
+            through = partial(store.embed, encoder)
+            done = embed_external(encoder, cases, external, through) if external else through(cases)
+            if part and source:
+                save_shard(done, len(cases.excluded), place, source.key(part), replace)
+            else:
+                done.save(place, replace=replace)
+    typer.echo(f"{place}: {len(done)} embeddings of length {done.embeddings.shape[1]}")
+
+
+def _shard(text: str, join: bool, external: str) -> Shard | None:
+    """The part of the rows that is asked for; one taken from the environment is said."""
+    from hierderm.data.shard import parse_shard, shard_of_process
+
+    if text and join:
+        raise ConfigError("--shard embeds a part, --join makes one folder of all parts: give one of them.")
+    if (text or join) and external == "exclude":
+        raise ConfigError(
+            "--external exclude leaves out whole cases, which may lie in several shards: write the table without them "
+            "first, and give --external error."
+        )
+    if text != "auto":
+        return parse_shard(text) if text else None
+    found, where = shard_of_process()
+    say(f"Shard {found}: {where}.")
+    return found
 
 
 def run_comparison(comparison: Comparison, folder: Path, as_json: bool, pdf: bool) -> None:

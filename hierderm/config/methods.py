@@ -146,6 +146,11 @@ class Loss:
     contrastive_options: Annotated[Options, doc("keyword arguments of the loss, e.g. temperature"), WITH_CONTRAST] = (
         field(default_factory=dict)
     )
+    gather: Annotated[
+        bool,
+        doc("with several processes, contrast the images of all; false: each process its own part of the batch"),
+        WITH_CONTRAST,
+    ] = True
     classification: Annotated[
         str,
         doc("a loss of logits (docs/losses.md) or of pytorch-metric-learning (no probabilities then); '' for none"),
@@ -345,7 +350,9 @@ class Gradient:
         AUGMENTED,
     ] = Augmentation()
     epochs: Annotated[Positive, doc("passes over the training images, at most")] = 10
-    batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 256
+    batch_size: Annotated[
+        NotNegative, doc("images in a batch, of all processes together; 0 for all at once, with freeze = 'frozen'")
+    ] = 256
     learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of heads and neck (AdamW)")] = 1e-3
     backbone_learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of the backbone"), FINE_TUNED] = 3e-4
     layer_decay: Annotated[
@@ -364,7 +371,12 @@ class Gradient:
         Literal["32-true", "16-mixed", "bf16-mixed", "64-true"], doc("Lightning's name of the precision")
     ] = "32-true"
     accelerator: Annotated[str, doc("Lightning's accelerator: auto, cpu, gpu")] = "auto"
-    devices: Annotated[Positive, doc("how many devices")] = 1
+    devices: Annotated[Positive, doc("devices of a machine; above 1 torchrun starts a process for each")] = 1
+    num_nodes: Annotated[Positive, doc("machines; above 1 torchrun starts the processes on each")] = 1
+    strategy: Annotated[
+        Literal["auto", "ddp", "ddp_find_unused_parameters_true"],
+        doc("Lightning's strategy for several processes; ddp is faster where every weight has a gradient in each step"),
+    ] = "auto"
     cache_images: Annotated[bool, doc("keep decoded images in memory (small data)"), FROM_IMAGES] = True
     logger: Annotated[
         Literal["", "tensorboard", "csv", "wandb", "mlflow"],

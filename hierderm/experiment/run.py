@@ -43,7 +43,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OF_THE_MACHINE = ("workers", "cache_images", "logger")  # training settings that leave the model as it is
+OF_THE_MACHINE = (
+    "workers",
+    "cache_images",
+    "logger",
+    "devices",
+    "num_nodes",
+    "strategy",
+)  # training settings that leave the model as it is
 RUN = "run"  # the kind of a folder that training or a comparison fills step by step
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 AGAIN = "Restore a copy, or train again in another folder."
@@ -202,12 +209,16 @@ def train(config: Config, table: CaseTable, folder: Path | str, store: FeatureSt
         ConfigError: Settings that do not fit the data.
         OutputError: The folder holds something else.
     """
+    from hierderm.training.ranks import first_alone, wait_for_all
+
     folder = Path(folder)
-    _claim(config, table, folder)
+    with first_alone():
+        _claim(config, table, folder)
     if (folder / "finished.json").is_file():  # written last: with it the folder is whole
         logger.info("%s: already trained.", config.name)
     else:
         _fit(config, table, folder, store)
+    wait_for_all()
     return Run.open(folder)
 
 
@@ -217,14 +228,17 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     stamp = folder / "run.json"
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     read["split"] = asdict(config.split)  # whole, as in data.json
-    read["training"] = {key: value for key, value in read["training"].items() if key not in OF_THE_MACHINE}
+    read["training"] = _of_the_model(read["training"])
     del read["backbone"]["engine"]  # it leaves the model as it is, too
     if read["backbone"]["precision"] == "32":
         del read["backbone"]["precision"]  # as in runs from before there was a choice
+    if read["training"].get("loss", {}).get("gather"):
+        del read["training"]["loss"]["gather"]  # likewise
     hashes = {"table_hash": table.table_hash, "taxonomy_hash": table.taxonomy.content_hash}
     identity = json.loads(json.dumps({**read, **hashes}))
     if stamp.is_file():
         saved = read_json(stamp, dict[str, Any], CheckpointError, again=AGAIN)
+        saved["training"] = _of_the_model(saved.get("training", {}))
         if changed := differences(saved, identity):
             raise CheckpointError(
                 f"{folder} holds another run: {'; '.join(changed)}. Choose another --out, or delete the folder."
@@ -235,6 +249,11 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     if not (folder / "cases.csv").is_file():  # else `prepare` has written it
         _write_table(table, folder)
     write_json(stamp, identity)
+
+
+def _of_the_model(training: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a training that its model depends on."""
+    return {key: value for key, value in training.items() if key not in OF_THE_MACHINE}
 
 
 def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -255,10 +274,13 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     from hierderm.report.model_card import model_card
     from hierderm.training.features import FeatureStore
     from hierderm.training.fit import fit
+    from hierderm.training.ranks import rank
 
     start = time.monotonic()
     logger.info("%s: training by method '%s' ...", config.name, config.training.method)
     found = fit(config.training, config.backbone, table, store or FeatureStore(folder / "features"), folder)
+    if rank() > 0:
+        return  # the first process writes
     learnt = found.network.taxonomy is not None
     card = model_card(config, table, found)
     split_hash, seen = (table.split_hash, Seen.of(table)) if learnt else ("", None)
