@@ -102,7 +102,7 @@ def test_foreign_folders_are_refused_by_reason(tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match="must be the header of a folder that hierderm wrote"):
         CaseIndex.open(tmp_path)
     header.write_text(json.dumps({"format": "hierderm case index", "version": 99, "files": {}, "content": {}}))
-    with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads version 4"):
+    with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads version 5"):
         CaseIndex.open(tmp_path)
     with pytest.raises(IndexFolderError, match="it does not exist"), CaseIndex.updating(tmp_path / "nothing"):
         pass
