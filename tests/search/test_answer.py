@@ -82,17 +82,20 @@ def unanimous(n: int, seed: int) -> tuple[SearchResult, np.ndarray]:
 
 def test_unanimous_votes_are_answered_where_the_nearest_case_is_near() -> None:
     """By shares of votes alone, always 1, all queries or none were answered: none, as only 60 % are right."""
-    broken = 0
+    broken, answered = 0, []
     for seed in range(40):
         calibration = calibrate(*unanimous(300, seed), wanted=0.8)
         threshold = calibration.rule.levels[-1].threshold
-        assert threshold is not None
+        if threshold is None:
+            continue
         found, truth = unanimous(4000, 1000 + seed)
         shares = calibration.shares(found)
         passed = shares.max(axis=1) >= threshold
-        assert passed.mean() > 0.05 and found.similarity[passed, 0].min() > found.similarity[~passed, 0].max()
+        answered.append(passed.mean())
+        assert found.similarity[passed, 0].min() > found.similarity[~passed, 0].max()
         broken += (shares.argmax(axis=1) == truth)[passed].mean() < 0.8
     assert broken <= 0.1 * 40 + 2 * np.sqrt(40 * 0.09)
+    assert len(answered) > 30 and np.mean(answered) > 0.25
 
 
 def test_a_worth_makes_the_truth_most_likely() -> None:
