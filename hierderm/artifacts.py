@@ -132,7 +132,6 @@ def write_folder(
     write: Callable[[Path], None],
     *,
     replace: bool = False,
-    version: int = 1,
 ) -> None:
     """Write a folder that appears whole or not at all: `write` fills a temporary one, which then takes its place.
 
@@ -150,25 +149,25 @@ def write_folder(
         temporary.mkdir()
         try:
             write(temporary)
-            _seal(temporary, kind, version, content)
+            _seal(temporary, kind, content)
             _refuse(path, kind, replace)  # writing can take long
             _exchange(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def claim_folder(path: Path, kind: str, *, version: int = 1) -> None:
+def claim_folder(path: Path, kind: str) -> None:
     """Make a folder that fills step by step, with its header; one of the same kind is accepted as it is.
 
     OutputError where `path` holds anything else. A symbolic link to a folder is followed.
     """
     path = path.resolve()
     if (path / HEADER).is_file():
-        read_header(path, kind, version=version)
+        read_header(path, kind)
         return
     _refuse(path, kind, False, own=is_temporary)
     with faults_named(path):
-        Header(kind, version, {}, {}).write(path)
+        Header(kind, 1, {}, {}).write(path)
 
 
 def read_header(path: Path, kind: str, *, version: int | None = 1, error: type[HierdermError] = OutputError) -> Header:
@@ -241,10 +240,10 @@ def read_folder(
 # --- the steps of a replacement ----------------------------------------------------------------------------------
 
 
-def _seal(folder: Path, kind: str, version: int, content: dict[str, Any]) -> None:
+def _seal(folder: Path, kind: str, content: dict[str, Any]) -> None:
     """Write the header of a filled folder, give its files the usual permissions, and have the disk keep all of it."""
     files = {name: file_hash(folder / name) for name in _entries(folder)}
-    Header(kind, version, files, content).write(folder)
+    Header(kind, 1, files, content).write(folder)
     mode = (folder / HEADER).stat().st_mode & 0o777  # by the umask; safetensors makes files that others can't read
     for name in files:
         (folder / name).chmod(mode)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from hierderm.cli.output import JsonFlag, Replace, TaxonomyName, say, show_json, show_table
-from hierderm.cli.settings import TAKES_SETTINGS, settings_from
+from hierderm.cli.settings import TAKES_SETTINGS, require_read, settings_from
 from hierderm.errors import BenchmarkError, ConfigError
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def bench_run(
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour --data.cases cases.csv --data.taxonomy scin -o bench`
     """
     from hierderm.artifacts import claim_folder
-    from hierderm.config.settings import ProtocolConfig
+    from hierderm.config.loading import load_config
+    from hierderm.config.settings import ProtocolConfig, TaskName
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
     from hierderm.experiment.benchmark import bench
     from hierderm.experiment.protocol import divide
@@ -56,12 +57,14 @@ def bench_run(
     from hierderm.experiment.sources import parse_model
 
     tasks = [*(suite or ["core"]), *(name for path in task_file or [] for name in read_task_file(path))]
-    tasks_named(tasks)  # before anything slow
+    ours = [task.name for task in tasks_named(tasks) if task.name in get_args(TaskName)]  # before anything slow
     parsed = [parse_model(text) for text in models]
     names = [name for name, _ in parsed]
     if len({name.casefold() for name in names}) < len(names):
         raise BenchmarkError(f"the names of models must differ by more than case, got {names}.")
-    config = settings_from(arguments, ["data", "split", "evaluation"])
+    settings = settings_from(arguments, ["data", "split", "evaluation"])
+    require_read("bench run", settings, ["evaluation.tasks"], "Name tasks by --suite.")
+    config = load_config(None, settings | ({"evaluation.tasks": ours} if ours else {}))
     claim_folder(out, RUN)
     (folds,) = divide(config.data, config.split, ProtocolConfig(every_fold=config.split.folds > 0), out)
     tables = [fold.table for fold in folds]

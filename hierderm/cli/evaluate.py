@@ -85,8 +85,7 @@ def evaluate(
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
-    from hierderm.cli.evaluate_index import queries_of
-    from hierderm.config.loading import load_config
+    from hierderm.cli.evaluate_index import config_of, queries_of
     from hierderm.files import require_free, write_json
     from hierderm.search.evaluation import evaluate_index
     from hierderm.search.filters import where_of
@@ -95,7 +94,7 @@ def evaluate(
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
         require_free(out, replace=replace, suffixes=(".json",), inputs=[cases, probabilities, taxonomy, index, *words])
-    config = load_config(None, settings).evaluation
+    config = config_of(settings, index)
     if index is None:
         if (k, within, where, aggregation, splits, model) != (10, None, None, "best", "", ""):
             raise ConfigError("-k, --within, --where, --aggregation, --splits and --model go with --index.")

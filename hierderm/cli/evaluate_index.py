@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hierderm.cli.output import show_table, value_with_interval
-from hierderm.cli.settings import one_path
+from hierderm.cli.settings import one_path, require_read
 from hierderm.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hierderm.config.settings import ForwardEngine
+    from hierderm.config.settings import EvaluationConfig, ForwardEngine
     from hierderm.embeddings import EmbeddingTable
     from hierderm.evaluation.evaluation import Evaluation
     from hierderm.search.case_index import CaseIndex
     from hierderm.types import Mask
+
+
+def config_of(settings: dict[str, Any], index: Path | str | None) -> EvaluationConfig:
+    """The settings of an evaluation; of an index, which has a task of its own, ConfigError for those of other tasks."""
+    from hierderm.config.describe import described
+    from hierderm.config.loading import load_config
+
+    if index is not None:
+        by_task = [row.name for row in described() if row.condition.startswith("evaluation.tasks")]
+        require_read("evaluate --index", settings, ["evaluation.tasks", *by_task], "An index has its own task.")
+    return load_config(None, settings).evaluation
 
 
 def queries_of(

@@ -12,7 +12,6 @@ from hierderm.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from hierderm.config.describe import Setting
-    from hierderm.config.settings import Config
 
 TAKES_SETTINGS = {"ignore_unknown_options": True}  # for click: they arrive among the command's arguments
 
@@ -52,14 +51,18 @@ def parse_arguments(
     return words, settings
 
 
-def settings_from(arguments: Iterable[str] | None, sections: Collection[str]) -> Config:
-    """The settings of a command whose arguments are nothing but settings of these `sections`."""
-    from hierderm.config.loading import load_config
-
+def settings_from(arguments: Iterable[str] | None, sections: Collection[str]) -> dict[str, Any]:
+    """The settings of a command whose arguments are nothing but settings of these `sections`, by dotted name."""
     words, settings = parse_arguments(arguments, sections)
     if words:
         raise ConfigError(f"unexpected argument '{words[0]}'.")
-    return load_config(None, settings)
+    return settings
+
+
+def require_read(command: str, settings: Collection[str], unread: Collection[str], instead: str) -> None:
+    """ConfigError where settings, or sections, are given that a command does not read."""
+    if given := [name for name in settings if any(f"{name}.".startswith(f"{one}.") for one in unread)]:
+        raise ConfigError(f"{command} does not read {given}. {instead}")
 
 
 def file_and_settings(arguments: Iterable[str] | None) -> tuple[Path | None, dict[str, Any]]:

@@ -22,7 +22,7 @@ from hierderm.cli.output import (
     show_json,
     show_table,
 )
-from hierderm.cli.settings import file_and_settings
+from hierderm.cli.settings import file_and_settings, require_read
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
 from hierderm.errors import ConfigError, OutputError
 from hierderm.files import file_hash
@@ -67,8 +67,7 @@ def train(
     from hierderm.training.ranks import first_alone, rank, together
 
     file, settings = file_and_settings(arguments)
-    if unread := [name for name in settings if name.startswith("evaluation.")]:
-        raise ConfigError(f"train does not evaluate, so it does not read {unread}. Give them to compare or evaluate.")
+    require_read("train", settings, ["evaluation"], "Give them to compare or evaluate.")
     config = load_config(file, settings)
     folder = out or Path("runs") / config.name
     with together():

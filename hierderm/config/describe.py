@@ -44,6 +44,17 @@ def every_setting() -> tuple[Setting, ...]:
     return (*(row for method in METHODS for row in described(method)), *settings_of(Comparison()))
 
 
+def reads(settings: Config | Comparison, name: str) -> bool:
+    """Whether these settings have one of that dotted name, and read it."""
+    return any(row.read for row in settings_of(settings) if row.name == name)
+
+
+def not_default(section: Any, name: str) -> list[str]:
+    """Which settings of a section called `name` have another value than their default, by dotted name."""
+    default = section.__class__()
+    return [f"{name}.{one.name}" for one in fields(section) if getattr(section, one.name) != getattr(default, one.name)]
+
+
 def known_names() -> frozenset[str]:
     """The dotted names of all settings."""
     return frozenset({row.name for row in every_setting()} | {"training.method"})

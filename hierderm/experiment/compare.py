@@ -13,6 +13,7 @@ import numpy as np
 
 from hierderm import columns as c
 from hierderm.artifacts import FIGURE, claim_folder, holds
+from hierderm.config.describe import reads
 from hierderm.config.loading import entries_of, model_config, with_overrides
 from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.embeddings import KIND, EmbeddingTable
@@ -39,7 +40,7 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
     """Train and evaluate every model of a comparison and write the report.
 
     On one split, or with `protocol.every_fold` on each fold of a k-fold split, of `protocol.repeats` such splits; with
-    `protocol.seeds` each model whose method reads a seed is trained as many times. Finished parts are kept in the
+    `protocol.seeds` each model that reads a seed is trained as many times. Finished parts are kept in the
     folder and not done again; `hierderm bench` reads the folder, too.
 
     Args:
@@ -196,9 +197,9 @@ def _embed_first(
 
 
 def _trainings(comparison: Comparison, entry: ModelEntry, division: Division) -> list[tuple[Config, Path]]:
-    """Settings and folder of each run of a model on a division: one for each seed, where its method reads a seed."""
+    """Settings and folder of each run of a model on a division: one for each seed, where it reads a seed."""
     configs = [_config(comparison, entry, division, seed) for seed in range(comparison.protocol.seeds)]
-    configs = configs if hasattr(configs[0].training, "seed") else configs[:1]
+    configs = configs if reads(configs[0], "training.seed") else configs[:1]
     names = [entry.name if seed == 0 else f"{entry.name}@{seed}" for seed in range(len(configs))]
     return [(config, division.folder / "models" / name) for config, name in zip(configs, names, strict=True)]
 
@@ -210,8 +211,10 @@ def _places(comparison: Comparison, entry: ModelEntry, divisions: Divisions) -> 
 
 def _config(comparison: Comparison, entry: ModelEntry, division: Division, seed: int) -> Config:
     config = replace(model_config(comparison, entry), split=division.split or comparison.split)
-    first: int | None = getattr(config.training, "seed", None)
-    return config if first is None else with_overrides(config, {"training.seed": first + division.first_seed + seed})
+    if not reads(config, "training.seed"):
+        return config
+    first = int(getattr(config.training, "seed", 0))
+    return with_overrides(config, {"training.seed": first + division.first_seed + seed})
 
 
 def _embeddings(folder: Path, features: FeatureStore | None) -> EmbeddingTable:

@@ -19,7 +19,8 @@ from annotated_types import Ge
 
 from hierderm import columns as c
 from hierderm.artifacts import claim_folder, holds, read_header
-from hierderm.config.loading import dump_config, load_config, to_dict
+from hierderm.config.describe import not_default
+from hierderm.config.loading import dump_config, load_record, to_dict
 from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.checks import read_cases
 from hierderm.data.image_files import SUFFIXES
@@ -110,6 +111,8 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
     report = None
     if split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
         logger.info("Split: the table's own.")
+        if unread := not_default(split, "split"):
+            logger.warning("So %s is not read: set split.reuse = false to divide anew.", ", ".join(unread))
     else:
         logger.info("Splitting by case, near-duplicate images together ...")
         table, report = split_cases(table, split)
@@ -224,6 +227,7 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     claim_folder(folder, RUN)
     stamp = folder / "run.json"
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
+    read["split"] = asdict(config.split)  # whole, as in data.json
     read["training"] = _of_the_model(read["training"])
     del read["backbone"]["engine"]  # it leaves the model as it is, too
     if read["backbone"]["precision"] == "32":
@@ -339,7 +343,7 @@ class Run:
             raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
         finished = read_json(done, _Finished, CheckpointError, again=AGAIN)
         history = _history(folder / "history.csv", finished)
-        return cls(folder, load_config(folder / "config.toml"), history, finished.chosen, finished.by, finished.seconds)
+        return cls(folder, load_record(folder / "config.toml"), history, finished.chosen, finished.by, finished.seconds)
 
     @cached_property
     def table(self) -> CaseTable:

@@ -39,7 +39,7 @@ def results_of(
 ) -> list[EvalResult]:
     """Values of metrics by level and name as results on a split of a data set.
 
-    `revision`: of the data set, such as the hash of its split. `more`: what else is to be said of a value.
+    `revision`: of the data set, such as the hash of its split. `more`: what else to report of a value.
     """
     slug = re.sub(r"[^\w.-]+", "-", data).strip("-").lower()
     return [

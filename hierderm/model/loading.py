@@ -23,10 +23,10 @@ def load(name: str | Path, *, revision: str = "", device: str = "auto", engine: 
 
     Args:
         name: The folder of a model, the folder of a run that holds one in `model`, a file that `Encoder.export` wrote
-            (.onnx, needs no torch), a model's repository of the hub ('user/name' or 'user/name@revision'), or a
-            backbone: 'hierderm:tiny', 'hierderm:lite0', 'timm:<model>', 'hf:<repository or folder>', and with other
-            weights than those of its name '<backbone>@random' (the same each time) or
-            '<backbone>@<file>.safetensors' (timm).
+            (.onnx, needs no torch), a model's repository of the hub (`user/name` or `user/name@revision`), or a
+            backbone: `hierderm:tiny`, `hierderm:lite0`, `timm:<model>`, `hf:<repository or folder>`, and with other
+            weights than those of its name `<backbone>@random` (the same each time) or
+            `<backbone>@<file>.safetensors` (timm).
         revision: Branch, tag or commit of the repository; '' for the newest. Of hierderm models only.
         device: 'auto' is a GPU where there is one, else the CPU; or a device of torch such as 'cuda:1'.
         engine: What computes vectors on a CPU: 'torch', 'onnx' (ONNX Runtime, from hierderm[onnx]), or 'auto', the

@@ -16,7 +16,7 @@ from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference, paired_difference
 from hierderm.evaluation.inference.groups import Gap
 
-MAX_NAMED = 6  # comparisons that a sentence names
+MAX_NAMED = 6  # comparisons or models that a sentence names
 SIGNIFICANT = 0.05  # of p-values
 TIGHTER = 0.05  # difference of silhouettes from which clusters are called tighter
 
@@ -90,11 +90,12 @@ def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
 
 def short_standing(differences: Sequence[Difference]) -> str:
     """Than which models the focus model is significantly better or worse, and in how many metrics."""
-    parts = []
+    parts, n_others = [], len(_by_reference(differences))
     for kind, counts in _significant(differences).items():
         if counts:
             least, most = min(counts.values()), max(counts.values())
-            parts.append(f"{kind} than {_list(counts)} in {most if least == most else f'{least} to {most}'} of them")
+            names = _list(counts) if len(counts) <= MAX_NAMED else f"{len(counts)} of {n_others} other models"
+            parts.append(f"{kind} than {names} in {most if least == most else f'{least} to {most}'} of them")
     if not parts:
         return f"{differences[0].model} is not significantly different from any other model"
     return f"{differences[0].model} is significantly {' and '.join(parts)}"

@@ -199,7 +199,7 @@ def _with_looks(table: EmbeddingTable, paths: Sequence[Path]) -> EmbeddingTable:
     looks = looks_of(paths)
     if unknown := int(np.isnan(looks[:, 0]).sum()):
         logger.warning(
-            "%d of %d images can't be read: queries unlike the index are told by the others, and by embeddings.",
+            "%d of %d images can't be read: queries unlike the index are refused by the others, and by embeddings.",
             unknown, len(looks),
         )  # fmt: skip
     return replace(table, looks=looks)

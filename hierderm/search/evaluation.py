@@ -23,7 +23,6 @@ from hierderm.evaluation.subject import Subject
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.evaluation.tasks.retrieval_index import exact_sample
 from hierderm.progress import Progress
-from hierderm.search.answer import vote
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
@@ -200,7 +199,7 @@ def _answers(
     if (calibration.k, calibration.aggregation) != (options["k"], options["aggregation"]):
         found = cases.search(index, numbers, {"k": calibration.k, "aggregation": calibration.aggregation})
     tree = index.taxonomy
-    given = calibration.rule.apply(vote(found, calibration.temperature), tree)
+    given = calibration.rule.apply(calibration.shares(found), tree)
     refused = cases.refused(index.gallery, calibration.likeness, numbers, found)
     answered = (given.level >= 0) & ~np.isin(given.level, index.gallery.levels_of_one_node) & ~refused
     answered &= (found.rows >= 0).any(axis=1)

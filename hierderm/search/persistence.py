@@ -29,7 +29,7 @@ from hierderm.search.checks import check_conditions
 from hierderm.search.memory import MemoryGallery
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 
-KIND, VERSION = "case index", 4
+KIND, VERSION = "case index", 5
 _OURS = re.compile(r"(vectors|looks|cases|taxonomy|neighbours|ids)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
 
 

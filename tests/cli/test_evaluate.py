@@ -85,6 +85,9 @@ def test_evaluate_an_index(toy_csv: Path, toy_folder: Path, tmp_path: Path) -> N
     assert "--splits and --model go with --index" in fails("evaluate", array, "--cases", toy_csv, "-t", tree, "-k", 3)
     assert "its cases vote: no --taxonomy, --probabilities, --external." in fails("evaluate", "-i", index, "-t", tree)
     assert "an .npy file needs --cases" in fails("evaluate", array, "-i", index)
+    for unread in ("tasks=knn", "kmeans_seeds=2"):
+        message = fails("evaluate", "-i", index, f"--evaluation.{unread}")
+        assert f"does not read ['evaluation.{unread.partition('=')[0]}']. An index has its own task." in message
     assert "--splits must name splits of the queries, got 'test'" in fails("evaluate", "-i", index, "--splits", "test")
     assert "a folder of embeddings has its own table" in fails("evaluate", "x", "--cases", toy_csv, "-i", index)
 

@@ -16,7 +16,7 @@ def test_words_and_settings() -> None:
     assert words == ["a.csv", "b"] and settings == {"split.folds": 5, "split.reuse": False}
     assert parse_arguments(None, ["split"]) == ([], {})
     assert parse_arguments(["--split.seed", "-1"], ["split"])[1] == {"split.seed": -1}
-    assert settings_from(["--split.near_duplicates", "false"], ["split"]).split.near_duplicates is False
+    assert settings_from(["--split.near_duplicates", "false"], ["split"]) == {"split.near_duplicates": False}
 
 
 @pytest.mark.parametrize("name", ["007", "1E5", "2024", "nan", "inf", "true", "1_000"])

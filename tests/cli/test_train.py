@@ -205,5 +205,5 @@ def test_a_checkpoint_of_another_taxonomy(toy_config: Config, toy_folder: Path, 
 
 def test_train_reads_no_setting_of_the_evaluation(tmp_path: Path) -> None:
     message = fails("train", "--evaluation.bootstrap_rounds", 10, "-o", tmp_path / "run")
-    assert "train does not evaluate, so it does not read ['evaluation.bootstrap_rounds']" in message
+    assert "train does not read ['evaluation.bootstrap_rounds']. Give them to compare or evaluate." in message
     assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ from hierderm.cli.main import app
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
-from hierderm.errors import BenchmarkError, HierdermError
+from hierderm.errors import BenchmarkError, ConfigError, HierdermError
 from hierderm.experiment.leaderboard import as_markdown, columns_of, compare_models, leaderboard
 from hierderm.experiment.results import Results
 from hierderm.experiment.run import prepare, train
@@ -158,6 +158,12 @@ def test_what_is_refused(data: Path, done: Path, tmp_path: Path) -> None:
         run(*arguments(data, tmp_path, "a=colour", "a=@good.npy"))
     with pytest.raises(BenchmarkError, match="must be a hierderm run folder, it has no hierderm.json"):
         run("table", tmp_path)
+    for unread, message in (
+        (("--evaluation.tasks", "knn"), r"bench run does not read \['evaluation.tasks'\]. Name tasks by --suite."),
+        (("--evaluation.index_kind", "flat"), "is read only where evaluation.tasks has 'retrieval_index'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(*arguments(data, tmp_path, "colour"), *unread)
     with pytest.raises(HierdermError, match="holds results on other data"):
         run(*arguments(data, done, "colour"), "--split.folds", 0, "--suite", "quick", "--data.cases", "synthetic:toy")
 

@@ -20,7 +20,8 @@ from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment import compare as comparing
-from hierderm.experiment.compare import compare
+from hierderm.experiment.compare import _trainings, compare
+from hierderm.experiment.protocol import Division
 from hierderm.experiment.results import Results
 from hierderm.experiment.run import RUN, Run, prepare
 from hierderm.report.page import is_ours
@@ -182,7 +183,7 @@ def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path
 
 def test_repeats_divide_anew(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.repeats": 2}
-    models = [{"name": "lda", "method": "lda", "set": {"training.views": 0}}]
+    models = [{"name": "lda", "method": "lda", "set": {"training.views": 1, "training.features": "output"}}]
     page = compare(with_overrides(toy_comparison, {**protocol, "models": models, "training": {}}), tmp_path).read_text()
     (lda,) = json.loads((tmp_path / "report.json").read_text())["models"]
     assert (lda["n_cases"], lda["n_runs"]) == (48, 6)
@@ -190,7 +191,20 @@ def test_repeats_divide_anew(toy_comparison: Comparison, tmp_path: Path) -> None
     first, second = (Run.open(tmp_path / name / "models" / "lda") for name in ("fold-0", "fold-0@1"))
     assert first.table.split_hash != second.table.split_hash
     assert [run.config.training.seed for run in (first, second)] == [0, 1]  # type: ignore[union-attr]
-    assert len(list((tmp_path / "features").glob("*.npy"))) == 1  # every image goes through the backbone once
+    features = list((tmp_path / "features").glob("*.npy"))  # of the images, and of their copies by either seed
+    assert len(features) == 3  # each goes through the backbone once, in whatever fold
+
+
+def test_a_model_that_reads_no_seed_is_trained_once(toy_comparison: Comparison) -> None:
+    """Without augmentation two seeds would give one model twice, and its seed variance would be 0."""
+    set_ = {"lda": {"training.views": 0}, "tree_lda": {"training.views": 0}, "linear_probe": {}}
+    models = [{"name": name, "method": name, "set": own} for name, own in set_.items()]
+    models.append({"name": "control", "method": "tree_lda", "set": {"training.views": 0, "training.shuffle": True}})
+    settings = {"models": models, "training": {"features": "output"}, "protocol.seeds": 3}
+    comparison = with_overrides(toy_comparison, settings)
+    division = Division(Path("runs"), toy_comparison)  # type: ignore[arg-type]  # its table is not looked at
+    found = {entry.name: len(_trainings(comparison, entry, division)) for entry in comparison.models}
+    assert found == {"lda": 1, "tree_lda": 1, "linear_probe": 3, "control": 3}
 
 
 def test_more_seeds_keep_what_is_trained(

@@ -85,6 +85,8 @@ def test_the_outcome_in_numbers_of_metrics() -> None:
     assert short_standing([*twice, differences()[2]]) == (
         "tree is significantly better than flat and vanilla in 1 to 2 of them"
     )
+    many = [Difference("fine", "ami", "tree", f"m{k}", 0.1, 0.05 if k else -0.1, 0.2) for k in range(8)]
+    assert short_standing(many) == "tree is significantly better than 7 of 8 other models in 1 of them"
     assert summarise([TREE], [], 0.95).sentences == [
         "There is nothing to compare: a comparison needs two models with main metrics."
     ]

@@ -118,8 +118,10 @@ def test_as_plain_json(finder: CaseFinder) -> None:
     content = json.loads(json.dumps(found.to_dict(paths=True)))
     assert content["levels"] == list(finder.index.taxonomy.level_names)
     assert Path(content["hits"][0]["image_path"]).is_file()
+    assert finder.index.calibration is not None
+    worth = finder.index.calibration.shares(found.found).sum()
     for level in content["answer"]["differential"]:
-        assert sum(node["share"] for node in level) == pytest.approx(1, abs=1e-3)
+        assert sum(node["share"] for node in level) == pytest.approx(worth, abs=1e-3)
     public = json.dumps(found.to_dict(paths=False))
     assert str(finder.index.about.image_root) not in public
     assert "image_path" not in json.loads(public)["hits"][0]

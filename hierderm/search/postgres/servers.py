@@ -58,10 +58,8 @@ class Session:
         if generation and len(self.connections) > 1:
             name = Literal(PREPARED + generation)
             self.rows(SQL("prepare transaction {}").format(name))
-            for number, connection in enumerate(self.connections):
-                connection.autocommit = True
-                self.on(number, SQL("commit prepared {}").format(name))
-                connection.autocommit = False
+            for number in self.numbers:
+                self._outside(number, SQL("commit prepared {}").format(name))
         for address, connection in zip(self.addresses, self.connections, strict=True):
             with address.faults("a commit"):
                 connection.commit()
@@ -72,13 +70,26 @@ class Session:
         for name in sorted({row[0] for row in self.rows(ours, (PREPARED,))}):
             done = name.removeprefix(PREPARED) in {row[0] for row in self.rows(_GENERATION)}
             end = SQL("commit prepared {}" if done else "rollback prepared {}").format(Literal(name))
-            for number, connection in enumerate(self.connections):
+            for number in self.numbers:
                 if name in {row[0] for row in self.on(number, ours, (PREPARED,))}:
-                    connection.commit()
-                    connection.autocommit = True
-                    self.on(number, end)
-                    connection.autocommit = False
+                    self._outside(number, end)
         self.commit()
+
+    def autocommit(self, wanted: bool) -> None:
+        """Whether each statement is a transaction of its own."""
+        for address, connection in zip(self.addresses, self.connections, strict=True):
+            with address.faults("a commit"):
+                connection.commit()
+                connection.autocommit = wanted
+
+    def _outside(self, number: int, statement: Composable) -> None:
+        """Run a statement of one server outside of its transaction, which is ended."""
+        connection = self.connections[number]
+        with self.addresses[number].faults("a commit"):
+            connection.commit()
+            connection.autocommit = True
+            connection.execute(statement)
+            connection.autocommit = False
 
     def close(self) -> None:
         """Give up what is not committed."""
@@ -112,13 +123,15 @@ class Servers:
         session, used = self._at_one_generation()
         try:
             yield session
-            for connection in session.connections:
-                connection.rollback()
         except BaseException:
             session.close()
             raise
         for number, connection in zip(used, session.connections, strict=True):
-            self._idle[number].put(connection)
+            try:
+                connection.rollback()
+                self._idle[number].put(connection)
+            except psycopg.Error:  # lost after all was read
+                connection.close()
 
     def writing(self) -> Session:
         """A transaction on all servers, to be committed and closed."""

@@ -51,9 +51,7 @@ def forget(session: Session, case_ids: Sequence[str]) -> list[str]:
 
     `session`: of the writer. Removed rows stay on their pages until a vacuum, which waits for older transactions.
     """
-    session.commit()
-    for connection in session.connections:
-        connection.autocommit = True
+    session.autocommit(True)
     lines = []
     models = SQL("select distinct model, precision from {}").format(table("models"))
     for model, precision in sorted(set(session.rows(models))):

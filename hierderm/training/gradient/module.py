@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hierderm.config.methods import Gradient
+from hierderm.config.methods import Gradient, loss_kind
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.sampler import make_sampler, part_of
 from hierderm.data.table import CaseTable
@@ -20,7 +20,7 @@ from hierderm.model.network import Network, Outputs
 from hierderm.model.tail import Tail
 from hierderm.training.gradient.freezing import by_depth
 from hierderm.training.losses.gathered import Gathered
-from hierderm.training.losses.registry import loss_kind, make_classification_loss, make_contrastive_loss
+from hierderm.training.losses.registry import make_classification_loss, make_contrastive_loss
 from hierderm.training.ranks import averaged
 
 
