@@ -52,7 +52,7 @@ def scores_of(embedded: EmbeddingTable, tree: Taxonomy) -> tuple[dict[str, Score
 
 
 def counts(scored: Scored, fine: list[IntArray], tree: Taxonomy, wanted: float) -> list[float]:
-    """Coarse and fine: share of validation answered, then of test answered rightly, then of test answered."""
+    """At each level, coarse first: shares of validation answered, of test answered rightly, and of test answered."""
     rule, n = AnswerRule.learn(scored[0], fine[0], tree, wanted), len(fine[1])
     found = rule.apply(scored[1], tree)
     at = [(found.level == level, found.node == tree.to_level(fine[1], level)) for level in (0, tree.fine_level)]

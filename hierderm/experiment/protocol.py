@@ -47,12 +47,12 @@ def divide(data: DataConfig, split: SplitConfig, protocol: ProtocolConfig, folde
         return [[Division(folder, table, split, report)]]
     repeats = []
     for repeat in range(protocol.repeats):
-        folds = []
+        folds, first_seed = [], repeat * protocol.seeds if protocol.new_seeds else 0
         for fold in range(split.folds):
             logger.info("Fold %d of %d%s:", fold + 1, split.folds, f", repeat {repeat + 1}" if repeat else "")
             own = replace(split, seed=split.seed + repeat, fold=fold, reuse=False)
             place = folder / (f"fold-{fold}" if repeat == 0 else f"fold-{fold}@{repeat}")
             table, report = prepare(data, own, place)
-            folds.append(Division(place, table, own, report, fold, repeat * protocol.seeds))
+            folds.append(Division(place, table, own, report, fold, first_seed))
         repeats.append(folds)
     return repeats

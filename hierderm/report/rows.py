@@ -43,7 +43,7 @@ def chosen_setting(history: pd.DataFrame, chosen: int) -> str:
     names = [
         name for name in map(str, history.columns) if name != "held_out" and not name.endswith(("_map_at_r", "_loss"))
     ]
-    texts = {name: row[name] if isinstance(row[name], str) else f"{row[name] + (name == 'epoch'):g}" for name in names}
+    texts = {name: row[name] if isinstance(row[name], str) else f"{row[name]:g}" for name in names}
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
 
 

@@ -138,8 +138,7 @@ def vote(hits: SearchResult, temperature: float, worth: Worth | None = None) -> 
     best = similarity.max(axis=1, keepdims=True, initial=-np.inf)
     weights = np.where(found, np.exp((similarity - np.where(np.isfinite(best), best, 0)) / temperature), 0.0)
     votes = np.zeros((len(hits), hits.gallery.taxonomy.size(-1)))
-    conditions = hits.gallery.fine[np.where(found, hits.rows, 0)]
-    np.add.at(votes, (np.arange(len(hits))[:, None], conditions), weights)
+    np.add.at(votes, (np.arange(len(hits))[:, None], hits.fine), weights)
     total = votes.sum(axis=1, keepdims=True)
     shares = np.divide(votes, total, out=np.zeros_like(votes), where=total > 0)
     return np.asarray(shares if worth is None else shares * worth.of(hits.similarity[:, 0])[:, None])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -56,3 +58,25 @@ def test_two_commands(name: str, small_siglip: Path, tmp_path: Path) -> None:
     assert about["images"] == len(table) == n_images
     assert set(table["split"]) == {"train", "validation", "test"}
     assert (table.groupby("case_id")["split"].nunique() == 1).all()
+
+
+@pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
+def test_the_commands_for_scin(small_siglip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of docs/training.md to the letter, but for the size of the backbone and the models of the comparison."""
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    found = re.search(r"^## SCIN.*?^```bash\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert found is not None
+    monkeypatch.chdir(tmp_path)
+    n_images = WRITERS["scin"](Path("dataset"))
+    models = COMPARISON.format(backbone="given-by-the-command").replace('"tree"', '"hierarchical"')
+    Path("experiments").mkdir()
+    Path("experiments/three_way.toml").write_text(models, encoding="utf-8")
+    lines = found[1].replace("timm:vit_base_patch16_siglip_224", f"hf:{small_siglip}").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    names = [command[1] for command in commands if command[0] == "hierderm"]
+    assert names == ["data", "compare", "index", "serve"]
+    for command in commands:
+        if command[0] == "hierderm" and command[1] != "serve":
+            run(*command[1:])
+    assert "hierarchical" in Path("runs/scin/report.html").read_text(encoding="utf-8")
+    assert len(pd.read_csv("scin.csv")) == n_images

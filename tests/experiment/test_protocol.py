@@ -24,3 +24,10 @@ def test_every_case_is_tested_once_in_each_repeat(toy_comparison: Comparison, tm
         assert [fold.fold for fold in folds] == [0, 1, 2] and {fold.first_seed for fold in folds} == {2 * repeat}
     assert repeats[1][2].folder == tmp_path / "fold-2@1"
     assert repeats[0][0].table.split_hash != repeats[1][0].table.split_hash
+    (_, second) = divide(
+        toy_comparison.data,
+        replace(toy_comparison.split, folds=3),
+        replace(protocol, new_seeds=False),
+        tmp_path / "same",
+    )
+    assert {fold.first_seed for fold in second} == {0} and second[0].table.split_hash == repeats[1][0].table.split_hash

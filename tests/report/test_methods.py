@@ -82,5 +82,5 @@ def test_the_chosen_setting_in_words() -> None:
         {"features": ["layers"], "probability_share": [0.1], "held_out": [0.5], "fine_map_at_r": [1]}
     )
     assert chosen_setting(history, 0) == "features layers, probability share 0.1"
-    assert chosen_setting(pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0]}), 1) == "epoch 2"
+    assert chosen_setting(pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0]}), 1) == "epoch 2"
     assert chosen_setting(pd.DataFrame({"mean_map_at_r": [0.1]}), 0) == ""

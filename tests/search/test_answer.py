@@ -11,8 +11,8 @@ from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule
 from hierderm.json_files import checked
 from hierderm.search.answer import FLOOR, Answer, Calibration, Worth, answer, calibrate, vote
-from hierderm.search.gallery import Gallery
 from hierderm.search.likeness import Judged
+from hierderm.search.memory import MemoryGallery
 from hierderm.search.result import SearchResult
 from tests.search.toy import TREE, table
 
@@ -21,7 +21,7 @@ IMAGES = table(np.eye(9), list("abcdefghi"), np.arange(9))  # one case a conditi
 
 
 def hits(rows: object, similarity: object) -> SearchResult:
-    gallery = Gallery(IMAGES.embeddings, IMAGES.frame, TREE)
+    gallery = MemoryGallery(IMAGES.embeddings, IMAGES.frame, TREE)
     return SearchResult(np.array(rows), np.array(similarity, dtype=np.float32), gallery)
 
 

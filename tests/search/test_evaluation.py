@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import hierderm.search.case_index as case_index
 import hierderm.search.evaluation as module
+import hierderm.search.gallery as limits
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import EmbeddingTable
 from hierderm.engines import Kind
@@ -83,7 +83,7 @@ def test_a_flat_index_against_a_slow_search(within: list[str] | None, where: dic
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf", "ivfpq"])
 def test_an_approximate_index_beside_exact_search(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(case_index, "EXACT_BELOW", 0)
+    monkeypatch.setattr(limits, "EXACT_BELOW", 0)
     monkeypatch.setattr(module, "TOGETHER", 50)
     found, exact = (evaluate_index(build(which), k=5, config=CONFIG) for which in (kind, "flat"))
     for metric in ("recall_at_1", "precision_at_5", "map_at_5", "knn_accuracy"):

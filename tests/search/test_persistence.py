@@ -22,6 +22,7 @@ from hierderm.files import file_hash
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.persistence import writing
 from tests.killing import kill_at_every_change
+from tests.processes import prepared
 from tests.search.toy import TREE, random_table
 
 PARTS = ("vectors", "cases", "taxonomy", "neighbours", "ids")
@@ -33,7 +34,7 @@ def ask(index: CaseIndex, k: int = 5) -> object:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hierderm.search.case_index as module
+    import hierderm.search.gallery as module
 
     monkeypatch.setattr(module, "EXACT_BELOW", 0)
     index = CaseIndex.from_embeddings(random_table(200), TREE, kind=kind, model="m", image_root="/pics")  # type: ignore[arg-type]
@@ -189,10 +190,10 @@ def add_one_by_one(folder: Path, start: int, n: int) -> None:
 
 
 def test_two_read_while_two_others_add(tmp_path: Path) -> None:
-    folder, context = tmp_path / "i", mp.get_context("spawn")
+    folder, context = tmp_path / "i", prepared()
     CaseIndex.from_embeddings(random_table(50), TREE).save(folder)
     results: mp.Queue[object] = context.Queue()
-    readers = [context.Process(target=read_for_a_while, args=(folder, 4.0, results)) for _ in range(2)]
+    readers = [context.Process(target=read_for_a_while, args=(folder, 2.0, results)) for _ in range(2)]
     writers = [context.Process(target=add_one_by_one, args=(folder, start, 8)) for start in (1000, 2000)]
     for process in [*readers, *writers]:
         process.start()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import lightning
@@ -24,13 +23,11 @@ from hierderm.config.settings import Config
 from hierderm.experiment.run import Run, prepare, train
 from hierderm.training.gradient.checkpoints import Checkpoints
 from hierderm.training.gradient.loop import History
+from tests.processes import command
 
 
-def start(config: Path, out: Path) -> subprocess.Popen[bytes]:
-    # A shell's job may have been started with SIGINT ignored.
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from hierderm.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "train", str(config), "-o", str(out)]
-    return subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE)
+def start(config: Path, out: Path) -> ForkServerProcess:
+    return command(["train", str(config), "-o", str(out)], out.with_suffix(".err"))
 
 
 def rows(out: Path) -> int:
@@ -42,18 +39,14 @@ def broken_off(path: Path, out: Path, n_rows: int, by: signal.Signals) -> tuple[
     """Exit code and standard error of a run that gets a signal after `n_rows` epochs."""
     process = start(path, out)
     deadline = time.monotonic() + 200
-    while rows(out) < n_rows and process.poll() is None and time.monotonic() < deadline:
+    while rows(out) < n_rows and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(by)
-    _, errors = process.communicate(timeout=60)
+    assert process.pid
+    os.kill(process.pid, by)
+    process.join(60)
     assert n_rows <= rows(out) < 10, "it must end in the middle"
     assert not (out / "model").exists()
-    return process.returncode, errors.decode()
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors.decode()
+    return process.exitcode or 0, out.with_suffix(".err").read_text()
 
 
 def test_a_killed_run_ends_as_an_unbroken_one(
@@ -70,7 +63,9 @@ def test_a_killed_run_ends_as_an_unbroken_one(
     broken_off(path, broken, 2, signal.SIGKILL)
     code, errors = broken_off(path, broken, 4, signal.SIGINT)
     assert code == 130 and "Stopped." in errors and "Traceback" not in errors
-    finish(start(path, broken))
+    last = start(path, broken)
+    last.join(300)
+    assert last.exitcode == 0, broken.with_suffix(".err").read_text()
     pd.testing.assert_frame_equal(pd.read_csv(broken / "history.csv"), unbroken.history, check_exact=False, rtol=1e-6)
     first, second = (load_file(out / "model" / "model.safetensors") for out in (whole, broken))
     for key in first:
@@ -86,7 +81,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(
 def stopped(toy_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path, Config]:
     """An unbroken run of four epochs, and the folder of one that was stopped after three."""
     place = tmp_path_factory.mktemp("stopped")
-    settings = {"epochs": 4, "patience": 10, "seed": 3, "freeze": "frozen", "neck": "linear", "views": 0}
+    settings = {"epochs": 4, "patience": 10, "seed": 3, "freeze": "frozen", "init": "tree_lda", "views": 0}
     config = with_overrides(toy_config, {f"training.{name}": value for name, value in settings.items()})
     table, _ = prepare(config.data, config.split, place / "whole")
     whole = train(config, table, place / "whole")

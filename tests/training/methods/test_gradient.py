@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from hierderm.config.loading import with_overrides
-from hierderm.config.methods import LOGIT_LOSSES, TREE_LOSSES, Gradient, Loss
+from hierderm.config.methods import Gradient, Loss
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.experiment.run import train
 from hierderm.training.features import FeatureStore
 from hierderm.training.gradient.module import TrainingModule
-from hierderm.training.losses.registry import OUR_LOSSES
 from hierderm.training.methods.gradient import shape_of
 from hierderm.training.methods.tree_lda import best_scale, shuffled
 
@@ -44,11 +43,6 @@ def test_every_way_to_train(toy_config: Config, toy: CaseTable, tmp_path: Path, 
     embedded = run.embeddings()
     assert (embedded.probabilities is None) == (settings.get("loss.classification") == "ArcFaceLoss")
     assert len(embedded) == len(toy) and (tmp_path / "curves.png").is_file()
-
-
-def test_settings_and_registry_agree_on_what_a_loss_takes() -> None:
-    kinds = {kind: {name for name, loss in OUR_LOSSES.items() if loss.kind == kind} for kind in ("logits", "tree")}
-    assert kinds == {"logits": set(LOGIT_LOSSES), "tree": set(TREE_LOSSES)}
 
 
 def test_training_learns(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
@@ -92,21 +86,40 @@ STARTED = {
 VALUES = {"shrinkages": [0.1, 0.4], "strengths": [2.0], "probability_shares": [0.2, 0.5]}
 
 
-def test_training_starts_as_the_closed_form(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [([0.5, 0.1, 0.4], 0), ([0.5, 0.5, 0.5], 0), ([0.1, 0.2, 0.3], 2)],
+    ids=["worse", "tie", "better"],
+)
+def test_the_closed_form_stays_unless_an_epoch_is_better(
+    toy_config: Config,
+    toy: CaseTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: list[float],
+    chosen: int,
+) -> None:
+    """Validation scores are made up, those of the start first; the weights are those of the best."""
+    left = iter(scores)
+    monkeypatch.setattr(
+        "hierderm.training.gradient.module.validation_scores",
+        lambda *_: dict.fromkeys(("mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"), next(left)),
+    )
     store = FeatureStore(tmp_path / "features")
     closed = {"training.method": "tree_lda", "training.views": 1, "training.features": ["layers"]}
     other = with_overrides(toy_config, closed | {f"training.{name}": value for name, value in VALUES.items()})
     own = with_overrides(
-        toy_config,
-        STARTED
-        | {f"training.closed_form.{name}": value for name, value in VALUES.items()}
-        | {"training.learning_rate": 1e-30, "training.weight_decay": 0.0, "training.epochs": 1},
+        toy_config, STARTED | {f"training.closed_form.{name}": value for name, value in VALUES.items()}
     )
     expected = train(other, toy, tmp_path / "closed", store).embeddings(store)
-    found = train(own, toy, tmp_path / "two-head", store).embeddings(store)
-    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-5)
+    run = train(own, toy, tmp_path / "two-head", store)
+    assert run.chosen == chosen and run.history["epoch"].tolist() == [0, 1, 2]
+    assert run.history["mean_map_at_r"].tolist() == pytest.approx(scores)
+    assert run.history["train_loss"].isna().tolist() == [True, False, False]
+    found = run.embeddings(store)
+    assert np.allclose(found.embeddings, expected.embeddings, atol=1e-5) == (chosen == 0)
     assert expected.probabilities is not None and found.probabilities is not None
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    assert np.allclose(found.probabilities, expected.probabilities, atol=1e-5) == (chosen == 0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"freeze": "last_blocks", "last_blocks": 1}, {"projection_dim": 0}])
@@ -115,7 +128,8 @@ def test_training_goes_on_from_the_closed_form(
 ) -> None:
     own = STARTED | {f"training.{name}": value for name, value in settings.items()}
     run = train(with_overrides(toy_config, own | {"training.learning_rate": 3e-3, "training.epochs": 4}), toy, tmp_path)
-    assert run.history["train_loss"].iloc[1:].min() < run.history["train_loss"].iloc[0]
+    losses = run.history["train_loss"].iloc[1:]
+    assert losses.iloc[1:].min() < losses.iloc[0]
     embedded = run.embeddings()
     assert embedded.probabilities is not None
     np.testing.assert_allclose(np.linalg.norm(embedded.embeddings, axis=1), 1, atol=1e-5)
