@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import recipe, scarce
+from experiments import answers, recipe, scarce
 from hierderm.config.loading import load_comparison, load_config, model_config
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
@@ -112,3 +112,15 @@ def nearest_is_right(table: EmbeddingTable) -> float:
         if (names[others] == names[row]).any():
             right.append(names[others][similarity[row, others].argmax()] == names[row])
     return float(np.mean(right))
+
+
+def test_what_answers_are_read_from(toy: CaseTable) -> None:
+    """Embeddings and probabilities that know the condition answer every test case rightly."""
+    known = np.eye(toy.taxonomy.size(-1), dtype=np.float32)[toy.fine]
+    embedded = EmbeddingTable(known, toy.frame, Provenance(), 0.9 * known + 0.1 / known.shape[1])
+    by_name, fine = answers.scores_of(embedded, toy.taxonomy)
+    assert set(by_name) == {"votes", "votes by their worth", "class probabilities"}
+    for scored in by_name.values():
+        assert answers.areas(scored[1], fine[1], toy.taxonomy) == [0, 0]
+        validation, test = [*answers.counts(scored, fine, toy.taxonomy, 0.5)][1::2][:2]
+        assert (validation, test) == (1, 1)
