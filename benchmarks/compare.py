@@ -25,7 +25,6 @@ from hierderm.experiment.run import environment
 from hierderm.files import write_json
 from hierderm.report.comparison import write_report
 
-CONFIG = Path(__file__).parents[1] / "experiments" / "three_way.toml"
 RECIPE = Recipe(n_cases=68, n_conditions=16, n_categories=8)  # 140 images
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []  # as long as the functions of `rows` may be called
 
@@ -40,10 +39,10 @@ def rows() -> dict[str, Callable[[], object]]:
     def command() -> None:
         with tempfile.TemporaryDirectory() as out:
             given = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-            command = [sys.executable, "-m", "hierderm", "compare", str(CONFIG), *given, "-o", f"{out}/run"]
+            command = [sys.executable, "-m", "hierderm", "compare", "three_way", *given, "-o", f"{out}/run"]
             subprocess.run(command, check=True, capture_output=True)
 
-    comparison, folder = load_comparison(CONFIG, flags), place / "run"
+    comparison, folder = load_comparison("three_way", flags), place / "run"
     compare(comparison, folder)
     divisions = divide(comparison.data, comparison.split, comparison.protocol, folder)
     first, made = divisions[0][0], evaluated(comparison, divisions, folder)

@@ -3,7 +3,7 @@
 Goals: whether a model's image embeddings still match the text embeddings of its backbone; chance is the share of the
 category in the index. Non-goals: the quality of captions.
 
-    hierderm compare experiments/fine_tuning.toml -o runs/tuned
+    hierderm compare fine_tuning -o runs/tuned
     hierderm index build runs/tuned/cases.csv --model hierderm:tiny -t runs/tuned/taxonomy.csv \\
         --splits train,validation -o runs/vanilla-index
     hierderm index build runs/tuned/cases.csv --model runs/tuned/models/hierarchical/model \\

@@ -23,6 +23,7 @@ _MODULES = {
     "taxonomy_from_paths": "taxonomy.tree",
     "load_taxonomy": "taxonomy.file",
     "read_taxonomy": "taxonomy.file",
+    "write_taxonomy": "taxonomy.file",
     "CaseTable": "data.table",
     "read_cases": "data.checks",
     "split_cases": "data.splits",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; tests/test_pu
     from hierderm.search.result import SearchResult as SearchResult
     from hierderm.taxonomy.file import load_taxonomy as load_taxonomy
     from hierderm.taxonomy.file import read_taxonomy as read_taxonomy
+    from hierderm.taxonomy.file import write_taxonomy as write_taxonomy
     from hierderm.taxonomy.tree import Taxonomy as Taxonomy
     from hierderm.taxonomy.tree import taxonomy_from_paths as taxonomy_from_paths
     from hierderm.training.tree_embedding import TreeEmbedding as TreeEmbedding

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hierderm.errors import HierdermError, MissingExtraError, OutputError, some_of
 from hierderm.files import (
@@ -39,7 +39,8 @@ from hierderm.files import (
 )
 from hierderm.json_files import checked
 
-HEADER, README = "hierderm.json", "README.md"  # a readme is for people, who may edit it
+HEADER, README, FIGURE = "hierderm.json", "README.md", "results.png"
+FOR_PEOPLE = {README, FIGURE}  # who may edit them
 ATTEMPTS = 20  # of a reader whose folder is replaced while it reads
 _AGAIN = "Restore a copy, or make the folder again."
 _HASH = re.compile(r"[0-9a-f]{12}")
@@ -90,6 +91,26 @@ class Header:
         write_json(folder / HEADER, {**about, "files": self.files, "content": self.content})
 
 
+class Card(NamedTuple):
+    """What a folder says to people: the text of its README.md, and the figure in it, a PNG; each may be empty."""
+
+    text: str = ""
+    figure: bytes = b""
+
+    def write(self, folder: Path) -> None:
+        """Write what there is of it."""
+        if self.text:
+            (folder / README).write_text(self.text, encoding="utf-8")
+        if self.figure:
+            (folder / FIGURE).write_bytes(self.figure)
+
+    @classmethod
+    def read(cls, header: Header) -> Card:
+        """That of the folder with this header."""
+        readme, figure = (header.folder / name if name in header.files else None for name in (README, FIGURE))
+        return cls(readme.read_text(encoding="utf-8") if readme else "", figure.read_bytes() if figure else b"")
+
+
 @os_faults(OutputError)
 def require_free_folder(
     path: Path, kind: str, *, replace: bool = False, own: Callable[[str], bool] | None = None
@@ -111,7 +132,6 @@ def write_folder(
     write: Callable[[Path], None],
     *,
     replace: bool = False,
-    version: int = 1,
 ) -> None:
     """Write a folder that appears whole or not at all: `write` fills a temporary one, which then takes its place.
 
@@ -129,25 +149,25 @@ def write_folder(
         temporary.mkdir()
         try:
             write(temporary)
-            _seal(temporary, kind, version, content)
+            _seal(temporary, kind, content)
             _refuse(path, kind, replace)  # writing can take long
             _exchange(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def claim_folder(path: Path, kind: str, *, version: int = 1) -> None:
+def claim_folder(path: Path, kind: str) -> None:
     """Make a folder that fills step by step, with its header; one of the same kind is accepted as it is.
 
     OutputError where `path` holds anything else. A symbolic link to a folder is followed.
     """
     path = path.resolve()
     if (path / HEADER).is_file():
-        read_header(path, kind, version=version)
+        read_header(path, kind)
         return
     _refuse(path, kind, False, own=is_temporary)
     with faults_named(path):
-        Header(kind, version, {}, {}).write(path)
+        Header(kind, 1, {}, {}).write(path)
 
 
 def read_header(path: Path, kind: str, *, version: int | None = 1, error: type[HierdermError] = OutputError) -> Header:
@@ -220,10 +240,10 @@ def read_folder(
 # --- the steps of a replacement ----------------------------------------------------------------------------------
 
 
-def _seal(folder: Path, kind: str, version: int, content: dict[str, Any]) -> None:
+def _seal(folder: Path, kind: str, content: dict[str, Any]) -> None:
     """Write the header of a filled folder, give its files the usual permissions, and have the disk keep all of it."""
     files = {name: file_hash(folder / name) for name in _entries(folder)}
-    Header(kind, version, files, content).write(folder)
+    Header(kind, 1, files, content).write(folder)
     mode = (folder / HEADER).stat().st_mode & 0o777  # by the umask; safetensors makes files that others can't read
     for name in files:
         (folder / name).chmod(mode)
@@ -334,7 +354,7 @@ def _check_files(path: Path, header: Header, error: type[HierdermError]) -> None
         file = path / name
         if not file.is_file():
             faults.append(f"{name} is missing")
-        elif name != README and file_hash(file) != expected:
+        elif name not in FOR_PEOPLE and file_hash(file) != expected:
             faults.append(f"{name} is damaged: its checksum differs ({file.stat().st_size} bytes)")
     if faults:
         raise error(f"{path}: {'; '.join(faults)}. Restore a copy, or make it again.")

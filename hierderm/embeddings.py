@@ -91,7 +91,11 @@ class EmbeddingTable:
         return self.frame[c.CASE_ID].to_numpy(dtype=str)
 
     def select(self, rows: Mask) -> EmbeddingTable:
-        """The rows where `rows`, shape (n_images,), is true."""
+        """The table of some rows.
+
+        Args:
+            rows: True for each row that stays, shape (n_images,).
+        """
         probabilities, looks = (None if x is None else x[rows] for x in (self.probabilities, self.looks))
         frame = self.frame[rows].reset_index(drop=True)
         return EmbeddingTable(self.embeddings[rows], frame, self.provenance, probabilities, looks)
@@ -121,6 +125,9 @@ class EmbeddingTable:
     @classmethod
     def load(cls, folder: Path | str) -> EmbeddingTable:
         """Read a folder that `save` wrote.
+
+        Args:
+            folder: The folder, of `hierderm embed` too.
 
         Raises:
             EmbeddingError: It is none, or names the file that is damaged or missing.

@@ -48,6 +48,10 @@ class SearchError(HierdermError):
     """A query or a filter asks for what an index does not have."""
 
 
+class DatabaseError(HierdermError):
+    """A PostgreSQL server can't be reached, refuses, has no space left, or holds something else than an index."""
+
+
 class BenchmarkError(HierdermError):
     """A benchmark names a task or a model that is not there, or its results do not fit together."""
 
@@ -95,10 +99,10 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def closest(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
-    """The names in `known` that resemble `name`, the closest first."""
+def closest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three names in `known` that resemble `name`, the closest first."""
     by_fold = {candidate.casefold(): candidate for candidate in known}
-    return [by_fold[fold] for fold in difflib.get_close_matches(name.casefold(), list(by_fold), n=most, cutoff=0.6)]
+    return [by_fold[fold] for fold in difflib.get_close_matches(name.casefold(), list(by_fold), n=3, cutoff=0.6)]
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -131,12 +131,6 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def shipped(folder: str) -> Path:
-    """A folder of data that lies at the top of the repository and inside the package of a wheel."""
-    inside = Path(__file__).parent / "shipped" / folder
-    return inside if inside.is_dir() else Path(__file__).parents[1] / folder
-
-
 def place_of(path: Path) -> Path:
     """The absolute path of a folder that is moved or replaced; if it is a link, of the link."""
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name

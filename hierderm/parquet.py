@@ -51,7 +51,7 @@ def write_parquet(frame: pd.DataFrame, path: Path, vectors: Mapping[str, Floats]
             f"each column must hold values of one type to be written as Parquet, {wrong or error} do(es) not. Make it "
             "text, e.g. frame[name] = frame[name].map(str)."
         ) from None
-    for name, rows in (vectors or {}).items():  # pandas can't read such columns where it is told that it wrote them
+    for name, rows in (vectors or {}).items():  # pandas can't read such columns in a table of its own
         flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
         table = table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, rows.shape[1]))
     pq.write_table(table, path)

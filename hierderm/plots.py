@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hierderm.errors import EmbeddingError
-from hierderm.evaluation.catalogue import direction, metric_name
-from hierderm.evaluation.evaluation import Evaluation
+from hierderm.evaluation.catalogue import HEADLINES, Key, direction, metric_name
+from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.differences import Difference
 from hierderm.types import Floats, IntArray
 
@@ -33,6 +34,7 @@ PALETTE = (
     "#00F096", "#A55A00", "#969687", "#004B69", "#784BD2", "#5AB41E", "#96000F", "#4B96FF", "#691E69", "#FF8700",
 )  # fmt: skip
 MARKERS = "o^sDvP*X"
+NAME_LENGTH = 40  # signs of a name beside a plot, at most
 ITERATIONS = 500  # of t-SNE: half of scikit-learn's default, after which points of a map hardly move
 MAP_SHAPES = {"circle": "o", "square": "s", "diamond": "D"}
 
@@ -45,7 +47,7 @@ def map_look(number: int) -> dict[str, str]:
 def png(figure: Figure) -> bytes:
     """The plot as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": "hierderm"})
     return buffer.getvalue()
 
 
@@ -57,40 +59,101 @@ HISTORY_PANELS = {
 }
 
 
-def forest(differences: Sequence[Difference]) -> Figure:
-    """Paired differences with their intervals, a row each; filled where the interval excludes 0.
+def forest(differences: Sequence[Difference], columns: int = 3) -> Figure:
+    """Paired differences with their intervals: filled where the interval excludes 0, blue for better, red for worse.
 
     Args:
-        differences: Of any metrics and models, in the order of the rows (`hierderm.paired_difference`).
+        differences: Of any metrics and models (`hierderm.paired_difference`).
+        columns: Panels in a row, >= 1.
 
     Returns:
-        The figure; to the right is more, and metrics of which less is better say so.
+        The figure: of one pair of models a row for each metric; of several pairs a panel for each metric with a row for
+        each pair. Order is that of `differences`. To the right is more; metrics of which less is better say so.
 
     Raises:
         EmbeddingError: There is none.
     """
     if not differences:
         raise EmbeddingError("a forest plot needs at least one difference, got none.")
-    models = list(dict.fromkeys((d.model, d.reference) for d in differences))
-    figure = Figure(figsize=(7, 0.32 * len(differences) + 1.2))
-    axes = figure.add_subplot()
+    models = list(dict.fromkeys(d.model for d in differences))
+    pairs = list(dict.fromkeys((d.model, d.reference) for d in differences))
+    panels: dict[str, dict[str, Difference]] = {}
+    for d in differences:
+        pair = d.reference if len(models) == 1 else f"{d.model} − {d.reference}"
+        metric = metric_name(d.level, d.name) + (" (less is better)" if direction(d.name) == "lower" else "")
+        panel, row = ("", metric) if len(pairs) == 1 else (metric, pair)
+        panels.setdefault(panel, {})[row] = d
+    rows = list(dict.fromkeys(row for panel in panels.values() for row in panel))
+    columns = min(columns, len(panels))
+    n_lines = -(-len(panels) // columns)
+    size = (1.3 + columns * (5 if columns == 1 else 1.5), n_lines * (0.21 * len(rows) + 0.45) + 0.55)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(n_lines, columns, sharex=True, sharey=True, squeeze=False)
+    for number, axes in enumerate(grid.flat):
+        axes.set_visible(number < len(panels))
+        axes.tick_params(length=0, labelsize=9, labelbottom=number + columns >= len(panels))
+    for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
+        _forest_panel(axes, [panel.get(row) for row in rows])
+        axes.set_title(title, fontsize=10)
+    grid[0, 0].set_yticks(range(len(rows)), rows if len(pairs) == 1 else [_short(row) for row in rows])
+    minus = f"{_short(models[0])} − {_short(pairs[0][1]) if len(pairs) == 1 else 'the other model'}"
+    means = "blue: better, red: worse; hollow: the interval includes 0"
+    text = f"{minus if len(models) == 1 else 'difference'}\n{means}"
+    figure.supxlabel(text, fontsize=9)
+    return figure
+
+
+def _forest_panel(axes: Axes, rows: Sequence[Difference | None]) -> None:
     axes.axvline(0, color="#999999", linewidth=1)
-    for row, d in enumerate(differences):
-        number = models.index((d.model, d.reference))
-        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
-        axes.plot([d.low, d.high], [row, row], color=colour, linewidth=2)
-        filled = colour if d.significant else "white"
-        axes.plot(d.value, row, marker=marker, color=colour, markerfacecolor=filled, markersize=7)
-    names = [
-        metric_name(d.level, d.name) + (" (less is better)" if direction(d.name) == "lower" else "")
-        for d in differences
-    ]
-    if len(models) > 1:
-        names = [f"{name}: {d.model} − {d.reference}" for name, d in zip(names, differences, strict=True)]
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.invert_yaxis()
-    axes.set_xlabel("difference" if len(models) > 1 else f"{models[0][0]} − {models[0][1]}")
+    for place, d in enumerate(rows):
+        if d is not None:
+            colour = PALETTE[0] if d.better else PALETTE[1] if d.worse else "#888888"
+            axes.plot([d.low, d.high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+            filled = colour if d.significant else "white"
+            axes.plot(d.value, place, marker="o", color=colour, markerfacecolor=filled, markersize=6)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def scores(evaluations: Evaluation | Sequence[Evaluation]) -> Figure:
+    """The headline metrics of one model or several, with their intervals.
+
+    Args:
+        evaluations: Each with a headline metric at least.
+
+    Returns:
+        The figure: a row for each metric, a mark for each model.
+
+    Raises:
+        EmbeddingError: None of them has a headline metric.
+    """
+    evaluations = _several(evaluations)
+    keys = headline_keys(evaluations)
+    if not keys:
+        raise EmbeddingError(f"a plot of scores needs one of the headline metrics {list(HEADLINES)}, there is none.")
+    figure = Figure(figsize=(7, len(keys) * (0.2 + 0.16 * len(evaluations)) + 1.1), layout="constrained")
+    axes = figure.add_subplot()
+    for number, evaluation in enumerate(evaluations):
+        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
+        shift = 0.7 * ((number + 0.5) / len(evaluations) - 0.5)
+        for row, metric in enumerate(_known(evaluation, key) for key in keys):
+            if metric is not None:
+                place = row + shift
+                axes.plot([metric.low, metric.high], [place, place], color=colour, linewidth=2)
+                axes.plot(metric.value, place, marker=marker, color=colour, markersize=6, linestyle="none")
+                if len(evaluations) == 1:
+                    axes.text(metric.value, place - 0.18, f"{metric.value:.3f}", ha="center", fontsize=8)
+        axes.plot([], [], color=colour, marker=marker, linewidth=2, label=_short(evaluation.model))
+    first = evaluations[0]
+    axes.set_yticks(range(len(keys)), [metric_name(*key) for key in keys], fontsize=9)
+    axes.set_ylim(len(keys) - 0.4, -0.6)
+    axes.set_xlim(left=min(0.0, *(e[key].value for e in evaluations for key in keys if _known(e, key))))
+    axes.set_xlabel(f"value and interval; test: {first.n_images} images of {first.n_cases} cases", fontsize=9)
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
     return figure
 
 
@@ -149,7 +212,8 @@ def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequen
             inside = labels == label
             look, x, y = map_look(order), where[inside, 0], where[inside, 1]
             marker = MAP_SHAPES[look["shape"]]
-            axes.scatter(x, y, s=12, linewidths=0, label=names[label], color=look["colour"], marker=marker)
+            style = {"color": look["colour"], "marker": marker, "markersize": 3.5, "markeredgewidth": 0}
+            axes.plot(x, y, linestyle="none", label=names[label], **style)
         axes.set_title(name, fontsize=11)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -291,6 +355,22 @@ def confusion(true: IntArray, found: IntArray, category: IntArray) -> Figure:
     axes.set_xticks([])
     axes.set_yticks([])
     return figure
+
+
+def headline_keys(evaluations: Sequence[Evaluation]) -> list[Key]:
+    """The headline metrics that are defined for any of these."""
+    return [key for key in HEADLINES if any(_known(evaluation, key) for evaluation in evaluations)]
+
+
+def _known(evaluation: Evaluation, key: Key) -> Metric | None:
+    """A metric where it is defined."""
+    metric = evaluation.get(key)
+    return None if metric is None or np.isnan(metric.value) else metric
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for what is plotted."""
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
 
 def _several(evaluations: Evaluation | Sequence[Evaluation]) -> Sequence[Evaluation]:

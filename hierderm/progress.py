@@ -65,8 +65,8 @@ class Progress:
     def __str__(self) -> str:
         """'Embedding: 640 of 6034 images, 1:05 so far, about 9:10 left'."""
         seconds = time.monotonic() - self._start
-        of_total = "" if self.total is None else f" of {self.total}"
-        count = f"{self.done}{of_total} {self._unit}".rstrip() + ", " if self.total is not None or self.done else ""
+        total = "" if self.total is None else f" of {self.total}"
+        count = f"{self.done}{total} {self._unit}".rstrip() + ", " if self.total is not None or self.done else ""
         left = ""
         if self.total and 0 < self.done <= self.total:
             left = f", about {clock(seconds * (self.total - self.done) / self.done)} left"

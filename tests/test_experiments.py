@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments import recipe, scarce
-from hierderm.config.loading import load_comparison, model_config
+from hierderm.config.loading import load_comparison, load_config, model_config
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
@@ -22,15 +23,18 @@ FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_experiment_is_whole(path: Path) -> None:
-    comparison = load_comparison(path)
+    head = path.read_text().split("\n\n")[0]
+    assert "question" in head and re.search(r"Command: hierderm (compare|train) \w+ ", head)
+    if path.stem == "two_head":
+        assert load_config(path.stem) == load_config(path)
+        return
+    comparison = load_comparison(path.stem)
     names = {entry.name for entry in comparison.models}
     wanted = {"vanilla", "flat-fine", "flat-coarse", "hierarchical"}
     assert wanted <= names
     for entry in comparison.models:
         model_config(comparison, entry)
     assert comparison.focus in names
-    head = path.read_text().split("\n\n")[0]
-    assert "question" in head and "hierderm compare" in head
 
 
 def test_siglip_loads_up_to_the_download(monkeypatch: pytest.MonkeyPatch) -> None:

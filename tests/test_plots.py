@@ -12,9 +12,20 @@ from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import EmbeddingError
-from hierderm.evaluation.evaluation import evaluate
+from hierderm.evaluation.evaluation import Evaluation, Metric, evaluate
 from hierderm.evaluation.inference.differences import Difference
-from hierderm.plots import PALETTE, calibration, categories, confusion, embedding_maps, forest, history, png, project
+from hierderm.plots import (
+    PALETTE,
+    calibration,
+    categories,
+    confusion,
+    embedding_maps,
+    forest,
+    history,
+    png,
+    project,
+    scores,
+)
 from hierderm.report.neighbours import example_groups, nearest_neighbours
 from hierderm.report.page_map import map_points
 from hierderm.taxonomy.tree import taxonomy_from_paths
@@ -71,23 +82,54 @@ def test_each_loss_has_its_own_panel_and_the_sum_none() -> None:
     assert [next(iter(np.asarray(line.get_xdata()))) for line in figure.axes[2].lines] == [1, 2, 1, 3]
 
 
-def test_a_forest_has_a_row_for_each_difference() -> None:
-    """Filled where the interval excludes 0; of one pair of models the axis names it, of several each row."""
+def test_a_forest_of_one_pair_has_a_row_for_each_metric() -> None:
+    """Filled where the interval excludes 0; blue is better and red worse, whichever way the metric goes."""
     one = [
         Difference("fine", "map_at_r", "a", "b", 0.1, 0.02, 0.2),
-        Difference("fine", "ece", "a", "b", -0.1, -0.3, 0.1),
+        Difference("fine", "ece", "a", "b", 0.1, 0.05, 0.3),
+        Difference("fine", "ami", "a", "b", -0.1, -0.3, 0.1),
     ]
-    (axes,) = forest(one).axes
+    figure = forest(one)
+    (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "fine MAP@R", "fine Expected calibration error (less is better)",
+        "fine MAP@R", "fine Expected calibration error (less is better)", "fine AMI",
     ]  # fmt: skip
-    points = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == 1]
-    assert [str(line.get_markerfacecolor()) for line in points] == [PALETTE[0], "white"]
-    assert axes.get_xlabel() == "a − b"
-    (axes,) = forest([*one, Difference("fine", "map_at_r", "a", "c", 0, -1, 1)]).axes
-    assert axes.get_yticklabels()[2].get_text() == "fine MAP@R: a − c" and axes.get_xlabel() == "difference"
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [str(line.get_markerfacecolor()) for line in points] == [PALETTE[0], PALETTE[1], "white"]
+    assert figure.get_supxlabel().startswith("a − b\n")
     with pytest.raises(EmbeddingError, match="at least one difference"):
         forest([])
+
+
+def test_a_forest_of_several_pairs_has_a_panel_for_each_metric() -> None:
+    several = [
+        Difference("fine", name, "a", other, 0.1, 0.02, 0.2) for name in ("ami", "map_at_r") for other in ("b", "c")
+    ]
+    figure = forest(several[:3], columns=1)
+    first, second = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["fine AMI", "fine MAP@R"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["b", "c"]
+    assert [len(axes.lines) for axes in (first, second)] == [5, 3]  # the line at 0, and of each an interval and a point
+    assert figure.get_supxlabel().startswith("a − the other model\n")
+    mixed = forest([several[0], Difference("fine", "ami", "x" * 50, "c", 0.1, 0.02, 0.2)])
+    assert mixed.axes[0].get_yticklabels()[1].get_text() == "x" * 39 + "…" and mixed.get_supxlabel().startswith(
+        "difference"
+    )
+
+
+def test_scores_have_a_mark_for_each_model_and_metric() -> None:
+    def model(name: str, **values: float) -> Evaluation:
+        metrics = [Metric("fine", key, value, value - 0.1, value + 0.1, 9) for key, value in values.items()]
+        return Evaluation(name, tuple(metrics), (), 20, 10, {})
+
+    both = scores([model("a", ami=0.5, map_at_r=0.4), model("b", ami=np.nan, map_at_r=0.3, hap=0.2)])
+    (axes,) = both.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["fine AMI", "fine MAP@R"]
+    assert sum(line.get_linestyle() == "None" for line in axes.lines) == 3
+    assert "20 images of 10 cases" in axes.get_xlabel()
+    assert [text.get_text() for text in scores(model("a", ami=0.5)).axes[0].texts] == ["0.500"]
+    with pytest.raises(EmbeddingError, match="needs one of the headline metrics"):
+        scores(model("a", ami=np.nan))
 
 
 def test_plots_of_an_evaluation() -> None:

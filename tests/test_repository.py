@@ -29,6 +29,7 @@ def test_no_registry_addresses() -> None:
     texts = [
         path
         for path in tracked()
-        if path.suffix in (".toml", ".txt", ".md", ".py", ".cfg", "") and path.name != "LICENSE"
+        if path.suffix in (".toml", ".txt", ".md", ".py", ".cfg", ".yml", ".yaml", ".cff", "")
+        and path.name != "LICENSE"
     ]
     assert [path for path in texts if address.search(path.read_text(errors="ignore"))] == []

@@ -33,12 +33,13 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     script = (
         "import hierderm, pathlib; assert 'site' in hierderm.__file__; "
         "from hierderm.taxonomy.file import load_taxonomy; print(load_taxonomy('scin').summary()); "
-        "from hierderm.config.loading import load_comparison; from hierderm.files import shipped; "
-        "print(len(load_comparison(shipped('experiments') / 'three_way.toml').models)); "
+        "from hierderm.config.loading import load_comparison, load_config; print(len(load_comparison('three_way').models)); "
+        "from hierderm.shipped import shipped_experiments; print(load_config('two_head').name, *shipped_experiments()); "
         "from hierderm.model.backbone import load_backbone; from hierderm.config.settings import BackboneConfig; print(load_backbone(BackboneConfig(), 'layers').dim)"
     )
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {script}"]
     used = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert used.returncode == 0, used.stderr
     assert used.stdout.splitlines()[0].endswith("16 x category, 230 x condition")
-    assert used.stdout.splitlines()[1:] == ["7", "1920"]
+    experiments = [path.stem for path in sorted((ROOT / "experiments").glob("*.toml"))]
+    assert used.stdout.splitlines()[1:] == ["7", " ".join(["two-head", *experiments]), "1920"]

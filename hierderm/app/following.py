@@ -1,4 +1,4 @@
-"""The page follows the folder of its index: a new generation is opened beside the old and replaces it in one step."""
+"""The page follows its index: a new generation is opened beside the old and replaces it in one step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from hierderm.app.gallery_map import GalleryMap, make_map
 from hierderm.app.uploads import RefusedError
 from hierderm.search.finder import CaseFinder, FinderResult
-from hierderm.search.persistence import generation
 
-INTERVAL = 0.25  # seconds between two looks at the folder
+INTERVAL = 0.25  # seconds between two looks at the index
 logger = logging.getLogger(__name__)
 
 
@@ -45,30 +44,31 @@ class Following:
 
     @property
     def generation(self) -> str:
-        """Another value for each state of the folder; '' where there is none to follow, or no index in it."""
+        """Another value for each state of the index; '' where there is none to follow, or no index in it."""
         return "" if self._gone else self._served.finder.generation
 
     async def follow(self) -> None:
         """Draw the map, then look for a new generation until cancelled. One that can't be opened is logged and left."""
         self._take(self._served.finder)
-        folder, seen = self._served.finder.folder, self.generation
-        while folder is not None:
+        place, seen, told = self._served.finder.place, self.generation, ""
+        while place is not None:
             await asyncio.sleep(INTERVAL)
             try:
-                found = await run_in_threadpool(generation, folder)
+                found = await run_in_threadpool(place.generation)
+                told = ""
                 if found == seen:
                     continue
                 seen = found
                 if found:
                     self._take(await run_in_threadpool(self._served.finder.reopened))
-                    logger.info("%s has changed; its new cases are served", folder)
+                    logger.info("%s has changed; its new cases are served", place)
                 else:
                     self._gone = True
-                    logger.error("%s has no index any more; searches are refused until one is there", folder)
+                    logger.error("%s has no index any more; searches are refused until one is there", place)
             except Exception as error:  # whatever is wrong with one generation, the next one may be whole
-                logger.error(
-                    "%s has changed and can't be opened, so the page keeps the index it had: %s", folder, error
-                )
+                if str(error) != told:  # a server that is down is so at every look
+                    logger.error("%s can't be opened, so the page keeps the index it had: %s", place, error)
+                told = str(error)
 
     def _take(self, finder: CaseFinder) -> None:
         drawing = asyncio.create_task(run_in_threadpool(make_map, finder.index))

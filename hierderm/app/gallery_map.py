@@ -17,7 +17,7 @@ NEIGHBOURS, TEMPERATURE = 5, 0.05
 
 @dataclass(frozen=True)
 class GalleryMap:
-    """`rows`: positions of the drawn images in `gallery`, shape (n_points,); `points`: t-SNE, in [0, 1], (n_points, 2).
+    """`rows`: numbers of the drawn images in `gallery`, shape (n_points,); `points`: t-SNE, in [0, 1], (n_points, 2).
 
     It keeps the gallery that it was drawn of: the index may have changed since.
     """
@@ -42,8 +42,8 @@ class GalleryMap:
 def make_map(index: CaseIndex, *, seed: int = 0) -> GalleryMap:
     """The map of up to 1,500 images of an index, chosen at random."""
     gallery = index.gallery
-    rows = np.sort(np.random.default_rng(seed).permutation(len(gallery))[:POINTS])
-    vectors = np.asarray(gallery.vectors[rows])
+    rows = gallery.rows_at(np.sort(np.random.default_rng(seed).permutation(len(gallery))[:POINTS]))
+    vectors = np.asarray(gallery.vectors_at(rows))
     points = np.asarray(project(vectors, seed), dtype=np.float64)
     span = np.ptp(points, axis=0)
     return GalleryMap(gallery, rows, (points - points.min(axis=0)) / np.where(span > 0, span, 1), vectors)

@@ -26,10 +26,11 @@ from hierderm.report.page import DISCLAIMER
 from hierderm.report.thumbnails import thumbnail, thumbnail_uri
 from hierderm.search.filters import BETWEEN
 from hierderm.search.finder import SHOWN_COLUMNS, CaseFinder, FinderResult, SearchOptions
-from hierderm.search.gallery import Gallery
 from hierderm.search.query import MAX_IMAGES
-from hierderm.search.values import as_text, distinct_values
+from hierderm.search.values import as_text
 from hierderm.search.why import HINT
+from hierderm.taxonomy.tree import Taxonomy
+from hierderm.types import IntArray
 
 SIDES = (192, 1024)  # pixels of the longer side of the images that are sent
 WHY_SIDE = 640  # and of those with alike places
@@ -63,12 +64,12 @@ async def info(service: Shared) -> dict[str, Any]:
     """What the index holds and how it can be searched."""
     finder = service.following.current.finder
     gallery, calibration = finder.index.gallery, finder.index.calibration
-    tree, frame, present = gallery.taxonomy, gallery.frame, set(gallery.fine.tolist())
+    tree, counts = gallery.taxonomy, gallery.count()
     conditions: dict[str, list[str]] = {}
     for fine, path in enumerate(tree.ancestors):
-        if fine in present:
+        if counts[fine]:
             conditions.setdefault(tree.names(0)[path[0]], []).append(tree.names()[fine])
-    columns = {name: distinct_values(frame[name]) for name in SHOWN_COLUMNS if name in frame}
+    columns = {name: gallery.values(name) for name in SHOWN_COLUMNS if name in gallery.columns}
     return {
         "version": __version__,
         "generation": finder.generation,
@@ -77,7 +78,7 @@ async def info(service: Shared) -> dict[str, Any]:
         "cases": gallery.n_cases,
         "levels": list(tree.level_names),
         "tree": conditions,
-        "nodes": _nodes(gallery),
+        "nodes": _nodes(tree, counts),
         "filters": {name: values for name, values in columns.items() if 1 < len(values) <= MOST_VALUES},
         "text": finder.takes_text,
         "why": finder.shows_places,
@@ -89,18 +90,19 @@ async def info(service: Shared) -> dict[str, Any]:
     }
 
 
-def _nodes(gallery: Gallery) -> list[dict[str, str]]:
+def _nodes(tree: Taxonomy, counts: IntArray) -> list[dict[str, str]]:
     """What a search can be limited to: each node with cases, how `within` names it, and what stands beside it."""
-    tree = gallery.taxonomy
+    present = np.flatnonzero(counts)
     nodes: list[dict[str, str]] = []
     for level in range(tree.n_levels):
-        paths, counts = np.unique(tree.ancestors[gallery.fine, : level + 1], axis=0, return_counts=True)
+        paths, place = np.unique(tree.ancestors[present, : level + 1], axis=0, return_inverse=True)
+        n_images = np.bincount(place.ravel(), weights=counts[present]).astype(int)
         names = [[tree.names(above)[number] for above, number in enumerate(path)] for path in paths]
         taken = [any(tree.find(path[-1], above) is not None for above in range(level)) for path in names]
         values = [BETWEEN.join(path) if other else path[-1] for path, other in zip(names, taken, strict=True)]
         nodes += [
             {"value": value, "label": f"{BETWEEN.join(path[:-1]) or tree.level_names[0]}, {count} images"}
-            for value, path, count in zip(values, names, counts.tolist(), strict=True)
+            for value, path, count in zip(values, names, n_images.tolist(), strict=True)
         ]
     return nodes
 
@@ -163,14 +165,14 @@ async def case(image_id: str, service: Shared) -> dict[str, Any]:
     """A case of the index, by one of its images."""
     gallery = service.following.current.finder.index.gallery
     row = gallery.image_row(image_id)
-    frame, path = gallery.frame, gallery.path(row)
-    case_id = str(frame[c.CASE_ID].iloc[row])
+    cells, path = gallery.cells(row), gallery.path(row)
+    rows = np.array(gallery.case_rows(str(cells[c.CASE_ID])))
     return {
-        "case_id": case_id,
+        "case_id": str(cells[c.CASE_ID]),
         "condition": path[-1],
         "path": list(path),
-        "images": [str(image) for image in frame[c.IMAGE_ID].iloc[gallery.case_rows(case_id)]],
-        **{name: as_text(frame[name].iloc[row]) for name in SHOWN_COLUMNS if name in frame},
+        "images": [str(image) for image in gallery.frame_at(rows)[c.IMAGE_ID]],
+        **{name: as_text(cells[name]) for name in SHOWN_COLUMNS if name in cells},
     }
 
 
@@ -198,9 +200,9 @@ async def gallery_map(service: Shared) -> dict[str, Any]:
     gallery = made.gallery
     names = gallery.taxonomy.names(0)
     return {
-        "images": [str(name) for name in gallery.frame[c.IMAGE_ID].iloc[made.rows]],
+        "images": [str(name) for name in gallery.frame_at(made.rows)[c.IMAGE_ID]],
         "points": made.points.round(4).tolist(),
-        "categories": gallery.taxonomy.to_level(gallery.fine[made.rows], 0).tolist(),
+        "categories": gallery.taxonomy.to_level(gallery.fine_at(made.rows), 0).tolist(),
         "names": list(names),
         "looks": [map_look(number) for number in range(len(names))],
     }

@@ -19,7 +19,7 @@ from hierderm.app.guard import Guard, check_token
 from hierderm.app.request_queue import RequestQueue
 from hierderm.app.routes import Service, router
 from hierderm.app.uploads import Limits, RefusedError, Uploads
-from hierderm.errors import SearchError
+from hierderm.errors import DatabaseError, SearchError
 from hierderm.search.finder import CaseFinder
 
 STATIC = Path(__file__).parent / "static"
@@ -54,6 +54,7 @@ def create_app(
     app.add_middleware(Guard, token=token and check_token(token), generation=lambda: following.generation)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(SearchError, _not_searchable)
+    app.add_exception_handler(DatabaseError, _unreachable)
     app.add_exception_handler(Exception, _failed)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(router)
@@ -81,6 +82,12 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 async def _not_searchable(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": str(error)}, 422)
+
+
+async def _unreachable(_: Request, error: Exception) -> JSONResponse:
+    logger.error("%s", error)
+    reason = "the database of the index does not answer. Try again in a few seconds."
+    return JSONResponse({"error": reason}, 503, headers=_HINTS[503])
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from hierderm.cli.output import JsonFlag, Replace, TaxonomyName, say, show_json, show_table
-from hierderm.cli.settings import TAKES_SETTINGS, settings_from
+from hierderm.cli.settings import TAKES_SETTINGS, require_read, settings_from
 from hierderm.errors import BenchmarkError, ConfigError
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def bench_run(
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour --data.cases cases.csv --data.taxonomy scin -o bench`
     """
     from hierderm.artifacts import claim_folder
-    from hierderm.config.settings import ProtocolConfig
+    from hierderm.config.loading import load_config
+    from hierderm.config.settings import ProtocolConfig, TaskName
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
     from hierderm.experiment.benchmark import bench
     from hierderm.experiment.protocol import divide
@@ -56,12 +57,14 @@ def bench_run(
     from hierderm.experiment.sources import parse_model
 
     tasks = [*(suite or ["core"]), *(name for path in task_file or [] for name in read_task_file(path))]
-    tasks_named(tasks)  # before anything slow
+    ours = [task.name for task in tasks_named(tasks) if task.name in get_args(TaskName)]  # before anything slow
     parsed = [parse_model(text) for text in models]
     names = [name for name, _ in parsed]
     if len({name.casefold() for name in names}) < len(names):
         raise BenchmarkError(f"the names of models must differ by more than case, got {names}.")
-    config = settings_from(arguments, ["data", "split", "evaluation"])
+    settings = settings_from(arguments, ["data", "split", "evaluation"])
+    require_read("bench run", settings, ["evaluation.tasks"], "Name tasks by --suite.")
+    config = load_config(None, settings | ({"evaluation.tasks": ours} if ours else {}))
     claim_folder(out, RUN)
     (folds,) = divide(config.data, config.split, ProtocolConfig(every_fold=config.split.folds > 0), out)
     tables = [fold.table for fold in folds]
@@ -94,14 +97,15 @@ def bench_table(
     results = Results.open(folder)
     if as_ == "terminal" and out is None:
         _print_table(results)
-        for name, warnings in warnings_of(results).items():
-            say("\n".join(f"{name}: {text}" for text in warnings))
+        first, *more = warnings_of(results) or [""]
+        if first:
+            say(f"Warning: {first}" + (f"\n{len(more)} more warnings are in --format html." if more else ""))
         return
     texts = {
         "markdown": lambda: as_markdown(results),
         "terminal": lambda: as_markdown(results),
         "csv": lambda: results.to_pandas().map(shielded).to_csv(index=False),  # for spreadsheets
-        "html": lambda: as_html(results, folder.name),
+        "html": lambda: as_html(results),
     }
     text = texts[as_]()
     if out is None:
@@ -196,16 +200,23 @@ def bench_tasks() -> None:
 
 
 def _print_table(results: Results) -> None:
-    """Models across, metrics down: there are more metrics than models."""
+    """Models across, metrics down, as there are more of these; and the outcome."""
     from rich.table import Table
+    from rich.text import Text
 
-    from hierderm.experiment.leaderboard import as_cells
+    from hierderm.evaluation.catalogue import direction
+    from hierderm.experiment.leaderboard import as_cells, columns_of, outcome
 
     titles, rows = as_cells(results)
-    shown = Table(title="Leaderboard: best mean rank first, intervals over cases")
+    ways = ["lower", *(direction(name) for _, (_, name) in columns_of(results))]
+    shown = Table(title="Leaderboard: best mean rank first, best value in bold; intervals: --format markdown")
     shown.add_column("metric", no_wrap=True)
     for row in rows:
         shown.add_column(row[0], justify="right")
-    for number, title in enumerate(titles[1:], start=1):
-        shown.add_row(title, *(row[number].replace(" [", "\n[") for row in rows))
+    for number, (title, way) in enumerate(zip(titles[1:], ways, strict=True), start=1):
+        values = [row[number].partition(" [")[0] for row in rows]
+        known = sorted((value for value in values if value != "–"), key=float, reverse=way == "higher")
+        best = known[:1] if way != "none" else []
+        shown.add_row(title, *(Text(value, "bold" if value in best else "") for value in values))
     show_table(shown, markup=False)
+    typer.echo(outcome(results))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from hierderm.cli.output import JsonFlag, OutFile, Replace, TaxonomyName, Unknown, Unreadable, say, show
-from hierderm.cli.settings import one_path, parse_arguments
+from hierderm.cli.settings import one_path, parse_arguments, require_read
 from hierderm.data.loaders.published import Published
 from hierderm.data.loaders.registry import LOADERS
 from hierderm.errors import some_of
@@ -231,6 +231,7 @@ def split(
     from hierderm.taxonomy.file import load_taxonomy
 
     words, settings = parse_arguments(arguments, ["split"])
+    require_read("split", settings, ["split.reuse"], "It always divides anew.")
     require_free(out, replace=replace, suffixes=TABLES, inputs=[*words, taxonomy])
     table = read_cases(one_path(words, "table of cases"), load_taxonomy(taxonomy))
     done, report = split_cases(table, load_config(None, settings).split)

@@ -16,6 +16,7 @@ from hierderm.cli.output import (
     Replace,
     say,
     show_json,
+    show_table,
     value_with_interval,
 )
 from hierderm.cli.search import Aggregated, MovedModel, Where, Within
@@ -46,7 +47,10 @@ Cases = Annotated[
 Probabilities = Annotated[
     Path | None, typer.Option(help="An .npy file: probabilities of the conditions, in the taxonomy's order.")
 ]
-Index = Annotated[Path | None, typer.Option("--index", "-i", help="Evaluate this index; the cases are the queries.")]
+Index = Annotated[
+    str | None,
+    typer.Option("--index", "-i", help="Evaluate the index of this folder or address; the cases are the queries."),
+]
 Splits = Annotated[str, typer.Option(help="With --index: splits that query, e.g. test; all by default.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for everything, groups and curves too.")]
 
@@ -67,6 +71,7 @@ def evaluate(
     out: Out = None,
     replace: Replace = False,
     engine: EngineName = "auto",
+    every: Annotated[bool, typer.Option("--all", help="All metrics, not only the main ones.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score embeddings of held-out cases, or an index.
@@ -80,16 +85,16 @@ def evaluate(
 
     Example: `hierderm evaluate embeddings.npy --cases cases.csv -t scin --evaluation.bootstrap_rounds 200`
     """
-    from hierderm.cli.evaluate_index import index_lines, queries_of
-    from hierderm.config.loading import load_config
+    from hierderm.cli.evaluate_index import config_of, queries_of
     from hierderm.files import require_free, write_json
     from hierderm.search.evaluation import evaluate_index
     from hierderm.search.filters import where_of
+    from hierderm.search.places import place_of
 
     words, settings = parse_arguments(arguments, ["evaluation"])
     if out is not None:
         require_free(out, replace=replace, suffixes=(".json",), inputs=[cases, probabilities, taxonomy, index, *words])
-    config = load_config(None, settings).evaluation
+    config = config_of(settings, index)
     if index is None:
         if (k, within, where, aggregation, splits, model) != (10, None, None, "best", "", ""):
             raise ConfigError("-k, --within, --where, --aggregation, --splits and --model go with --index.")
@@ -99,17 +104,15 @@ def evaluate(
     else:
         opened, queries = queries_of(index, words, cases, splits, model, engine)
         evaluation = evaluate_index(
-            opened, queries, k=k, within=within, where=where_of(where or [], opened.frame), aggregation=aggregation,
-            config=config, name=str(index),
+            opened, queries, k=k, within=within, where=where_of(where or [], opened.gallery.values),
+            aggregation=aggregation, config=config, name=str(place_of(index)),
         )  # fmt: skip
-    for warning in evaluation.warnings:
-        say(f"Warning: {warning}")
     if out is not None:
         write_json(out, evaluation.to_dict(), replace=replace)
     if as_json:
         show_json(evaluation.to_dict())
         return
-    typer.echo("\n".join(_lines(evaluation) if index is None else index_lines(evaluation)))
+    _print(evaluation, every)
 
 
 def _evaluate(
@@ -167,17 +170,43 @@ def _embedded(
     return found, table.taxonomy
 
 
-def _lines(evaluation: Evaluation) -> list[str]:
-    from hierderm.evaluation.catalogue import metric_name
+def _print(evaluation: Evaluation, every: bool) -> None:
+    """A table and at most three lines."""
+    from hierderm.cli.evaluate_index import print_index_table
 
-    width = max((len(metric_name(m.level, m.name)) for m in evaluation.metrics), default=0)
-    metrics = [f"{metric_name(m.level, m.name):{width}s} {value_with_interval(m)}" for m in evaluation.metrics]
-    return [f"{evaluation.n_images} test images of {evaluation.n_cases} cases", *metrics, *_group_lines(evaluation)]
+    if "index" in evaluation.details:
+        print_index_table(evaluation)
+    else:
+        _print_table(evaluation, every)
+    first, *more = evaluation.warnings or [""]
+    if first:
+        say(f"Warning: {first}" + (f" ({len(more)} more: --json)" if more else ""))
 
 
-def _group_lines(evaluation: Evaluation) -> list[str]:
-    """The gaps between groups in the metric that most readers look at first."""
+def _print_table(evaluation: Evaluation, every: bool) -> None:
+    """Metrics down, levels across: the main ones of each task, or all; and the worst group in one line."""
+    from rich.table import Table
+
+    from hierderm.evaluation.catalogue import METRICS, TREE, direction, find_entry
+    from hierderm.evaluation.tasks.registry import TASKS
     from hierderm.report.words import gap_sentence
 
-    found = [gap for gap in evaluation.gaps if (gap.level, gap.name) == ("coarse", "recall_at_1")]
-    return [f"By {gap.column}: {gap_sentence(gap)}" for gap in found]
+    main = {key for task in TASKS.values() for key in task.main}
+    some = [m for m in evaluation.metrics if every or (m.level, m.name) in main] or list(evaluation.metrics)
+    levels = sorted(dict.fromkeys(m.level for m in some), key=lambda level: level == TREE)
+    shown = Table(title=f"{evaluation.n_images} test images of {evaluation.n_cases} cases")
+    for title in ("metric", *levels):
+        shown.add_column(title, justify="left" if title == "metric" else "right", no_wrap=title != "metric")
+    order = list(METRICS)
+    for name in sorted(dict.fromkeys(m.name for m in some), key=lambda n: order.index(n) if n in order else len(order)):
+        entry, found = find_entry(name), [evaluation.get((level, name)) for level in levels]
+        lower = " (less is better)" if direction(name) == "lower" else ""
+        cells = ["" if metric is None else value_with_interval(metric).strip() for metric in found]
+        shown.add_row((entry.title if entry else name) + lower, *cells)
+    show_table(shown, markup=False)
+    gaps = [gap for gap in evaluation.gaps if (gap.level, gap.name) == ("coarse", "recall_at_1")]
+    if gaps:
+        widest = max(gaps, key=lambda gap: gap.value)
+        typer.echo(f"By {widest.column}: {gap_sentence(widest)}")
+    if len(some) < len(evaluation.metrics):
+        typer.echo(f"{len(evaluation.metrics) - len(some)} more metrics: --all; with groups and curves: --json")

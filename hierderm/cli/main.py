@@ -12,23 +12,27 @@ from hierderm import __version__
 from hierderm.cli.backbones import backbones
 from hierderm.cli.benchmark import bench_app
 from hierderm.cli.data import data_app, split
+from hierderm.cli.doctor import doctor
 from hierderm.cli.evaluate import evaluate
-from hierderm.cli.output import JsonFlag, say
-from hierderm.cli.search import index_app, search, serve
+from hierderm.cli.index import index_app
+from hierderm.cli.output import JsonFlag, PdfFlag, say
+from hierderm.cli.search import search, serve
 from hierderm.cli.settings import TAKES_SETTINGS
-from hierderm.cli.stopping import stopping
+from hierderm.cli.share import export, push, truncate
+from hierderm.cli.stopping import program, stopping
 from hierderm.cli.taxonomy import taxonomy_app
-from hierderm.cli.train import compare, embed, export, inflation, run_comparison, train
+from hierderm.cli.train import compare, embed, inflation, run_comparison, train
 from hierderm.cli.tune import tune
 from hierderm.errors import ConfigError, HierdermError, describe_os_error
 from hierderm.progress import printable, show_messages
+from hierderm.shipped import experiment_list
 from hierderm.threads import set_threads
 
+EXPERIMENTS = f"\b\nShipped experiments, for [CONFIG]:\n{experiment_list()}"  # of help; \b keeps its lines
 app = typer.Typer(
     help="Hierarchical image embeddings for dermatology research. Not a medical device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -37,16 +41,19 @@ app.add_typer(data_app, name="data")
 app.add_typer(index_app, name="index")
 app.add_typer(bench_app, name="bench")
 app.command(context_settings=TAKES_SETTINGS)(split)
-app.command(context_settings=TAKES_SETTINGS)(train)
-app.command(context_settings=TAKES_SETTINGS)(tune)
+app.command(context_settings=TAKES_SETTINGS, epilog=EXPERIMENTS)(train)
+app.command(context_settings=TAKES_SETTINGS, epilog=EXPERIMENTS)(tune)
 app.command()(embed)
 app.command()(backbones)
 app.command()(export)
+app.command()(truncate)
+app.command()(push)
 app.command(context_settings=TAKES_SETTINGS)(evaluate)
-app.command(context_settings=TAKES_SETTINGS)(compare)
-app.command(context_settings=TAKES_SETTINGS)(inflation)
+app.command(context_settings=TAKES_SETTINGS, epilog=EXPERIMENTS)(compare)
+app.command(context_settings=TAKES_SETTINGS, epilog=EXPERIMENTS)(inflation)
 app.command()(search)
 app.command()(serve)
+app.command()(doctor)
 
 
 def main() -> None:
@@ -82,6 +89,7 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results.")] = Path("runs/demo"),
+    pdf: PdfFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare on the built-in data, and index it.
@@ -91,13 +99,12 @@ def demo(
     from hierderm.artifacts import holds
     from hierderm.config.loading import load_comparison
     from hierderm.data.checks import read_cases
-    from hierderm.files import shipped
     from hierderm.search.case_index import CaseIndex
     from hierderm.search.persistence import KIND
     from hierderm.taxonomy.file import read_taxonomy
 
-    comparison = load_comparison(shipped("experiments") / "three_way.toml")
-    run_comparison(comparison, out, as_json)
+    comparison = load_comparison("three_way")
+    run_comparison(comparison, out, as_json, pdf)
     index = out / "index"
     if not holds(index, KIND):
         say("Indexing the training and validation cases ...")
@@ -107,19 +114,21 @@ def demo(
         CaseIndex.build(
             cases, run / "model", embeddings=run / "embeddings", splits=("train", "validation"), accuracy=0.65
         ).save(index)
-    say(f"Index:  {index.resolve()}\nOpen the page on it with: {Path(sys.argv[0])} serve {index}")
+    say(f"Search page: {program()} serve {index.resolve()}")
 
 
-@app.command("config")
+@app.command("config", epilog=EXPERIMENTS)
 def show_config(
-    file: Annotated[Path | None, typer.Argument(help="A TOML file to check and complete.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A TOML file, or a shipped experiment, to check and complete.")
+    ] = None,
     method: Annotated[
         str, typer.Option(help="vanilla, linear_probe, lda, tree_lda or gradient; tree_lda by default.")
     ] = "",
 ) -> None:
     """List the settings of a method, or check a file.
 
-    With a file: the file checked and completed with the defaults.
+    With a file or a shipped experiment: checked, and completed with the defaults.
 
     Example: `hierderm config --method gradient > run.toml`
     """
@@ -128,7 +137,11 @@ def show_config(
 
     if file is not None and method:
         raise ConfigError("give either a file, which names its method, or --method, and not both.")
-    typer.echo(dump_config(load_settings(file)) if file is not None else describe_toml(method))
+    if file is not None:
+        typer.echo(dump_config(load_settings(file)))
+        return
+    experiments = "\n".join(f"# {line}" for line in experiment_list().splitlines())
+    typer.echo(f"{describe_toml(method)}\n\n# Shipped experiments, which commands take by name:\n{experiments}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from hierderm.evaluation.evaluation import Metric
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+PdfFlag = Annotated[
+    bool,
+    typer.Option("--pdf", help="Print one page of the report, too, by Chromium, Chrome or Edge (HIERDERM_BROWSER)."),
+]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="CSV or Parquet file to write.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace the output of an earlier run.")]
 TaxonomyName = Annotated[str, typer.Option("--taxonomy", "-t", help="A shipped taxonomy's id, or a file.")]

@@ -1,4 +1,4 @@
-"""The commands of the case index: index build, add, remove, info and verify; search; serve."""
+"""The commands that search an index: search and serve."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hierderm.cli.output import EngineName, JsonFlag, ModelName, Replace, say, show, show_json, show_table
-from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
+from hierderm.cli.output import JsonFlag, Replace, say, show_json, show_table
 from hierderm.errors import ConfigError, SearchError
 from hierderm.files import require_free
 
 if TYPE_CHECKING:
     from hierderm.search.finder import CaseFinder, FinderResult, SearchOptions
 
-index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_args_is_help=True, rich_markup_mode=None)
-
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-IndexFolder = Annotated[Path, typer.Argument(help="The folder of the index.")]
+IndexPlace = Annotated[str, typer.Argument(help="The folder of the index, or an address: postgresql://host/database.")]
 MovedModel = Annotated[str, typer.Option("--model", "-m", help="Where the index's model is now, if it was moved.")]
 Within = Annotated[
     list[str] | None, typer.Option(help="Only cases under this category or condition; repeat for several.")
@@ -27,189 +24,21 @@ Where = Annotated[
     list[str] | None,
     typer.Option(help="Only rows with a value, e.g. fitzpatrick=5,6; repeat for columns, or for values with commas."),
 ]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Where a server of the index is down, search the others, and say so.")
+]
 Aggregated = Annotated[
     Literal["best", "mean"], typer.Option(help="Compare cases by their best pair of images, or by means.")
 ]
-
-
-@index_app.command("build")
-def index_build(
-    cases: Annotated[Path, typer.Argument(help="A table of cases.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index to write.")],
-    model: ModelName = "",
-    taxonomy: OwnTaxonomy = "",
-    kind: Annotated[
-        Literal["auto", "flat", "hnsw", "ivf", "ivfpq"], typer.Option(help="flat is exact; auto chooses by size.")
-    ] = "auto",
-    splits: Annotated[str, typer.Option(help="Splits to index, e.g. train,validation; all by default.")] = "",
-    accuracy: Annotated[float, typer.Option(help="Accuracy that answers must keep to on validation cases.")] = 0.8,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Known embeddings of the table: a folder of `hierderm embed`, or an .npy file.")
-    ] = None,
-    replace: Replace = False,
-    engine: EngineName = "auto",
-) -> None:
-    """Index the images of a table.
-
-    Where the table has validation cases, answers are calibrated on them. Many images are embedded first, with
-    `hierderm embed`, which goes on after an interruption; give them as --embeddings.
-
-    Example: `hierderm index build runs/first/cases.csv --model runs/first/model -o index`
-    """
-    from hierderm.data.checks import read_cases
-    from hierderm.search.building import describe_index
-    from hierderm.search.case_index import CaseIndex
-    from hierderm.search.persistence import require_free_index
-
-    if not model and embeddings is None:
-        raise ConfigError("give --model, or --embeddings, or both.")
-    require_free_index(out, replace=replace)  # before minutes of embedding
-    chosen = [name.strip() for name in splits.split(",") if name.strip()]
-    table = read_cases(cases, tree_for(model, taxonomy), decode=False)
-    index = CaseIndex.build(
-        table, model or None, embeddings=embeddings, kind=kind, splits=chosen, accuracy=accuracy, engine=engine
-    )
-    index.save(out, replace=replace)
-    typer.echo("\n".join([f"{out}:", *describe_index(index)]))
-
-
-@index_app.command("add")
-def index_add(
-    folder: IndexFolder,
-    cases: Annotated[Path, typer.Argument(help="A table of the cases to add.")],
-    model: MovedModel = "",
-    engine: EngineName = "auto",
-) -> None:
-    """Add the cases of a table to an index.
-
-    They are embedded with the index's own model. Nothing is built anew.
-
-    Example: `hierderm index add index new.csv`
-    """
-    from hierderm.data.checks import read_cases
-    from hierderm.search.building import embed_for
-    from hierderm.search.case_index import CaseIndex
-
-    index = CaseIndex.open(folder)
-    table = embed_for(index, read_cases(cases, index.taxonomy), model or None, engine=engine)
-    with CaseIndex.updating(folder) as index:  # only now: others may write while images are embedded
-        index.add(table)
-    typer.echo(f"{folder}: {len(table)} images added, now {len(index)} of {index.n_cases} cases")
-
-
-@index_app.command("remove", context_settings={"ignore_unknown_options": True})  # ids may begin with a minus
-def index_remove(
-    folder: IndexFolder, case_ids: Annotated[list[str], typer.Argument(help="Ids of the cases to take out.")]
-) -> None:
-    """Take cases out of an index.
-
-    Example: `hierderm index remove index case-0012 case-0048`
-    """
-    from hierderm.search.case_index import CaseIndex
-
-    with CaseIndex.updating(folder) as index:
-        before = len(index)
-        index.remove(case_ids)
-    typer.echo(f"{folder}: {before - len(index)} images removed, now {len(index)} of {index.n_cases} cases")
-    if index.engine is not None and index.engine.removed:
-        typer.echo(
-            f"The graph still holds the vectors of {index.engine.removed} removed images; build again to delete them."
-        )
-
-
-@index_app.command("info")
-def index_info(folder: IndexFolder, as_json: JsonFlag = False) -> None:
-    """What an index holds, and what made it.
-
-    Example: `hierderm index info index`
-    """
-    from dataclasses import asdict
-
-    from hierderm.search.building import describe_index
-    from hierderm.search.case_index import CaseIndex
-
-    index = CaseIndex.open(folder)
-    content = {
-        "images": len(index),
-        "cases": index.n_cases,
-        "dim": index.vectors.shape[1],
-        "columns": list(index.frame.columns),
-        "taxonomy": index.taxonomy.summary(),
-        **asdict(index.about),
-        "provenance": asdict(index.provenance),
-        "calibration": asdict(index.calibration) if index.calibration else None,
-    }
-    show(content, as_json, "\n".join(describe_index(index)))
-
-
-@index_app.command("verify")
-def index_verify(folder: IndexFolder) -> None:
-    """Check an index: checksums, images, recall.
-
-    Compares every file with its checksum, opens every image where the index says it is, sees that it is still the one
-    that was indexed, and measures the recall of the search against an exact one.
-
-    Example: `hierderm index verify index`
-    """
-    from hierderm.columns import IMAGE_HASH, IMAGE_ID
-    from hierderm.data.image_files import file_hashes
-    from hierderm.data.image_io import unreadable_images
-    from hierderm.errors import some_of
-    from hierderm.search.case_index import CaseIndex
-
-    index = CaseIndex.open(folder)
-    typer.echo("checksums: all files are whole")
-    typer.echo(f"recall@10 against exact search: {index.measure_recall():.3f}")
-    paths = index.gallery.image_paths(list(range(len(index))))
-    if faults := unreadable_images(paths):
-        first = min(faults)
-        raise SearchError(
-            f"{len(faults)} of {len(index)} images can't be read, the first is {paths[first]}: {faults[first]}. "
-            "Searches work, but their images can't be shown."
-        )
-    indexed = index.frame[IMAGE_HASH] if IMAGE_HASH in index.frame else [""] * len(index)
-    rows = zip(index.frame[IMAGE_ID], indexed, file_hashes(paths), strict=True)
-    if replaced := [f"'{image}'" for image, before, now in rows if before and before != now]:
-        raise SearchError(
-            f"{len(replaced)} image(s) were replaced since they were indexed: {some_of(replaced)}. Build it again."
-        )
-    typer.echo(f"images: all {len(index)} can be read, and are those that were indexed")
-
-
-@index_app.command("export")
-def index_export(
-    folder: IndexFolder,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
-    projected: Annotated[
-        bool, typer.Option("--map", help="Add x and y: a t-SNE of all images, a minute for each 10,000.")
-    ] = False,
-    replace: Replace = False,
-) -> None:
-    """Write an index as one Parquet table.
-
-    For Embedding Atlas, Spotlight, FiftyOne: a row an image with its ids, path, split, node on each level and vector.
-
-    Example: `hierderm index export index -o index.parquet`
-    """
-    require_free(out, replace=replace, suffixes=(".parquet",))
-    if out.suffix != ".parquet":
-        raise ConfigError(f"{out} must end in .parquet.")
-    from hierderm.files import replacing
-    from hierderm.plots import project
-    from hierderm.search.case_index import CaseIndex
-    from hierderm.search.export import export
-
-    gallery = CaseIndex.open(folder).gallery
-    with replacing(out, replace=replace) as temporary:
-        columns = export(gallery, temporary, project(gallery.vectors, 0) if projected else None)
-    typer.echo(f"{out}: {len(gallery)} images, columns {', '.join(columns)}")
 
 
 def search(
     images: Annotated[
         list[Path] | None, typer.Argument(help="One to three images of one case, or a folder: each image is a query.")
     ] = None,
-    index: Annotated[Path, typer.Option("--index", "-i", help="The folder of the index.")] = Path("index"),
+    index: Annotated[
+        str, typer.Option("--index", "-i", help="The folder of the index, or an address: postgresql://host/database.")
+    ] = "index",
     k: Annotated[int, typer.Option("-k", help="Number of cases.")] = 10,
     image_id: Annotated[str, typer.Option(help="Instead: an image that is in the index.")] = "",
     text: Annotated[str, typer.Option(help="Instead: words, where the model has a text tower.")] = "",
@@ -220,6 +49,7 @@ def search(
     model: MovedModel = "",
     html: Annotated[Path | None, typer.Option(help="Write a page with the images, too.")] = None,
     why: Annotated[bool, typer.Option("--why", help="On that page, show which places are alike: a hint.")] = False,
+    partial: Partial = False,
     replace: Replace = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -238,14 +68,16 @@ def search(
         raise ConfigError("--why draws on the images of --html, so it takes that and a query of images.")
     if html is not None:
         require_free(html, replace=replace, suffixes=(".html", ".htm"), inputs=images or [])
-    finder = CaseFinder.open(index, model=model)
-    options = SearchOptions(k, within or [], where_of(where or [], finder.index.frame), aggregation, per_condition)
+    finder = CaseFinder.open(index, model=model, partial=partial)
+    options = SearchOptions(
+        k, within or [], where_of(where or [], finder.index.gallery.values), aggregation, per_condition
+    )
     searched, failed = _search(finder, images or [], image_id, text, options)
     contents = [(title, shown, found.to_dict(paths=True)) for title, shown, found in searched]
     if html is not None:
         from hierderm.report.contact_sheet import write_contact_sheet
 
-        write_contact_sheet(html, contents, str(index), why=finder if why else None, replace=replace)
+        write_contact_sheet(html, contents, str(finder.place), why=finder if why else None, replace=replace)
         say(f"Page: {html.resolve()}")
     if as_json:
         show_json([{"query": title, **content} for title, _, content in contents])
@@ -305,6 +137,8 @@ def _print(title: str, content: dict[str, Any]) -> None:
         cells = (hit["case_id"], hit["condition"], above, f"{hit['similarity']:.3f}", closer, hit["image_path"])
         shown.add_row(str(place), *(escape(cell) for cell in cells))
     show_table(shown)
+    if content["missing"]:
+        typer.echo(f"Cases are missing: {content['missing']} server(s) of the index are down.")
     read = content["answer"]
     if read is None:
         return
@@ -322,7 +156,7 @@ def _print(title: str, content: dict[str, Any]) -> None:
 
 
 def serve(
-    index: Annotated[Path, typer.Argument(help="The folder of the index.")],
+    index: IndexPlace,
     host: Annotated[str, typer.Option(help="Address to listen on; the default is reached from this machine only.")] = (
         "127.0.0.1"
     ),
@@ -336,6 +170,7 @@ def serve(
         Path | None,
         typer.Option(help="A file with a token that clients must send; or set HIERDERM_TOKEN. None is asked for else."),
     ] = None,
+    partial: Partial = False,
 ) -> None:
     """Start the page to search with images.
 
@@ -344,7 +179,7 @@ def serve(
 
     Example: `hierderm serve index --port 8000`
     """
-    say(f"Opening {index} and loading its model ...")  # before the imports, which take as long
+    say("Opening the index and loading its model ...")  # before the imports, which take as long
     from hierderm.errors import MissingExtraError
     from hierderm.search.finder import CaseFinder
 
@@ -358,7 +193,7 @@ def serve(
     limits = Limits(image_bytes=round(max_megabytes * 1e6), image_pixels=round(max_megapixels * 1e6))
     local, token = host in ("127.0.0.1", "localhost", "::1"), _token(token_file)
     hosts = LOOPBACK if local else ("*",)
-    app = create_app(CaseFinder.open(index, model=model), limits=limits, hosts=hosts, token=token)
+    app = create_app(CaseFinder.open(index, model=model, partial=partial), limits=limits, hosts=hosts, token=token)
     if token:
         say("Clients must send the token; a browser asks for it as a password, with any user name.")
     elif not local:

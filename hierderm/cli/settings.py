@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,6 @@ from hierderm.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from hierderm.config.describe import Setting
-    from hierderm.config.settings import Config
 
 TAKES_SETTINGS = {"ignore_unknown_options": True}  # for click: they arrive among the command's arguments
 
@@ -25,7 +26,10 @@ def parse_arguments(
     """
     from hierderm.config.describe import every_setting
 
-    known = {row.name: row for row in every_setting() if sections is None or row.name.split(".")[0] in sections}
+    known: dict[str, list[Setting]] = {}  # of a name in each method that has it
+    for row in every_setting():
+        if sections is None or row.name.split(".")[0] in sections:
+            known.setdefault(row.name, []).append(row)
     words: list[str] = []
     settings: dict[str, Any] = {}
     rest = list(arguments or [])
@@ -43,24 +47,28 @@ def parse_arguments(
             if not rest:
                 raise ConfigError(f"'{flag}' must be followed by a value.")
             value = rest.pop(0)
-        settings[name] = _value(value, known.get(name))
+        settings[name] = _value(flag, value, rest, known.get(name, []))
     return words, settings
 
 
-def settings_from(arguments: Iterable[str] | None, sections: Collection[str]) -> Config:
-    """The settings of a command whose arguments are nothing but settings of these `sections`."""
-    from hierderm.config.loading import load_config
-
+def settings_from(arguments: Iterable[str] | None, sections: Collection[str]) -> dict[str, Any]:
+    """The settings of a command whose arguments are nothing but settings of these `sections`, by dotted name."""
     words, settings = parse_arguments(arguments, sections)
     if words:
         raise ConfigError(f"unexpected argument '{words[0]}'.")
-    return load_config(None, settings)
+    return settings
+
+
+def require_read(command: str, settings: Collection[str], unread: Collection[str], instead: str) -> None:
+    """ConfigError where settings, or sections, are given that a command does not read."""
+    if given := [name for name in settings if any(f"{name}.".startswith(f"{one}.") for one in unread)]:
+        raise ConfigError(f"{command} does not read {given}. {instead}")
 
 
 def file_and_settings(arguments: Iterable[str] | None) -> tuple[Path | None, dict[str, Any]]:
-    """The TOML file among a command's arguments, if there is one, and the settings that override it."""
+    """The TOML file or shipped experiment among a command's arguments, if any, and the settings that override it."""
     words, settings = parse_arguments(arguments)
-    return (one_path(words, "TOML file") if words else None), settings
+    return (one_path(words, "TOML file or shipped experiment") if words else None), settings
 
 
 def one_path(words: list[str], what: str) -> Path:
@@ -70,15 +78,48 @@ def one_path(words: list[str], what: str) -> Path:
     return Path(words[0])
 
 
-def _value(text: str, setting: Setting | None) -> Any:
-    """A setting's value; where it holds several: a TOML list, `one,two`, or `all` where the choices are known."""
+def _value(flag: str, text: str, rest: Iterable[str], rows: Iterable[Setting]) -> Any:
+    """A setting's value; where it holds several: a TOML list, `one,two`, or `all` where the choices are known.
+
+    `rest`: the words after it, which may be parts of it; `rows`: the setting in each method that has it. ConfigError
+    where it must be a table or a list and the shell has taken it apart, with the form that it leaves whole.
+    """
     from hierderm.config.loading import parse_value
 
-    value = parse_value(text)
-    if setting is not None and isinstance(setting.value, str) and not isinstance(value, str):
+    value, kinds = parse_value(text), {type(row.value): row for row in rows}
+    if str in kinds and not isinstance(value, str) and not (tuple in kinds and isinstance(value, list)):
         return text  # a name such as 007 or 1E5, and no number
-    if setting is None or not isinstance(setting.value, tuple) or not isinstance(value, str):
+    known = kinds.get(dict) or kinds.get(tuple)
+    opened = text.startswith(("[", "{")) and (known is not None or not kinds)
+    if isinstance(value, str) and (opened or dict in kinds):
+        what = "list" if text.startswith("[") else "table"
+        right = shlex.quote(_inline_form(text, rest, known.value if known else {}))
+        raise ConfigError(
+            f"'{flag}' must be a {what} of TOML in single quotes, which the shell leaves whole, got '{text}'. "
+            f"Write: {flag} {right}"
+        )
+    if not isinstance(value, str) or tuple not in kinds or (str in kinds and "," not in value):
         return value
-    if value == "all" and "|" in setting.kind:
-        return setting.kind.split("|")
+    if value == "all" and "|" in kinds[tuple].kind:
+        return kinds[tuple].kind.split("|")
     return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _inline_form(text: str, rest: Iterable[str], default: Any) -> str:
+    """What was meant by `text` and the words after it, as TOML; the default where that can't be told."""
+    from hierderm.config.describe import as_toml
+    from hierderm.config.loading import parse_value
+
+    words, opened = [text], text.startswith(("[", "{"))
+    for word in rest:
+        if word.startswith("--") or (words[-1].endswith(("]", "}")) if opened else "=" not in word):
+            break
+        words.append(word)
+    content = " ".join(words)
+    if text.startswith("["):
+        items = [part.strip(" \"'") for part in content.strip("[]").split(",")]
+        return as_toml(tuple(parse_value(item) for item in items if item))
+    pairs = [] if "[" in content else re.findall(r"""["']?([\w.-]+)["']?\s*[=:]\s*["']?([^\s,"'{}]+)""", content)
+    if pairs:
+        return as_toml({key: parse_value(value) for key, value in pairs})
+    return as_toml(default) if default else "{ name = value }"

@@ -71,6 +71,10 @@ def stopping() -> Iterator[None]:
 
 def _command() -> str:
     """The command as it was given."""
-    program = Path(sys.argv[0])
-    name = f"{Path(sys.executable).name} -m hierderm" if program.name == "__main__.py" else str(program)
-    return f"{name} {shlex.join(sys.argv[1:])}"
+    return f"{program()} {shlex.join(sys.argv[1:])}"
+
+
+def program() -> str:
+    """What the command line was started as."""
+    given = Path(sys.argv[0])
+    return f"{Path(sys.executable).name} -m hierderm" if given.name == "__main__.py" else str(given)

@@ -42,7 +42,7 @@ def taxonomy_list() -> None:
 
 
 @taxonomy_app.command("show")
-def taxonomyshow(
+def taxonomy_show(
     name: Annotated[str, typer.Argument(help="A shipped taxonomy's id, or a file.")], as_json: JsonFlag = False
 ) -> None:
     """The tree as text. A faulty file is listed fault by fault.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hierderm.cli.output import JsonFlag, show
-from hierderm.cli.settings import file_and_settings
+from hierderm.cli.settings import file_and_settings, require_read
 from hierderm.cli.train import Settings
 from hierderm.errors import ConfigError
 
@@ -41,7 +41,9 @@ def tune(
     from hierderm.experiment.tune import Range
     from hierderm.experiment.tune import tune as search
 
-    config, texts = load_tuning(*file_and_settings(arguments))
+    file, settings = file_and_settings(arguments)
+    require_read("tune", settings, ["evaluation"], "Give them to compare or evaluate.")
+    config, texts = load_tuning(file, settings)
     for text in ranges or []:
         name, equals, given = text.partition("=")
         if not equals:

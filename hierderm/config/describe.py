@@ -44,6 +44,17 @@ def every_setting() -> tuple[Setting, ...]:
     return (*(row for method in METHODS for row in described(method)), *settings_of(Comparison()))
 
 
+def reads(settings: Config | Comparison, name: str) -> bool:
+    """Whether these settings have one of that dotted name, and read it."""
+    return any(row.read for row in settings_of(settings) if row.name == name)
+
+
+def not_default(section: Any, name: str) -> list[str]:
+    """Which settings of a section called `name` have another value than their default, by dotted name."""
+    default = section.__class__()
+    return [f"{name}.{one.name}" for one in fields(section) if getattr(section, one.name) != getattr(default, one.name)]
+
+
 def known_names() -> frozenset[str]:
     """The dotted names of all settings."""
     return frozenset({row.name for row in every_setting()} | {"training.method"})
@@ -85,17 +96,17 @@ def describe_toml(method: str = "") -> str:
         section, _, key = row.name.rpartition(".")
         choices = f" ({row.kind})" if "|" in row.kind else ""
         condition = f"; only if {row.condition}" if row.condition else ""
-        line = f"{key} = {_inline(row.value)}  # {row.text}{choices}{condition}"
+        line = f"{key} = {as_toml(row.value)}  # {row.text}{choices}{condition}"
         sections.setdefault(section, []).append(line if row.read else f"# {line}")
     sections.setdefault("training", []).insert(0, f"method = '{method}'  # {', '.join(METHODS)}")
     blocks = ["\n".join([f"[{name}]", *lines] if name else lines) for name, lines in sections.items()]
     return "\n\n".join(blocks)
 
 
-def _inline(value: Any) -> str:
-    """A value as TOML in one line, so that its comment can follow."""
+def as_toml(value: Any) -> str:
+    """A setting's value as TOML, in one line."""
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {_inline(inner)}' for key, inner in value.items())} }}"
+        return f"{{ {', '.join(f'{key} = {as_toml(inner)}' for key, inner in value.items())} }}"
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_inline, value))}]"
+        return f"[{', '.join(map(as_toml, value))}]"
     return tomli_w.dumps({"value": value}).removeprefix("value = ").strip()

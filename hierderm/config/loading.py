@@ -17,6 +17,7 @@ from hierderm.config.methods import DEFAULT_METHOD, METHODS
 from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.errors import ConfigError, suggest
 from hierderm.files import os_faults
+from hierderm.shipped import settings_file
 
 SHARED = ("data", "split", "evaluation", "protocol", "models", "name", "focus")  # alike for all models of a comparison
 Settings = TypeVar("Settings", Config, Comparison)
@@ -26,7 +27,7 @@ def load_config(path: Path | str | None = None, overrides: Mapping[str, Any] | N
     """The settings of one model from a TOML file, by default the defaults, with dotted overrides.
 
     Args:
-        path: A TOML file with the sections that `hierderm config` lists.
+        path: A TOML file with the sections that `hierderm config` lists, or the name of a shipped experiment.
         overrides: Dotted names and values, e.g. `{"training.epochs": 5}`; they win over the file.
 
     Returns:
@@ -43,7 +44,7 @@ def load_comparison(path: Path | str | None = None, overrides: Mapping[str, Any]
     """The settings of a comparison from a TOML file, by default the defaults, with dotted overrides.
 
     Args:
-        path: A TOML file with `[[models]]`, such as those in experiments/.
+        path: A TOML file with `[[models]]`, or the name of a shipped experiment such as 'three_way'.
         overrides: Dotted names and values of what the models share; they win over the file.
 
     Returns:
@@ -70,6 +71,11 @@ def load_tuning(path: Path | str | None, overrides: Mapping[str, Any]) -> tuple[
     return build_config(content, source=_source(path)), texts
 
 
+def load_record(path: Path) -> Config:
+    """The settings of a run, which hierderm wrote beside it; one that is not read does no harm there."""
+    return build_config(_without_unread(Config, _read(path, None), ()), source=str(path))
+
+
 def load_settings(path: Path) -> Config | Comparison:
     """The settings of a TOML file: a comparison where it has `[[models]]`, else one model."""
     content = _read(path, None)
@@ -79,17 +85,17 @@ def load_settings(path: Path) -> Config | Comparison:
 
 def build_config(content: Mapping[str, Any], *, source: str = "configuration") -> Config:
     """A Config from nested dicts; all faults in one ConfigError, unknown keys with the closest known one."""
+    if "models" in content:
+        raise ConfigError(f"{source} is a comparison of [[models]], one model is wanted. Use: hierderm compare")
     config = _validated(Config, content, source)
-    given = list(_named(content))
-    unread = [row for row in settings_of(config) if not row.read and _overlaps(row.name, given)]
-    if unread:
-        raise _faulty(source, [_unread(row.name, row.condition) for row in unread])
+    _require_read(config, content, source)
     return config
 
 
 def build_comparison(content: Mapping[str, Any], *, source: str = "configuration") -> Comparison:
     """A Comparison from nested dicts, each of its models checked; all faults of a part in one ConfigError."""
     comparison = _validated(Comparison, content, source)
+    _require_read(comparison, content, source)
     configs = [model_config(comparison, entry) for entry in entries_of(comparison)]
     rows = [row for config in configs for row in settings_of(config)]
     read = {row.name for row in rows if row.read} | {"training.method"}
@@ -108,11 +114,8 @@ def entries_of(comparison: Comparison) -> tuple[ModelEntry, ...]:
     return comparison.models or (ModelEntry(name=comparison.name),)
 
 
-def model_config(comparison: Comparison, entry: ModelEntry, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The settings of one model of a comparison: shared ones that its method reads, overridden by its own.
-
-    `overrides` win over both.
-    """
+def model_config(comparison: Comparison, entry: ModelEntry) -> Config:
+    """The settings of one model of a comparison: shared ones that its method reads, overridden by its own."""
     source = f"model '{entry.name}'"
     if "training.method" in entry.set:
         raise ConfigError(f"{source} must give its method by method = '...', not in its set.")
@@ -124,18 +127,17 @@ def model_config(comparison: Comparison, entry: ModelEntry, overrides: Mapping[s
     training = {name: value for name, value in _leaves(comparison.training) if _overlaps(name, known)}
     shared = {key: asdict(comparison)[key] for key in ("data", "split", "backbone", "evaluation")}
     shared |= {"name": entry.name, "training": _with({}, {**training, "method": method})}
-    own = {**entry.set, **(overrides or {})}
-    return build_config(_without_unread(_with(shared, own), own), source=source)
+    return build_config(_without_unread(Config, _with(shared, entry.set), entry.set), source=source)
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any], *, source: str = "overrides") -> Settings:
     """A copy with dotted settings changed: `with_overrides(config, {"training.epochs": 3})`."""
-    if isinstance(settings, Comparison):
-        return build_comparison(_with(asdict(settings), overrides), source=source)
     content = to_dict(settings)
+    if isinstance(settings, Comparison):
+        return build_comparison(_without_unread(Comparison, _with(content, overrides), overrides), source=source)
     if overrides.get("training.method", settings.training.method) != settings.training.method:
         content["training"] = {}  # another method's settings are not its own
-    return build_config(_without_unread(_with(content, overrides), overrides), source=source)
+    return build_config(_without_unread(Config, _with(content, overrides), overrides), source=source)
 
 
 def to_dict(settings: Config | Comparison) -> dict[str, Any]:
@@ -167,9 +169,7 @@ def _source(path: Path | str | None) -> str:
 def _read(path: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if path is not None:
-        path = Path(path)
-        if not path.is_file():
-            raise ConfigError(f"{path}: the configuration file does not exist.")
+        path = settings_file(path)
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -220,6 +220,14 @@ def _validated(kind: type[Settings], content: Mapping[str, Any], source: str) ->
         raise _faulty(source, faults) from None
 
 
+def _require_read(settings: Config | Comparison, content: Mapping[str, Any], source: str) -> None:
+    """ConfigError where `content`, of which the settings were made, names some that they do not read."""
+    given = list(_named(content))
+    unread = [row for row in settings_of(settings) if not row.read and _overlaps(row.name, given)]
+    if unread:
+        raise _faulty(source, [_unread(row.name, row.condition) for row in unread])
+
+
 def _unread(name: str, condition: str) -> str:
     return f"'{name}' is read only where {condition}. Leave it out, or change that."
 
@@ -238,6 +246,8 @@ def _unknown(key: str, methods: Sequence[str]) -> str:
             return f"'{key}' is read{hint} by method {_listed(found)} only, training.method is {_listed(methods)}."
         if found and full != key:
             return f"unknown key '{key}'. It is '{full}'."
+    if key in known_names():
+        return f"'{key}' is a setting of a comparison, which has [[models]]."
     return f"unknown key '{key}'.{suggest(key, known_names())}"
 
 
@@ -293,15 +303,15 @@ def _without(content: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]
     return result
 
 
-def _without_unread(content: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+def _without_unread(kind: type[Settings], content: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
     """Without inherited settings that others of `content` make unread; those `wanted` stay, to be refused."""
     try:
-        config = _validated(Config, content, "")
+        config = _validated(kind, content, "")
     except ConfigError:
         return dict(content)  # the faults are reported where they belong
     names = [row.name for row in settings_of(config) if not row.read and not _overlaps(row.name, wanted)]
     less = _without(content, names)
-    return less if less == content else _without_unread(less, wanted)  # what one setting left out decides, too
+    return less if less == content else _without_unread(kind, less, wanted)  # what one setting left out decides, too
 
 
 def _with(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Options = Annotated[dict[str, Any], AfterValidator(lambda value: _finite(value))]
 Value = TypeVar("Value")
 Several = Annotated[tuple[Value, ...], Field(min_length=1)]  # values that are all tried
-LOGIT_LOSSES = ("CrossEntropy", "LogitAdjusted", "HXE", "SoftLabels")
-TREE_LOSSES = ("TreeSupCon", "HiMulConE", "SmoothHAP")  # take their levels from the tree
+LossKind = Literal["levels", "tree", "logits"]
+# What a loss is called with. "levels": embeddings and the labels of one level, once for each level wanted; "tree":
+# embeddings and fine labels, once, as it knows the levels; "logits": logits and the labels of the classified level.
+LOSS_KINDS: dict[str, LossKind] = {
+    "SupCon": "levels", "TreeSupCon": "tree", "HiMulConE": "tree", "SmoothHAP": "tree",
+    "CrossEntropy": "logits", "LogitAdjusted": "logits", "HXE": "logits", "SoftLabels": "logits",
+}  # fmt: skip
 Monitor = Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
 
 
@@ -36,6 +41,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"numbers must be finite, one is {value}")
     return value
+
+
+def loss_kind(name: str) -> LossKind:
+    """What the loss `name` is called with; those of pytorch-metric-learning are of the kind 'levels'."""
+    return LOSS_KINDS.get(name, "levels")
 
 
 def doc(text: str) -> Any:
@@ -69,7 +79,8 @@ Components = Annotated[Positive, doc("more features than this are first reduced 
 WITH_VIEWS = OnlyIf(lambda method: method.views > 0, "{}views is above 0")
 WITH_CONTRAST = OnlyIf(lambda loss: loss.contrastive != "", "{}contrastive names a loss")
 WITH_LEVELS = OnlyIf(
-    lambda loss: loss.contrastive not in ("", *TREE_LOSSES), "{}contrastive names a loss of the labels of one level"
+    lambda loss: loss.contrastive != "" and loss_kind(loss.contrastive) == "levels",
+    "{}contrastive names a loss of the labels of one level",
 )
 WITH_CLASSES = OnlyIf(lambda loss: loss.classification != "", "{}classification names a loss")
 WITH_BOTH = OnlyIf(
@@ -77,7 +88,7 @@ WITH_BOTH = OnlyIf(
 )
 WITH_PROJECTION = OnlyIf(lambda method: method.loss.contrastive != "", "{}loss.contrastive names a loss")
 WITH_LOGITS = OnlyIf(
-    lambda method: method.loss.classification in LOGIT_LOSSES, "{}loss.classification names one on logits"
+    lambda method: loss_kind(method.loss.classification) == "logits", "{}loss.classification names one on logits"
 )
 DRAWN = only_if("init", "random")
 WITH_CLASSIFIER = both(DRAWN, WITH_LOGITS)
@@ -86,9 +97,6 @@ WITH_SHARE = both(
     WITH_CLASSIFIER, OnlyIf(lambda method: method.probability_share > 0, "{}probability_share is above 0")
 )
 IN_BATCHES = OnlyIf(lambda method: method.batch_size > 0, "{}batch_size is above 0")
-AUGMENTED = OnlyIf(
-    lambda method: method.freeze != "frozen" or method.views > 0, "{}freeze is not frozen, or {}views is above 0"
-)
 COPIED = OnlyIf(
     lambda method: (
         method.freeze == "frozen"
@@ -98,6 +106,15 @@ COPIED = OnlyIf(
     "{}freeze is frozen, {}init is tree_lda or {}cache_activations is true",
 )
 FINE_TUNED = only_if("freeze", "last_blocks", "lora", "full")
+FROM_IMAGES = OnlyIf(
+    lambda method: method.freeze != "frozen" and not (method.freeze == "last_blocks" and method.cache_activations),
+    "{}freeze is not frozen and {}cache_activations is false",
+)
+AUGMENTED = OnlyIf(
+    lambda method: method.views > 0 or FROM_IMAGES.holds(method), f"{{}}views is above 0, or {FROM_IMAGES.text}"
+)
+WITH_SHARES = OnlyIf(lambda method: any(method.probability_shares), "one of {}probability_shares is above 0")
+DRAWS = OnlyIf(lambda method: method.views > 0 or method.shuffle, "{}views is above 0 or {}shuffle is true")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -129,6 +146,11 @@ class Loss:
     contrastive_options: Annotated[Options, doc("keyword arguments of the loss, e.g. temperature"), WITH_CONTRAST] = (
         field(default_factory=dict)
     )
+    gather: Annotated[
+        bool,
+        doc("with several processes, contrast the images of all; false: each process its own part of the batch"),
+        WITH_CONTRAST,
+    ] = True
     classification: Annotated[
         str,
         doc("a loss of logits (docs/losses.md) or of pytorch-metric-learning (no probabilities then); '' for none"),
@@ -193,7 +215,7 @@ class OnFeatures:
         Monitor,
         doc("validation metric that chooses the setting; the mean, of both levels, is geometric"),
     ] = "mean_map_at_r"
-    seed: Annotated[Seed, doc("seed of augmentation, and of the shuffled tree")] = 0
+    seed: Annotated[Seed, doc("seed of augmentation"), WITH_VIEWS] = 0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -240,7 +262,7 @@ class ClosedForm:
         Several[Share],
         doc("share of the node probabilities in the cosine of two embeddings"),
     ] = (0.1, 0.2, 0.4, 0.8)
-    probability_levels: ProbabilityLevels = ()
+    probability_levels: Annotated[ProbabilityLevels, WITH_SHARES] = ()
     folds: Annotated[
         NotNegative,
         doc("parts of the training cases, left out in turn, on which settings are judged as on validation; 0 for none"),
@@ -255,6 +277,7 @@ class TreeLda(ClosedForm, OnFeatures):
     """Discriminants of the tree and node probabilities, in closed form; the best on held-out images is kept."""
 
     method: Literal["tree_lda"] = "tree_lda"
+    seed: Annotated[Seed, doc("seed of augmentation, and of the shuffled tree"), DRAWS] = 0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -327,7 +350,9 @@ class Gradient:
         AUGMENTED,
     ] = Augmentation()
     epochs: Annotated[Positive, doc("passes over the training images, at most")] = 10
-    batch_size: Annotated[NotNegative, doc("images in a batch; 0 for all at once, with freeze = 'frozen'")] = 256
+    batch_size: Annotated[
+        NotNegative, doc("images in a batch, of all processes together; 0 for all at once, with freeze = 'frozen'")
+    ] = 256
     learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of heads and neck (AdamW)")] = 1e-3
     backbone_learning_rate: Annotated[float, Field(gt=0), doc("peak learning rate of the backbone"), FINE_TUNED] = 3e-4
     layer_decay: Annotated[
@@ -346,13 +371,18 @@ class Gradient:
         Literal["32-true", "16-mixed", "bf16-mixed", "64-true"], doc("Lightning's name of the precision")
     ] = "32-true"
     accelerator: Annotated[str, doc("Lightning's accelerator: auto, cpu, gpu")] = "auto"
-    devices: Annotated[Positive, doc("how many devices")] = 1
-    cache_images: Annotated[bool, doc("keep decoded images in memory (small data)"), FINE_TUNED] = True
+    devices: Annotated[Positive, doc("devices of a machine; above 1 torchrun starts a process for each")] = 1
+    num_nodes: Annotated[Positive, doc("machines; above 1 torchrun starts the processes on each")] = 1
+    strategy: Annotated[
+        Literal["auto", "ddp", "ddp_find_unused_parameters_true"],
+        doc("Lightning's strategy for several processes; ddp is faster where every weight has a gradient in each step"),
+    ] = "auto"
+    cache_images: Annotated[bool, doc("keep decoded images in memory (small data)"), FROM_IMAGES] = True
     logger: Annotated[
         Literal["", "tensorboard", "csv", "wandb", "mlflow"],
         doc("where curves go while it trains; all but csv need the extra of their name, e.g. hierderm[wandb]"),
     ] = ""
-    workers: Annotated[NotNegative, doc("processes that load images")] = 0
+    workers: Annotated[NotNegative, doc("processes that load images"), FROM_IMAGES] = 0
     seed: Annotated[Seed, doc("seed of weights, order and augmentation")] = 0
 
     def __post_init__(self) -> None:
@@ -360,10 +390,10 @@ class Gradient:
         contrastive = loss.contrastive and any(weight > 0 for weight in loss.contrastive_levels.values())
         if not contrastive and not (loss.classification and loss.classification_weight > 0):
             raise ValueError("at least one of loss.contrastive and loss.classification must be named and weigh > 0")
-        if self.init == "tree_lda" and loss.classification not in ("", *LOGIT_LOSSES):
+        if self.init == "tree_lda" and loss.classification and loss_kind(loss.classification) != "logits":
+            known = ", ".join(name for name, kind in LOSS_KINDS.items() if kind == "logits")
             raise ValueError(
-                f"init = 'tree_lda' needs a loss.classification on logits: {', '.join(LOGIT_LOSSES)}, or ''; "
-                f"got '{loss.classification}'"
+                f"init = 'tree_lda' needs a loss.classification on logits: {known}, or ''; got '{loss.classification}'"
             )
         if self.init == "random" and self.freeze == "frozen" and self.neck == "identity":
             raise ValueError(

@@ -13,10 +13,34 @@ from unicodedata import normalize
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hierderm.config.methods import STRICT, Fraction, Method, NotNegative, Options, Positive, Seed, TreeLda, doc
+from hierderm.config.methods import (
+    STRICT,
+    Fraction,
+    Method,
+    NotNegative,
+    OnlyIf,
+    Options,
+    Positive,
+    Seed,
+    TreeLda,
+    doc,
+)
 
 ForwardEngine = Literal["auto", "torch", "onnx"]
+TaskName = Literal[
+    "retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels", "knn", "linear_probe",
+    "few_shot", "groups", "retrieval_index",
+]  # fmt: skip
+WITH_FOLDS = OnlyIf(lambda split: split.folds > 0, "{}folds is above 0")
+HOLD_OUT = OnlyIf(lambda split: split.folds == 0, "{}folds is 0")
+WITH_REPEATS = OnlyIf(lambda protocol: protocol.repeats > 1, "{}repeats is above 1")
+WITH_GROUPS = OnlyIf(lambda evaluation: evaluation.groups, "{}groups is true")
 NAME = Field(max_length=100, pattern=r"^\w[\w.-]*$")  # of letters, digits, '.', '_', '-'; so never '..'
+
+
+def for_task(name: TaskName) -> OnlyIf:
+    """Read only by one of the tasks."""
+    return OnlyIf(lambda evaluation: name in evaluation.tasks, f"{{}}tasks has '{name}'")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -43,10 +67,10 @@ class SplitConfig:
     """How cases are divided into training, validation and test."""
 
     reuse: Annotated[bool, doc("keep the table's own split column where it is complete")] = True
-    test_fraction: Annotated[Fraction, doc("share of the cases held out for the test (not used with folds)")] = 0.25
+    test_fraction: Annotated[Fraction, doc("share of the cases held out for the test"), HOLD_OUT] = 0.25
     validation_fraction: Annotated[Fraction, doc("share of the cases for choosing the epoch")] = 0.15
     folds: Annotated[NotNegative, doc("k of a k-fold split, 0 for hold-out")] = 0
-    fold: Annotated[NotNegative, doc("which fold is the test, from 0")] = 0
+    fold: Annotated[NotNegative, doc("which fold is the test, from 0"), WITH_FOLDS] = 0
     near_duplicates: Annotated[
         bool, doc("keep cases together that have the same photograph, also turned, mirrored, cropped or bordered")
     ] = True
@@ -100,30 +124,35 @@ class EvaluationConfig:
     """How much work goes into the metrics and their intervals."""
 
     bootstrap_rounds: Annotated[NotNegative, doc("resamplings of the test cases; 0 for no intervals")] = 1000
-    kmeans_seeds: Annotated[Positive, doc("k-means runs that are averaged")] = 5
+    kmeans_seeds: Annotated[Positive, doc("k-means runs that are averaged"), for_task("clustering")] = 5
     confidence: Annotated[float, Field(gt=0, lt=1), doc("coverage of the intervals")] = 0.95
     tasks: Annotated[
-        tuple[
-            Literal[
-                "retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels", "knn",
-                "linear_probe", "few_shot", "groups", "retrieval_index",
-            ],
-            ...,
-        ],
+        tuple[TaskName, ...],
         Field(min_length=1),
         doc("what is computed; knn, linear_probe and few_shot learn from the training embeddings and take longer"),
-    ] = ("retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels")  # fmt: skip
+    ] = ("retrieval", "hierarchy", "clustering", "classification", "calibration", "soft_labels")
     index_kind: Annotated[
         Literal["auto", "flat", "hnsw", "ivf", "ivfpq"],
-        doc("index of the task retrieval_index; 'auto' is exact up to 50,000 images and ivf above"),
+        doc("kind of the index; 'auto' is exact up to 50,000 images and ivf above"),
+        for_task("retrieval_index"),
     ] = "auto"
     groups: Annotated[bool, doc("every metric by skin tone, body site and source, where the table has them")] = True
-    permutations: Annotated[NotNegative, doc("shufflings of a permutation test; 0 for none")] = 1000
-    calibration_bins: Annotated[Positive, doc("bins of the calibration error and the reliability diagram")] = 15
-    answer_error: Annotated[float, Field(gt=0, lt=1), doc("wanted error rate of answers")] = 0.2
-    conformal_error: Annotated[float, Field(gt=0, lt=1), doc("1 - coverage of conformal sets")] = 0.1
+    permutations: Annotated[NotNegative, doc("shufflings of a permutation test of a gap; 0 for none"), WITH_GROUPS] = (
+        1000
+    )
+    calibration_bins: Annotated[
+        Positive, doc("bins of the calibration error and the reliability diagram"), for_task("calibration")
+    ] = 15
+    answer_error: Annotated[float, Field(gt=0, lt=1), doc("wanted error rate of answers"), for_task("calibration")] = (
+        0.2
+    )
+    conformal_error: Annotated[
+        float, Field(gt=0, lt=1), doc("1 - coverage of conformal sets"), for_task("calibration")
+    ] = 0.1
     agglomerative_images: Annotated[
-        Positive, doc("images of the agglomerative clustering, at most: its memory grows with their square")
+        Positive,
+        doc("images of the agglomerative clustering, at most: its memory grows with their square"),
+        for_task("clustering"),
     ] = 3000
     seed: Annotated[Seed, doc("seed of k-means and bootstrap")] = 0
 
@@ -134,7 +163,7 @@ class ProtocolConfig:
 
     seeds: Annotated[
         Positive,
-        doc("trainings of each model whose method reads a seed, from training.seed upwards; their mean is reported"),
+        doc("trainings of each model that reads a seed, from training.seed upwards; their mean is reported"),
     ] = 1
     every_fold: Annotated[bool, doc("train and test on each fold of split.folds instead of one split")] = False
     repeats: Annotated[
@@ -142,7 +171,9 @@ class ProtocolConfig:
         doc("every_fold: divisions into folds, each with its own split.seed and training.seed; their mean is reported"),
     ] = 1
     new_seeds: Annotated[
-        bool, doc("repeats have their own training.seed; false: the same, so augmented views are embedded once for all")
+        bool,
+        doc("repeats have their own training.seed; false: the same, so augmented views are embedded once for all"),
+        WITH_REPEATS,
     ] = True
 
 
@@ -188,6 +219,8 @@ class Comparison:
             raise ValueError(f"the names of models must differ by more than case and encoding, got {names}")
         if self.protocol.every_fold and not self.split.folds:
             raise ValueError("protocol.every_fold needs split.folds of at least 2, e.g. 5")
+        if self.protocol.every_fold and self.split.fold:
+            raise ValueError(f"protocol.every_fold tests on every fold: leave split.fold out, got {self.split.fold}")
         if self.protocol.repeats > 1 and not self.protocol.every_fold:
             raise ValueError("protocol.repeats divides the cases anew for every fold: set protocol.every_fold = true")
         if self.focus and self.models and self.focus not in names:

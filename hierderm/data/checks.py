@@ -17,6 +17,8 @@ from hierderm.data.column_names import in_words, proposed_columns
 from hierderm.data.ids import damaged_ids, id_notes
 from hierderm.data.image_files import Anywhere, Spellings, file_hashes
 from hierderm.data.image_io import unreadable_images
+from hierderm.data.same_files import same_files, two_splits
+from hierderm.data.shard import Shard
 from hierderm.data.table import CaseTable, as_text, in_tree_names, log_excluded, read_frame, row_numbers
 from hierderm.errors import CaseTableError, Fault, describe_faults, some_of, suggest
 from hierderm.taxonomy.tree import Taxonomy
@@ -46,8 +48,10 @@ def read_cases(
     image_root: Path | str | None = None,
     rename: Mapping[str, str] | None = None,
     decode: bool = True,
+    check_images: bool = True,
     unreadable: Choice = "error",
     unknown: Choice = "error",
+    shard: Shard | None = None,
 ) -> CaseTable:
     """Read and check a table of cases.
 
@@ -58,8 +62,10 @@ def read_cases(
         image_root: Folder that relative image paths start at; by default the table's own.
         rename: Our column names and the file's, e.g. `{"condition": "diagnosis"}`; one of the file's may serve several.
         decode: Decode every image, not only see that the file exists.
+        check_images: Look at the image files at all.
         unreadable: Whether images that can't be read are an 'error', or rows to 'exclude' and list.
         unknown: The same of conditions that the taxonomy lacks.
+        shard: The part of the rows to take. Ids, splits and conditions are checked in all rows, images in these.
 
     Returns:
         The table, with names as the tree spells them. What was read in another way than it is written, and ids that
@@ -75,8 +81,10 @@ def read_cases(
         image_root if image_root is not None else path.absolute().parent,
         source=path.name,
         decode=decode,
+        check_images=check_images,
         unreadable=unreadable,
         unknown=unknown,
+        shard=shard,
     )
 
 
@@ -114,6 +122,7 @@ def check_cases(
     anywhere: bool = False,
     unreadable: Choice = "error",
     unknown: Choice = "error",
+    shard: Shard | None = None,
 ) -> CaseTable:
     """The one check of a table: every fault is found, and all are raised in one CaseTableError with row numbers.
 
@@ -122,19 +131,24 @@ def check_cases(
     every image; without it files only have to exist, and without `check_images` not even that (embeddings suffice).
     `anywhere`: images may lie in any folder below `root`. Without image ids the names of the files are taken. The hash
     of each file goes into the table; where it has one that differs, the file was replaced, which is a fault, and so is
-    one file in two splits.
+    one file in two splits. Of a `shard` the table is its rows; what needs no image is checked in all.
     """
     root, rows, notes = Path(root), [f"{source} row {number}" for number in row_numbers(frame)], list[str]()
     _require_columns(frame, source)
     frame = _with_image_ids(_clean(frame), notes)
-    several = _respell(frame, root, anywhere, notes) if check_images else {}
-    faults = [Fault(rows[position], what) for position, what in several.items()] + [
+    faults = [
         Fault(rows[position], what)
         for find in (_id_faults, _split_faults, _range_faults)
         for position, what in find(frame, rows)
     ]
-    excluded, n_own = dict[int, Fault](), len(faults)
-    for position, what in _condition_problems(frame, taxonomy).items():
+    excluded = dict[int, Fault]()
+    conditions = _condition_problems(frame, taxonomy)
+    if shard:
+        frame, rows, conditions = _taken(shard.rows(len(frame)), frame, rows, conditions)
+    several = _respell(frame, root, anywhere, notes) if check_images else {}
+    faults = [*(Fault(rows[position], what) for position, what in several.items()), *faults]
+    n_own = len(faults)
+    for position, what in conditions.items():
         _sort_out(Fault(rows[position], what), position, unknown, faults, excluded)
     for position, reason in _image_problems(frame, root, decode).items() if check_images else ():
         if position in several:
@@ -152,10 +166,18 @@ def check_cases(
         raise CaseTableError(describe_faults(f"{source}: no row is left, all are excluded:", list(excluded.values())))
     log_excluded(source, list(excluded.values()))
     kept = frame.drop(index=list(excluded)).reset_index(drop=True)
-    notes += [*_read_as(kept, taxonomy), *id_notes(kept), *(_same_files(kept) if check_images else ())]
+    notes += [*_read_as(kept, taxonomy), *id_notes(kept), *(same_files(kept) if check_images else ())]
     for note in notes:
         say_once(source, note)
     return CaseTable(in_tree_names(kept, taxonomy), taxonomy, root, tuple(excluded.values()), tuple(notes))
+
+
+def _taken(
+    part: slice, frame: pd.DataFrame, rows: list[str], problems: dict[int, str]
+) -> tuple[pd.DataFrame, list[str], dict[int, str]]:
+    """Some rows, what they are called and their problems, by their positions among these rows."""
+    own = {position - part.start: what for position, what in problems.items() if part.start <= position < part.stop}
+    return frame.iloc[part].reset_index(drop=True), rows[part], own
 
 
 def say_once(source: str, note: str) -> None:
@@ -264,34 +286,7 @@ def _file_faults(frame: pd.DataFrame, rows: Sequence[str], root: Path) -> list[F
         if before and now and before != now
     ]
     frame[c.IMAGE_HASH] = found
-    if c.SPLIT not in frame:
-        return faults
-    first: dict[str, int] = {}
-    for position, (image, split) in enumerate(zip(found, frame[c.SPLIT], strict=True)):
-        row = first.setdefault(image, position) if image and split else position
-        if frame[c.SPLIT].iloc[row] != split:
-            what = (
-                f"image '{frame[c.IMAGE_ID].iloc[position]}' ({split}) has the file of image "
-                f"'{frame[c.IMAGE_ID].iloc[row]}' ({frame[c.SPLIT].iloc[row]}, row {_number(rows, row)}); a photograph "
-                "must be in one split. Join their cases and split again."
-            )
-            faults.append(Fault(rows[position], what))
-    return faults
-
-
-def _same_files(frame: pd.DataFrame) -> list[str]:
-    """Which image ids have the same file, in words: those of one case, of several, and of several conditions."""
-    known = frame[(frame[c.IMAGE_HASH] != "") & frame[c.IMAGE_HASH].duplicated(keep=False)]
-    kinds: dict[str, list[str]] = {}
-    for _, group in known.groupby(c.IMAGE_HASH, sort=False):
-        several = [name for name in (c.CONDITION, c.CASE_ID) if group[name].nunique() > 1]
-        what = {c.CONDITION: "several conditions", c.CASE_ID: "several cases"}.get(next(iter(several), ""), "one case")
-        kinds.setdefault(what, []).append(" = ".join(f"'{image}'" for image in group[c.IMAGE_ID]))
-    return [
-        f"{len(groups)} image file(s) have several image ids, of {what}: {some_of(groups)}. One photograph must be one "
-        "row, or of one case."
-        for what, groups in kinds.items()
-    ]
+    return [*faults, *two_splits(frame, rows)]
 
 
 def _read_as(frame: pd.DataFrame, taxonomy: Taxonomy) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether ids are plausible: damaged numbers are refused, placeholders and cases that can hardly be one are said.
+"""Whether ids are plausible: damaged numbers are refused, placeholders and cases that can hardly be one reported.
 
 Splits and the exclusion of a query's own case rest on case ids: ids that a spreadsheet has rounded, or that say "none",
 join cases that have nothing in common, and every number computed from them is wrong.
@@ -16,7 +16,7 @@ from hierderm import columns as c
 from hierderm.errors import some_of
 from hierderm.taxonomy.names import joined_spellings
 
-MANY_IMAGES = 20  # of one case, above which it is said
+MANY_IMAGES = 20  # of one case, above which it is reported
 _DAMAGED = re.compile(  # 1.57398E+17, 1,57E+17 and what a spreadsheet shows in place of a value
     r"[+-]?\d+([.,]\d+)?[eE]\+\d{1,3}|[+-]?\d[.,]\d+[eE]\d{1,3}|#(N/A|REF!|VALUE!|NAME\?|NUM!|DIV/0!|NULL!)|#{2,}"
 )

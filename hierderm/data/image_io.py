@@ -1,4 +1,4 @@
-"""The one decoder: files, uploads, PIL images and arrays become RGB as a browser shows them, or it is said why not.
+"""The one decoder: files, uploads, PIL images and arrays become RGB as a browser shows them, or the reason is reported.
 
 Upright by the orientation they carry, from their colour profile to sRGB, alpha on white, 16 bits scaled to 8. What has
 no such reading (floating point, several images in one file) is refused by name. PIL only, no torch.

@@ -1,4 +1,4 @@
-"""Decimal commas: numbers as spreadsheets of many languages write them, read as numbers and said."""
+"""Decimal commas: numbers as spreadsheets of many languages write them, read as numbers and reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def without_decimal_commas(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]
     """The frame with points for decimal commas, and in words where they were.
 
     Only columns that hold nothing but numbers are changed, and none that is text by its name, such as ids. Where every
-    comma has three digits behind it, it may divide thousands: such a column stays as it is, and that is said.
+    comma has three digits behind it, it may divide thousands: such a column stays as it is, and that is reported.
     """
     changed, notes = {}, []
     for name in frame.columns.difference(list(c.TEXT), sort=False):

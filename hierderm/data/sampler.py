@@ -23,7 +23,8 @@ class TreeBatchSampler(Sampler[list[int]]):
     n^(1 - b) * n_max^b images: the rest are repeats, spread over the fine classes evenly. Incomplete last chunks are
     filled with repeats; a class with one image meets its own other augmentation.
 
-    Batches of epoch e depend on `seed` and e alone. Distributed: this process yields every `world_size`-th batch.
+    Batches of epoch e depend on `seed` and e alone. Distributed: every process yields its part of the chunks of each
+    batch, so that all take the same number of steps, on the batches that one process would have.
     """
 
     def __init__(
@@ -42,6 +43,11 @@ class TreeBatchSampler(Sampler[list[int]]):
                 "2 <= sampler.images_per_class <= training.batch_size must hold, "
                 f"got images_per_class {images_per_class}, batch_size {batch_size}."
             )
+        if batch_size // images_per_class < world_size:
+            raise ConfigError(
+                f"training.batch_size must be at least {world_size * images_per_class}, "
+                f"sampler.images_per_class for each of the {world_size} processes, got {batch_size}."
+            )
         self.labels = [np.asarray(level) for level in labels]
         self.images_per_class, self.chunks_per_batch = images_per_class, batch_size // images_per_class
         self.seed, self.epoch, self.rank, self.world_size = seed, 0, rank, world_size
@@ -52,8 +58,7 @@ class TreeBatchSampler(Sampler[list[int]]):
         self.chunks_of_class = np.ceil(np.maximum(n, drawn) / images_per_class).astype(int)
 
     def __len__(self) -> int:
-        n_batches = -(-int(self.chunks_of_class.sum()) // self.chunks_per_batch)
-        return -(-n_batches // self.world_size)
+        return -(-int(self.chunks_of_class.sum()) // self.chunks_per_batch)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
@@ -62,12 +67,11 @@ class TreeBatchSampler(Sampler[list[int]]):
             images = np.flatnonzero(self.labels[0] == label)
             order = self._extended(images, n_chunks * self.images_per_class, rng)
             chunks += list(order.reshape(n_chunks, self.images_per_class))
-        n_needed = len(self) * self.world_size * self.chunks_per_batch
         order_of_chunks = rng.permutation(len(chunks))
-        order_of_chunks = np.resize(order_of_chunks, n_needed)  # the last batch is filled from the first chunks
-        batches = order_of_chunks.reshape(-1, self.chunks_per_batch)
-        for batch in batches[self.rank :: self.world_size]:
-            yield [int(image) for chunk in batch for image in chunks[chunk]]
+        # the last batch is filled from the first chunks
+        batches = np.resize(order_of_chunks, (len(self), self.chunks_per_batch))
+        for batch in batches:
+            yield [int(image) for chunk in part_of(batch, self.rank, self.world_size) for image in chunks[chunk]]
 
     def _extended(self, images: IntArray, n_wanted: int, rng: np.random.Generator) -> IntArray:
         """`n_wanted` of `images`, each at least once, in pairs by the finer levels."""
@@ -99,19 +103,29 @@ def _paired(images: IntArray, finer: Sequence[IntArray], rng: np.random.Generato
 
 
 class ShuffledBatchSampler(Sampler[list[int]]):
-    """Every image once an epoch in random order; the same interface as TreeBatchSampler."""
+    """Every image in random order; the last batch is filled from the first images. Interface of TreeBatchSampler."""
 
     def __init__(self, n_images: int, batch_size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         self.n_images, self.batch_size = n_images, min(batch_size, n_images)
+        if self.batch_size < world_size:
+            raise ConfigError(
+                f"a batch must have an image for each of the {world_size} processes, training.batch_size is "
+                f"{batch_size} and there are {n_images} training images."
+            )
         self.seed, self.epoch, self.rank, self.world_size = seed, 0, rank, world_size
 
     def __len__(self) -> int:
-        return -(-self.n_images // (self.batch_size * self.world_size))
+        return -(-self.n_images // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order: IntArray = np.random.default_rng([self.seed, self.epoch]).permutation(self.n_images)
-        order = np.resize(order, len(self) * self.world_size * self.batch_size)
-        yield from order.reshape(-1, self.batch_size)[self.rank :: self.world_size].tolist()
+        for batch in np.resize(order, (len(self), self.batch_size)):
+            yield part_of(batch, self.rank, self.world_size).tolist()
+
+
+def part_of(rows: IntArray, rank: int, world_size: int) -> IntArray:
+    """What process `rank` of `world_size` takes of some rows: one after the other they are all rows, in their order."""
+    return np.array_split(rows, world_size)[rank]
 
 
 def make_sampler(

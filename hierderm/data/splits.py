@@ -111,13 +111,13 @@ def assign_splits(groups: IntArray, fine: IntArray, config: SplitConfig) -> tupl
     condition = _condition_of_groups(groups, fine)
     members = [rng.permutation(np.flatnonzero(condition == number)) for number in np.unique(condition)]
     members.sort(key=len, reverse=True)
-    single = sum(len(of_condition) == 1 for of_condition in members)
+    single = sum(len(rows) == 1 for rows in members)
     part = np.full(len(condition), c.TRAIN, dtype="<U10")
     if config.folds:
         offset = 0
-        for of_condition in (m for m in members if len(m) > 1):
-            part[of_condition[(np.arange(len(of_condition)) + offset) % config.folds == config.fold]] = c.TEST
-            offset += len(of_condition)
+        for rows in (m for m in members if len(m) > 1):
+            part[rows[(np.arange(len(rows)) + offset) % config.folds == config.fold]] = c.TEST
+            offset += len(rows)
     else:
         _fill(part, members, config.test_fraction, c.TEST)
     _fill(part, members, config.validation_fraction, c.VALIDATION)
@@ -136,11 +136,11 @@ def _condition_of_groups(groups: IntArray, fine: IntArray) -> IntArray:
 
 def _fill(part: npt.NDArray[np.str_], members: list[IntArray], fraction: float, name: str) -> None:
     seen = given = 0
-    for of_condition in members:
-        if len(of_condition) == 1:
+    for rows in members:
+        if len(rows) == 1:
             continue
-        free = of_condition[part[of_condition] == c.TRAIN]
-        seen += len(of_condition)
+        free = rows[part[rows] == c.TRAIN]
+        seen += len(rows)
         wanted = int(np.floor(fraction * seen + 0.5)) - given
         take = max(0, min(wanted, len(free) - 1))
         part[free[:take]] = name

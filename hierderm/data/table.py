@@ -62,7 +62,11 @@ class CaseTable:
         return self.taxonomy.encode(self.frame[c.CONDITION])
 
     def labels(self, level: int) -> IntArray:
-        """Node numbers on a level of the tree, shape (n_images,), int64."""
+        """Node numbers on a level of the tree, shape (n_images,), int64.
+
+        Args:
+            level: Number of the level, 0 the coarsest, -1 that of the conditions.
+        """
         return self.taxonomy.to_level(self.fine, level)
 
     @cached_property
@@ -84,8 +88,7 @@ class CaseTable:
     @cached_property
     def split_hash(self) -> str:
         """Twelve hex digits over which case is in which split; it goes into checkpoints and reports."""
-        pairs = sorted(set(zip(self.case_ids.tolist(), self.splits.tolist(), strict=True)))
-        return text_hash(json.dumps(pairs))
+        return split_hash(self.case_ids.tolist(), self.splits.tolist())
 
     @cached_property
     def table_hash(self) -> str:
@@ -101,11 +104,22 @@ class CaseTable:
         return file_hashes(self.paths)
 
     def select(self, rows: Mask | IntArray) -> CaseTable:
-        """The table of some rows, in their order; the tree stays whole."""
+        """The table of some rows, in their order; the tree stays whole.
+
+        Args:
+            rows: True for each row that stays, shape (n_images,), or positions of rows, shape (n_rows,).
+        """
         return replace(self, frame=self.frame.iloc[np.arange(len(self))[rows]].reset_index(drop=True))
 
     def part(self, split: str) -> CaseTable:
-        """The rows of one split; an error where it is empty."""
+        """The rows of one split.
+
+        Args:
+            split: 'train', 'validation' or 'test'.
+
+        Raises:
+            CaseTableError: It has no images, or the table no split.
+        """
         rows = self.splits == split
         if not rows.any():
             raise CaseTableError(f"the split '{split}' has no images. Make the fractions larger, or add cases.")
@@ -119,6 +133,9 @@ class CaseTable:
         """The same images under another tree; rows whose condition it lacks are excluded and listed.
 
         A differential loses the names that the tree lacks, and what is left of it sums to 1 again.
+
+        Args:
+            taxonomy: The other tree.
         """
         known = np.array([taxonomy.find(name) is not None for name in self.frame[c.CONDITION]])
         faults = tuple(
@@ -246,3 +263,8 @@ def as_text(value: object) -> str:
 def frame_from_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of a loader as a frame with all columns that any row has, missing cells ''."""
     return pd.DataFrame(rows).astype(object).fillna("")
+
+
+def split_hash(case_ids: Sequence[str], splits: Sequence[str]) -> str:
+    """Twelve hex digits over which case is in which split; both shape (n_images,)."""
+    return text_hash(json.dumps(sorted(set(zip(case_ids, splits, strict=True)))))

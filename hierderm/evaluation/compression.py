@@ -99,7 +99,7 @@ def compression_losses(
     for (dim, kind), vectors in variants.items():
         own, name = replace(table, embeddings=vectors, probabilities=None), f"{dim} {kind}"
         with warnings.catch_warnings():
-            if reference is not None:  # what is wrong with the embeddings has been said
+            if reference is not None:  # what is wrong with the embeddings is reported
                 warnings.simplefilter("ignore", EvaluationWarning)
             found = evaluate(own, table.frame, taxonomy, name=name, **options)
         reference = reference or found

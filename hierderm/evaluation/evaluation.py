@@ -288,8 +288,8 @@ def _with_intervals(
                 metrics.append(_mean_metric(key, key_values, rounds[:, number], confidence))
     for statistic in scores.statistics:
         if statistic.resampled:
-            of_rounds = statistic.replicates(draws, np.arange(len(draws)))
-            replicates |= dict(zip(statistic.keys, of_rounds.T, strict=True))
+            in_rounds = statistic.replicates(draws, np.arange(len(draws)))
+            replicates |= dict(zip(statistic.keys, in_rounds.T, strict=True))
         for key, value in zip(statistic.keys, statistic.values(once(draws.shape[1])), strict=True):
             ends = interval(value, replicates.get(key, np.array([])), confidence)
             metrics.append(Metric(*key, float(value), *ends, draws.shape[1]))

@@ -58,9 +58,9 @@ def group_warnings(subject: Subject, groups: Mapping[str, npt.NDArray[np.str_]])
 
 def _warning(subject: Subject, level: int, name: str) -> str:
     labels, n_images = subject.labels(level), len(subject.test)
-    nodes, of_node = np.unique(labels, return_inverse=True)
+    nodes, node_numbers = np.unique(labels, return_inverse=True)
     cases = np.unique(subject.test.case_ids, return_inverse=True)[1]
-    n_pairs = np.unique(np.stack([of_node, cases]), axis=1).shape[1]  # of a node and a case
+    n_pairs = np.unique(np.stack([node_numbers, cases]), axis=1).shape[1]  # of a node and a case
     if len(nodes) == 1:
         only = subject.taxonomy.names(level)[nodes[0]]
         one_case = n_pairs == 1

@@ -13,9 +13,10 @@ from hierderm.data.table import CaseTable
 from hierderm.errors import BenchmarkError
 from hierderm.evaluation.subject import case_table
 from hierderm.evaluation.tasks.registry import tasks_named
+from hierderm.experiment.leaderboard import warnings_of
 from hierderm.experiment.protocol import Division
 from hierderm.experiment.results import Results
-from hierderm.experiment.runner import run
+from hierderm.experiment.runner import logger, run
 from hierderm.experiment.sources import as_model
 from hierderm.taxonomy.tree import Taxonomy
 
@@ -67,4 +68,7 @@ def bench(
     tables = [case_table(one, taxonomy) for one in (cases if isinstance(cases, list | tuple) else [cases])]
     folds = [Division(folder, table, fold=number) for number, table in enumerate(tables)]
     run(known, [folds], chosen, config or EvaluationConfig(), folder)
-    return Results.open(folder)
+    results = Results.open(folder)
+    for text in warnings_of(results):
+        logger.warning(text)
+    return results

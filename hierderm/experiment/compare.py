@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.artifacts import claim_folder, holds
+from hierderm.artifacts import FIGURE, claim_folder, holds
+from hierderm.config.describe import reads
 from hierderm.config.loading import entries_of, model_config, with_overrides
 from hierderm.config.settings import Comparison, Config, ModelEntry
 from hierderm.embeddings import KIND, EmbeddingTable
@@ -24,49 +25,77 @@ from hierderm.experiment.results import Results, result_path
 from hierderm.experiment.run import RUN, Run, environment, train
 from hierderm.experiment.runner import Model, Source, logger, run
 from hierderm.experiment.sources import version
+from hierderm.files import write_atomically
 from hierderm.progress import Progress
-from hierderm.report.page import GENERATOR
+from hierderm.report.page import is_ours
+from hierderm.report.pdf import find_browser
 from hierderm.report.rows import Row
+from hierderm.report.words import comparison_warnings
 
 if TYPE_CHECKING:
     from hierderm.training.features import FeatureStore
 
 
-def compare(comparison: Comparison, folder: Path | str) -> Path:
+def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) -> Path:
     """Train and evaluate every model of a comparison and write the report.
 
     On one split, or with `protocol.every_fold` on each fold of a k-fold split, of `protocol.repeats` such splits; with
-    `protocol.seeds` each model whose method reads a seed is trained as many times. Finished parts are kept in the
+    `protocol.seeds` each model that reads a seed is trained as many times. Finished parts are kept in the
     folder and not done again; `hierderm bench` reads the folder, too.
 
     Args:
         comparison: The models and what they share.
         folder: Where runs, results and report are written.
+        pdf: Print the first screen of the report as `report.pdf`, too, by a browser of this machine.
 
     Returns:
         The path of `report.html`.
 
     Raises:
-        ConfigError: A comparison without models, or without the metrics its report needs.
+        ConfigError: A comparison without models, or without the metrics its report needs; or there is no browser.
+        OutputError: The folder holds something else, or the browser does not print.
     """
     from hierderm.report.comparison import write_report
 
+    browser = find_browser() if pdf else ""
+
     if not comparison.models:
-        raise ConfigError("a comparison must list its models: [[models]] with name and method, see experiments/.")
+        raise ConfigError(
+            "a comparison must list its models: [[models]] with name and method, as the shipped 'three_way' does."
+        )
     if "retrieval" not in comparison.evaluation.tasks:
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     folder = Path(folder)
     claim_folder(folder, RUN)
-    page = folder / "report.html"
-    if page.is_file() and GENERATOR not in page.read_text(encoding="utf-8", errors="replace")[:2000]:
-        raise OutputError(
-            f"{page} is not a report of hierderm and would be overwritten. Move it, or choose another --out."
-        )
+    _require_ours(folder / "report.html", *([folder / "report.pdf"] if pdf else []))
     divisions = divide(comparison.data, comparison.split, comparison.protocol, folder)
     rows = evaluated(comparison, divisions, folder)
+    for entry, row in zip(entries_of(comparison), rows, strict=True):
+        _show_in_card(_places(comparison, entry, divisions)[0] / "model" / FIGURE, rows[0], row)
     logger.info("Writing the report ...")
     first = divisions[0][0]
-    return write_report(comparison, first.table, first.report, rows, folder, environment())
+    return write_report(comparison, first.table, first.report, rows, folder, environment(), browser)
+
+
+def _require_ours(*reports: Path) -> None:
+    """OutputError where something else lies in the place of a report."""
+    for path in reports:
+        if path.is_file() and not is_ours(path.read_bytes()):
+            raise OutputError(
+                f"{path} is not a report of hierderm and would be overwritten. Move it, or choose another --out."
+            )
+
+
+def _show_in_card(figure: Path, first: Row, row: Row) -> None:
+    """The values of a model, beside those of the first, in place of the figure of its card, if nobody has changed that.
+
+    Of a model that was trained several times, the values are not of one model folder, whose card stays.
+    """
+    from hierderm.plots import headline_keys, png, scores
+
+    evaluations = [first.evaluation, *([] if row is first else [row.evaluation])]
+    if row.n_runs == 1 and headline_keys(evaluations) and figure.is_file() and is_ours(figure.read_bytes()):
+        write_atomically(figure, png(scores(evaluations)))
 
 
 def evaluated(comparison: Comparison, divisions: Divisions, folder: Path) -> list[Row]:
@@ -83,6 +112,8 @@ def evaluated(comparison: Comparison, divisions: Divisions, folder: Path) -> lis
         config, seconds = _config(comparison, entry, first, 0), float(np.mean([one.seconds for one in own]))
         evaluation = results.joined(entry.name, tasks)
         rows.append(Row(entry, config, evaluation, test, own[0].history, own[0].chosen, own[0].by, seconds, len(own)))
+    for text in comparison_warnings([row.evaluation for row in rows]):
+        logger.warning(text)
     return rows
 
 
@@ -166,9 +197,9 @@ def _embed_first(
 
 
 def _trainings(comparison: Comparison, entry: ModelEntry, division: Division) -> list[tuple[Config, Path]]:
-    """Settings and folder of each run of a model on a division: one for each seed, where its method reads a seed."""
+    """Settings and folder of each run of a model on a division: one for each seed, where it reads a seed."""
     configs = [_config(comparison, entry, division, seed) for seed in range(comparison.protocol.seeds)]
-    configs = configs if hasattr(configs[0].training, "seed") else configs[:1]
+    configs = configs if reads(configs[0], "training.seed") else configs[:1]
     names = [entry.name if seed == 0 else f"{entry.name}@{seed}" for seed in range(len(configs))]
     return [(config, division.folder / "models" / name) for config, name in zip(configs, names, strict=True)]
 
@@ -180,8 +211,10 @@ def _places(comparison: Comparison, entry: ModelEntry, divisions: Divisions) -> 
 
 def _config(comparison: Comparison, entry: ModelEntry, division: Division, seed: int) -> Config:
     config = replace(model_config(comparison, entry), split=division.split or comparison.split)
-    first: int | None = getattr(config.training, "seed", None)
-    return config if first is None else with_overrides(config, {"training.seed": first + division.first_seed + seed})
+    if not reads(config, "training.seed"):
+        return config
+    first = int(getattr(config.training, "seed", 0))
+    return with_overrides(config, {"training.seed": first + division.first_seed + seed})
 
 
 def _embeddings(folder: Path, features: FeatureStore | None) -> EmbeddingTable:

@@ -8,9 +8,11 @@ from typing import Any
 
 from hierderm import columns as c
 from hierderm.artifacts import claim_folder
-from hierderm.config.settings import Comparison, ProtocolConfig
+from hierderm.config.describe import not_default
+from hierderm.config.settings import Comparison
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import Provenance
+from hierderm.errors import ConfigError
 from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.compare import evaluated
@@ -32,10 +34,13 @@ def inflation(comparison: Comparison, folder: Path | str) -> list[dict[str, Any]
     `by_case`: as hierderm does; `own_case_allowed`: the same embeddings, but other images of the query's case may be
     its neighbours; `by_image`: trained and tested on a split by image, where images of one case are on both sides and
     look-alikes are not kept together. The last has other test images, so its difference is not paired.
+
+    ConfigError where the comparison has several splits or seeds.
     """
     folder = Path(folder)
+    if unread := not_default(comparison.protocol, "protocol"):
+        raise ConfigError(f"inflation trains each model once, on one split: it does not read {unread}. Leave them out.")
     claim_folder(folder, RUN)
-    comparison = replace(comparison, protocol=ProtocolConfig())  # one split, one seed
     by_case, table = _evaluated(comparison, folder / "by-case")
     own_case_allowed = _own_case_allowed(comparison, by_case, table, folder / "own-case-allowed")
     by_image, _ = _evaluated(_split_by_image(comparison, table, folder), folder / "by-image")

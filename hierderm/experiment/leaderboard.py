@@ -11,11 +11,12 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from hierderm.errors import BenchmarkError, suggest
-from hierderm.evaluation.catalogue import Key, direction, metric_name
+from hierderm.evaluation.catalogue import HEADLINES, Key, direction, metric_name
 from hierderm.evaluation.evaluation import Metric
 from hierderm.evaluation.inference.bootstrap import interval
 from hierderm.evaluation.inference.differences import Difference, adjusted, paired_difference
 from hierderm.experiment.results import Results
+from hierderm.report.words import short_standing, slug, warning_sentences
 from hierderm.types import FloatArray
 
 Column = tuple[str, Key]  # task, metric
@@ -125,19 +126,58 @@ def as_markdown(results: Results) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def as_html(results: Results, title: str) -> str:
+def outcome(results: Results) -> str:
+    """Which model has the best mean rank, and than which it is significantly better or worse."""
+    table = leaderboard(results)
+    best, *others = table["model"]
+    if not others:
+        return f"There is nothing to compare: {best} is the only model."
+    if "mean_rank" not in table:
+        return "There is no mean rank: no main metric is defined for all models."
+    row = table.iloc[0]
+    shared = {key for _, key in columns_of(results) if table[" ".join(key)].notna().all()}
+    found = [d for other in others for d in compare_models(results, best, other, 0.95, every=False)]
+    tested = [d for d in found if (d.level, d.name) in shared and not np.isnan(d.low)]
+    rank = (
+        f"{best} has the best mean rank of {len(table)} models, {row['mean_rank']:.1f} over {row['n_ranked']} metrics"
+    )
+    return f"{rank}; {short_standing(tested) if tested else 'no difference was tested'}."
+
+
+def as_html(results: Results) -> str:
     """The leaderboard as a page of its own."""
+    from hierderm.report.figures import headline_plot
     from hierderm.report.page import render
+    from hierderm.report.tables import main_table
 
     titles, rows = as_cells(results)
-    return render("leaderboard.html.j2", title=title, titles=titles, rows=rows, warnings=warnings_of(results))
+    evaluations = [results.joined(row[0]) for row in rows]
+    best, *others = evaluations
+    found = [paired_difference(best, other, key, 0.95) for other in others for key in HEADLINES]
+    main = main_table(evaluations)
+    main["metrics"].insert(0, titles[1])
+    for row, cells in zip(rows, main["rows"], strict=True):
+        rank, _, ends = row[1].partition(" [")
+        marked = row[1] != "–" and rank == rows[0][1].partition(" [")[0]
+        cells["cells"].insert(0, {"text": rank, "interval": ends.rstrip("]").replace(", ", " to "), "marked": marked})
+    names = ", ".join(row[0] for row in rows)
+    return render(
+        "leaderboard.html.j2",
+        title=f"{len(rows)} models: benchmark {results.folder.name}",
+        about=f"{names}. Tested on {best.n_images} images of {best.n_cases} held-out cases.",
+        slug=slug(results.folder.name),
+        outcome=outcome(results),
+        main=main,
+        headline=headline_plot(evaluations, [d for d in found if d is not None]),
+        titles=titles,
+        rows=rows,
+        warnings=warnings_of(results),
+    )
 
 
-def warnings_of(results: Results) -> dict[str, list[str]]:
-    """What must be known of each model before believing its values; models without a warning are left out."""
-    models = results.models
-    found = {model: {w for r in tasks.values() for w in r.evaluation.warnings} for model, tasks in models.items()}
-    return {model: sorted(texts) for model, texts in found.items() if texts}
+def warnings_of(results: Results) -> list[str]:
+    """What must be known before believing the values: each warning once, with the models that it holds for."""
+    return warning_sentences({model: results.joined(model).warnings for model in results.models})
 
 
 def compare_models(results: Results, first: str, second: str, confidence: float, *, every: bool) -> list[Difference]:

@@ -30,10 +30,10 @@ def processes_for(n_models: int, features: Path) -> int:
     size = sum(path.stat().st_size for path in features.rglob("*") if path.is_file())
     if size < LEAST:
         return 1
-    return max(1, min(n_models, n_threads(), _memory() // 2 // (COPIES * size)))
+    return max(1, min(n_models, n_threads(), machine_memory() // 2 // (COPIES * size)))
 
 
-def _memory() -> int:
+def machine_memory() -> int:
     """Bytes that the machine, or the container, has."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = LIMIT.read_text(encoding="utf-8").strip() if LIMIT.is_file() else "max"

@@ -111,17 +111,18 @@ class Results:
 
         return leaderboard(self)
 
-    def joined(self, model: str, tasks: Sequence[Task]) -> Evaluation:
+    def joined(self, model: str, tasks: Sequence[Task] = ()) -> Evaluation:
         """The results of some tasks of a model as one evaluation.
 
         Args:
             model: Its name.
-            tasks: Which tasks; they must have been run.
+            tasks: Which tasks; they must have been run. By default all that have.
 
         Returns:
             The evaluation that all tasks together give.
         """
-        parts = [self.models[model][task.name].evaluation for task in tasks]
+        done = self.models[model]
+        parts = [done[name].evaluation for name in ([task.name for task in tasks] or done)]
         whole: dict[str, Any] = {
             field: tuple(row for part in parts for row in getattr(part, field))
             for field in ("metrics", "categories", "groups", "gaps", "neighbours")

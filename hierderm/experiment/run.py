@@ -19,7 +19,8 @@ from annotated_types import Ge
 
 from hierderm import columns as c
 from hierderm.artifacts import claim_folder, holds, read_header
-from hierderm.config.loading import dump_config, load_config, to_dict
+from hierderm.config.describe import not_default
+from hierderm.config.loading import dump_config, load_record, to_dict
 from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.checks import read_cases
 from hierderm.data.image_files import SUFFIXES
@@ -42,7 +43,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OF_THE_MACHINE = ("workers", "cache_images", "logger")  # training settings that leave the model as it is
+OF_THE_MACHINE = (
+    "workers",
+    "cache_images",
+    "logger",
+    "devices",
+    "num_nodes",
+    "strategy",
+)  # training settings that leave the model as it is
 RUN = "run"  # the kind of a folder that training or a comparison fills step by step
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 AGAIN = "Restore a copy, or train again in another folder."
@@ -103,6 +111,8 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
     report = None
     if split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
         logger.info("Split: the table's own.")
+        if unread := not_default(split, "split"):
+            logger.warning("So %s is not read: set split.reuse = false to divide anew.", ", ".join(unread))
     else:
         logger.info("Splitting by case, near-duplicate images together ...")
         table, report = split_cases(table, split)
@@ -199,12 +209,16 @@ def train(config: Config, table: CaseTable, folder: Path | str, store: FeatureSt
         ConfigError: Settings that do not fit the data.
         OutputError: The folder holds something else.
     """
+    from hierderm.training.ranks import first_alone, wait_for_all
+
     folder = Path(folder)
-    _claim(config, table, folder)
+    with first_alone():
+        _claim(config, table, folder)
     if (folder / "finished.json").is_file():  # written last: with it the folder is whole
         logger.info("%s: already trained.", config.name)
     else:
         _fit(config, table, folder, store)
+    wait_for_all()
     return Run.open(folder)
 
 
@@ -213,14 +227,18 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     claim_folder(folder, RUN)
     stamp = folder / "run.json"
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
-    read["training"] = {key: value for key, value in read["training"].items() if key not in OF_THE_MACHINE}
+    read["split"] = asdict(config.split)  # whole, as in data.json
+    read["training"] = _of_the_model(read["training"])
     del read["backbone"]["engine"]  # it leaves the model as it is, too
     if read["backbone"]["precision"] == "32":
         del read["backbone"]["precision"]  # as in runs from before there was a choice
+    if read["training"].get("loss", {}).get("gather"):
+        del read["training"]["loss"]["gather"]  # likewise
     hashes = {"table_hash": table.table_hash, "taxonomy_hash": table.taxonomy.content_hash}
     identity = json.loads(json.dumps({**read, **hashes}))
     if stamp.is_file():
         saved = read_json(stamp, dict[str, Any], CheckpointError, again=AGAIN)
+        saved["training"] = _of_the_model(saved.get("training", {}))
         if changed := differences(saved, identity):
             raise CheckpointError(
                 f"{folder} holds another run: {'; '.join(changed)}. Choose another --out, or delete the folder."
@@ -231,6 +249,11 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     if not (folder / "cases.csv").is_file():  # else `prepare` has written it
         _write_table(table, folder)
     write_json(stamp, identity)
+
+
+def _of_the_model(training: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a training that its model depends on."""
+    return {key: value for key, value in training.items() if key not in OF_THE_MACHINE}
 
 
 def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -251,10 +274,13 @@ def _fit(config: Config, table: CaseTable, folder: Path, store: FeatureStore | N
     from hierderm.report.model_card import model_card
     from hierderm.training.features import FeatureStore
     from hierderm.training.fit import fit
+    from hierderm.training.ranks import rank
 
     start = time.monotonic()
     logger.info("%s: training by method '%s' ...", config.name, config.training.method)
     found = fit(config.training, config.backbone, table, store or FeatureStore(folder / "features"), folder)
+    if rank() > 0:
+        return  # the first process writes
     learnt = found.network.taxonomy is not None
     card = model_card(config, table, found)
     split_hash, seen = (table.split_hash, Seen.of(table)) if learnt else ("", None)
@@ -317,7 +343,7 @@ class Run:
             raise CheckpointError(f"{folder} must be the folder of a finished run, it has no finished.json.")
         finished = read_json(done, _Finished, CheckpointError, again=AGAIN)
         history = _history(folder / "history.csv", finished)
-        return cls(folder, load_config(folder / "config.toml"), history, finished.chosen, finished.by, finished.seconds)
+        return cls(folder, load_record(folder / "config.toml"), history, finished.chosen, finished.by, finished.seconds)
 
     @cached_property
     def table(self) -> CaseTable:

@@ -82,16 +82,11 @@ def _evaluate(
         "embedding_seconds": round(time.monotonic() - start, 2),
         "environment": environment(),
     }
-    said: set[str] = set()  # tasks share warnings
     for task, identity in track(missing.items(), name, unit="tasks"):
         logger.info("%s: %s ...", name, task.name)
         start = time.monotonic()
         parts = [[[evaluate_subject(s, [task]) for s in seeds] for seeds in folds] for folds in subjects]
         evaluation = combine(parts, config.confidence, config.seed)
-        for warning in evaluation.warnings:
-            if warning not in said:
-                logger.warning("%s: %s", name, warning)
-        said.update(evaluation.warnings)
         main = [list(key) for key in task.main or [(metric.level, metric.name) for metric in evaluation.metrics]]
         cost = {"seconds": round(time.monotonic() - start, 2), "process_peak_memory_mb": _peak_memory_mb()}
         store(folder, {**identity, "about": task.about, "main": main, **about, **cost}, evaluation)

@@ -37,10 +37,7 @@ def _names_a_model(source: str) -> bool:
 KINDS: tuple[tuple[Callable[[str], bool], Callable[[str, CaseTable, Path], Any]], ...] = (
     (lambda source: source == "colour", lambda *_: ColourHistograms()),
     (lambda source: source.endswith(".npy") or holds(Path(source), KIND), lambda source, *_: source),
-    (
-        lambda source: ":" in source or source.endswith(".onnx") or is_hub_name(source) or Path(source).is_dir(),
-        _encoded,
-    ),
+    (_names_a_model, _encoded),
 )
 
 

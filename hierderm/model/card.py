@@ -8,9 +8,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hierderm.artifacts import FIGURE, Card
 from hierderm.errors import ModelError
 from hierderm.evaluation.catalogue import HEADLINES, Key, metric_name
 from hierderm.evaluation.evaluation import Evaluation
+from hierderm.plots import png, scores
 from hierderm.taxonomy.tree import Taxonomy
 
 TASK = "image-feature-extraction"  # the hub's name of what an embedding model does
@@ -37,7 +39,7 @@ def results_of(
 ) -> list[EvalResult]:
     """Values of metrics by level and name as results on a split of a data set.
 
-    `revision`: of the data set, such as the hash of its split. `more`: what else is to be said of a value.
+    `revision`: of the data set, such as the hash of its split. `more`: what else to report of a value.
     """
     slug = re.sub(r"[^\w.-]+", "-", data).strip("-").lower()
     return [
@@ -62,15 +64,25 @@ def with_metadata(text: str, data: ModelCardData) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n{text}"
 
 
-def completed(card: str, name: str, taxonomy: Taxonomy | None, evaluation: Evaluation | None, data: str) -> str:
-    """A card with metadata, and with the values of an evaluation on test cases of `data`.
+def with_figure(text: str) -> str:
+    """A card that shows the figure beside it, below its title."""
+    return (
+        text
+        if FIGURE in text
+        else re.sub(r"^(# .*\n)", rf"\1\n![Results]({FIGURE})\n", text, count=1, flags=re.MULTILINE)
+    )
 
-    `card`: '' or a text, with or without metadata; results that it has on other splits stay. `data`: '' for the data
-    set of these. ModelError where the evaluation is of a data set without a name.
+
+def completed(card: Card, name: str, taxonomy: Taxonomy | None, evaluation: Evaluation | None, data: str) -> Card:
+    """A card with metadata, and with the values of an evaluation on test cases of `data` and their plot.
+
+    The text of `card` may have metadata or not; results that it has on other splits stay. `data`: '' for the data set
+    of these. ModelError where the evaluation is of a data set without a name.
     """
-    if not card.startswith("---\n"):
-        card = with_metadata(card or f"# {name}\n", card_data(name, taxonomy, []))
-    given = ModelCard(card)
+    text = card.text
+    if not text.startswith("---\n"):
+        text = with_metadata(text or f"# {name}\n", card_data(name, taxonomy, []))
+    given, figure = ModelCard(text), card.figure
     about: Any = given.data  # of ModelCardData, which its type does not say
     if evaluation is not None:
         known: list[EvalResult] = about.eval_results or []
@@ -79,7 +91,7 @@ def completed(card: str, name: str, taxonomy: Taxonomy | None, evaluation: Evalu
             raise ModelError("name the data set that the evaluation is of: push_to_hub(..., data='my data').")
         metrics = {key: metric for key in HEADLINES if (metric := evaluation.get(key)) is not None}
         ends = {
-            key: {"low": round(metric.low, 6), "high": round(metric.high, 6), "n": metric.count}
+            key: {"low": round(float(metric.low), 6), "high": round(float(metric.high), 6), "n": int(metric.count)}
             for key, metric in metrics.items()
             if metric.low == metric.low
         }
@@ -87,4 +99,5 @@ def completed(card: str, name: str, taxonomy: Taxonomy | None, evaluation: Evalu
         others = [one for one in known if (one.dataset_name, one.dataset_split) != (data, "test")]
         about.model_name = about.model_name or name
         about.eval_results = [*others, *found]
-    return str(given)
+        figure = png(scores(evaluation)) if found else figure
+    return Card(with_figure(str(given)) if figure else str(given), figure)

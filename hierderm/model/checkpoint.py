@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from hierderm.artifacts import README, Header, read_folder, read_header, write_folder
+from hierderm.artifacts import Card, Header, read_folder, read_header, write_folder
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.data.seen import Seen
 from hierderm.errors import CheckpointError, HierdermError, some_of
@@ -53,11 +53,11 @@ def save_model(
     folder: Path,
     *,
     split_hash: str = "",
-    card: str = "",
+    card: Card = Card(),  # noqa: B008  # immutable
     seen: Seen | None = None,
     replace: bool = False,
 ) -> None:
-    """Write the model, whole or not at all; `card` is the text of its README.md, `seen` what it was trained on.
+    """Write the model, whole or not at all; `seen`: what it was trained on.
 
     OutputError where `folder` holds anything else than, with `replace`, a model.
     """
@@ -66,8 +66,7 @@ def save_model(
         save_file({key: value.contiguous().cpu() for key, value in network.state_dict().items()}, place / WEIGHTS)
         if tree is not None:
             write_taxonomy(tree, place / TREE)
-        if card:
-            (place / README).write_text(card, encoding="utf-8")
+        card.write(place)
         if seen is not None:
             seen.save(place / SEEN)
 
@@ -105,12 +104,12 @@ def _tree(header: Header, taxonomy: Taxonomy | None) -> Taxonomy | None:
 
 
 class SavedModel(NamedTuple):
-    """A model and what its folder says of it: hashes of weights and split, README.md or '', what it has seen."""
+    """A model and what its folder says of it: hashes of weights and split, its card, what it has seen."""
 
     network: Network
     weights_hash: str
     split_hash: str
-    card: str
+    card: Card
     seen: Seen | None
 
 
@@ -136,9 +135,8 @@ def load_model(
         except Exception as error:  # libraries raise errors of all kinds on an architecture that is none
             raise CheckpointError(f"{folder / WEIGHTS} does not fit its header ({reason_of(error)}).") from None
         _require_finite(network, folder / WEIGHTS)
-        card = (folder / README).read_text(encoding="utf-8") if README in header.files else ""
         seen = Seen.load(path) if (path := header.optional(SEEN)) else None
-        return SavedModel(network.eval(), header.files[WEIGHTS], content.split_hash, card, seen)
+        return SavedModel(network.eval(), header.files[WEIGHTS], content.split_hash, Card.read(header), seen)
 
     return read_folder(folder, KIND, read, error=CheckpointError)
 

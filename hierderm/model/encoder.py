@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from hierderm.artifacts import Card
 from hierderm.data.image_io import ImageLike, as_image, each_image
 from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable, Encoded, Provenance
 from hierderm.errors import ModelError
-from hierderm.model.hub import upload
+from hierderm.model.hub import require_repository, upload
 from hierderm.model.loading import require_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Vectors
@@ -46,7 +47,7 @@ class Encoder:
         provenance: Provenance,
         *,
         device: str = "auto",
-        card: str = "",
+        card: Card = Card(),  # noqa: B008  # immutable
         seen: Seen | None = None,
     ) -> None:
         from hierderm.model.forward import chosen_device
@@ -340,7 +341,7 @@ class Encoder:
             private: Whether a repository that is made can be seen by you and your organisation only. One that is there
                 stays as it is.
             token: Of the hub; by default that of HF_TOKEN or of `hf auth login`.
-            evaluation: Of the model on test cases; its headline metrics, with their intervals, go into the card.
+            evaluation: Of the model on test cases; its headline metrics, with intervals and a plot, go into the card.
             data: Name of the data set that the evaluation is of; by default that of the training.
 
         Returns:
@@ -352,6 +353,7 @@ class Encoder:
         from hierderm.model.card import completed
         from hierderm.model.checkpoint import save_model
 
+        require_repository(repo_id)
         card = completed(self._card, repo_id.rpartition("/")[2], self.taxonomy, evaluation, data)
         with TemporaryDirectory(prefix="hierderm-hub-") as place:
             folder = Path(place) / "model"

@@ -10,12 +10,35 @@ from pathlib import Path
 from hierderm.artifacts import HEADER, read_header
 from hierderm.errors import CheckpointError, HierdermError, ModelError
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REVISION = re.compile(r"\w[\w./-]*")  # a branch, a tag or a commit
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name is that of a repository, 'user/name', and no folder of that name is here."""
-    return _NAME.fullmatch(name) is not None and not name.endswith((".npy", ".onnx")) and not Path(name).exists()
+    """Whether a name is 'user/name' or 'user/name@revision', a repository's, and no folder of that name is here."""
+    repository, at, revision = name.partition("@")
+    return (
+        _REPOSITORY.fullmatch(repository) is not None
+        and (not at or _REVISION.fullmatch(revision) is not None)
+        and not name.endswith((".npy", ".onnx", ".safetensors"))
+        and not Path(name).exists()
+    )
+
+
+def require_repository(name: str) -> None:
+    """ModelError where a name can't be that of a repository to write to."""
+    if not _REPOSITORY.fullmatch(name):
+        raise ModelError(f"a repository must be named 'user/name', got '{name}'.")
+
+
+def at_revision(name: str, revision: str) -> str:
+    """The name of a repository at a revision; ModelError where it is none, or has another revision already."""
+    if not is_hub_name(name) or "@" in name or not _REVISION.fullmatch(revision):
+        raise ModelError(
+            "revision must be the branch, tag or commit of a repository of the hub, 'user/name', got "
+            f"'{revision}' of '{name}'."
+        )
+    return f"{name}@{revision}"
 
 
 def downloaded(name: str, kind: str) -> Path | None:
@@ -26,16 +49,17 @@ def downloaded(name: str, kind: str) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    repository, _, revision = name.partition("@")
     with _hub_faults(name, CheckpointError):
         try:
-            folder = Path(hf_hub_download(name, HEADER)).parent
+            folder = Path(hf_hub_download(repository, HEADER, revision=revision or None)).parent
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:
             return None
         header = read_header(folder, kind, error=CheckpointError)
         for file in header.files:
-            hf_hub_download(name, file, revision=folder.name)  # the commit of the header
+            hf_hub_download(repository, file, revision=folder.name)  # the commit of the header
     return folder
 
 

@@ -9,7 +9,7 @@ from hierderm.config.settings import BackboneConfig, ForwardEngine
 from hierderm.embeddings import Provenance
 from hierderm.errors import CheckpointError, ModelError
 from hierderm.files import os_faults
-from hierderm.model.hub import downloaded, is_hub_name
+from hierderm.model.hub import at_revision, downloaded, is_hub_name
 from hierderm.taxonomy.tree import Taxonomy
 
 if TYPE_CHECKING:
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 KIND = "model"  # of a folder
 
 
-def load(name: str | Path, *, device: str = "auto", engine: ForwardEngine = "auto") -> Encoder:
+def load(name: str | Path, *, revision: str = "", device: str = "auto", engine: ForwardEngine = "auto") -> Encoder:
     """Load a trained model, or a backbone by name.
 
     Args:
         name: The folder of a model, the folder of a run that holds one in `model`, a file that `Encoder.export` wrote
-            (.onnx, needs no torch), a model's repository of the hub ('user/name'), or a backbone: 'hierderm:tiny',
-            'hierderm:lite0', 'timm:<model>', 'hf:<repository or folder>', and with other weights than those of its
-            name '<backbone>@random' (the same each time) or '<backbone>@<file>.safetensors' (timm).
+            (.onnx, needs no torch), a model's repository of the hub (`user/name` or `user/name@revision`), or a
+            backbone: `hierderm:tiny`, `hierderm:lite0`, `timm:<model>`, `hf:<repository or folder>`, and with other
+            weights than those of its name `<backbone>@random` (the same each time) or
+            `<backbone>@<file>.safetensors` (timm).
+        revision: Branch, tag or commit of the repository; '' for the newest. Of hierderm models only.
         device: 'auto' is a GPU where there is one, else the CPU; or a device of torch such as 'cuda:1'.
         engine: What computes vectors on a CPU: 'torch', 'onnx' (ONNX Runtime, from hierderm[onnx]), or 'auto', the
             faster where there are many images. The vectors are the same, to about 1e-5.
@@ -35,10 +37,11 @@ def load(name: str | Path, *, device: str = "auto", engine: ForwardEngine = "aut
 
     Raises:
         CheckpointError: There is no such model, or its files are damaged or do not fit.
-        ModelError: The device or the engine can't be used.
+        ModelError: The device, the engine or the revision can't be used.
     """
     if engine not in (known := get_args(ForwardEngine)):
         raise ModelError(f"engine must be of {list(known)}, got '{engine}'.")
+    name = at_revision(str(name), revision) if revision else name
     if Path(name).suffix == ".onnx":
         from hierderm.model.onnx_encoder import OnnxEncoder
 
@@ -49,6 +52,8 @@ def load(name: str | Path, *, device: str = "auto", engine: ForwardEngine = "aut
 
     folder = model_folder(str(name))
     if folder is None:
+        if is_hub_name(str(name)) and "@" in str(name):
+            raise ModelError(f"{name} holds no model of hierderm, and a backbone of the hub is taken as it is now.")
         text = f"hf:{name}" if is_hub_name(str(name)) else str(name)  # a repository that holds no hierderm model
         encoder = Encoder(*load_as_network(BackboneConfig.parse(text)), device=device)
     else:

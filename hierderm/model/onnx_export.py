@@ -34,6 +34,11 @@ def export_onnx(encoder: Encoder, path: Path, *, replace_file: bool = False) -> 
     if not onnx.installed():
         raise MissingExtraError("the export to ONNX", "onnx")
     network = encoder.network
+    if network.backbone.in_bf16:
+        raise ModelError(
+            f"{encoder.name} computes in bfloat16, which ONNX Runtime can't on a CPU, and in float32 its vectors would "
+            "be others. Train with --backbone.precision 32 to export."
+        )
     outputs = OUTPUTS[: 1 if network.probability_level is None else 2]
     preprocessing = network.backbone.preprocessing
     where = next(network.parameters(), torch.zeros(0)).device

@@ -19,9 +19,10 @@ from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference, adjusted, paired_difference
 from hierderm.files import write_atomically, write_json
 from hierderm.report.page import render
+from hierderm.report.pdf import print_pdf
 from hierderm.report.rows import Row
-from hierderm.report.sections import page_sections
-from hierderm.report.words import collapse_sentences, summarise
+from hierderm.report.sections import first_screen, page_sections
+from hierderm.report.words import comparison_warnings, report_title, summarise
 
 
 def write_report(
@@ -31,18 +32,20 @@ def write_report(
     rows: Sequence[Row],
     folder: Path,
     environment: Mapping[str, str],
+    browser: str = "",
 ) -> Path:
-    """Write `report.json` and `report.html` to `folder`; returns the path of the page."""
+    """Write `report.json`, `report.html` and, by `browser`, `report.pdf` to `folder`; returns the path of the page."""
     evaluations = [row.evaluation for row in rows]
     focus = next(row for row in rows if row.evaluation.model == (config.focus or rows[-1].evaluation.model))
     main, others = focus_differences(focus.evaluation, evaluations, config.evaluation.confidence)
     summary = summarise(evaluations, main, config.evaluation.confidence)
     facts = data_facts(config, table, split_report, rows)
-    warnings = [f"{row.evaluation.model}: {text}" for row in rows for text in row.evaluation.warnings]
-    warnings += collapse_sentences(evaluations)
+    warnings = comparison_warnings(evaluations)
+    title = report_title([evaluation.model for evaluation in evaluations], config.data.cases)
     content = {
         "hierderm": __version__,
         "name": config.name,
+        "title": title,
         "split_hash": table.split_hash,
         "taxonomy": table.taxonomy.summary(),
         "facts": facts,
@@ -54,10 +57,25 @@ def write_report(
         "config": to_dict(config),
     }
     write_json(folder / "report.json", content)
-    sections = page_sections(config, table, rows, focus, main, summary)
-    page = render("report.html.j2", facts=facts, warnings=warnings, environment=environment, **sections)
+    head = {"title": title, "about": about_sentence(config, table, evaluations), "warnings": warnings}
+    head |= first_screen(config, evaluations, focus, main, summary)
+    sections = page_sections(config, table, rows, focus, main)
+    page = render("report.html.j2", facts=facts, environment=environment, **head, **sections)
     write_atomically(folder / "report.html", page)
+    if browser:
+        print_pdf(render("one_page.html.j2", **head), folder / "report.pdf", browser)
     return folder / "report.html"
+
+
+def about_sentence(config: Comparison, table: CaseTable, evaluations: Sequence[Evaluation]) -> str:
+    """Which models were tested on what."""
+    first, n_cases = evaluations[0], len(np.unique(table.case_ids))
+    models = ", ".join(evaluation.model for evaluation in evaluations)
+    how = f"each of {config.split.folds} folds" if config.protocol.every_fold else "held out"
+    return (
+        f"{models}. Tested on {first.n_images} images of {first.n_cases} cases ({how}) of {len(table)} images of "
+        f"{n_cases} cases; backbone {config.backbone.name}."
+    )
 
 
 def focus_differences(

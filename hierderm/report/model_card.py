@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+from matplotlib.figure import Figure
+
 from hierderm import columns as c
+from hierderm.artifacts import Card
 from hierderm.config.methods import Method, TreeLda
 from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.validation import level_queries
-from hierderm.model.card import card_data, results_of, with_metadata
+from hierderm.model.card import card_data, results_of, with_figure, with_metadata
 from hierderm.model.hub import is_hub_name
 from hierderm.model.listing import BACKBONES, Listed
+from hierderm.plots import PALETTE, png
 from hierderm.report.methods import describe_method
 from hierderm.report.page import DISCLAIMER
 from hierderm.report.rows import chosen_setting, score_text
+from hierderm.report.words import data_name
 
 if TYPE_CHECKING:
     from hierderm.training.fitted import Fitted
 
+LEVELS = ("coarse", "fine")
 
-def model_card(config: Config, table: CaseTable, found: Fitted) -> str:
-    """Markdown: what the model is, on what it was trained, how it was chosen, and what it must not be used for."""
+
+def model_card(config: Config, table: CaseTable, found: Fitted) -> Card:
+    """What the model is, on what it was trained, how it was chosen, what it must not be used for, and a figure."""
     best, validation = found.history.iloc[found.chosen], table.part(c.VALIDATION)
     scores = ", ".join(
         f"{level} {score_text(best[f'{level}_map_at_r'])} "
         f"({level_queries(validation, level)[0]} of {len(validation)} images have another case to find)"
-        for level in ("coarse", "fine")
+        for level in LEVELS
     )
     images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
     choice = _choice(config.training, found) if found.by else ""
-    data = Path(config.data.cases).name  # the card may be published: without the folders of this machine
+    data = data_name(config.data.cases)
     text = f"""# {config.name}
 
 {DISCLAIMER}
@@ -46,14 +53,35 @@ def model_card(config: Config, table: CaseTable, found: Fitted) -> str:
 | split | {table.split_hash} |
 {choice}| validation MAP@R | {scores} |
 
-Test metrics, with intervals, are in the report of the comparison. How well the model does on other cameras, clinics
+Test metrics, with intervals, are in the report of a comparison. How well the model does on other cameras, clinics
 or skin tones than those of its data is not known. Load it with `hierderm.load`, or embed with `hierderm embed`; the
 weights are safetensors.
 """
-    values = {(level, "map_at_r"): best[f"{level}_map_at_r"] for level in ("coarse", "fine")}
+    values = {(level, "map_at_r"): best[f"{level}_map_at_r"] for level in LEVELS}
     results = results_of(values, data, c.VALIDATION, revision=table.split_hash)
     tree = found.network.taxonomy or table.taxonomy
-    return with_metadata(text, card_data(config.name, tree, results, _repository(config.backbone)))
+    metadata = card_data(config.name, tree, results, _repository(config.backbone))
+    return Card(with_metadata(with_figure(text), metadata), png(choice_plot(found.history, found.chosen)))
+
+
+def choice_plot(history: pd.DataFrame, chosen: int) -> Figure:
+    """Validation MAP@R by level of every setting or epoch that was tried, that of the chosen one marked."""
+    figure = Figure(figsize=(6, 1.7), layout="constrained")
+    axes = figure.add_subplot()
+    for row, level in enumerate(LEVELS):
+        values = history[f"{level}_map_at_r"].to_numpy(dtype=float)
+        axes.plot(values, [row] * len(values), "|", color="#888888", markersize=9, label="tried" if row == 0 else "")
+        axes.plot(values[chosen], row, "D", color=PALETTE[0], markersize=7, label="chosen" if row == 0 else "")
+        if values[chosen] == values[chosen]:
+            axes.text(values[chosen], row - 0.25, f"{values[chosen]:.3f}", ha="center", fontsize=9)
+    axes.set_yticks(range(len(LEVELS)), LEVELS)
+    axes.set_ylim(len(LEVELS) - 0.5, -0.8)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"MAP@R on validation; settings or epochs tried: {len(history)}", fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
 
 
 def _repository(backbone: BackboneConfig) -> str:

@@ -25,11 +25,11 @@ def why_images(
     """What `CaseFinder.why` finds, drawn: the number of the query's image, it and the case, `side` pixels long."""
     nearest, case, found = finder.why(images, image_id)
     preprocessing = cast("Encoder", finder.encoder).network.backbone.preprocessing
-    of_query, of_case = zip(*found.pairs, strict=True)
+    query_places, case_places = zip(*found.pairs, strict=True)
     return (
         nearest,
-        overlay(images[nearest], found.query, preprocessing, of_query, side),
-        overlay(case, found.case, preprocessing, of_case, side),
+        overlay(images[nearest], found.query, preprocessing, query_places, side),
+        overlay(case, found.case, preprocessing, case_places, side),
     )
 
 

@@ -14,7 +14,15 @@ DISCLAIMER = (
 )
 
 
-GENERATOR = '<meta name="generator" content="hierderm">'  # in every page: what may be written anew
+_GENERATOR = b'<meta name="generator" content="hierderm">'  # in every page
+_TITLE = "hierderm"  # in the title of every page, which its PDF has as UTF-16 in hexadecimal digits, or as it is
+
+
+def is_ours(content: bytes) -> bool:
+    """Whether a page, a PDF of one, or a plot as PNG is of hierderm and may be written anew."""
+    if content.startswith(b"%PDF"):
+        return _TITLE.encode() in content or _TITLE.encode("utf-16-be").hex().upper().encode() in content
+    return (b"hierderm" if content.startswith(b"\x89PNG") else _GENERATOR) in content[:2000]
 
 
 def render(template: str, **values: Any) -> str:

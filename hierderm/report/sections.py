@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hierderm import columns as c
 from hierderm import plots
@@ -18,37 +17,46 @@ from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference
 from hierderm.progress import track
 from hierderm.report import tables
+from hierderm.report.figures import headline_plot, plot
 from hierderm.report.methods import methods
 from hierderm.report.neighbours import Neighbours, example_groups, nearest_neighbours
 from hierderm.report.page_map import map_points
 from hierderm.report.rows import Row
-from hierderm.report.thumbnails import as_base64, data_uri, thumbnail
-from hierderm.report.words import Summary, calibration_sentences
+from hierderm.report.thumbnails import as_base64, thumbnail
+from hierderm.report.words import Summary, calibration_sentences, data_name, slug
 
 THUMBNAIL = 80  # pixels of the longer side of an image on the map
 MAX_MAP_IMAGES = 800  # points of the map that shows images
 MAX_MAP_POINTS = 1000  # points of each map that shows points only
 
 
-def page_sections(
+def first_screen(
     config: Comparison,
-    table: CaseTable,
-    rows: Sequence[Row],
+    evaluations: Sequence[Evaluation],
     focus: Row,
     differences: Sequence[Difference],
     summary: Summary,
 ) -> dict[str, Any]:
-    """Everything the page shows besides facts, warnings and environment, by section."""
+    """What answers at a glance, on the page and in the PDF: the outcome, the main metrics, and their plot."""
+    return {
+        "slug": slug(f"{data_name(config.data.cases)} {len(evaluations)} models"),
+        "focus": focus.evaluation.model,
+        "settings": config.evaluation,
+        "summary": summary,
+        "main": tables.main_table(evaluations),
+        "headline": headline_plot(evaluations, differences),
+    }
+
+
+def page_sections(
+    config: Comparison, table: CaseTable, rows: Sequence[Row], focus: Row, differences: Sequence[Difference]
+) -> dict[str, Any]:
+    """What the page shows below, folded, besides facts, warnings and environment, by section."""
     evaluations, seed = [row.evaluation for row in rows], config.evaluation.seed
     shown = [focus, *(row for row in rows[:1] if row is not focus)]
     neighbours = [nearest_neighbours(table, row) for row in shown]
     return {
-        "name": config.name,
-        "focus": focus.evaluation.model,
-        "settings": config.evaluation,
         "averaged": config.protocol.every_fold or config.protocol.seeds > 1,
-        "summary": summary,
-        "main": tables.main_table(evaluations),
         "differences": tables.difference_table(differences),
         "levels": tables.level_tables(evaluations),
         "models": models_section(rows),
@@ -71,8 +79,10 @@ def page_sections(
 def models_section(rows: Sequence[Row]) -> dict[str, Any]:
     """What each model is, and the training curves of those trained by epochs."""
     trained = [row for row in rows if "train_loss" in row.history]
-    histories, chosen = {r.entry.name: r.history for r in trained}, {r.entry.name: r.chosen for r in trained}
-    return {"rows": rows, "curves": _figure(plots.history(histories, chosen)) if trained else ""}
+    if not trained:
+        return {"rows": rows, "curves": None}
+    figure = plots.history({r.entry.name: r.history for r in trained}, {r.entry.name: r.chosen for r in trained})
+    return {"rows": rows, "curves": plot("training-curves", "losses and validation MAP@R by epoch", figure)}
 
 
 def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -> dict[str, Any]:
@@ -89,7 +99,11 @@ def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -
     return {
         **map_points(points[focus.entry.name][: len(images)], coarse[with_image], names, tree.names(0)),
         "images": [as_base64(thumbnail(image, THUMBNAIL)) for image in images],
-        "plot": _figure(plots.embedding_maps(points, coarse[chosen], tree.names(0))),
+        "plot": plot(
+            "maps",
+            "t-SNE maps of the test images, one for each model, coloured by category",
+            plots.embedding_maps(points, coarse[chosen], tree.names(0)),
+        ),
     }
 
 
@@ -100,12 +114,16 @@ def categories_section(
     tree, known = table.taxonomy, neighbours.first >= 0
     first, fine, coarse = neighbours.first[known], neighbours.fine, neighbours.coarse
     return {
-        "plot": _figure(plots.categories(evaluations)),
+        "plot": plot("categories", "coarse Recall@1 of each category and model", plots.categories(evaluations)),
         "table": tables.category_table(focus.evaluation),
         "confusion": tables.confusion_table(coarse[known], coarse[first], tree.names(0)),
-        "fine_confusion": _figure(plots.confusion(fine[known], fine[first], tree.ancestors[:, 0]))
+        "fine_confusion": plot(
+            "confusion-of-conditions",
+            "confusion of conditions in the order of the tree",
+            plots.confusion(fine[known], fine[first], tree.ancestors[:, 0]),
+        )
         if known.any()
-        else "",
+        else None,
     }
 
 
@@ -115,9 +133,5 @@ def calibration_section(evaluations: Sequence[Evaluation], config: EvaluationCon
         return {}
     coverage = 1 - config.conformal_error
     sentences = {e.model: calibration_sentences(e, config.answer_error, coverage) for e in evaluations}
-    return {"plot": _figure(plots.calibration(evaluations)), "sentences": sentences}
-
-
-def _figure(figure: Figure) -> str:
-    """The plot for an `<img src>`."""
-    return data_uri(plots.png(figure))
+    alt = "reliability diagrams and risk-coverage curves of the models that classify"
+    return {"plot": plot("calibration", alt, plots.calibration(evaluations)), "sentences": sentences}

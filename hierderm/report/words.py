@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hierderm.data.loaders.registry import loader_of
 from hierderm.evaluation.catalogue import HEADLINES, METRICS, Key, metric_name
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference, paired_difference
 from hierderm.evaluation.inference.groups import Gap
 
-MAX_NAMED = 6  # comparisons that a sentence names
+MAX_NAMED = 6  # comparisons or models that a sentence names
 SIGNIFICANT = 0.05  # of p-values
 TIGHTER = 0.05  # difference of silhouettes from which clusters are called tighter
 
@@ -22,9 +25,10 @@ TIGHTER = 0.05  # difference of silhouettes from which clusters are called tight
 class Summary:
     """The main metrics in sentences.
 
-    `outcome`: which model has the best values; `standing`: in how many metrics the focus model is better or worse;
-    `significance`: how many of these differences remain after correction; `focus`: the focus model against each other
-    model; `leaders`: the best model of each metric. Without a comparison only `outcome` is filled.
+    `outcome`: which model has the best values, and than which the focus model is significantly better or worse;
+    `standing`: in how many metrics; `significance`: how many of these differences remain after correction; `focus`: the
+    focus model against each other model; `leaders`: the best model of each metric. Without a comparison only `outcome`
+    is filled.
     """
 
     outcome: str
@@ -39,6 +43,24 @@ class Summary:
         return [text for text in (self.outcome, self.standing, self.significance, *self.focus, *self.leaders) if text]
 
 
+def data_name(cases: str) -> str:
+    """What the data of `data.cases` are called: without the folders of this machine, as it may be published."""
+    if cases.startswith("synthetic:"):
+        return f"built-in data {cases.removeprefix('synthetic:')}"
+    loader = loader_of(cases)
+    return loader[0] if loader else Path(cases).name
+
+
+def slug(text: str) -> str:
+    """A text as the beginning of file names."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
+
+
+def report_title(models: Sequence[str], cases: str) -> str:
+    """What a report is of: the number of models, or the only one's name, and the data."""
+    return f"{f'{len(models)} models' if len(models) > 1 else models[0]} on {data_name(cases)}"
+
+
 def summarise(evaluations: Sequence[Evaluation], differences: Sequence[Difference], confidence: float) -> Summary:
     """The summary of a comparison. `differences`: the focus model minus each other one in the main metrics."""
     if not differences:
@@ -46,7 +68,7 @@ def summarise(evaluations: Sequence[Evaluation], differences: Sequence[Differenc
     if all(np.isnan(difference.low) for difference in differences):
         return Summary(outcome_sentence(evaluations), "No difference was tested: evaluation.bootstrap_rounds is 0.")
     return Summary(
-        outcome_sentence(evaluations),
+        f"{outcome_sentence(evaluations)[:-1]}; {short_standing(differences)}.",
         standing_sentence(differences),
         significance_sentence(differences, confidence),
         tuple(focus_sentences(differences)),
@@ -62,21 +84,41 @@ def outcome_sentence(evaluations: Sequence[Evaluation]) -> str:
     leaders = [evaluation.model for tied in best for evaluation in tied]
     first, *others = sorted(((leaders.count(model), model) for model in set(leaders)), reverse=True)
     counts = [f"{first[1]} has the best value in {first[0]} of {len(best)} main metrics"]
-    ties = "; a value that several models share counts for each" if len(leaders) > len(best) else ""
+    ties = " (a value that several models share counts for each)" if len(leaders) > len(best) else ""
     return f"{_list([*counts, *(f'{model} in {count}' for count, model in others)])}{ties}."
+
+
+def short_standing(differences: Sequence[Difference]) -> str:
+    """Than which models the focus model is significantly better or worse, and in how many metrics."""
+    parts, n_others = [], len(_by_reference(differences))
+    for kind, counts in _significant(differences).items():
+        if counts:
+            least, most = min(counts.values()), max(counts.values())
+            names = _list(counts) if len(counts) <= MAX_NAMED else f"{len(counts)} of {n_others} other models"
+            parts.append(f"{kind} than {names} in {most if least == most else f'{least} to {most}'} of them")
+    if not parts:
+        return f"{differences[0].model} is not significantly different from any other model"
+    return f"{differences[0].model} is significantly {' and '.join(parts)}"
+
+
+def _significant(differences: Sequence[Difference]) -> dict[str, dict[str, int]]:
+    """In how many metrics the focus model is better, and worse, than each other model; without those in none."""
+    groups = _by_reference(differences)
+    return {
+        "better": {name: n for name, against in groups.items() if (n := sum(d.better for d in against))},
+        "worse": {name: n for name, against in groups.items() if (n := sum(d.worse for d in against))},
+    }
 
 
 def standing_sentence(differences: Sequence[Difference]) -> str:
     """In how many main metrics the focus model is significantly better or worse than each other model."""
-    n_metrics, groups = len({(d.level, d.name) for d in differences}), _by_reference(differences)
-    better = {name: n for name, against in groups.items() if (n := sum(d.better for d in against))}
-    worse = {name: n for name, against in groups.items() if (n := sum(d.worse for d in against))}
+    n_metrics, found = len({(d.level, d.name) for d in differences}), _significant(differences)
     parts = [
         f"significantly {kind} than {_list(f'{name} in {n} of {n_metrics}' for name, n in counts.items())} main metrics"
-        for kind, counts in (("better", better), ("worse", worse))
+        for kind, counts in found.items()
         if counts
     ]
-    if neither := [name for name in groups if name not in {**better, **worse}]:
+    if neither := [name for name in _by_reference(differences) if name not in {**found["better"], **found["worse"]}]:
         parts.append(f"not significantly different from {_list(neither)} in any main metric")
     return f"{differences[0].model} is {'; '.join(parts)}."
 
@@ -195,6 +237,23 @@ def _why_unanswered(evaluation: Evaluation, row: dict[str, Any]) -> str:
     right = "" if accuracy is None else f" Of all predictions there {accuracy.value:.0%} are right."
     why = f": {row['why_never']}. More validation cases may allow answers" if row["why_never"] else ""
     return f"{why}.{right}"
+
+
+def warning_sentences(warnings: Mapping[str, Iterable[str]]) -> list[str]:
+    """Each warning once, with the models that it holds for. `warnings`: those of each model."""
+    models_of: dict[str, list[str]] = {}
+    for model, texts in warnings.items():
+        for text in dict.fromkeys(texts):
+            models_of.setdefault(text, []).append(model)
+    of_all = f"all {len(warnings)} models"
+    return [
+        f"{of_all if 1 < len(models) == len(warnings) else _list(models)}: {text}" for text, models in models_of.items()
+    ]
+
+
+def comparison_warnings(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What must be known before believing the values of several models."""
+    return [*warning_sentences({e.model: e.warnings for e in evaluations}), *collapse_sentences(evaluations)]
 
 
 def collapse_sentences(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -63,11 +63,22 @@ def build_index(
     index.about = replace(index.about, trained=bool(trained_on))
     if embeddings is not None and model is not None:
         index.require_same_model(_provenance(model))  # else no query could ever be compared with it
+    learn(index, learns=learns, accuracy=accuracy, k=k)
+    return index
+
+
+def learn(index: CaseIndex, *, learns: bool, accuracy: float, k: int) -> None:
+    """Calibrate a new index, or record why not.
+
+    `learns`: whether its split is that of its model; else its validation cases may have been training cases, and a
+    confidence learnt from them would be too high.
+    """
     if not learns:
-        # Its validation cases may have been training cases: a confidence learnt from them would be too high.
-        return _not_calibrated(index, "the model was trained on another split than the table's")
+        _not_calibrated(index, "the model was trained on another split than the table's")
+        return
     index.calibration = calibrate_on_validation(index, accuracy=accuracy, k=k)
-    return index if index.calibration else _not_calibrated(index, "there are no validation cases in the index")
+    if index.calibration is None:
+        _not_calibrated(index, "there are no validation cases in the index")
 
 
 def embed_for(
@@ -92,7 +103,7 @@ def embed_queries(
     `model`: see `embed_for`.
     """
     table = _embed(cases, model or index.about.model or None, engine)
-    return table if index.looks is None else _with_looks(table, cases.paths)
+    return _with_looks(table, cases.paths) if index.gallery.has_looks else table
 
 
 def calibrate_on_validation(
@@ -135,7 +146,8 @@ def validation_means(index: CaseIndex, *, k: int = 10) -> list[dict[str, float]]
     searched = _search_validation(index, k, "best")
     if searched is None:
         return []
-    tables = hit_scores(searched.hits.rows, index.taxonomy.ancestors[searched.truth].T, index.labels)
+    labels = index.taxonomy.ancestors.T  # (n_levels, n_fine)
+    tables = hit_scores(searched.hits.fine, labels[:, searched.truth], labels)
     return [{name: mean_of_known(values) for name, values in table.items()} for table in tables]
 
 
@@ -144,7 +156,7 @@ def describe_index(index: CaseIndex) -> list[str]:
     about = index.about
     exact = "exact" if about.kind == "flat" else f"recall@10 against exact search {about.recall_at_10:.3f}"
     lines = [
-        f"{len(index)} images of {index.n_cases} cases, vectors of length {index.vectors.shape[1]}",
+        f"{len(index)} images of {index.n_cases} cases, vectors of length {index.gallery.dim}",
         f"taxonomy {index.taxonomy.summary()}",
         f"model {about.model or 'unknown'} (weights {index.provenance.weights_hash or 'unknown'})",
         f"kind {about.kind}: {exact}",
@@ -154,7 +166,7 @@ def describe_index(index: CaseIndex) -> list[str]:
     rule, means = index.calibration.rule, validation_means(index)
     for level, (learnt, scores) in enumerate(zip(rule.levels, means, strict=True)):
         if level in index.gallery.levels_of_one_node:
-            only = index.gallery.path(0)[level]
+            only = index.gallery.path(int(index.gallery.rows_at(np.array([0]))[0]))[level]
             lines.append(
                 f"{index.taxonomy.level_names[level]}: all cases are of '{only}', so nothing can be wrong there"
             )
@@ -187,7 +199,7 @@ def _with_looks(table: EmbeddingTable, paths: Sequence[Path]) -> EmbeddingTable:
     looks = looks_of(paths)
     if unknown := int(np.isnan(looks[:, 0]).sum()):
         logger.warning(
-            "%d of %d images can't be read: queries unlike the index are told by the others, and by embeddings.",
+            "%d of %d images can't be read: queries unlike the index are refused by the others, and by embeddings.",
             unknown, len(looks),
         )  # fmt: skip
     return replace(table, looks=looks)
@@ -213,10 +225,9 @@ def _name(model: Model) -> str:
     return str(Path(name).absolute() if name and Path(name).is_dir() else BackboneConfig.parse(name))
 
 
-def _not_calibrated(index: CaseIndex, reason: str) -> CaseIndex:
+def _not_calibrated(index: CaseIndex, reason: str) -> None:
     only = "it had a single case, which finds no other"
     index.about = replace(index.about, not_calibrated=reason if index.n_cases > 1 else only)
-    return index
 
 
 @dataclass(frozen=True)
@@ -233,26 +244,27 @@ def _search_validation(index: CaseIndex, k: int, aggregation: Aggregation) -> _S
 
     None where none of them finds another case: there is nothing that could be right or wrong.
     """
-    frame = index.frame
-    if c.SPLIT not in frame or not (frame[c.SPLIT] == c.VALIDATION).any():
+    gallery = index.gallery
+    if c.SPLIT not in gallery.columns or c.VALIDATION not in gallery.values(c.SPLIT):
         return None
-    part = frame[frame[c.SPLIT] == c.VALIDATION].groupby(c.CASE_ID).head(MAX_IMAGES)
-    cases, first, numbers = np.unique(part[c.CASE_ID].to_numpy(dtype=str), return_index=True, return_inverse=True)
-    rows = part.index.to_numpy()
+    allowed = gallery.allowed(where={c.SPLIT: c.VALIDATION})
+    ids = gallery.frame_at(allowed)[c.CASE_ID].reset_index(drop=True)
+    first_three = (ids.groupby(ids).cumcount() < MAX_IMAGES).to_numpy()
+    assert allowed is not None
+    rows = allowed[first_three]
+    cases, first, numbers = np.unique(ids[first_three].to_numpy(dtype=str), return_index=True, return_inverse=True)
     found = index.search(
-        np.asarray(index.vectors[rows]), cases=numbers.astype(np.int64), k=k, aggregation=aggregation,
+        np.asarray(gallery.vectors_at(rows)), cases=numbers.astype(np.int64), k=k, aggregation=aggregation,
         leave_out=[str(case) for case in cases],
     )  # fmt: skip
     if not (found.rows >= 0).any():
         return None
-    gallery, looks = index.gallery, index.looks
+    looks, own = gallery.looks_at(rows), gallery.cases_at(rows[first])
     distances = [
-        gallery.look_distance(
-            None if looks is None else looks[rows[numbers == number]], [int(gallery.cases[rows[one]])]
-        )
-        for number, one in enumerate(first)
+        gallery.look_distance(None if looks is None else looks[numbers == number], [int(case)])
+        for number, case in enumerate(own)
     ]
-    return _Searched(found, gallery.fine[rows[first]], np.array(distances))
+    return _Searched(found, gallery.fine_at(rows[first]), np.array(distances))
 
 
 def _is_split(table: CaseTable) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,28 +15,23 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.config.settings import ForwardEngine
 from hierderm.embeddings import Aggregation, EmbeddingTable, Provenance
-from hierderm.engines import KINDS, TOO_MANY_REMOVED, Engine, Kind, automatic_kind
+from hierderm.engines import KINDS, Engine, Kind, automatic_kind
 from hierderm.errors import SearchError
-from hierderm.evaluation.metrics.neighbours import RecallSample, n_proposed, tune
 from hierderm.search.answer import Calibration
-from hierderm.search.checks import check_conditions, check_ids, say_same_files
+from hierderm.search.checks import check_conditions, check_ids
 from hierderm.search.filters import Where, Within
-from hierderm.search.gallery import Gallery
-from hierderm.search.likeness import joined_looks
-from hierderm.search.nearest import Candidates, count_cases, every_row, nearest_cases, spans
+from hierderm.search.gallery import Asked, Gallery
+from hierderm.search.memory import MemoryGallery
+from hierderm.search.nearest import nearest_cases
 from hierderm.search.query import check_options, mean_vector, query_groups
 from hierderm.search.result import SearchResult
 from hierderm.search.shared_lock import SharedLock
-from hierderm.search.values import joined
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Count, Floats, IntArray, Share, Vectors
 
 if TYPE_CHECKING:
     from hierderm.data.table import CaseTable
     from hierderm.search.building import Model
-
-EXACT_BELOW = 20_000  # rows that a filter leaves are compared one by one, whatever the kind of index
-WANTED_RECALL = 0.95
 
 
 @dataclass(frozen=True)
@@ -64,28 +59,17 @@ class CaseIndex:
     Threads may share an index: they search together, and a change waits for the searches that run.
 
     Attributes:
-        vectors: Unit length, shape (n_images, dim), float32.
-        frame: The rows of the case table, a row an image.
-        taxonomy: The tree of the conditions.
+        gallery: The images, as a search reads them; a change replaces it.
         provenance: The model, preprocessing, tree and split that the vectors come from.
         about: Kind, measured recall, model and image folder.
         calibration: How to read an answer from the nearest cases; None where it was not learnt.
-        looks: Of the images (`hierderm.data.look`), shape (n_images, n_look), nan where unknown; None for all.
     """
 
-    vectors: Vectors
-    frame: pd.DataFrame
-    taxonomy: Taxonomy
+    gallery: Gallery
     provenance: Provenance
     about: About
     calibration: Calibration | None = None
-    engine: Engine | None = field(default=None, repr=False)
-    looks: Vectors | None = field(default=None, repr=False)
-    gallery: Gallery = field(init=False, repr=False)  # the rows as a search reads them; a change replaces it
     lock: SharedLock = field(default_factory=SharedLock, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        self._replace_rows(self.vectors, self.frame, self.looks)
 
     def __repr__(self) -> str:
         calibrated = "calibrated" if self.calibration else "not calibrated"
@@ -93,16 +77,36 @@ class CaseIndex:
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self.frame)
+        return len(self.gallery)
 
     @property
     def n_cases(self) -> int:
         return self.gallery.n_cases
 
     @property
+    def taxonomy(self) -> Taxonomy:
+        """The tree of the conditions."""
+        return self.gallery.taxonomy
+
+    @property
+    def vectors(self) -> Vectors:
+        """Of all images, unit length, shape (n_images, dim), float32."""
+        return self.gallery.vectors_at()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows of the case table of all images."""
+        return self.gallery.frame_at()
+
+    @property
+    def looks(self) -> Vectors | None:
+        """Of all images (`hierderm.data.look`), shape (n_images, n_look), nan where unknown; None without any."""
+        return self.gallery.looks_at()
+
+    @property
     def labels(self) -> IntArray:
         """Numbers of each image's nodes on all levels, coarse first, shape (n_levels, n_images)."""
-        return self.taxonomy.ancestors[self.gallery.fine].T
+        return self.taxonomy.ancestors[self.gallery.fine_at()].T
 
     @classmethod
     def build(
@@ -180,51 +184,54 @@ class CaseIndex:
         check_conditions(table.frame, taxonomy)
         chosen: Kind = automatic_kind(len(table)) if kind == "auto" else kind
         about = About(chosen, model=model, image_root=str(image_root))
+        engine = None if chosen == "flat" else Engine.build(chosen, np.asarray(table.embeddings))
         frame = table.frame.reset_index(drop=True)
-        index = cls(table.embeddings, frame, taxonomy, table.provenance, about, looks=table.looks)
-        index._build_engine()
+        gallery = MemoryGallery(table.embeddings, frame, taxonomy, about.image_root, table.looks, engine)
+        index = cls(gallery, table.provenance, about)
+        index.tune()
         return index
 
     @classmethod
     def open(cls, folder: Path | str) -> CaseIndex:
-        """Open the folder of an index; its vectors stay on disk, memory-mapped.
+        """Open an index; its vectors stay on disk, memory-mapped, or on the server.
 
         Args:
-            folder: What `save` wrote.
+            folder: What `save` wrote, or the address of a database, 'postgresql://host/database'.
 
         Returns:
             The index. Change it within `updating`, so that the folder changes, too.
 
         Raises:
             IndexFolderError: A file is damaged, missing or foreign; the message names it.
+            DatabaseError: The server can't be reached, or has no index.
         """
-        from hierderm.search.persistence import open_index
+        from hierderm.search.places import place_of
 
-        return open_index(Path(folder))
+        return place_of(folder).opened()
 
     def save(self, folder: Path | str, *, replace: bool = False) -> None:
-        """Write the index as a folder, whole or not at all.
+        """Write the index as a folder or into a database, whole or not at all.
 
         Args:
-            folder: A new or empty folder.
+            folder: A new or empty folder, or the address of a database, 'postgresql://host/database'.
             replace: Replace an index that is there.
 
         Raises:
             IndexFolderError: The folder holds an index and `replace` is false, or files that are not of an index.
         """
-        from hierderm.search.persistence import save_index
+        from hierderm.search.places import place_of
 
-        save_index(self, Path(folder), replace=replace)
+        place_of(folder).save(self, replace=replace)
 
     @staticmethod
     def updating(folder: Path | str) -> AbstractContextManager[CaseIndex]:
-        """Change the index of a folder: `with CaseIndex.updating(folder) as index: index.add(...)`.
+        """Change the index of a folder or a database: `with CaseIndex.updating(folder) as index: index.add(...)`.
 
-        The folder is written when the block ends well, and stays as it was when it does not; other writers wait.
+        It is written when the block ends well, and stays as it was when it does not; other writers wait.
         """
-        from hierderm.search.persistence import updating
+        from hierderm.search.places import place_of
 
-        return updating(Path(folder))
+        return place_of(folder).updating()
 
     def add(self, table: EmbeddingTable) -> None:
         """Add the images of cases, without building anew. What was learnt from the index is learnt again: see `remove`.
@@ -237,17 +244,12 @@ class CaseIndex:
             SearchError: Another model made them, an image is in the index already, or a condition is not in the tree.
         """
         self.require_same_model(table.provenance)
-        if table.embeddings.shape[1] != self.vectors.shape[1]:
-            raise SearchError(f"embeddings must have length {self.vectors.shape[1]}, got {table.embeddings.shape[1]}.")
+        if table.embeddings.shape[1] != self.gallery.dim:
+            raise SearchError(f"embeddings must have length {self.gallery.dim}, got {table.embeddings.shape[1]}.")
         check_conditions(table.frame, self.taxonomy)
+        frame = table.frame.assign(**{c.SPLIT: ""}) if c.SPLIT in table.frame else table.frame
         with self.lock.writing():
-            check_ids(table.frame, pd.Index(self.frame[c.IMAGE_ID]))
-            say_same_files(table.frame, self.frame)
-            if self.engine is not None:
-                self.engine.add(table.embeddings)
-            frame = table.frame.assign(**{c.SPLIT: ""}) if c.SPLIT in table.frame else table.frame
-            looks = joined_looks(self.looks, table.looks, len(table))
-            self._replace_rows(np.concatenate([self.vectors, table.embeddings]), joined(self.frame, frame), looks)
+            self.gallery = self.gallery.add(replace(table, frame=frame))
             self._learn_again()
 
     def remove(self, case_ids: Sequence[str]) -> None:
@@ -263,19 +265,13 @@ class CaseIndex:
             SearchError: A case is not in the index, or none would be left.
         """
         with self.lock.writing():
-            known = self.frame[c.CASE_ID].astype(str)
             wanted = {case_ids} if isinstance(case_ids, str) else set(map(str, case_ids))
-            if unknown := sorted(wanted - set(known)):
+            known = self.gallery.case_numbers(wanted)
+            if unknown := sorted(wanted - known.keys()):
                 raise SearchError(f"{len(unknown)} case(s) to remove are not in the index: {unknown[:5]}.")
-            kept = ~known.isin(wanted).to_numpy()
-            if not kept.any():
-                raise SearchError("an index must keep at least one case; delete its folder to be rid of all.")
-            looks = None if self.looks is None else self.looks[kept]
-            self._replace_rows(np.asarray(self.vectors[kept]), self.frame[kept].reset_index(drop=True), looks)
-            if self.engine is not None:
-                self.engine.keep(kept)
-                if self.engine.removed > TOO_MANY_REMOVED * (self.engine.removed + len(self)):
-                    self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
+            if len(known) == self.n_cases:
+                raise SearchError("an index must keep at least one case; delete it to be rid of all.")
+            self.gallery = self.gallery.remove(sorted(wanted))
             self._learn_again()
 
     def require_same_model(self, made_by: Provenance) -> None:
@@ -290,9 +286,11 @@ class CaseIndex:
                     f"{ours or 'unknown'}, theirs {theirs or 'unknown'}. Embed with that model, or build another index."
                 )
 
-    def _replace_rows(self, vectors: Vectors, frame: pd.DataFrame, looks: Vectors | None) -> None:
-        self.vectors, self.frame, self.looks = vectors, frame, looks
-        self.gallery = Gallery(vectors, frame, self.taxonomy, self.about.image_root, looks)
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within the block all searches of this thread see the same cases."""
+        with self.lock.reading(), self.gallery.reading():
+            yield
 
     def search(
         self,
@@ -327,7 +325,7 @@ class CaseIndex:
         Raises:
             SearchError: A vector, a filter or an option does not fit the index.
         """
-        groups = query_groups(vectors, cases, self.vectors.shape[1])
+        groups = query_groups(vectors, cases, self.gallery.dim)
         check_options(k, aggregation, per_condition)
         if leave_out is not None and len(leave_out) != len(groups):
             raise SearchError(f"leave_out must have an entry a query ({len(groups)}), got {len(leave_out)}.")
@@ -335,65 +333,30 @@ class CaseIndex:
             groups = [mean_vector(group) for group in groups]
         rows = np.full((len(groups), k), -1)
         similarity = np.full((len(groups), k), np.nan, dtype=np.float32)
-        with self.lock.reading():
+        with self.reading():
             gallery = self.gallery
-            allowed = gallery.filter.rows(within, where)
-            outs = [gallery.case_numbers(out) for out in ([()] * len(groups) if leave_out is None else leave_out)]
-            candidates = self._candidates(groups, allowed, k, outs, per_condition)
-            for query, (near, nearness) in enumerate(candidates):
-                if outs[query]:
-                    kept = ~np.isin(gallery.cases[near], outs[query])
-                    near, nearness = near[kept], nearness[kept]
-                mean = partial(_mean_similarity, gallery, groups[query][0]) if aggregation == "mean" else None
-                found, scores = nearest_cases(near, nearness, gallery, k, score_cases=mean, per_condition=per_condition)
-                rows[query, : len(found)], similarity[query, : len(found)] = found, scores
-        return SearchResult(rows, similarity, gallery)
+            outs = [()] * len(groups) if leave_out is None else leave_out
+            asked = Asked(k, outs, within, where, aggregation, per_condition)
+            for query, found in enumerate(gallery.propose(groups, asked)):
+                mean = partial(gallery.case_similarity, query=groups[query][0]) if aggregation == "mean" else None
+                near, scores = nearest_cases(found, k, score_cases=mean, per_condition=per_condition)
+                rows[query, : len(near)], similarity[query, : len(near)] = near, scores
+            return SearchResult(rows, similarity, gallery.holding(rows))
 
     def measure_recall(self) -> float:
         """Share of the exact 10 nearest other images that a search of some images of the index finds, in [0, 1]."""
-        with self.lock.reading():
-            return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self.engine)
+        with self.reading():
+            return self.gallery.recall()
 
-    def _candidates(
-        self, groups: list[Vectors], allowed: IntArray | None, k: int, outs: list[list[int]], per_condition: int
-    ) -> Iterator[Candidates]:
-        """The rows to compare for each query: those the engine proposes, or all that are allowed."""
-        if self.engine is None or not groups or (allowed is not None and len(allowed) <= EXACT_BELOW):
-            yield from every_row(self.vectors, groups, allowed)
-            return
-        passes = None
-        if allowed is not None:
-            passes = np.zeros(len(self), dtype=bool)
-            passes[allowed] = True
-        proposals = self.engine.propose(np.concatenate(groups), n_proposed(k, len(self)), passes)
-        for (begin, end), group, out in zip(spans(groups), groups, outs, strict=True):
-            rows = np.unique(proposals[begin:end])
-            rows = rows[(rows >= 0) if passes is None else (rows >= 0) & passes[rows]]
-            kept = rows[~np.isin(self.gallery.cases[rows], out)] if out else rows
-            if count_cases(kept, self.gallery, per_condition) < k:
-                yield next(every_row(self.vectors, [group], allowed))
-            else:
-                yield rows, (self.vectors[rows] @ group.T).max(axis=1)
-
-    def _build_engine(self) -> None:
-        if self.about.kind == "flat":
-            return
-        self.engine = Engine.build(self.about.kind, np.asarray(self.vectors))
-        self._tune_engine(self.engine)
-
-    def _tune_engine(self, engine: Engine) -> None:
+    def tune(self) -> None:
         """Raise the effort until the recall is as wanted, and record both."""
-        recall = tune(engine, self.vectors, WANTED_RECALL)
-        self.about = replace(self.about, effort=engine.effort, recall_at_10=recall)
+        if self.gallery.approximate:
+            effort, recall = self.gallery.tune()
+            self.about = replace(self.about, effort=effort, recall_at_10=recall)
 
     def _learn_again(self) -> None:
         """What was learnt from rows that have changed: the recall of the engine, and how answers are read."""
         from hierderm.search.building import recalibrate
 
-        if self.engine is not None:
-            self._tune_engine(self.engine)
+        self.tune()
         recalibrate(self)
-
-
-def _mean_similarity(gallery: Gallery, query: Vectors, cases: IntArray) -> Floats:
-    return np.asarray(gallery.case_means[cases] @ query)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from hierderm.evaluation.subject import Subject
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.evaluation.tasks.retrieval_index import exact_sample
 from hierderm.progress import Progress
-from hierderm.search.answer import vote
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Gallery
@@ -83,15 +81,15 @@ def evaluate_index(
     options = {"k": k, "within": within, "where": where, "aggregation": aggregation}
     served = _serve(index, cases, np.arange(len(cases)), options, progress)
     exact, chosen = _exactly(index, cases, served, options, progress)
-    allowed = index.gallery.filter.rows(within, where)
+    allowed = index.gallery.allowed(within, where)
     subject = Subject(name, index.taxonomy, config or EvaluationConfig(), cases.table, cases.ids)
     names = [*(level for _, level in subject.levels), TREE]
     tables = zip(names, _values(index, cases, served, exact, chosen, allowed), strict=True)
     scores = {(level, metric): values for level, table in tables for metric, values in table.items()}
-    n_allowed = len(index) if allowed is None else len(allowed)
+    fine = index.gallery.fine_at(allowed)
     about = {"kind": index.about.kind, "effort": index.about.effort, "images": len(index), "cases": index.n_cases}
-    details = {"index": about | options | {"images_within_filters": n_allowed, "exact_queries": len(chosen)}}
-    said = gallery_warnings(subject, index.gallery.fine if allowed is None else index.gallery.fine[allowed])
+    details = {"index": about | options | {"images_within_filters": len(fine), "exact_queries": len(chosen)}}
+    said = gallery_warnings(subject, fine)
     task = Task("index", "an index as it is served", lambda _: Scores(per_case=scores, details=details, warnings=said))
     return evaluate_subject(subject, [task], progress=progress)
 
@@ -122,10 +120,11 @@ class _Cases:
         """Which cases are unlike the index, which has `found` the nearest to each."""
         if likeness is None:
             return np.zeros(len(numbers), dtype=bool)
-        known = self.table.looks
+        known, ids = self.table.looks, self.ids[numbers].tolist()
+        own = gallery.case_numbers(ids)
         looks = [
-            gallery.look_distance(None if known is None else known[rows], gallery.case_numbers(str(self.ids[number])))
-            for rows, number in zip(self.rows(numbers), numbers, strict=True)
+            gallery.look_distance(None if known is None else known[rows], [own[name]] if name in own else [])
+            for rows, name in zip(self.rows(numbers), ids, strict=True)
         ]
         return np.asarray(likeness.p_values(distances_of(found.similarity[:, 0], looks)) <= likeness.wanted)
 
@@ -151,9 +150,14 @@ def _cases_of(table: EmbeddingTable, gallery: Gallery) -> _Cases:
 
 @dataclass(frozen=True)
 class _Served:
-    """What a search gave. `rows`: shape (n_queries, k); `answers`: by metric, shape (n_queries,), {} without any."""
+    """What a search gave.
 
-    rows: IntArray
+    `fine`, `cases`: numbers of the conditions and cases found, shape (n_queries, k), -1 where there is none; `answers`:
+    by metric, shape (n_queries,), {} without any.
+    """
+
+    fine: IntArray
+    cases: IntArray
     answers: dict[str, FloatArray]
 
 
@@ -162,25 +166,25 @@ def _serve(
 ) -> _Served:
     """Search for some of the cases, a part after the other."""
     parts: list[_Served] = []
-    what = "Searching" if index.engine is not None else "Searching exactly"
+    what = "Searching" if index.gallery.approximate else "Searching exactly"
     with Progress(what, len(numbers), unit="cases", shown=progress) as bar:
         for start in range(0, len(numbers), TOGETHER):
             some = numbers[start : start + TOGETHER]
             found = cases.search(index, some, options)
-            parts.append(_Served(found.rows, _answers(index, cases, some, options, found)))
+            parts.append(_Served(found.fine, found.cases, _answers(index, cases, some, options, found)))
             bar.update(len(some))
     answers = {name: np.concatenate([part.answers[name] for part in parts]) for name in parts[0].answers}
-    return _Served(np.concatenate([part.rows for part in parts]), answers)
+    fine, near = (np.concatenate([getattr(part, name) for part in parts]) for name in ("fine", "cases"))
+    return _Served(fine, near, answers)
 
 
 def _exactly(
     index: CaseIndex, cases: _Cases, served: _Served, options: Mapping[str, Any], progress: bool | None
 ) -> tuple[_Served, IntArray]:
     """What exact search gives, and for which of the cases."""
-    if index.engine is None:
+    if not index.gallery.approximate:
         return served, np.arange(len(cases))
-    flat = copy(index)  # shares rows and vectors
-    flat.engine = None
+    flat = replace(index, gallery=index.gallery.exact())
     chosen = exact_sample(len(cases), len(index), 0)
     return _serve(flat, cases, chosen, options, progress), chosen
 
@@ -195,7 +199,7 @@ def _answers(
     if (calibration.k, calibration.aggregation) != (options["k"], options["aggregation"]):
         found = cases.search(index, numbers, {"k": calibration.k, "aggregation": calibration.aggregation})
     tree = index.taxonomy
-    given = calibration.rule.apply(vote(found, calibration.temperature), tree)
+    given = calibration.rule.apply(calibration.shares(found), tree)
     refused = cases.refused(index.gallery, calibration.likeness, numbers, found)
     answered = (given.level >= 0) & ~np.isin(given.level, index.gallery.levels_of_one_node) & ~refused
     answered &= (found.rows >= 0).any(axis=1)
@@ -212,18 +216,17 @@ def _values(
     index: CaseIndex, cases: _Cases, served: _Served, exact: _Served, chosen: IntArray, allowed: IntArray | None
 ) -> LevelValues:
     """The values of each query case: a table a level, coarse first, and one of the tree."""
-    gallery, labels, gallery_labels = index.gallery, index.taxonomy.ancestors[cases.fine].T, index.labels
-    rows = np.arange(len(index)) if allowed is None else allowed
-    gallery_cases = gallery.frame[c.CASE_ID].astype(str).to_numpy(dtype=str)[rows]
-    nothing = np.empty((max(len(rows), len(cases)), 0))
+    gallery, tree_labels = index.gallery, index.taxonomy.ancestors.T  # (n_levels, n_fine)
+    labels, fine = tree_labels[:, cases.fine], gallery.fine_at(allowed)
+    gallery_cases = gallery.frame_at(allowed)[c.CASE_ID].astype(str).to_numpy(dtype=str)
+    nothing = np.empty((max(len(fine), len(cases)), 0))
     n_relevant = count_relevant(
         Labelled(nothing[: len(cases)], labels, cases.ids),
-        Labelled(nothing[: len(rows)], gallery_labels[:, rows], gallery_cases),
+        Labelled(nothing[: len(fine)], tree_labels[:, fine], gallery_cases),
         of_cases=True,
     )
-    found = top_k_scores(served.rows, labels, gallery_labels, n_relevant)
-    true = top_k_scores(exact.rows, labels[:, chosen], gallery_labels, n_relevant[:, chosen])
-    near, nearest = (np.where(r >= 0, gallery.cases[r], -1) for r in (served.rows, exact.rows))
+    found = top_k_scores(served.fine, labels, tree_labels, n_relevant)
+    true = top_k_scores(exact.fine, labels[:, chosen], tree_labels, n_relevant[:, chosen])
     (tree,) = with_loss([served.answers], [exact.answers], chosen)
-    tree[f"index_true_neighbours_at_{served.rows.shape[1]}"] = true_neighbours(near, nearest, chosen)
+    tree[f"index_true_neighbours_at_{served.cases.shape[1]}"] = true_neighbours(served.cases, exact.cases, chosen)
     return [*with_loss(found, true, chosen), tree]

@@ -31,17 +31,17 @@ def export(gallery: Gallery, path: Path, points: Floats | None = None) -> list[s
     Raises:
         OutputError: The table has a column named as one that is added.
     """
-    tree, nodes = gallery.taxonomy, gallery.taxonomy.ancestors[gallery.fine]
+    tree, nodes, table = gallery.taxonomy, gallery.taxonomy.ancestors[gallery.fine_at()], gallery.frame_at()
     places = {} if points is None else dict(zip(PLACE, np.asarray(points, dtype=np.float32).T, strict=True))
-    if taken := sorted({VECTOR, *places} & set(gallery.frame)):
+    if taken := sorted({VECTOR, *places} & set(table)):
         raise OutputError(
             f"the table of the index has columns {taken}, which the export adds. Rename them and build the index again."
         )
     own: dict[str, Any] = {
         c.CONDITION: np.array(tree.names(), dtype=object)[nodes[:, -1]],
-        c.IMAGE_PATH: [str(place) for place in gallery.image_paths(np.arange(len(gallery)))],
+        c.IMAGE_PATH: [str(place) for place in gallery.image_paths()],
     }
-    levels = level_columns(tree, nodes, {*gallery.frame, VECTOR, *places})
-    frame = gallery.frame.assign(**own, **levels, **places)
-    write_parquet(frame, path, {VECTOR: gallery.vectors})
+    levels = level_columns(tree, nodes, {*table, VECTOR, *places})
+    frame = table.assign(**own, **levels, **places)
+    write_parquet(frame, path, {VECTOR: gallery.vectors_at()})
     return [*map(str, frame), VECTOR]

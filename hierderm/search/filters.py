@@ -39,22 +39,16 @@ class RowFilter:
         `hierderm.search.values`.
         """
         asked: list[tuple[_Column, Mask]] = []
-        if names := _several(within):  # none named: all
-            under = np.zeros(self.taxonomy.size(-1), dtype=bool)
-            for name in names:
-                under |= _under(str(name), self.taxonomy)
+        under = conditions_under(within, self.taxonomy)
+        if under is not None:
             asked.append((self._conditions, under))
-        if not isinstance(where, Mapping | None):
-            raise SearchError(f"where must be like {{'fitzpatrick': [5, 6]}}, got {where!r}.")
-        for name, values in (where or {}).items():
+        for name, texts in texts_of(where).items():
             column = self.column(name)
             keys = []
-            for text in map(as_text, _several(values)):
+            for text in texts:
                 keys.append(column.key(text))
                 if keys[-1] not in column.numbers:
-                    some = distinct_values(self.frame[name])
-                    hint = suggest(text, some)
-                    raise SearchError(f"column '{name}' has no value '{text}'.{hint} It has {some[:12]}.")
+                    raise no_value(name, text, distinct_values(self.frame[name]))
             chosen = np.zeros(len(column.numbers), dtype=bool)
             chosen[[column.numbers[key] for key in keys]] = True
             asked.append((column, chosen))
@@ -101,26 +95,49 @@ class _Column:
         return np.sort(np.concatenate([self._order[:0], *(self._order[start:end] for start, end in spans)]))
 
 
-def where_of(pairs: Sequence[str], frame: pd.DataFrame) -> dict[str, list[str]]:
+def where_of(pairs: Sequence[str], values: Callable[[str], list[str]]) -> dict[str, list[str]]:
     """Texts such as 'fitzpatrick=5' as columns with their values; several of one column are alternatives.
 
-    'fitzpatrick=5,6' names two values, unless the column has the value '5,6'.
+    'fitzpatrick=5,6' names two values, unless the column has the value '5,6'. `values`: those of a column.
     """
     where: dict[str, list[str]] = {}
     for pair in pairs:
         column, sign, text = pair.partition("=")
         if not sign or not column:
             raise SearchError(f"a filter must look like fitzpatrick=5 or fitzpatrick=5,6, got '{pair}'.")
-        whole = text.strip() in set(column_of(frame, column).map(as_text))
+        whole = text.strip() in values(column)
         where.setdefault(column, []).extend([text] if whole else text.split(","))
     return where
 
 
 def column_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """A column; SearchError with the closest where there is none of that name."""
-    if name not in frame:
-        raise SearchError(f"the index has no column '{name}'.{suggest(name, frame.columns)} It has {list(frame)}.")
+    require_column(name, list(map(str, frame)))
     return frame[name]
+
+
+def require_column(name: str, columns: list[str]) -> None:
+    """SearchError with the closest where there is no column of that name."""
+    if name not in columns:
+        raise SearchError(f"the index has no column '{name}'.{suggest(name, columns)} It has {columns}.")
+
+
+def no_value(column: str, text: str, values: list[str]) -> SearchError:
+    """The error where a column, which has `values`, does not have one."""
+    return SearchError(f"column '{column}' has no value '{text}'.{suggest(text, values)} It has {values[:12]}.")
+
+
+def texts_of(where: Where | None) -> dict[str, list[str]]:
+    """The values that are asked for, as text, by column."""
+    if not isinstance(where, Mapping | None):
+        raise SearchError(f"where must be like {{'fitzpatrick': [5, 6]}}, got {where!r}.")
+    return {name: list(map(as_text, _several(values))) for name, values in (where or {}).items()}
+
+
+def conditions_under(within: Within | None, taxonomy: Taxonomy) -> Mask | None:
+    """Which conditions are under some nodes, shape (n_fine,); None where none is named, for all."""
+    names = _several(within)
+    return np.logical_or.reduce([_under(str(name), taxonomy) for name in names]) if names else None
 
 
 def _several(value: Any) -> list[Any]:

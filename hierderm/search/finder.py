@@ -20,7 +20,7 @@ from hierderm.search.answer import Answer, Calibration, Candidate, answer, ranke
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.gallery import Hit
 from hierderm.search.likeness import Judged, distances_of
-from hierderm.search.persistence import generation
+from hierderm.search.places import Place, place_of
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
 from hierderm.search.values import as_text
@@ -76,12 +76,14 @@ class FinderResult:
     def to_dict(self, *, paths: bool) -> dict[str, Any]:
         """The result as plain JSON. `paths`: with those of the images, which a server must not give away.
 
+        `missing`: how many servers were down, whose cases could not be found.
         `closer_than` of a hit: the share of pairs of cases of the index that are less similar, in [0, 1]; None of a
         text query, whose similarities are of another kind.
         """
         hits, gallery = [], self.found.gallery
-        columns = [name for name in SHOWN_COLUMNS if name in gallery.frame]
+        columns = [name for name in SHOWN_COLUMNS if name in gallery.columns]
         for hit in self.hits:
+            cells = gallery.cells(hit.row)
             content = {
                 "case_id": hit.case_id,
                 "image_id": hit.image_id,
@@ -89,7 +91,7 @@ class FinderResult:
                 "path": list(hit.path),
                 "similarity": round(hit.similarity, 4),
                 "closer_than": None if self.answer is None else _rounded(gallery.closer_than(hit.similarity)),
-                **{name: as_text(gallery.frame[name].iloc[hit.row]) for name in columns},
+                **{name: as_text(cells[name]) for name in columns},
             }
             hits.append({**content, "image_path": str(hit.image_path)} if paths else content)
         names = gallery.taxonomy.level_names
@@ -98,6 +100,7 @@ class FinderResult:
             "answer": None if self.answer is None else _answer_content(self.answer, names),
             "classifier": None if self.classified is None else [_candidates(level) for level in self.classified],
             "hits": hits,
+            "missing": len(gallery.missing),
         }
 
 
@@ -106,8 +109,8 @@ class CaseFinder:
 
     Attributes:
         index: The cases that are searched.
-        folder: Where `open` found the index; None of an index in memory.
-        generation: Another value for each state of that folder; '' of an index in memory.
+        place: Where `open` found the index; None of an index in memory.
+        generation: Another value for each state of that place; '' of an index in memory.
 
     Args:
         index: The cases to search.
@@ -117,28 +120,35 @@ class CaseFinder:
 
     def __init__(self, index: CaseIndex, model: str | Path | Encodes | None = None) -> None:
         self.index, self._model = index, model
-        self.folder: Path | None = None
+        self.place: Place | None = None
         self.generation = ""
         self._encoder: Encoder | Encodes | None = None
         self._loading = Lock()
 
     @classmethod
-    def open(cls, folder: Path | str, *, model: str | Path | Encodes | None = None) -> CaseFinder:
-        """A finder on the folder of an index."""
-        found = generation(Path(folder))  # first: an index that is opened later than this is opened again, not missed
-        finder = cls(CaseIndex.open(folder), model)
-        finder.folder, finder.generation = Path(folder), found
+    def open(
+        cls, folder: Path | str, *, model: str | Path | Encodes | None = None, partial: bool = False
+    ) -> CaseFinder:
+        """A finder on the folder of an index, or on a database; `partial`: see `hierderm.search.places.place_of`."""
+        return cls._at(place_of(folder, partial=partial), model)
+
+    @classmethod
+    def _at(cls, place: Place, model: str | Path | Encodes | None) -> CaseFinder:
+        found = place.generation()  # first: an index that is opened later than this is opened again, not missed
+        finder = cls(place.opened(), model)
+        finder.place, finder.generation = place, found
         return finder
 
     def reopened(self) -> CaseFinder:
-        """A finder on the folder as it is now, ready to search; it shares the model while the index keeps it.
+        """A finder on the index as it is now, ready to search; it shares the model while the index keeps it.
 
         Raises:
             IndexFolderError: The folder is damaged.
+            DatabaseError: The server can't be reached.
             SearchError: The model of the index is missing, or another one is in its place.
         """
-        assert self.folder is not None
-        finder = CaseFinder.open(self.folder, model=self._model)
+        assert self.place is not None
+        finder = CaseFinder._at(self.place, self._model)
         if self._same_model(finder.index):
             finder._encoder = self._encoder
         _ = finder.encoder
@@ -204,7 +214,8 @@ class CaseFinder:
         case = open_image(path)
         nearest = 0
         if len(images) > 1:
-            nearest = int((encoder.encode(list(images)) @ np.asarray(gallery.vectors[row])).argmax())
+            (vector,) = np.asarray(gallery.vectors_at(np.array([row])))
+            nearest = int((encoder.encode(list(images)) @ vector).argmax())
         return nearest, case, match(patch_features(encoder, images[nearest]), patch_features(encoder, case))
 
     def search(self, images: ImageLike | Sequence[ImageLike], options: SearchOptions = DEFAULTS) -> FinderResult:
@@ -222,7 +233,7 @@ class CaseFinder:
         if not 1 <= len(images) <= MAX_IMAGES:
             raise SearchError(f"a query must have 1 to {MAX_IMAGES} images, got {len(images)}.")
         encoder: Any = self.encoder
-        looks = None if self.index.looks is None else np.stack([look(image) for image in images])
+        looks = np.stack([look(image) for image in images]) if self.index.gallery.has_looks else None
         if not hasattr(encoder, "encode_all"):  # a model of the user's; ours embeds and classifies in one pass
             return self.search_vectors(unit_length(np.asarray(encoder.encode(images))), options, looks=looks)
         encoded, tree = encoder.encode_all(images), encoder.taxonomy
@@ -235,12 +246,12 @@ class CaseFinder:
     def search_image_id(self, image_id: str, options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to an image of the index, its own case left out."""
         gallery = self.index.gallery
-        row = gallery.image_row(image_id)
-        own = str(gallery.frame[c.CASE_ID].iloc[row])
-        learnt_from = c.SPLIT in gallery.frame and gallery.frame[c.SPLIT].iloc[row] == c.TRAIN
+        rows = np.array([gallery.image_row(image_id)])
+        cells = gallery.cells(rows[0])
+        learnt_from = c.SPLIT in cells and cells[c.SPLIT] == c.TRAIN
         differs = "the model has learnt from this case" if learnt_from and self.index.about.trained else ""
-        vectors, looks = np.asarray(gallery.vectors[[row]]), None if gallery.looks is None else gallery.looks[[row]]
-        return self.search_vectors(vectors, options, leave_out=[own], differs=differs, looks=looks)
+        vectors, looks = np.asarray(gallery.vectors_at(rows)), gallery.looks_at(rows)
+        return self.search_vectors(vectors, options, leave_out=[str(cells[c.CASE_ID])], differs=differs, looks=looks)
 
     def search_text(self, text: str, options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to a text. Similarities of text are not those of images: there is no answer.
@@ -280,7 +291,7 @@ class CaseFinder:
         """
         index = self.index
         query: dict[str, Any] = {"cases": np.zeros(len(vectors), dtype=np.int64), "leave_out": [leave_out]}
-        with index.lock.reading():  # all searches see the same cases
+        with index.reading():
             calibration, gallery = index.calibration, index.gallery
             asked = asdict(options)
             votes = asked | {"per_condition": 0}
@@ -289,13 +300,16 @@ class CaseFinder:
             given = gallery.levels_of_one_node
             if options.within or options.where:
                 differs = "it is learnt from searches of all cases, and a filter narrows this one"
-                allowed = gallery.filter.rows(options.within, options.where)
-                given = gallery.taxonomy.levels_of_one_node(gallery.fine if allowed is None else gallery.fine[allowed])
+                allowed = np.flatnonzero(gallery.count(options.within, options.where))
+                given = gallery.taxonomy.levels_of_one_node(allowed)
             shown = index.search(vectors, **query, **asked)
             voters = shown if votes == asked else index.search(vectors, **query, **votes)
             free = {"k": votes["k"], "aggregation": votes["aggregation"]}
             near = index.search(vectors, **query, **free) if options.within or options.where else voters
-            judged = _judge(near, calibration, looks, leave_out, len(vectors))
+            missing = shown.gallery.missing
+            judged = None if missing else _judge(near, calibration, looks, leave_out, len(vectors))
+        if missing:
+            differs = f"{len(missing)} server(s) of the index are down, and their cases are missing"
         read = answer(voters, calibration, differs=differs, given=given, judged=judged)
         return FinderResult(vectors, shown, read)
 
@@ -310,7 +324,7 @@ def _judge(
     """Whether a query is like the cases of the index, of which `near` are the nearest."""
     if calibration is None or calibration.likeness is None:
         return None
-    distance = near.gallery.look_distance(looks, near.gallery.case_numbers(leave_out))
+    distance = near.gallery.look_distance(looks, list(near.gallery.case_numbers(leave_out).values()))
     return calibration.likeness.judge(distances_of(near.similarity[:, 0], [distance])[0], n_images=n_images)
 
 

@@ -1,8 +1,13 @@
-"""The images of an index at one moment: as numbers for a search, as records for its result."""
+"""The images of an index at one moment: what a search asks of them, wherever they are kept.
+
+`memory.MemoryGallery` keeps them in memory with a FAISS structure, `postgres.gallery.PostgresGallery` in PostgreSQL.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +16,15 @@ import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
-from hierderm.errors import SearchError, suggest
-from hierderm.search.filters import RowFilter
+from hierderm.embeddings import Aggregation, EmbeddingTable
+from hierderm.search.filters import Where, Within
 from hierderm.search.likeness import LookSpace
+from hierderm.search.nearest import Candidates
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Floats, IntArray, Vectors
 
+EXACT_BELOW = 20_000  # rows that a filter leaves are compared one by one, whatever the kind of index
+WANTED_RECALL = 0.95
 PAIRS = 5000  # that say what a similarity is worth
 
 
@@ -24,7 +32,7 @@ PAIRS = 5000  # that say what a similarity is worth
 class Hit:
     """One case that was found, through its image that is nearest to the query.
 
-    `row`: position of that image in the index; `path`: the condition's nodes, coarse first; `similarity`: cosine, in
+    `row`: number of that image in the gallery; `path`: the condition's nodes, coarse first; `similarity`: cosine, in
     [-1, 1], higher is nearer.
     """
 
@@ -38,123 +46,214 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """`vectors`: unit length, shape (n_images, dim); `frame`: a row an image. A change of an index makes a new one.
+class Asked:
+    """What a search asks for; `CaseIndex.search` describes each option. `leave_out`: ids of cases, for each query."""
 
-    `looks`: of the images, shape (n_images, n_look), nan where unknown; None for all.
+    k: int
+    leave_out: Sequence[str | Iterable[str]]
+    within: Within | None = None
+    where: Where | None = None
+    aggregation: Aggregation = "best"
+    per_condition: int = 0
+
+
+class Gallery(ABC):
+    """Images with vectors, known by numbers ('rows') that ascend in the order in which they came.
+
+    A change of an index makes a new gallery. Where `rows` is None, all images are meant, in their order.
     """
 
-    vectors: Vectors
-    frame: pd.DataFrame
     taxonomy: Taxonomy
-    image_root: str = ""
-    looks: Vectors | None = None
+    image_root: str
+    missing: tuple[str, ...] = ()  # servers that were down, whose cases could not be found
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self.frame)
+        """Number of images."""
+
+    @property
+    @abstractmethod
+    def n_cases(self) -> int:
+        """Number of cases."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Length of the vectors."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """Names of the columns of the case table."""
+
+    @property
+    @abstractmethod
+    def approximate(self) -> bool:
+        """Whether a search without a filter looks at a part of the images only."""
+
+    @property
+    def n_removed(self) -> int:
+        """Number of removed images whose vectors are still kept, for a structure can't give them up."""
+        return 0
+
+    @property
+    @abstractmethod
+    def has_looks(self) -> bool:
+        """Whether the looks of images are kept."""
+
+    # --- images by their numbers ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def rows_at(self, places: IntArray) -> IntArray:
+        """Numbers of the images at some places of their order, from 0, same shape."""
+
+    @abstractmethod
+    def frame_at(self, rows: IntArray | None = None) -> pd.DataFrame:
+        """The rows of the case table."""
+
+    @abstractmethod
+    def vectors_at(self, rows: IntArray | None = None) -> Vectors:
+        """Unit length, shape (n_rows, dim), float32."""
+
+    @abstractmethod
+    def looks_at(self, rows: IntArray | None = None) -> Vectors | None:
+        """Looks of the images (`hierderm.data.look`), shape (n_rows, n_look), nan where unknown; None without any."""
+
+    @abstractmethod
+    def fine_at(self, rows: IntArray | None = None) -> IntArray:
+        """Numbers of the conditions, shape (n_rows,)."""
+
+    @abstractmethod
+    def cases_at(self, rows: IntArray | None = None) -> IntArray:
+        """Numbers of the cases, shape (n_rows,)."""
+
+    @abstractmethod
+    def case_numbers(self, case_ids: str | Iterable[str]) -> dict[str, int]:
+        """Numbers of those cases that there are, by their ids."""
+
+    @abstractmethod
+    def case_rows(self, case_id: str) -> list[int]:
+        """Numbers of a case's images; empty where there is no such case."""
+
+    @abstractmethod
+    def image_row(self, image_id: str) -> int:
+        """Number of an image; SearchError where there is none of that id."""
+
+    # --- search --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def allowed(self, within: Within | None = None, where: Where | None = None) -> IntArray | None:
+        """Numbers of the images that pass a filter, ascending; None where nothing is asked.
+
+        SearchError where there is no such node, column or value, with the closest.
+        """
+
+    @abstractmethod
+    def count(self, within: Within | None = None, where: Where | None = None) -> IntArray:
+        """How many images of each condition pass a filter, shape (n_fine,)."""
+
+    @abstractmethod
+    def values(self, column: str) -> list[str]:
+        """The values that a column has, as text, in order; SearchError where there is no such column."""
+
+    @abstractmethod
+    def propose(self, groups: list[Vectors], asked: Asked) -> Iterator[Candidates]:
+        """For each query the images that its `k` nearest cases are among, and none that may not come.
+
+        `groups`: the vectors of each query, shape (n_images, dim); of one mean vector for the aggregation 'mean'.
+        """
+
+    @abstractmethod
+    def case_similarity(self, cases: IntArray, query: Vectors) -> Floats:
+        """Cosines of a vector, shape (dim,), to the means of some cases by number, shape (n_cases,)."""
+
+    @abstractmethod
+    def exact(self) -> Gallery:
+        """The same images, where every search looks at all of them."""
+
+    @abstractmethod
+    def recall(self) -> float:
+        """Share of the exact 10 nearest other images that a search of some images finds, in [0, 1]."""
+
+    @abstractmethod
+    def tune(self) -> tuple[int, float]:
+        """Raise the effort of the search until the recall is as wanted, or to its limit; the effort and the recall.
+
+        (0, 1.0) where every search is exact.
+        """
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Within the block everything that this thread asks is of one moment."""
+        return nullcontext()
+
+    def holding(self, rows: IntArray) -> Gallery:
+        """The gallery for a result: later changes do not reach these images."""
+        return self
+
+    # --- changes -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add(self, table: EmbeddingTable) -> Gallery:
+        """With the images of checked cases more; SearchError where an id is not new."""
+
+    @abstractmethod
+    def remove(self, case_ids: Sequence[str]) -> Gallery:
+        """Without some cases, which it has."""
+
+    # --- what follows --------------------------------------------------------------------------------------------
 
     @cached_property
-    def cases(self) -> IntArray:
-        """Number of each image's case, shape (n_images,)."""
-        return pd.factorize(self.frame[c.CASE_ID].astype(str))[0].astype(np.int64)
+    def levels_of_one_node(self) -> tuple[int, ...]:
+        """Levels on which all images are of the same node."""
+        return self.taxonomy.levels_of_one_node(np.flatnonzero(self.count()))
 
-    @cached_property
-    def fine(self) -> IntArray:
-        """Number of each image's condition, shape (n_images,)."""
-        return self.taxonomy.encode(self.frame[c.CONDITION])
+    def _known_looks(self) -> tuple[Vectors | None, IntArray]:
+        """Looks that a query is compared with, and the cases of their images."""
+        return self.looks_at(), self.cases_at()
 
     @cached_property
     def look_space(self) -> LookSpace | None:
         """Where the looks of images are compared; None where they are not known."""
-        return LookSpace.of(self.looks, self.cases)
+        return LookSpace.of(*self._known_looks()) if self.has_looks else None
 
     def look_distance(self, looks: Vectors | None, leave_out: Sequence[int] = ()) -> float:
         """How far a query is from the nearest look, other than of the cases of these numbers; nan where unknown."""
         return float("nan") if self.look_space is None else self.look_space.distance(looks, leave_out)
 
     @cached_property
-    def filter(self) -> RowFilter:
-        """Which images may come back."""
-        return RowFilter(self.frame, self.taxonomy, self.fine)
-
-    @cached_property
-    def n_cases(self) -> int:
-        return int(self.cases.max()) + 1
-
-    @cached_property
-    def most_images(self) -> int:
-        """Number of images of the case that has most."""
-        return int(np.bincount(self.cases).max())
-
-    @cached_property
-    def case_means(self) -> Floats:
-        """Mean of each case's vectors at unit length, shape (n_cases, dim)."""
-        if self.n_cases == len(self.cases):
-            return self.vectors
-        order, starts = self._case_order
-        sums = np.add.reduceat(self.vectors[order], starts[:-1], axis=0)
-        return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True))
-
-    @cached_property
-    def _number_by_case(self) -> dict[str, int]:
-        return {str(case_id): number for number, case_id in enumerate(self.frame[c.CASE_ID].astype(str).unique())}
-
-    @cached_property
-    def _case_order(self) -> tuple[IntArray, IntArray]:
-        """The rows by case, shape (n_images,), and where each case starts among them, shape (n_cases + 1,)."""
-        order = np.argsort(self.cases, kind="stable")
-        return order, np.searchsorted(self.cases[order], np.arange(self.n_cases + 1))
-
-    @cached_property
-    def _row_by_image(self) -> dict[str, int]:
-        return {image_id: row for row, image_id in enumerate(self.frame[c.IMAGE_ID].astype(str))}
-
-    @cached_property
-    def levels_of_one_node(self) -> tuple[int, ...]:
-        """Levels on which all images are of the same node."""
-        return self.taxonomy.levels_of_one_node(self.fine)
-
-    @cached_property
     def _pair_similarities(self) -> Floats:
         """Cosines of up to 5,000 pairs of images of different cases, drawn at random, ascending."""
-        first, second = np.random.default_rng(0).integers(len(self), size=(2, PAIRS))
-        kept = self.cases[first] != self.cases[second]
-        pairs = np.asarray(self.vectors[first[kept]]), np.asarray(self.vectors[second[kept]])
+        first, second = map(self.rows_at, np.random.default_rng(0).integers(len(self), size=(2, PAIRS)))
+        kept = self.cases_at(first) != self.cases_at(second)
+        pairs = np.asarray(self.vectors_at(first[kept])), np.asarray(self.vectors_at(second[kept]))
         return np.sort(np.einsum("ij,ij->i", *pairs))
 
     def closer_than(self, similarity: float) -> float:
-        """The share of pairs of images of different cases that are less similar, in [0, 1]; nan of a single case."""
+        """The share of pairs of images of different cases that are less similar, in [0, 1].
+
+        nan of a single case, and where some cases are missing.
+        """
+        if self.missing:
+            return float("nan")
         pairs = self._pair_similarities
         return float(np.searchsorted(pairs, similarity) / len(pairs)) if len(pairs) else float("nan")
 
-    def case_rows(self, case_id: str) -> list[int]:
-        """Positions of a case's images; empty where there is no such case."""
-        order, starts = self._case_order
-        return [int(row) for case in self.case_numbers(case_id) for row in order[starts[case] : starts[case + 1]]]
-
-    def case_numbers(self, case_ids: str | Iterable[str]) -> list[int]:
-        """Numbers of those cases that there are."""
-        wanted = [case_ids] if isinstance(case_ids, str) else map(str, case_ids)
-        return [self._number_by_case[case_id] for case_id in wanted if case_id in self._number_by_case]
-
-    def image_row(self, image_id: str) -> int:
-        """Position of an image; SearchError where there is none of that id."""
-        if image_id not in self._row_by_image:
-            raise SearchError(f"the index has no image '{image_id}'.{suggest(image_id, self._row_by_image)}")
-        return self._row_by_image[image_id]
-
-    def image_paths(self, rows: list[int] | IntArray) -> list[Path]:
+    def image_paths(self, rows: Sequence[int] | IntArray | None = None) -> list[Path]:
         """Where the images of some rows are, or were when they were indexed."""
-        root = Path(self.image_root)
-        return [root / str(path) for path in self.frame[c.IMAGE_PATH].iloc[rows]]
+        frame = self.frame_at(None if rows is None else np.asarray(rows, dtype=np.int64))
+        return [Path(self.image_root) / str(path) for path in frame[c.IMAGE_PATH]]
 
     def path(self, row: int) -> tuple[str, ...]:
         """Names of the nodes above and of an image's condition, coarse first."""
-        nodes = self.taxonomy.ancestors[self.fine[row]]
+        nodes = self.taxonomy.ancestors[self.fine_at(np.array([row]))[0]]
         return tuple(self.taxonomy.names(level)[number] for level, number in enumerate(nodes))
 
+    def cells(self, row: int) -> pd.Series:
+        """The row of the case table of an image."""
+        return self.frame_at(np.array([row])).iloc[0]
+
     def hit(self, row: int, similarity: float) -> Hit:
-        """A row as the record of a case that was found."""
-        cells, path = self.frame.iloc[row], self.path(row)
-        case_id, image_id = str(cells[c.CASE_ID]), str(cells[c.IMAGE_ID])
-        return Hit(row, case_id, image_id, path[-1], path, similarity, self.image_paths([row])[0])
+        """An image as the record of a case that was found."""
+        cells, path = self.cells(row), self.path(row)
+        place = Path(self.image_root) / str(cells[c.IMAGE_PATH])
+        return Hit(row, str(cells[c.CASE_ID]), str(cells[c.IMAGE_ID]), path[-1], path, similarity, place)

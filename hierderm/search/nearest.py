@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from hierderm.search.gallery import Gallery
-from hierderm.types import Floats, IntArray, Vectors
+from hierderm.types import Floats, IntArray, Mask, Vectors
 
-Candidates = tuple[IntArray, Vectors]  # rows, and the best similarity of each to an image of the query
 BLOCK = 2**26  # similarities at a time
 CACHED = 2**17  # numbers: half a megabyte
 
 
-def every_row(vectors: Vectors, groups: list[Vectors], allowed: IntArray | None) -> Iterator[Candidates]:
-    """All allowed rows, a query at a time; the products are made for many queries at once.
+@dataclass(frozen=True)
+class Candidates:
+    """Images that are compared with a query, all of shape (n_rows,).
+
+    `rows`: their numbers in the gallery; `similarity`: the best of each to an image of the query; `cases` and `fine`:
+    numbers of their cases and conditions.
+    """
+
+    rows: IntArray
+    similarity: Floats
+    cases: IntArray
+    fine: IntArray
+
+    def at(self, chosen: IntArray | Mask) -> Candidates:
+        """Some of them."""
+        return Candidates(self.rows[chosen], self.similarity[chosen], self.cases[chosen], self.fine[chosen])
+
+    def n_cases(self, per_condition: int) -> int:
+        """Number of their cases, no more than `per_condition` of each condition counted; 0 for any number."""
+        _, first = np.unique(self.cases, return_index=True)
+        if not per_condition:
+            return len(first)
+        return int(np.minimum(np.bincount(self.fine[first]), per_condition).sum())
+
+
+def every_row(vectors: Vectors, groups: list[Vectors], allowed: IntArray | None) -> Iterator[tuple[IntArray, Vectors]]:
+    """All allowed rows and their best similarities, a query at a time; products are made for many queries at once.
 
     `vectors`: the gallery's, shape (n_images, dim); `groups`: the vectors of each query, shape (n_images, dim);
     `allowed`: positions of the rows, None for all.
@@ -49,41 +73,23 @@ def spans(groups: list[Vectors]) -> Iterator[tuple[int, int]]:
 
 
 def nearest_cases(
-    rows: IntArray,
-    similarity: Floats,
-    gallery: Gallery,
-    k: int,
-    *,
-    score_cases: Callable[[IntArray], Floats] | None = None,
-    per_condition: int = 0,
+    found: Candidates, k: int, *, score_cases: Callable[[IntArray], Floats] | None = None, per_condition: int = 0
 ) -> tuple[IntArray, Floats]:
-    """Rows and similarities of the `k` nearest cases among `rows`, nearest first; fewer where fewer exist.
+    """Rows and similarities of the `k` nearest cases among images, nearest first; fewer where fewer exist.
 
-    `similarity`: of each of the rows to the query, shape (n_rows,). A case is as similar as its best row, or as
-    `score_cases` says of case numbers; it comes with its best row. `per_condition`: at most so many cases whose
-    best row is of one condition, 0 for any number. Of equals the first in the gallery comes first.
+    A case is as similar as its best row, or as `score_cases` says of case numbers; it comes with its best row.
+    `per_condition`: at most so many cases whose best row is of one condition, 0 for any number. Of equals the first in
+    the gallery comes first.
     """
-    enough = k * gallery.most_images  # the best of so many rows are of k cases or more
-    if score_cases is None and not per_condition and len(rows) > 2 * enough:
-        kept = similarity >= -np.partition(-similarity, enough)[enough]
-        rows, similarity = rows[kept], similarity[kept]
-    order = np.lexsort((rows, -similarity))
-    cases, first = np.unique(gallery.cases[rows[order]], return_index=True)
-    best = order[first]
-    scores = similarity[best] if score_cases is None else score_cases(cases)
-    ranked = np.lexsort((rows[best], -scores))
+    order = np.lexsort((found.rows, -found.similarity))
+    cases, first = np.unique(found.cases[order], return_index=True)
+    best = found.at(order[first])
+    scores = best.similarity if score_cases is None else score_cases(cases)
+    ranked = np.lexsort((best.rows, -scores))
     if per_condition:
-        ranked = ranked[_earlier(gallery.fine[rows[best[ranked]]]) < per_condition]
+        ranked = ranked[_earlier(best.fine[ranked]) < per_condition]
     chosen = ranked[:k]
-    return rows[best[chosen]], scores[chosen]
-
-
-def count_cases(rows: IntArray, gallery: Gallery, per_condition: int) -> int:
-    """Number of cases among rows, no more than `per_condition` of each condition counted."""
-    _, first = np.unique(gallery.cases[rows], return_index=True)
-    if not per_condition:
-        return len(first)
-    return int(np.minimum(np.bincount(gallery.fine[rows[first]]), per_condition).sum())
+    return best.rows[chosen], scores[chosen]
 
 
 def _earlier(labels: IntArray) -> IntArray:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hierderm import columns as c
 from hierderm.artifacts import HEADER, Header, read_folder, read_header, require_free_folder
 from hierderm.data.look import N_LOOK
 from hierderm.embeddings import EmbeddingTable, Provenance, read_vectors, require_rows
@@ -25,9 +26,10 @@ from hierderm.parquet import read_parquet, write_parquet
 from hierderm.search.answer import Calibration
 from hierderm.search.case_index import About, CaseIndex
 from hierderm.search.checks import check_conditions
+from hierderm.search.memory import MemoryGallery
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 
-KIND, VERSION = "case index", 4
+KIND, VERSION = "case index", 5
 _OURS = re.compile(r"(vectors|looks|cases|taxonomy|neighbours|ids)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
 
 
@@ -73,6 +75,30 @@ def updating(folder: Path) -> Iterator[CaseIndex]:
             _write(index, folder)
 
 
+def forget(folder: Path, case_ids: Sequence[str]) -> list[str]:
+    """Build a graph anew that still has nodes of removed cases; what the folder has of these cases, in words.
+
+    IndexFolderError where a file has one of them, or is not one of the index.
+    """
+    with updating(folder) as index:
+        gallery = index.gallery
+        assert isinstance(gallery, MemoryGallery)
+        if gallery.n_removed:
+            index.gallery = gallery.built_anew()
+            index.tune()
+    files = read_header(folder, KIND, version=VERSION, error=IndexFolderError).files
+    table = read_parquet(folder / next(name for name in files if name.startswith("cases-")), IndexFolderError)
+    if found := sorted(set(table[c.CASE_ID].astype(str)) & set(case_ids)):
+        raise IndexFolderError(f"{folder} still has {found[:5]} in its table. Remove them again.")
+    if left := sorted(name for name in _names(folder) if _OURS.fullmatch(name) and name not in files):
+        raise IndexFolderError(f"{folder} has files of an earlier index: {left}. Delete them.")
+    return [
+        f"table: none of {len(table)} rows is theirs",
+        f"vectors and graph: {len(table)} vectors, one for each row, and no node without a row",
+        f"files: only the {len(files)} of the index as it is",
+    ]
+
+
 @contextmanager
 def writing(folder: Path, *, timeout: float = PATIENCE) -> Iterator[None]:
     """Only one process writes at a time; others wait up to `timeout` seconds."""
@@ -103,6 +129,9 @@ def _clear(folder: Path, keep: set[str]) -> None:
 
 
 def _write(index: CaseIndex, folder: Path) -> None:
+    gallery = index.gallery
+    if not isinstance(gallery, MemoryGallery):
+        raise IndexFolderError("an index in PostgreSQL is not copied into a folder: build it there from its table.")
     old = read_header(folder, KIND, version=None).files if (folder / HEADER).is_file() else {}
     _clear(folder, set(old))
     token = secrets.token_hex(4)
@@ -116,22 +145,22 @@ def _write(index: CaseIndex, folder: Path) -> None:
     )
     vectors, cases, tree, looks, neighbours, ids = (folder / name.format(token) for name in names)
     paths = [vectors, cases, tree]
-    np.save(vectors, index.vectors)
-    write_parquet(index.frame, cases)
-    write_taxonomy(index.taxonomy, tree)
-    if index.looks is not None:
-        np.save(looks, index.looks)
+    np.save(vectors, gallery.vectors)
+    write_parquet(gallery.frame, cases)
+    write_taxonomy(gallery.taxonomy, tree)
+    if gallery.looks is not None:
+        np.save(looks, gallery.looks)
         paths.append(looks)
-    if index.engine is not None:
-        index.engine.save(neighbours)
-        np.save(ids, index.engine.ids)
+    if gallery.engine is not None:
+        gallery.engine.save(neighbours)
+        np.save(ids, gallery.engine.ids)
         paths += [neighbours, ids]
     for path in paths:
         sync(path)
     content = {
         "n_images": len(index),
         "n_cases": index.n_cases,
-        "dim": index.vectors.shape[1],
+        "dim": gallery.dim,
         "about": asdict(index.about),
         "provenance": asdict(index.provenance),
         "taxonomy_hash": index.taxonomy.content_hash,
@@ -175,7 +204,8 @@ def _read(header: Header, writable: bool) -> CaseIndex:
         engine = Engine.load(
             header.file("neighbours-*.faiss"), about.kind, about.effort, ids, shape=vectors.shape, mapped=not writable
         )
-    index = CaseIndex(vectors, frame, tree, content.provenance, about, content.calibration, engine, looks)
+    gallery = MemoryGallery(vectors, frame, tree, about.image_root, looks, engine)
+    index = CaseIndex(gallery, content.provenance, about, content.calibration)
     _require_agreement(index, content, header.folder)
     return index
 
@@ -183,7 +213,7 @@ def _read(header: Header, writable: bool) -> CaseIndex:
 def _require_agreement(index: CaseIndex, content: _Content, folder: Path) -> None:
     """IndexFolderError where the header says something else than the files."""
     said = (content.n_images, content.n_cases, content.dim, content.taxonomy_hash)
-    found = (len(index), index.n_cases, index.vectors.shape[1], index.taxonomy.content_hash)
+    found = (len(index), index.n_cases, index.gallery.dim, index.taxonomy.content_hash)
     if said != found:
         raise IndexFolderError(
             f"{folder / HEADER} is damaged: images, cases, length of vectors and taxonomy are {found}, it says {said}. "

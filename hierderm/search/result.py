@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ class SearchResult:
     """The cases nearest to each query, nearest first.
 
     Attributes:
-        rows: Position in the index of each case's image that is nearest to the query, shape (n_queries, k), int64;
-            -1 where no further case exists.
+        rows: Number in the gallery of each case's image that is nearest to the query, shape (n_queries, k), int64; -1
+            where no further case exists.
         similarity: Cosine similarity of the case to the query, in [-1, 1], same shape, float32; nan where no further
             case exists.
         gallery: The images that were searched. Later changes of the index do not reach it.
@@ -40,6 +41,21 @@ class SearchResult:
                 f"rows and similarity must both have shape (n_queries, k), got {self.rows.shape} and "
                 f"{self.similarity.shape}."
             )
+
+    @cached_property
+    def fine(self) -> IntArray:
+        """Number of each case's condition, shape (n_queries, k); -1 where no further case exists."""
+        return self._numbers(self.gallery.fine_at)
+
+    @cached_property
+    def cases(self) -> IntArray:
+        """Number of each case in the gallery, shape (n_queries, k); -1 where no further case exists."""
+        return self._numbers(self.gallery.cases_at)
+
+    def _numbers(self, numbers_at: Callable[[IntArray], IntArray]) -> IntArray:
+        found, numbers = self.rows >= 0, np.full(self.rows.shape, -1)
+        numbers[found] = numbers_at(self.rows[found])
+        return numbers
 
     def __repr__(self) -> str:
         return f"SearchResult({len(self)} queries, up to {self.rows.shape[1]} cases each; see to_pandas())"
@@ -72,7 +88,7 @@ class SearchResult:
         """
         tree, (query, place) = self.gallery.taxonomy, np.nonzero(self.rows >= 0)
         rows = self.rows[query, place]
-        cells, nodes = self.gallery.frame.iloc[rows], tree.ancestors[self.gallery.fine[rows]]
+        cells, nodes = self.gallery.frame_at(rows), tree.ancestors[self.gallery.fine_at(rows)]
         before = {
             "query": query,
             "rank": place + 1,

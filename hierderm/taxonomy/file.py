@@ -21,7 +21,8 @@ from pathlib import Path
 
 from hierderm.delimited import PLAIN, decode_text, format_delimited, parse_delimited
 from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
-from hierderm.files import os_faults, read_regular, shipped, write_atomically
+from hierderm.files import os_faults, read_regular, write_atomically
+from hierderm.shipped import shipped
 from hierderm.taxonomy.names import fold
 from hierderm.taxonomy.tree import KINDS, Node, Taxonomy
 
@@ -251,5 +252,14 @@ def format_taxonomy(taxonomy: Taxonomy) -> str:
 
 
 def write_taxonomy(taxonomy: Taxonomy, path: Path | str, *, replace: bool = False) -> None:
-    """Write a taxonomy file, whole or not at all; OutputError where one lies there and is not to be replaced."""
+    """Write a taxonomy file, whole or not at all.
+
+    Args:
+        taxonomy: The tree.
+        path: The CSV file to write.
+        replace: Replace a file that lies there.
+
+    Raises:
+        OutputError: A file lies there, or can't be written.
+    """
     write_atomically(Path(path), format_taxonomy(taxonomy), replace=replace)

@@ -62,10 +62,8 @@ class Taxonomy:
                 f"taxonomy '{self.id}' must have at least one node on each of its levels {list(self.level_names)}, "
                 f"got {[len(level) for level in self.levels]} nodes."
             )
-        if wrong := [
-            *_wrong_head(self.id, self.version, self.level_names),
-            *_wrong_nodes(self.level_names, self.levels),
-        ]:
+        head = _wrong_head(self.id, self.version, self.level_names)
+        if wrong := [*head, *_wrong_nodes(self.level_names, self.levels)]:
             raise TaxonomyError(f"taxonomy '{self.id}': {'; '.join(wrong[:20])}.")
 
         ends = {"coarse": 0, "fine": self.n_levels - 1}
@@ -96,7 +94,14 @@ class Taxonomy:
         return tuple(node.name for node in self.levels[level])
 
     def level_number(self, level: int | str) -> int:
-        """The number of a level given by number or by name ('coarse' and 'fine' always name the ends)."""
+        """The number of a level, 0 the coarsest.
+
+        Args:
+            level: Its number, from the end where negative, or its name; 'coarse' and 'fine' always name the ends.
+
+        Raises:
+            TaxonomyError: There is no level of that name.
+        """
         if isinstance(level, int):
             return range(self.n_levels)[level]
         known = {name: number for number, name in enumerate(self.level_names)}
@@ -126,7 +131,12 @@ class Taxonomy:
         return tuple(tables)
 
     def find(self, name: str, level: int = -1) -> int | None:
-        """The number of the node called `name` (or a synonym) on `level`, or None."""
+        """The number of a node, None where there is none of that name.
+
+        Args:
+            name: Its name or a synonym, in any case, with or without accents.
+            level: Number of the level; by default that of the conditions.
+        """
         return self._lookup[level].get(fold(name))
 
     def index(self, name: str, level: int = -1) -> int:
@@ -140,7 +150,14 @@ class Taxonomy:
         return number
 
     def encode(self, names: Iterable[str]) -> IntArray:
-        """Condition names to their numbers, shape (n_images,), int64. Unknown names raise TaxonomyError."""
+        """The numbers of conditions, shape (n_names,), int64.
+
+        Args:
+            names: Their names or synonyms.
+
+        Raises:
+            TaxonomyError: A name is unknown; the closest are named.
+        """
         names = list(names)
         numbers = {name: self.index(name) for name in dict.fromkeys(names)}
         return np.array([numbers[name] for name in names], dtype=np.int64)
@@ -157,7 +174,12 @@ class Taxonomy:
         return np.stack(columns[::-1], axis=1)
 
     def to_level(self, fine: npt.ArrayLike, level: int) -> IntArray:
-        """Condition numbers (any shape) to the numbers of their ancestors on `level`."""
+        """The numbers of the ancestors of conditions, in the shape of `fine`, int64.
+
+        Args:
+            fine: Numbers of conditions, any shape.
+            level: Number of the ancestors' level.
+        """
         return np.asarray(self.ancestors[np.asarray(fine, dtype=np.int64), level])
 
     def repeats(self, level: int) -> Mask:
@@ -188,9 +210,14 @@ class Taxonomy:
         return 2 * self.lca_height
 
     def sum_up(self, fine_probabilities: Floats, level: int = 0) -> Floats:
-        """Probabilities of a level from those of the conditions, (n, n_fine) -> (n, n_level): children are added.
+        """Probabilities of the nodes of a level, shape (n, n_level): those of the conditions under each are added.
 
-        Those of the conditions are given back as they are.
+        Args:
+            fine_probabilities: Of the conditions, shape (n, n_fine); given back as they are for the finest level.
+            level: Number of the level.
+
+        Raises:
+            TaxonomyError: The probabilities have another shape.
         """
         if fine_probabilities.ndim != 2 or fine_probabilities.shape[1] != self.size(-1):
             raise TaxonomyError(
@@ -215,7 +242,14 @@ class Taxonomy:
     # --- new trees from this one ---------------------------------------------------------------------------------
 
     def keep(self, conditions: Iterable[str]) -> Taxonomy:
-        """The tree with only these conditions and the categories that still have one; order is kept."""
+        """The tree with only some conditions and the categories that still have one; order is kept.
+
+        Args:
+            conditions: Their names or synonyms.
+
+        Raises:
+            TaxonomyError: A name is unknown, or none is given.
+        """
         kept = {self.index(name) for name in conditions}
         if not kept:
             raise TaxonomyError(f"taxonomy '{self.id}': at least one condition must be kept, got none.")
@@ -228,16 +262,6 @@ class Taxonomy:
             levels.append(tuple(replace(nodes[number], parent=place[nodes[number].parent]) for number in order))
         levels[-1] = tuple(replace(node, parent=-1) for node in levels[-1])
         return replace(self, levels=tuple(levels[::-1]))
-
-    def prune(self, image_counts: Mapping[str, int], min_images: int) -> Taxonomy:
-        """The tree without the conditions that have fewer than `min_images` images in `image_counts`."""
-        counts = np.zeros(self.size(-1), dtype=np.int64)
-        for name, count in image_counts.items():
-            counts[self.index(name)] += count
-        kept = [name for name, count in zip(self.names(), counts, strict=True) if count >= min_images]
-        if not kept:
-            raise TaxonomyError(f"no condition has {min_images} images or more; the most is {counts.max()}.")
-        return self.keep(kept)
 
     def with_synonyms(self, names: Mapping[str, str]) -> Taxonomy:
         """The tree in which each key of `names` is a synonym of the condition that is its value."""
@@ -252,20 +276,6 @@ class Taxonomy:
             for number, node in enumerate(self.levels[-1])
         )
         return replace(self, levels=(*self.levels[:-1], nodes))
-
-    def merge(self, into: Mapping[str, str]) -> Taxonomy:
-        """The tree in which each key of `into` is a synonym of its value, e.g. {'SK/ISK': 'Seborrheic Keratosis'}."""
-        target = {self.index(old): self.index(new) for old, new in into.items()}
-        wrong = [self.names()[new] for new in target.values() if new in target]
-        if wrong:
-            raise TaxonomyError(f"a condition can't be merged away and merged into at once: {sorted(set(wrong))}.")
-        gained: dict[str, tuple[str, ...]] = {}
-        for old, new in target.items():
-            node, name = self.levels[-1][old], self.names()[new]
-            gained[name] = (*gained.get(name, ()), node.name, *node.synonyms)
-        kept = self.keep(name for number, name in enumerate(self.names()) if number not in target)
-        nodes = tuple(replace(n, synonyms=(*n.synonyms, *gained.get(n.name, ()))) for n in kept.levels[-1])
-        return replace(kept, levels=(*kept.levels[:-1], nodes))
 
     def levels_of_one_node(self, fine: IntArray) -> tuple[int, ...]:
         """Levels on which some conditions, shape (n,), are all of the same node: no label can be wrong there."""

@@ -16,6 +16,7 @@ import numpy as np
 from hierderm import columns as c
 from hierderm.config.methods import Augmentation
 from hierderm.data.dataset import ImageDataset
+from hierderm.data.sampler import part_of
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.files import text_hash
@@ -26,6 +27,7 @@ from hierderm.model.loading import require_taxonomy
 from hierderm.model.onnx_encoder import OnnxEncoder
 from hierderm.model.tail import Stem
 from hierderm.model.weights import weights_hash
+from hierderm.training.ranks import rank, wait_for_all, world_size
 from hierderm.training.shards import RowFile
 from hierderm.types import Mask, Vectors
 
@@ -94,10 +96,13 @@ class FeatureStore:
         path = self._path(source, backbone.architecture["features"], view)
         file = RowFile(path, len(paths), backbone.dim)
         missing = np.flatnonzero(wanted & ~file.known())
-        if len(missing):
-            if file.shards:
-                logger.info("%s: %d of %d images are left of a run that was stopped", path, len(missing), wanted.sum())
-            file.write(missing, _computed(source, view, missing.tolist()))
+        if len(missing) and file.shards:
+            logger.info("%s: %d of %d images are left of a run that was stopped", path, len(missing), wanted.sum())
+        wait_for_all()  # all have seen the same rows missing, and divide them
+        own = part_of(missing, rank(), world_size())
+        if len(own):
+            file.write(own, _computed(source, view, own.tolist()))
+        wait_for_all()
         return file.join()
 
     def _path(self, source: _Source, features: str, view: _View | None = None) -> Path:

@@ -18,8 +18,9 @@ discriminants in the embedding, so that images are near, too, where the same nod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -29,23 +30,29 @@ from sklearn.decomposition import PCA
 
 from hierderm.model.heads import Discriminants
 from hierderm.taxonomy.tree import Taxonomy
+from hierderm.training.ranks import added_up, rank, world_size
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
+BLOCK = 1024  # rows at a time: views of layers are large
 MIN_IMAGES = 0.1  # training images that a condition without any counts for in its prior probability
 
 
 class TreeAnalysis:
     """Statistics of the training images that all settings share, computed once; `fit` then takes a moment.
 
-    `features`: shape (n_views * n_images, n_features), all images of one view after the other; `fine`: their
-    conditions, shape (n_images,). Views are augmented copies, so what augmentation changes counts as covariance
-    within conditions. More than `components` features are first reduced to as many principal components.
+    `features`: shape (n_views * n_images, n_features), all images of one view after the other, as one array or as
+    shards; `fine`: their conditions, shape (n_images,). Views are augmented copies, so what augmentation changes counts
+    as covariance within conditions. More than `components` features are first reduced to as many principal components.
     `probability_levels`: levels whose node probabilities enter the embedding, by default all.
+
+    All that the analysis needs are sums over images. They are taken some rows at a time, so that shards may lie on the
+    disk; processes that run together (`hierderm.training.ranks`) take a part of the rows each and add up. Where
+    features are reduced, every process holds all of them.
     """
 
     def __init__(
         self,
-        features: Floats,
+        features: Floats | Sequence[Floats],
         fine: IntArray,
         taxonomy: Taxonomy,
         *,
@@ -57,18 +64,20 @@ class TreeAnalysis:
         named = taxonomy.level_numbers(probability_levels)
         self.levels = tuple(named or range(taxonomy.n_levels))
         self.fine = np.tile(fine, n_views)
-        self.centre, self.spread, standard = _standardised(features)
+        self.rows = _Rows([features] if isinstance(features, np.ndarray) else features)
+        self.centre, self.spread = self.rows.centre, self.rows.spread
         self.basis: FloatArray | None = None
-        self.n_features = features.shape[1]
+        self.n_features = self.rows.n_features
         if self.n_features > components:
-            self.n_features = min(components, len(standard) - 1)
+            standard, self.n_features = self.rows.standard(), min(components, len(self.fine) - 1)
             reduced = PCA(self.n_features, svd_solver="randomized", random_state=0).fit(standard)
-            standard, self.basis = reduced.transform(standard), reduced.components_.astype(np.float64)
-        elif len(standard) <= self.n_features:  # no loss: means differ, and images vary, only along their own axes
+            self.rows = _Rows([reduced.transform(standard)], standardise=False)
+            self.basis = reduced.components_.astype(np.float64)
+        elif len(self.fine) <= self.n_features:  # no loss: means differ, and images vary, only along their own axes
+            standard = self.rows.standard()
             axes = PCA(len(standard) - 1, svd_solver="full").fit(standard.astype(np.float64))
-            standard, self.basis = axes.transform(standard), axes.components_
-        self.standard = standard.astype(np.float64)
-        self.moments = _moments(self.standard, self.fine, taxonomy.size(-1))
+            self.rows, self.basis = _Rows([axes.transform(standard)], standardise=False), axes.components_
+        self.moments = self.rows.moments(self.fine, taxonomy.size(-1))
         self._use(self.moments)
 
     def leaving_out(self, left_out: Mask) -> TreeAnalysis:
@@ -76,8 +85,7 @@ class TreeAnalysis:
 
         Features stay standardised and reduced as they are: no label is used for that.
         """
-        rows = np.tile(left_out, self.n_views)
-        without = _moments(self.standard[rows], self.fine[rows], self.taxonomy.size(-1))
+        without = self.rows.moments(self.fine, self.taxonomy.size(-1), np.tile(left_out, self.n_views))
         other = copy(self)  # shares the features, so the parts of a cross-validation hold them once
         other._use(Moments(*(whole - part for whole, part in zip(self.moments, without, strict=True))))
         return other
@@ -150,20 +158,6 @@ class TreeAnalysis:
         return above, np.concatenate(parts)
 
 
-def _standardised(
-    features: Floats,
-) -> tuple[FloatArray, FloatArray, Floats]:
-    """Mean and standard deviation of features, and the features standardised by parts, as views of layers are large."""
-    pieces = [slice(start, start + 1024) for start in range(0, len(features), 1024)]
-    centre = features.mean(axis=0, dtype=np.float64)
-    variance = sum(np.square(features[piece] - centre).sum(axis=0) for piece in pieces) / len(features)
-    spread = np.sqrt(variance) + 1e-12
-    standard = np.empty_like(features)
-    for piece in pieces:
-        standard[piece] = (features[piece] - centre) / spread
-    return centre, spread, standard
-
-
 class Moments(NamedTuple):
     """Sums over images that the analysis needs; those of all images less those of a part are those of the others.
 
@@ -176,9 +170,53 @@ class Moments(NamedTuple):
     products: FloatArray
 
 
-def _moments(standard: FloatArray, fine: IntArray, n_fine: int) -> Moments:
-    """Moments of standardised features, whose spread of about 1 keeps differences of such sums exact."""
-    images = np.arange(len(fine))
-    members = csr_array((np.ones(len(fine)), (fine, images)), shape=(n_fine, len(fine)))
-    counts = np.bincount(fine, minlength=n_fine).astype(np.float64)[:, None]
-    return Moments(counts, np.asarray(members @ standard), standard.T @ standard)
+class _Rows:
+    """Rows of features in shards, and what standardises them; read some at a time, as all of them may be large."""
+
+    def __init__(self, shards: Sequence[Floats], *, standardise: bool = True) -> None:
+        self.shards, self.n_features = shards, shards[0].shape[1]
+        self.centre, self.spread = np.zeros(self.n_features), np.ones(self.n_features)
+        if standardise:
+            n = sum(map(len, shards))
+            self.centre = self._sum(lambda block: block.sum(axis=0, dtype=np.float64)) / n
+            self.spread = np.sqrt(self._sum(lambda block: np.square(block - self.centre).sum(axis=0)) / n) + 1e-12
+
+    def standard(self) -> Floats:
+        """All rows, standardised, in memory."""
+        return np.concatenate([self._standard(block) for _, block in self._blocks()])
+
+    def moments(self, fine: IntArray, n_fine: int, chosen: Mask | None = None) -> Moments:
+        """Moments of the standardised rows, or of those `chosen`, whose conditions are `fine`, both of all rows.
+
+        The spread of about 1 keeps differences of such sums exact.
+        """
+        counts = np.zeros(n_fine)
+        sums, products = np.zeros((n_fine, self.n_features)), np.zeros((self.n_features, self.n_features))
+        for place, block in self._own_blocks():
+            rows = slice(None) if chosen is None else chosen[place]
+            standard, labels = self._standard(block[rows]).astype(np.float64), fine[place][rows]
+            members = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(n_fine, len(labels)))
+            counts += np.bincount(labels, minlength=n_fine)
+            sums += np.asarray(members @ standard)
+            products += standard.T @ standard
+        return Moments(added_up(counts)[:, None], added_up(sums), added_up(products))
+
+    def _standard(self, block: Floats) -> Floats:
+        return np.asarray(((block - self.centre) / self.spread).astype(block.dtype))
+
+    def _sum(self, compute: Callable[[Floats], FloatArray]) -> FloatArray:
+        """The sum of `compute`, shape (n_features,), over the blocks of all processes."""
+        return added_up(sum((compute(block) for _, block in self._own_blocks()), np.zeros(self.n_features)))
+
+    def _own_blocks(self) -> Iterator[tuple[slice, Floats]]:
+        """The blocks that this process adds up."""
+        return islice(self._blocks(), rank(), None, world_size())
+
+    def _blocks(self) -> Iterator[tuple[slice, Floats]]:
+        """Where some rows stand among all, and these rows."""
+        first = 0
+        for shard in self.shards:
+            for start in range(0, len(shard), BLOCK):
+                block = shard[start : start + BLOCK]
+                yield slice(first + start, first + start + len(block)), block
+            first += len(shard)

@@ -41,7 +41,7 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         discriminants_: What was learnt (`hierderm.model.heads.Discriminants`).
         n_features_in_: Number of features.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from hierderm import TreeEmbedding
         >>> features = np.random.default_rng(0).normal(size=(60, 4)) + np.repeat(4 * np.eye(4)[:3], 20, axis=0)

@@ -157,7 +157,7 @@ def test_another_model_that_is_missing_is_not_taken(
     caplog.set_level(logging.ERROR)
     provenance = replace(finder.index.provenance, weights_hash="0" * 12)
     index = finder.index
-    other = CaseIndex(index.vectors, index.frame, index.taxonomy, provenance, index.about, index.calibration)
+    other = replace(index, provenance=provenance)
     other.save(folder, replace=True)
     assert soon(lambda: "must come from the model of the index" in caplog.text)
     assert client.get("/api/info").status_code == 200

@@ -69,7 +69,7 @@ def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> 
     expect(page.locator("#tree .node .percent").first).to_contain_text("%")
     expect(hits.first).to_contain_text("% of pairs")
     assert page.locator("#nodes option").count() == len(finder.index.taxonomy.names(0)) + len(
-        set(finder.index.gallery.fine)
+        set(finder.index.gallery.fine_at())
     )
     expect(page.locator("#map svg .mark").last).to_be_attached(timeout=20_000)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # nothing runs off a phone

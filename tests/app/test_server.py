@@ -36,6 +36,7 @@ from hierderm.model.heads import NetworkShape
 from hierderm.model.network import Network
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
+from hierderm.search.memory import MemoryGallery
 from tests.app.conftest import serving
 
 SMALL = Limits(image_bytes=200_000, image_pixels=1_000_000)
@@ -139,6 +140,7 @@ def test_why_is_refused_clearly(finder: CaseFinder, monkeypatch: pytest.MonkeyPa
         assert ask(client, case=image_id) == (422, "send 1 to 3 images, or 'image_id': one of them.")
         assert ask(client, case="x", image_id=image_id)[1].startswith("the index has no image 'x'")
         gallery = finder.index.gallery
+        assert isinstance(gallery, MemoryGallery)
         gone = replace(gallery, image_root=str(tmp_path), frame=gallery.frame.assign(image_path="gone.png"))
         monkeypatch.setattr(finder.index, "gallery", gone)
         expected = (404, "an image of the index can't be read on the server.")
@@ -159,7 +161,7 @@ def test_info_and_map(client: TestClient, finder: CaseFinder) -> None:
     assert info["filters"]["fitzpatrick"] == ["1", "2", "3", "4", "5", "6"]
     for node in info["nodes"]:  # each is a filter
         assert post(client, png(), within=node["value"], k=1).json()["hits"], node
-    assert sum(len(conditions) for conditions in info["tree"].values()) == len(set(finder.index.gallery.fine))
+    assert sum(len(conditions) for conditions in info["tree"].values()) == len(set(finder.index.gallery.fine_at()))
     drawn = client.get("/api/map").json()
     assert len(drawn["looks"]) == len(drawn["names"]) == 3 and len({look["shape"] for look in drawn["looks"]}) == 3
     assert len(drawn["points"]) == len(drawn["images"]) == len(finder.index)
@@ -235,6 +237,7 @@ def test_an_image_that_went_missing_is_named_by_its_id(
 ) -> None:
     image_id = str(finder.index.frame[c.IMAGE_ID].iloc[0])
     gallery = finder.index.gallery
+    assert isinstance(gallery, MemoryGallery)
     gone = replace(gallery, image_root=str(tmp_path), frame=gallery.frame.assign(image_path="gone.png"))
     monkeypatch.setattr(finder.index, "gallery", gone)
     with TestClient(create_app(finder)) as client:

@@ -32,6 +32,8 @@ def test_data_csv_and_split(toy_folder: Path, toy_csv: Path, tmp_path: Path) -> 
         1,
     )
     assert "hash: " in folds
+    again = ("split", tmp_path / "cases.parquet", "-t", tree, "-o", tmp_path / "x.csv", "--split.reuse", "true")
+    assert "split does not read ['split.reuse']. It always divides anew." in fails(*again)
     assert set(pd.read_csv(tmp_path / "split.csv")["split"]) == {"train", "validation", "test"}
 
 

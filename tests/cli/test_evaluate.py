@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,16 @@ def test_evaluate_an_external_array(toy_csv: Path, toy_folder: Path, tmp_path: P
         10,
     ]
     shown = run("evaluate", *common, "-o", tmp_path / "all.json")
-    assert f"{len(frame)} test images of 48 cases" in shown and "fine Balanced accuracy" not in shown
+    assert f"{len(frame)} test images of 48 cases" in shown and "Balanced accuracy" not in shown
+    assert "MAP@R" in shown and "R-precision" not in shown and "more metrics: --all" in shown
+    assert len(shown.rpartition("┘")[2].strip().splitlines()) <= 3
+    every = run("evaluate", *common, "--all")
+    assert "R-precision" in every and "Height of common ancestor, top 10 (less is better)" in every
     assert {"metrics", "groups", "warnings", "details"} <= json.loads((tmp_path / "all.json").read_text()).keys()
     with_probabilities = run(
         "evaluate", *common, "--probabilities", tmp_path / "p.npy", "--evaluation.tasks", "calibration,classification"
     )
-    assert "fine Balanced accuracy" in with_probabilities and "MAP@R" not in with_probabilities
+    assert "Balanced accuracy" in with_probabilities and "MAP@R" not in with_probabilities
     by_monk = run(
         "evaluate",
         tmp_path / "x.npy",
@@ -63,8 +68,12 @@ def test_evaluate_an_index(toy_csv: Path, toy_folder: Path, tmp_path: Path) -> N
     run("index", "build", toy_csv, "-t", tree, "--embeddings", array, "-o", index)
     few = ["--evaluation.bootstrap_rounds", 10]
     shown = run("evaluate", "--index", index, "-k", 3, *few)  # its own cases query it
-    assert shown.startswith(f"48 cases query {len(frame)} of {len(frame)} images of {index} (flat), 3 cases each")
-    assert "fine MAP@3" in shown and "exact - index" in shown and "tree True neighbours@3    1.000" in shown
+    title = " ".join(shown.partition("┏")[0].split())
+    assert (
+        title.startswith(f"48 cases query {len(frame)} of {len(frame)} images of") and "(flat), 3 cases each" in title
+    )
+    assert "fine MAP@3" in shown and "exact - index" in shown
+    assert re.search(r"tree True neighbours@3 +│ 1\.000", shown)
     given = run("evaluate", array, "--cases", toy_csv, "--index", index, "-k", 3, *few, "-o", tmp_path / "i.json")
     assert given == shown  # the same cases, by their embeddings
     content = json.loads((tmp_path / "i.json").read_text())
@@ -76,6 +85,9 @@ def test_evaluate_an_index(toy_csv: Path, toy_folder: Path, tmp_path: Path) -> N
     assert "--splits and --model go with --index" in fails("evaluate", array, "--cases", toy_csv, "-t", tree, "-k", 3)
     assert "its cases vote: no --taxonomy, --probabilities, --external." in fails("evaluate", "-i", index, "-t", tree)
     assert "an .npy file needs --cases" in fails("evaluate", array, "-i", index)
+    for unread in ("tasks=knn", "kmeans_seeds=2"):
+        message = fails("evaluate", "-i", index, f"--evaluation.{unread}")
+        assert f"does not read ['evaluation.{unread.partition('=')[0]}']. An index has its own task." in message
     assert "--splits must name splits of the queries, got 'test'" in fails("evaluate", "-i", index, "--splits", "test")
     assert "a folder of embeddings has its own table" in fails("evaluate", "x", "--cases", toy_csv, "-i", index)
 
@@ -90,4 +102,4 @@ def test_the_model_of_an_index_embeds_the_queries(
         "--evaluation.bootstrap_rounds", 10,
     )  # fmt: skip
     n_test = len(set(toy.part("test").case_ids))
-    assert shown.startswith(f"{n_test} cases query") and "tree Share answered" in shown
+    assert shown.strip().startswith(f"{n_test} cases query") and "tree Share answered" in shown

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from hierderm.cli.main import app
 from hierderm.model import listing
 from tests.cli.commands import fails, refusal, run
 
@@ -31,6 +33,23 @@ def test_help_of_every_command_has_an_example() -> None:
                       ["data", "folder"], ["data", "scin"], ["taxonomy", "show"], ["taxonomy", "from-csv"]):  # fmt: skip
         assert "Example:" in run(*arguments, "--help")
     assert run("--version").startswith("hierderm ")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("hierderm tr", {"train", "truncate"}),
+        ("hierderm taxonomy fi", {"find"}),
+        ("hierderm compare three", {"three_way"}),
+        ("hierderm search --ag", {"--aggregation"}),
+    ],
+)
+def test_the_shell_completes(words: str, found: set[str]) -> None:
+    """As bash asks, once `hierderm --install-completion` has told it to."""
+    asked = {"_HIERDERM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = CliRunner().invoke(app, [], prog_name="hierderm", env=asked)
+    assert set(done.stdout.split()) == found
+    assert "--install-completion" in run("--help")
 
 
 def test_backbones_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,10 @@ FILES = {
     "data folder": ["nowhere", "-o"],
     "data scin": ["nowhere", "-o"],
     "data fitzpatrick17k": [NOWHERE, "--images", "nowhere", "-o"],
-    **{f"data {name}": ["nowhere", "-o"] for name in ("ham10000", "isic", "pad_ufes", "ddi", "derm7pt")},
+    **{
+        f"data {name}": ["nowhere", "-o"]
+        for name in ("ham10000", "isic", "isic_challenge", "pad_ufes", "ddi", "derm7pt")
+    },
     "data huggingface": ["nowhere", "-t", "scin", "--write-images", "images", "-o"],
     "split": [NOWHERE, "-t", "scin", "-o"],
     "evaluate": ["nowhere.npy", "-t", "scin", "--cases", NOWHERE, "--out"],
@@ -34,12 +37,13 @@ FILES = {
 REPLACEABLE_FOLDERS = {
     "data synthetic": ["--preset", "toy"],
     "embed": [NOWHERE, "--model", "hierderm:tiny", "-t", "scin", "-o"],
+    "truncate": ["nowhere", "nowhere", "--dim", "8", "-o"],
     "index build": [NOWHERE, "-m", "hierderm:tiny", "-t", "scin", "-o"],
 }
 DATA = ["--data.cases", NOWHERE, "--data.taxonomy", "scin"]
 GROWING_FOLDERS = {
     "train": [*DATA, "-o"],
-    "compare": ["experiments/three_way.toml", *DATA, "-o"],
+    "compare": ["three_way", *DATA, "-o"],
     "inflation": [*DATA, "-o"],
     "tune": [*DATA, "--range", "training.strengths=1,5", "--trials", "1", "-o"],
     "demo": ["-o"],

@@ -202,5 +202,5 @@ def test_serve_without_its_extra(made: Path, monkeypatch: pytest.MonkeyPatch) ->
     ):
         from hierderm.cli.search import serve
 
-        serve(made)
+        serve(str(made))
     assert issubclass(MissingExtraError, HierdermError)

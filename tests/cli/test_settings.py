@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ def test_words_and_settings() -> None:
     assert words == ["a.csv", "b"] and settings == {"split.folds": 5, "split.reuse": False}
     assert parse_arguments(None, ["split"]) == ([], {})
     assert parse_arguments(["--split.seed", "-1"], ["split"])[1] == {"split.seed": -1}
-    assert settings_from(["--split.near_duplicates", "false"], ["split"]).split.near_duplicates is False
+    assert settings_from(["--split.near_duplicates", "false"], ["split"]) == {"split.near_duplicates": False}
 
 
 @pytest.mark.parametrize("name", ["007", "1E5", "2024", "nan", "inf", "true", "1_000"])
@@ -30,6 +33,56 @@ def test_settings_of_several_values() -> None:
     assert tasks("retrieval, knn") == ["retrieval", "knn"]
     every = tasks("all")
     assert isinstance(every, list) and {"retrieval", "few_shot"} <= set(every)
+
+
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        (["{coarse", "=", "1.0}", "three_way"], "{ coarse = 1.0 }"),  # no quotes
+        (["coarse=1.0", "fine=0.5"], "{ coarse = 1.0, fine = 0.5 }"),  # braces of bash
+        (['{"coarse": 2}'], "{ coarse = 2 }"),  # JSON
+        (["{coarse:", "2,", "fine:", "1}", "--name", "x"], "{ coarse = 2, fine = 1 }"),
+        (["coarse"], "{ coarse = 1.0, fine = 1.0 }"),  # of that nothing can be made: the default
+    ],
+)
+def test_a_table_that_the_shell_took_apart_is_shown_quoted(words: list[str], written: str) -> None:
+    flag = "--training.loss.contrastive_levels"
+    with pytest.raises(ConfigError) as caught:
+        parse_arguments([flag, *words])
+    assert str(caught.value) == (
+        f"'{flag}' must be a table of TOML in single quotes, which the shell leaves whole, got '{words[0]}'. "
+        f"Write: {flag} '{written}'"
+    )
+    (right,) = shlex.split(str(caught.value).partition(f"Write: {flag} ")[2])
+    assert parse_arguments([flag, right])[1][flag[2:]] == tomllib.loads(f"x = {written}")["x"]
+
+
+def test_a_list_that_the_shell_took_apart_is_shown_quoted() -> None:
+    for words, written in (
+        (["[retrieval,knn]"], '\'["retrieval", "knn"]\''),
+        (["[retrieval,", "knn]", "x"], '\'["retrieval", "knn"]\''),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(f"Write: --evaluation.tasks {written}")):
+            parse_arguments(["--evaluation.tasks", *words])
+    with pytest.raises(ConfigError, match=re.escape("must be a list of TOML in single quotes")):
+        parse_arguments(["--models", "[{name", "=", "a}]"])
+    with pytest.raises(ConfigError, match=re.escape("Write: --training.loss.contrastive_options '{ name = value }'")):
+        parse_arguments(["--training.loss.contrastive_options", "x"])
+
+
+def test_tables_lists_and_their_keys() -> None:
+    table = {"training.loss.contrastive_levels": {"coarse": 1.0}, "training.strengths": [3.0, 10.0]}
+    given = ["--training.loss.contrastive_levels", "{ coarse = 1.0 }", "--training.strengths", "[3.0, 10.0]"]
+    assert parse_arguments(given)[1] == table
+    key = {"training.loss.contrastive_levels.coarse": 1.0}  # each key of a table is a flag, too
+    assert parse_arguments(["--training.loss.contrastive_levels.coarse", "1.0"])[1] == key
+    for text, value in (
+        ("layers", "layers"),
+        ("layers,output", ["layers", "output"]),
+        ('["layers"]', ["layers"]),  # of several in one method, of one in another
+    ):
+        assert parse_arguments(["--training.features", text])[1] == {"training.features": value}
+    assert parse_arguments(["--data.cases", "[a].csv"])[1] == {"data.cases": "[a].csv"}
 
 
 def test_refusals() -> None:

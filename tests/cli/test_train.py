@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from hierderm.config.loading import dump_config, with_overrides
@@ -39,7 +40,7 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
         "--evaluation.bootstrap_rounds",
         10,
     )
-    assert "fine MAP@R" in shown
+    assert "MAP@R" in shown
     vanilla = run(
         "embed",
         out / "cases.csv",
@@ -76,7 +77,7 @@ def test_an_external_test_is_checked_for_what_the_model_has_seen(toy_config: Con
     few = ("--evaluation.bootstrap_rounds", 10)
     assert "the model was trained on split" in fails("evaluate", out, "--cases", mine, *few)
     shown = run("evaluate", out, "--cases", mine, "--external", "error", *few)
-    assert shown.startswith(f"{len(test)} test images of ")
+    assert shown.strip().startswith(f"{len(test)} test images of ")
     run("embed", mine, "-m", out, "-o", tmp_path / "e", "--external", "error")
     provenance = EmbeddingTable.load(tmp_path / "e").provenance
     assert provenance.external and provenance.split_hash == table.split_hash
@@ -91,9 +92,9 @@ def test_an_external_test_is_checked_for_what_the_model_has_seen(toy_config: Con
         assert message in fails(*command, "--external", "error")
     shown = run("evaluate", out, "--cases", tmp_path / "leaky.csv", "--external", "exclude", *few)
     left = test.frame["case_id"] != test.frame["case_id"].iloc[0]
-    assert shown.startswith(f"{left.sum()} test images of ")
+    assert shown.strip().startswith(f"{left.sum()} test images of ")
     own = run("evaluate", out, "--cases", out / "cases.csv", *few)  # the run's own test, as it always was
-    assert own.startswith(f"{len(test)} test images of ")
+    assert own.strip().startswith(f"{len(test)} test images of ")
     assert "does not record what it was trained on" in fails(
         "embed",
         mine,
@@ -123,10 +124,19 @@ def test_compare(toy_config: Config, tmp_path: Path) -> None:
     text = dump_config(toy_config) + '\n[[models]]\nname = "vanilla"\nmethod = "vanilla"\n[[models]]\nname = "tree"\n'
     (tmp_path / "c.toml").write_text(text)
     shown = run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
-    assert "Report: " in shown and "tree against vanilla" in shown
+    assert "2 models on cases.csv: held-out cases" in shown
+    outcome, report = shown.rpartition("┘")[2].strip().splitlines()
+    assert " has the best value in " in outcome and report.startswith(f"Report: {tmp_path / 'out' / 'report.html'}")
     assert (
         json.loads(run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS, "--json"))["name"] == "toy"
     )
+
+
+def test_a_pdf_without_a_browser_is_refused_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIERDERM_BROWSER", "no-such-browser")
+    for command in (("compare", "experiments/three_way.toml"), ("demo",)):
+        assert "HIERDERM_BROWSER must name a browser" in refusal(*command, "--pdf", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_setting_that_the_method_does_not_read(tmp_path: Path) -> None:
@@ -160,7 +170,7 @@ def test_a_missing_and_a_truncated_image(toy_folder: Path, toy_csv: Path, tmp_pa
     wrong = changed(toy_csv, "cut.csv", image_path="images/cut.jpg")
     message = refusal(
         "compare",
-        "experiments/three_way.toml",
+        "three_way",
         "--data.cases",
         wrong,
         "--data.taxonomy",
@@ -195,5 +205,5 @@ def test_a_checkpoint_of_another_taxonomy(toy_config: Config, toy_folder: Path, 
 
 def test_train_reads_no_setting_of_the_evaluation(tmp_path: Path) -> None:
     message = fails("train", "--evaluation.bootstrap_rounds", 10, "-o", tmp_path / "run")
-    assert "train does not evaluate, so it does not read ['evaluation.bootstrap_rounds']" in message
+    assert "train does not read ['evaluation.bootstrap_rounds']. Give them to compare or evaluate." in message
     assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from hierderm.config.loading import (
     dump_config,
     load_comparison,
     load_config,
+    load_record,
     load_settings,
     model_config,
     parse_value,
@@ -72,6 +73,20 @@ def test_an_override_drops_what_it_makes_unread() -> None:
     assert not {"schedule", "coarse_fraction", "contrastive_levels"} & set(without)
 
 
+def test_a_comparison_keeps_what_its_tasks_read() -> None:
+    comparison = with_overrides(Comparison(), {"evaluation.kmeans_seeds": 2, "split.test_fraction": 0.3})
+    without = with_overrides(comparison, {"evaluation.tasks": ["retrieval"], "split.folds": 3})
+    assert "kmeans_seeds" not in to_dict(without)["evaluation"] and "test_fraction" not in to_dict(without)["split"]
+    assert with_overrides(comparison, {"name": "b"}).evaluation.kmeans_seeds == 2
+
+
+def test_the_settings_beside_a_run_may_name_what_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[split]\nfold = 0\n[training]\nmethod = 'lda'\n")
+    assert load_record(tmp_path / "config.toml") == load_config(None, {"training.method": "lda"})
+    with pytest.raises(ConfigError, match="'split.fold' is read only where split.folds is above 0"):
+        load_config(tmp_path / "config.toml")
+
+
 # --- settings that the method does not read ---
 
 
@@ -127,7 +142,27 @@ NOT_SO: dict[str, dict[str, Any]] = {
     "training.batch_size is above 0 and training.sampler.kind is hierarchical or class_balanced": {
         "training.sampler.kind": "shuffle"
     },
-    "training.freeze is not frozen, or training.views is above 0": {"training.freeze": "frozen", "training.views": 0},
+    "training.freeze is not frozen and training.cache_activations is false": {
+        "training.freeze": "last_blocks",
+        "training.cache_activations": True,
+    },
+    "training.views is above 0, or training.freeze is not frozen and training.cache_activations is false": {
+        "training.freeze": "last_blocks",
+        "training.cache_activations": True,
+        "training.views": 0,
+    },
+    "one of training.probability_shares is above 0": {"training.probability_shares": [0.0]},
+    "training.init is tree_lda and one of training.closed_form.probability_shares is above 0": {
+        "training.closed_form.probability_shares": [0.0]
+    },
+    "training.views is above 0 or training.shuffle is true": {"training.views": 0},
+    "split.folds is above 0": {"split.folds": 0},
+    "split.folds is 0": {"split.folds": 5},
+    "evaluation.groups is true": {"evaluation.groups": False},
+    **{
+        f"evaluation.tasks has '{task}'": {"evaluation.tasks": ["retrieval"]}
+        for task in ("clustering", "calibration", "retrieval_index")
+    },
     "training.views is above 0": {"training.views": 0},
 }
 
@@ -148,6 +183,7 @@ def test_a_setting_whose_condition_does_not_hold_stops_the_run(method: str, row:
         ({"training.method": "gradient", "loss.contrastive": "x"}, "unknown key 'loss.contrastive'. It is 'training.loss.contrastive'."),
         ({"model.neck": "linear"}, "'model.neck' is read as 'training.neck' by method 'gradient' only, training.method is 'tree_lda'."),
         ({"tree_lda.strengths": [1.0]}, "unknown key 'tree_lda.strengths'. It is 'training.strengths'."),
+        ({"protocol.seeds": 3}, "'protocol.seeds' is a setting of a comparison, which has [[models]]."),
         ({"training.method": "tree_ldu"}, "training.method must be one of ['vanilla', 'linear_probe', 'lda', 'tree_lda', 'gradient'], got 'tree_ldu'. Closest: 'tree_lda'."),
     ],
 )  # fmt: skip
@@ -191,7 +227,7 @@ def test_settings_that_do_not_fit_together(settings: dict[str, object], message:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(ConfigError, match="none.toml. is neither"):
         load_config(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("a = [")
     with pytest.raises(ConfigError, match="must be a TOML file"):
@@ -219,11 +255,6 @@ def test_each_model_takes_the_shared_settings_that_its_method_reads() -> None:
     assert to_dict(configs["vanilla"])["training"] == {"method": "vanilla"}
 
 
-def test_overrides_win_over_a_models_own_settings() -> None:
-    comparison = build_comparison({"models": MODELS})
-    assert model_config(comparison, comparison.models[1], {"training.views": 9}).training == TreeLda(views=9)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -238,6 +269,9 @@ def test_overrides_win_over_a_models_own_settings() -> None:
         ({"models": MODELS[:2], "training": {"epochs": 3}}, "'training.epochs' is read by method 'gradient' only, training.method is 'tree_lda' or 'vanilla'."),
         ({"models": MODELS, "training": {"lora_rank": 3}}, "'training.lora_rank' is read only where training.freeze is lora."),
         ({"models": MODELS, "loss": {"contrastive": "x"}}, "unknown key 'loss.contrastive'. It is 'training.loss.contrastive'."),
+        ({"models": MODELS, "protocol": {"new_seeds": False}}, "'protocol.new_seeds' is read only where protocol.repeats is above 1."),
+        ({"models": MODELS, "evaluation": {"index_kind": "hnsw"}}, "'evaluation.index_kind' is read only where evaluation.tasks has 'retrieval_index'."),
+        ({"models": MODELS, "split": {"folds": 3, "fold": 1}, "protocol": {"every_fold": True}}, "protocol.every_fold tests on every fold: leave split.fold out, got 1"),
         ({"models": MODELS, "protocol": {"every_fold": True}}, "protocol.every_fold needs split.folds of at least 2"),
         ({"models": MODELS, "protocol": {"repeats": 2}}, "protocol.repeats divides the cases anew for every fold: set protocol.every_fold = true"),
         ({"models": 3}, "models: Input should be a valid tuple, got 3."),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -52,10 +54,34 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert batches(seed=1) != batches()
 
 
-def test_processes_share_the_batches() -> None:
-    parts = [list(TreeBatchSampler([COARSE, FINE], 16, rank=rank, world_size=2)) for rank in (0, 1)]
-    assert len(parts[0]) == len(parts[1])
-    assert {image for part in parts for batch in part for image in batch} == set(range(len(FINE)))
+@pytest.mark.parametrize("kind", ["hierarchical", "class_balanced", "shuffle"])
+@pytest.mark.parametrize(("batch_size", "world_size"), [(16, 2), (16, 3), (20, 4), (23, 5), (16, 1)])
+def test_processes_divide_each_batch_of_the_epoch(kind: Any, batch_size: int, world_size: int) -> None:
+    """112 images, 115 of them or more by the tree: the last batch of one process is not full by itself."""
+
+    def drawn(rank: int, world_size: int) -> list[list[int]]:
+        sampler = make_sampler(
+            BatchSampling(kind=kind), COARSE, FINE, batch_size, seed=1, rank=rank, world_size=world_size
+        )
+        sampler.epoch = 3
+        found = list(sampler)
+        assert len(found) == len(sampler) > 1
+        return found
+
+    whole = drawn(0, 1)
+    parts = [drawn(rank, world_size) for rank in range(world_size)]
+    assert {len(part) for part in parts} == {len(whole)}  # as many steps in every process, or they would wait for ever
+    assert all(batch for part in parts for batch in part)
+    for number, batch in enumerate(whole):  # nothing lost, nothing repeated that one process would not repeat
+        assert [image for part in parts for image in part[number]] == batch
+    assert {image for batch in whole for image in batch} == set(range(len(FINE)))
+
+
+def test_chunks_stay_whole_in_each_process() -> None:
+    for rank in range(3):
+        for batch in TreeBatchSampler([COARSE, FINE], 16, rank=rank, world_size=3):
+            counts = np.bincount(COARSE[batch])
+            assert (counts[counts > 0] >= 4).all()
 
 
 def test_shuffle_sees_everything() -> None:
@@ -78,3 +104,11 @@ def test_by_name() -> None:
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="got images_per_class 8, batch_size 4"):
         TreeBatchSampler([COARSE], 4, images_per_class=8)
+    with pytest.raises(
+        ConfigError, match="must be at least 20, sampler.images_per_class for each of the 5 proc.* got 16"
+    ):
+        TreeBatchSampler([COARSE], 16, world_size=5)
+    with pytest.raises(
+        ConfigError, match="each of the 3 processes, training.batch_size is 9 and there are 2 training im"
+    ):
+        ShuffledBatchSampler(2, 9, world_size=3)

@@ -15,7 +15,7 @@ from hierderm.cli.main import app
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
-from hierderm.errors import BenchmarkError, HierdermError
+from hierderm.errors import BenchmarkError, ConfigError, HierdermError
 from hierderm.experiment.leaderboard import as_markdown, columns_of, compare_models, leaderboard
 from hierderm.experiment.results import Results
 from hierderm.experiment.run import prepare, train
@@ -99,8 +99,12 @@ def test_tables_in_every_format(done: Path, tmp_path: Path) -> None:
     assert {"model", "mean_rank", "fine map_at_r", "fine map_at_r low"} <= set(csv)
     run("table", done, "-f", "html", "-o", tmp_path / "table.html")
     page = (tmp_path / "table.html").read_text()
-    assert '<table class="sortable">' in page and "not a medical device" in page and "https://" not in page
-    assert "mean rank" in run("table", done)
+    assert "<title>5 models: benchmark bench" in page and "not a medical device" in page and "https://" not in page
+    assert "good has the best mean rank of 5 models, " in page and "forest plot: good minus each other model" in page
+    assert page.count("<details") == 2 and "all 5 models: " in page  # warnings, and all metrics
+    shown = run("table", done)
+    assert "mean rank" in shown
+    assert shown.rpartition("┘")[2].strip().startswith("good has the best mean rank of 5 models, ")
 
 
 def test_paired_differences(done: Path) -> None:
@@ -154,6 +158,12 @@ def test_what_is_refused(data: Path, done: Path, tmp_path: Path) -> None:
         run(*arguments(data, tmp_path, "a=colour", "a=@good.npy"))
     with pytest.raises(BenchmarkError, match="must be a hierderm run folder, it has no hierderm.json"):
         run("table", tmp_path)
+    for unread, message in (
+        (("--evaluation.tasks", "knn"), r"bench run does not read \['evaluation.tasks'\]. Name tasks by --suite."),
+        (("--evaluation.index_kind", "flat"), "is read only where evaluation.tasks has 'retrieval_index'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(*arguments(data, tmp_path, "colour"), *unread)
     with pytest.raises(HierdermError, match="holds results on other data"):
         run(*arguments(data, done, "colour"), "--split.folds", 0, "--suite", "quick", "--data.cases", "synthetic:toy")
 

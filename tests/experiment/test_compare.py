@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import hierderm
 from hierderm.artifacts import claim_folder, holds
 from hierderm.config.loading import to_dict, with_overrides
-from hierderm.config.settings import Comparison
+from hierderm.config.settings import Comparison, ModelEntry
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment import compare as comparing
-from hierderm.experiment.compare import compare
+from hierderm.experiment.compare import _trainings, compare
+from hierderm.experiment.protocol import Division
 from hierderm.experiment.results import Results
 from hierderm.experiment.run import RUN, Run, prepare
+from hierderm.report.page import is_ours
 
 FLAT = {"training.loss.classification_level": "coarse", "training.loss.schedule": "joint"}
 MODELS: list[dict[str, Any]] = [
@@ -56,12 +61,20 @@ def test_a_comparison_writes_its_report_and_resumes(
     assert html.count("data:image/jpeg") > 20
     assert "; chosen on validation)" in html
 
+    figures = {name: tmp_path / "models" / name / "model" / "results.png" for name in ("lda", "vanilla")}
+    weights = {name: Run.open(tmp_path / "models" / name).encoder.provenance.weights_hash for name in figures}
+    figures["lda"].write_bytes(b"mine")
+
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    caplog.clear()
     caplog.set_level("INFO")
     monkeypatch.setattr(comparing, "_features", None)  # what is finished needs none, and so no import of torch
     compare(every_method, tmp_path)
     assert sum(message.endswith(": already trained.") for message in caplog.messages) == len(MODELS)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == times
+    assert figures["lda"].read_bytes() == b"mine" and is_ours(figures["vanilla"].read_bytes())
+    assert weights == {n: Run.open(tmp_path / "models" / n).encoder.provenance.weights_hash for n in figures}
+    assert len(caplog.messages) == len(set(caplog.messages))  # no warning is repeated for each model
     assert json.loads((tmp_path / "report.json").read_text())["models"] == report["models"]
 
     # The report and the leaderboard are two views of one store.
@@ -97,6 +110,53 @@ def test_a_comparison_must_be_complete(toy_comparison: Comparison, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+def two_vanilla(comparison: Comparison) -> Comparison:
+    """Quick: nothing is learnt."""
+    return replace(comparison, training={}, models=tuple(ModelEntry(name, "vanilla") for name in ("a", "b")))
+
+
+def test_a_warning_of_several_models_is_said_once(
+    toy_comparison: Comparison, toy_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = pd.read_csv(toy_folder / "cases.csv", dtype=str)
+    frame["source"] = np.where(frame["condition"] == frame["condition"][0], "rare", "other")
+    frame["image_path"] = [str(toy_folder / path) for path in frame["image_path"]]
+    frame.to_csv(tmp_path / "cases.csv", index=False)
+    page = compare(
+        replace(two_vanilla(toy_comparison), data=replace(toy_comparison.data, cases=str(tmp_path / "cases.csv"))),
+        tmp_path / "out",
+    )
+    (said,) = [text for text in caplog.messages if "have images of one node" in text]
+    assert said.startswith("all 2 models: ") and "source 'rare'" in said
+    assert said in json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
+    assert page.read_text().count("have images of one node") == 1
+
+
+def test_the_report_again_as_pdf(
+    toy_comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a browser that keeps the page it is given."""
+    comparison = two_vanilla(toy_comparison)
+    compare(comparison, tmp_path / "out")
+    fake = tmp_path / "browser"
+    target = 'target=$(printf "%s\\n" "$@" | sed -n "s/^--print-to-pdf=//p")'
+    fake.write_text(
+        f'#!/bin/sh\n{target}\nfor last; do :; done\n(printf "%%PDF "; cat "${{last#file://}}") > "$target"\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("HIERDERM_BROWSER", str(fake))
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        compare(comparison, tmp_path / "out", pdf=True)
+    assert [text for text in caplog.messages if text.startswith("a: ")] == ["a: already trained.", "a: all tasks done."]
+    page = (tmp_path / "out" / "report.pdf").read_text()
+    assert page.count("<svg") == 1 and page.count("<table") == 1 and "<details" not in page
+    assert "2 models on cases.csv" in page and "not a medical device" in page and " has the best value in " in page
+    (tmp_path / "out" / "report.pdf").write_bytes(b"%PDF mine")
+    with pytest.raises(OutputError, match=r"report\.pdf is not a report of hierderm and would be overwritten"):
+        compare(comparison, tmp_path / "out", pdf=True)
+
+
 @pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.seeds": 2}
@@ -123,7 +183,7 @@ def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path
 
 def test_repeats_divide_anew(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.repeats": 2}
-    models = [{"name": "lda", "method": "lda", "set": {"training.views": 0}}]
+    models = [{"name": "lda", "method": "lda", "set": {"training.views": 1, "training.features": "output"}}]
     page = compare(with_overrides(toy_comparison, {**protocol, "models": models, "training": {}}), tmp_path).read_text()
     (lda,) = json.loads((tmp_path / "report.json").read_text())["models"]
     assert (lda["n_cases"], lda["n_runs"]) == (48, 6)
@@ -131,7 +191,20 @@ def test_repeats_divide_anew(toy_comparison: Comparison, tmp_path: Path) -> None
     first, second = (Run.open(tmp_path / name / "models" / "lda") for name in ("fold-0", "fold-0@1"))
     assert first.table.split_hash != second.table.split_hash
     assert [run.config.training.seed for run in (first, second)] == [0, 1]  # type: ignore[union-attr]
-    assert len(list((tmp_path / "features").glob("*.npy"))) == 1  # every image goes through the backbone once
+    features = list((tmp_path / "features").glob("*.npy"))  # of the images, and of their copies by either seed
+    assert len(features) == 3  # each goes through the backbone once, in whatever fold
+
+
+def test_a_model_that_reads_no_seed_is_trained_once(toy_comparison: Comparison) -> None:
+    """Without augmentation two seeds would give one model twice, and its seed variance would be 0."""
+    set_ = {"lda": {"training.views": 0}, "tree_lda": {"training.views": 0}, "linear_probe": {}}
+    models = [{"name": name, "method": name, "set": own} for name, own in set_.items()]
+    models.append({"name": "control", "method": "tree_lda", "set": {"training.views": 0, "training.shuffle": True}})
+    settings = {"models": models, "training": {"features": "output"}, "protocol.seeds": 3}
+    comparison = with_overrides(toy_comparison, settings)
+    division = Division(Path("runs"), toy_comparison)  # type: ignore[arg-type]  # its table is not looked at
+    found = {entry.name: len(_trainings(comparison, entry, division)) for entry in comparison.models}
+    assert found == {"lda": 1, "tree_lda": 1, "linear_probe": 3, "control": 3}
 
 
 def test_more_seeds_keep_what_is_trained(

@@ -6,10 +6,18 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
+from hierderm.errors import ConfigError
 from hierderm.experiment.inflation import inflation
+
+
+def test_several_splits_or_seeds_are_refused(toy_comparison: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"once, on one split: it does not read \['protocol.seeds'\]. Leave them out"):
+        inflation(with_overrides(toy_comparison, {"protocol.seeds": 2}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_split_by_image_flatters(toy_comparison: Comparison, tmp_path: Path) -> None:

@@ -87,13 +87,15 @@ def test_data_that_are_not_named(toy_config: Config, tmp_path: Path) -> None:
         load_cases(DataConfig(cases=toy_config.data.cases), tmp_path)
 
 
-def test_a_split_of_the_table_is_kept(toy_config: Config, tmp_path: Path) -> None:
+def test_a_split_of_the_table_is_kept(toy_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table, _ = prepare(toy_config.data, toy_config.split, tmp_path / "one")
     files = {f"data.{name}": str(tmp_path / "one" / f"{name}.csv") for name in ("cases", "taxonomy")}
     own = with_overrides(toy_config, {**files, "split.seed": 5})
     again, report = prepare(own.data, own.split, tmp_path / "two")
     assert report is None
     assert again.split_hash == table.split_hash
+    unread = "split.test_fraction, split.validation_fraction, split.seed"
+    assert f"So {unread} is not read: set split.reuse = false to divide anew." in caplog.messages
 
 
 # --- the run ---

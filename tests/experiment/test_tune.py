@@ -152,6 +152,8 @@ def test_the_command_with_ranges_in_the_file(config: Config, toy_folder: Path, t
     assert load_tuning(file, {})[1] == {"training.strengths": "1,5"}
     said = run("tune", file, "--range", "training.shrinkages=0.1:0.5", "--trials", "2", "-o", tmp_path / "out")
     assert "Best of 2 trials" in said and f"hierderm train {tmp_path / 'out' / 'best.toml'}" in said
+    with pytest.raises(ConfigError, match=r"tune does not read \['evaluation.seed'\]"):
+        run("tune", file, "--evaluation.seed", 1, "--trials", "2")
     file.write_text('[tune]\n"training.strengths" = 3\n')
     with pytest.raises(ConfigError, match="tune.training.strengths: a range must be a text"):
         load_tuning(file, {})

@@ -9,16 +9,21 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
+from huggingface_hub import constants
+
 
 class FakeHub(ThreadingHTTPServer):
-    """`repositories`: the files of each, by path; `private`: what was asked for when each was made."""
+    """`repositories`: the files of each, by path; `past`: as they were; `private`: what was asked for when each was made."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories: dict[str, dict[str, bytes]] = {}
+        self.past: dict[tuple[str, str], dict[str, bytes]] = {}  # by name, and commit or tag
         self.private: dict[str, Any] = {}
         self.tokens: list[str] = []
 
@@ -27,13 +32,23 @@ class FakeHub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def commit(self, name: str) -> str:
+        return self.commit_of(self.repositories[name])
+
+    @staticmethod
+    def commit_of(files: dict[str, bytes]) -> str:
         """A commit is named by the content."""
-        return hashlib.sha1(repr(sorted(self.repositories[name].items())).encode()).hexdigest()
+        return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
 
 
 @contextmanager
-def fake_hub() -> Iterator[FakeHub]:
+def fake_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
+    """A hub that huggingface_hub talks to, with an empty cache."""
     with FakeHub() as hub:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        url = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
         Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
         yield hub
         hub.shutdown()
@@ -79,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             assert line["key"] == "file", line
             hub.repositories[name][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
         commit = hub.commit(name)
+        hub.past[name, commit] = dict(hub.repositories[name])
         return self._answer({"commitUrl": f"{hub.endpoint}/{name}/commit/{commit}", "commitOid": commit})
 
     def do_GET(self) -> None:
@@ -86,11 +102,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer({}, 404, {"X-Error-Code": "RepoNotFound"})
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
         assert found is not None, self.path
-        name, _, path = found.groups()
+        name, revision, path = found.groups()
         if name not in self.server.repositories:
             return self._answer({}, 404, {"X-Error-Code": "RepoNotFound"})
-        headers = {"X-Repo-Commit": self.server.commit(name)}
-        content = self.server.repositories[name].get(path)
+        files = self.server.repositories[name]
+        if revision not in ("main", self.server.commit(name)):
+            if (name, revision) not in self.server.past:
+                return self._answer({}, 404, {"X-Error-Code": "RevisionNotFound"})
+            files = self.server.past[name, revision]
+        headers = {"X-Repo-Commit": self.server.commit_of(files)}
+        content = files.get(path)
         if content is None:
             return self._answer({}, 404, {"X-Error-Code": "EntryNotFound", **headers})
         return self._answer(content, headers={"ETag": f'"{hashlib.sha1(content).hexdigest()}"', **headers})

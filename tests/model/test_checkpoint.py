@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hierderm.artifacts import HEADER
+from hierderm.artifacts import HEADER, Card
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, OutputError
@@ -107,7 +107,7 @@ def test_a_model_is_kept_unless_asked_and_its_card_may_be_edited(saved: Path, to
     network = load_model(saved).network
     with pytest.raises(OutputError, match="holds a hierderm model folder"):
         save_model(network, saved)
-    save_model(network, saved, card="# Card", replace=True)
+    save_model(network, saved, card=Card("# Card"), replace=True)
     assert (saved / "README.md").read_text() == "# Card"
     (saved / "README.md").write_text("# Edited")
     load_model(saved)

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, SiglipModel
 
 from hierderm import columns as c
-from hierderm.artifacts import read_header
+from hierderm.artifacts import Card, read_header
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.dataset import ImageDataset
 from hierderm.data.image_io import ImageError, open_image
@@ -48,7 +48,7 @@ def network(
 @pytest.fixture
 def model(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> Path:
     """The folder of a model that classifies conditions."""
-    save_model(network(small_siglip, toy), tmp_path / "model", split_hash="abc", card="# A model\n")
+    save_model(network(small_siglip, toy), tmp_path / "model", split_hash="abc", card=Card("# A model\n", b"png"))
     return tmp_path / "model"
 
 
@@ -257,6 +257,7 @@ def test_saving_and_loading(encoder: Encoder, toy: CaseTable, tmp_path: Path) ->
     np.testing.assert_array_equal(again.encode(toy.paths[:3]), encoder.encode(toy.paths[:3]))
     assert replace(again.provenance, model="") == replace(encoder.provenance, model="")
     assert (tmp_path / "copy" / "README.md").read_text() == "# A model\n"
+    assert (tmp_path / "copy" / "results.png").read_bytes() == b"png"
     with pytest.raises(OutputError, match="copy"):
         encoder.save(tmp_path / "copy")
     encoder.save(str(tmp_path / "copy"), replace=True)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, constants
 
+from hierderm.artifacts import Card
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.seen import Seen
 from hierderm.data.table import CaseTable
@@ -28,12 +29,7 @@ from tests.model.fake_hub import FakeHub, fake_hub
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    with fake_hub() as started:
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "ENDPOINT", started.endpoint)
-        url = started.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    with fake_hub(monkeypatch, tmp_path / "cache") as started:
         yield started
 
 
@@ -42,7 +38,7 @@ def encoder(small_siglip: Path, toy: CaseTable, tmp_path: Path) -> Encoder:
     network = Network(
         load_backbone(BackboneConfig(f"hf:{small_siglip}")), NetworkShape(classifier="cosine"), toy.taxonomy, 1
     )
-    save_model(network, tmp_path / "model", split_hash="abc", card="# Mine\n\nA text.\n", seen=Seen.of(toy))
+    save_model(network, tmp_path / "model", split_hash="abc", card=Card("# Mine\n\nA text.\n"), seen=Seen.of(toy))
     return load(tmp_path / "model")
 
 
@@ -77,10 +73,31 @@ def test_a_newer_commit_is_taken_whole(hub: FakeHub, encoder: Encoder, small_sig
     assert load("me/skin").taxonomy is None
 
 
+def test_an_older_state_by_its_revision(hub: FakeHub, encoder: Encoder, small_siglip: Path) -> None:
+    first = encoder.push_to_hub("me/skin").rpartition("/")[2]
+    load(f"hf:{small_siglip}").push_to_hub("me/skin")
+    hub.past["me/skin", "v1.0"] = hub.past["me/skin", first]
+    assert load("me/skin").taxonomy is None
+    old = load("me/skin", revision="v1.0")
+    assert old.provenance.weights_hash == encoder.provenance.weights_hash and old.name == "me/skin@v1.0"
+    assert load(old.name).provenance == old.provenance  # so an index finds its model again
+    assert load("me/skin", revision=first).taxonomy == encoder.taxonomy
+    with pytest.raises(CheckpointError, match="the hub does not give or take 'me/skin@v2' .*Revision Not Found"):
+        load("me/skin", revision="v2")
+    for name in ("hierderm:tiny", "me/skin@v1.0", "model.onnx"):
+        with pytest.raises(ModelError, match=rf"revision must be .* of a repository .*, got 'v1.0' of '{name}'"):
+            load(name, revision="v1.0")
+    hub.repositories["google/some"] = {"config.json": b"{}"}
+    hub.past["google/some", "v1"] = {}
+    with pytest.raises(ModelError, match="google/some@v1 holds no model of hierderm"):
+        load("google/some", revision="v1")
+
+
 def test_the_card_says_what_the_hub_shows(hub: FakeHub, encoder: Encoder, toy: CaseTable) -> None:
     encoder.push_to_hub("me/skin", evaluation=evaluation(), data="My data")
     text = hub.repositories["me/skin"]["README.md"].decode()
-    assert text.endswith("# Mine\n\nA text.\n")
+    assert text.endswith("# Mine\n\n![Results](results.png)\n\nA text.\n")
+    assert hub.repositories["me/skin"]["results.png"].startswith(b"\x89PNG")
     found: dict[str, Any] = yaml.safe_load(text.split("---")[1])
     tree = toy.taxonomy
     assert found["taxonomy"] == {"id": tree.id, "version": tree.version, "hash": tree.content_hash}
@@ -99,7 +116,12 @@ def test_the_card_says_what_the_hub_shows(hub: FakeHub, encoder: Encoder, toy: C
             ],
         }
     ]  # fmt: skip
+    before = hub.repositories["me/skin"]["results.png"]
     load("me/skin").push_to_hub("me/skin", evaluation=evaluation(0.7))  # of the same data: it takes the place
+    assert hub.repositories["me/skin"]["results.png"] != before
+    assert hub.repositories["me/skin"]["README.md"].count(b"results.png") == 1
+    load("me/skin").push_to_hub("me/copy")
+    assert hub.repositories["me/copy"]["results.png"] == hub.repositories["me/skin"]["results.png"]
     card: Any = ModelCard(hub.repositories["me/skin"]["README.md"].decode())
     assert [(one.dataset_name, one.metric_value) for one in card.data.eval_results] == [("My data", 0.7)]
     with pytest.raises(ModelError, match="name the data set that the evaluation is of"):
@@ -129,6 +151,8 @@ def test_refusals(hub: FakeHub, encoder: Encoder, monkeypatch: pytest.MonkeyPatc
     hub.repositories["me/half"] = {"hierderm.json": b"{}"}
     with pytest.raises(CheckpointError, match="must be the header of a folder that hierderm wrote"):
         load("me/half")
+    with pytest.raises(ModelError, match="a repository must be named 'user/name', got 'skin@v1'"):
+        encoder.push_to_hub("skin@v1")
     encoder.push_to_hub("me/damaged")
     hub.repositories["me/damaged"]["model.safetensors"] = b"other"
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged: its checksum differs"):
@@ -143,6 +167,20 @@ def test_refusals(hub: FakeHub, encoder: Encoder, monkeypatch: pytest.MonkeyPatc
 def test_which_names_are_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    names = ["me/skin", "me/skin-2.v1_x"]
-    others = ["skin", "a/b/c", "hf:me/skin", "../model", "./model", "/model", "runs/mine", "x/y.npy", "x/y.onnx", "~/x"]
+    names = ["me/skin", "me/skin-2.v1_x", "me/skin@v1.0", "me/skin@refs/pr/1"]
+    others = [
+        "me/skin@",
+        "a@b/c",
+        "me/skin@x.safetensors",
+        "skin",
+        "a/b/c",
+        "hf:me/skin",
+        "../model",
+        "./model",
+        "/model",
+        "runs/mine",
+        "x/y.npy",
+        "x/y.onnx",
+        "~/x",
+    ]
     assert [name for name in [*names, *others] if is_hub_name(name)] == names

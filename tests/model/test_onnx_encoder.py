@@ -183,6 +183,15 @@ def test_files_that_are_none(pair: tuple[Encoder, Path], tmp_path: Path, monkeyp
         model.export(tmp_path / "x.onnx")
 
 
+def test_a_model_in_bf16_is_refused(small_siglip: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True})
+    network = Network(load_backbone(BackboneConfig(f"hf:{small_siglip}", precision="bf16")))
+    save_model(network, tmp_path / "model")
+    with pytest.raises(ModelError, match=r"model computes in bfloat16, which .* --backbone\.precision 32 to export"):
+        load(tmp_path / "model").export(tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
 def test_a_graph_that_differs_is_refused(pair: tuple[Encoder, Path]) -> None:
     """The check of the export, with outputs of torch that are not those of the file."""
     model, path = pair

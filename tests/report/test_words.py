@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from hierderm.evaluation.evaluation import Evaluation, Metric
@@ -12,9 +14,13 @@ from hierderm.report.words import (
     gap_sentence,
     leader_sentences,
     outcome_sentence,
+    report_title,
+    short_standing,
     significance_sentence,
+    slug,
     standing_sentence,
     summarise,
+    warning_sentences,
 )
 
 ROUNDS = np.random.default_rng(0).normal(0, 0.01, 200)
@@ -70,9 +76,17 @@ def test_the_outcome_in_numbers_of_metrics() -> None:
     alike = [d for d in differences() if (d.reference, d.level) == ("flat", "fine")]
     assert standing_sentence(alike) == "tree is not significantly different from flat in any main metric."
     assert summarise(models, differences(), 0.95).sentences[:2] == [
-        outcome_sentence(models),
+        "vanilla has the best value in 1 of 2 main metrics and tree in 1; tree is significantly better than flat and "
+        "vanilla in 1 of them and worse than vanilla in 1 of them.",
         standing_sentence(differences()),
     ]
+    assert short_standing(alike) == "tree is not significantly different from any other model"
+    twice = [Difference(level, "ami", "tree", "flat", 0.1, 0.05, 0.2) for level in ("coarse", "fine")]
+    assert short_standing([*twice, differences()[2]]) == (
+        "tree is significantly better than flat and vanilla in 1 to 2 of them"
+    )
+    many = [Difference("fine", "ami", "tree", f"m{k}", 0.1, 0.05 if k else -0.1, 0.2) for k in range(8)]
+    assert short_standing(many) == "tree is significantly better than 7 of 8 other models in 1 of them"
     assert summarise([TREE], [], 0.95).sentences == [
         "There is nothing to compare: a comparison needs two models with main metrics."
     ]
@@ -148,6 +162,19 @@ def test_tighter_clusters_that_are_no_improvement_are_named() -> None:
     ]
 
 
+def test_a_warning_is_said_once_with_the_models_it_holds_for() -> None:
+    found = {"a": ("all alike.", "twins."), "b": ("all alike.",), "c": ("all alike.", "twins.", "twins.")}
+    assert warning_sentences(found) == ["all 3 models: all alike.", "a and c: twins."]
+    assert warning_sentences({"a": ("twins.",)}) == ["a: twins."] and warning_sentences({"a": ()}) == []
+
+
+def test_a_title_says_what_is_in_the_report(tmp_path: Path) -> None:
+    assert report_title(["a", "b", "c"], "synthetic:demo") == "3 models on built-in data demo"
+    assert report_title(["a"], str(tmp_path / "skin.csv")) == "a on skin.csv"
+    assert report_title(["a", "b"], "ham10000:/data/of/me") == "2 models on ham10000"
+    assert slug("built-in data demo 3 models/ä*") == "built-in-data-demo-3-models-ä"
+
+
 def test_a_gap_that_was_not_tested_has_no_p_value() -> None:
     untested = Gap("monk", "fine", "map_at_r", "7-10", "1-3", 0.1, -0.05, 0.25, float("nan"))
     assert gap_sentence(untested) == "fine MAP@R: worst in 7-10, best in 1-3; gap 0.100 (-0.050 to 0.250)."
@@ -156,7 +183,7 @@ def test_a_gap_that_was_not_tested_has_no_p_value() -> None:
 def test_a_best_value_that_models_share_is_no_ones_alone() -> None:
     alike = [evaluation(name, 1.0, 0.3) for name in ("a", "b")]
     assert outcome_sentence(alike) == (
-        "b has the best value in 2 of 2 main metrics and a in 2; a value that several models share counts for each."
+        "b has the best value in 2 of 2 main metrics and a in 2 (a value that several models share counts for each)."
     )
     assert leader_sentences(alike, 0.95)[0].startswith("coarse AMI: a and b share 1.000; no significant difference")
     assert outcome_sentence([evaluation("a", np.nan, np.nan)]) == "No main metric is defined for any model."

@@ -19,6 +19,7 @@ from hierderm.errors import SearchError
 from hierderm.search.building import calibrate_on_validation, describe_index, embed_for, validation_means
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
+from hierderm.search.memory import MemoryGallery
 from tests.search.toy import TREE, random_table
 
 
@@ -148,7 +149,9 @@ def test_the_recall_of_an_engine_is_measured_again() -> None:
     index = split_index(kind="ivf")
     index.add(random_table(400, seed=5, start=900))
     assert index.about.recall_at_10 == index.measure_recall() >= 0.95
-    assert index.engine is not None and index.about.effort == index.engine.effort
+    gallery = index.gallery
+    assert isinstance(gallery, MemoryGallery) and gallery.engine is not None
+    assert index.about.effort == gallery.engine.effort
 
 
 def test_ids_to_remove_may_be_numbers() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hierderm.search.case_index as module
+import hierderm.search.gallery as module
 from hierderm.embeddings import EmbeddingTable, Provenance, unit_length
 from hierderm.engines import KINDS, automatic_kind
 from hierderm.errors import MissingExtraError, SearchError
@@ -130,7 +130,7 @@ def test_add_and_remove(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     index.add(random_table(2, seed=6, start=5000))
     assert index.search(random_table(2, seed=6, start=5000).embeddings[:1], k=1).to_list()[0][0].case_id == "s5000c0"
     index.remove([f"s0c{k}" for k in range(50) if k != 7])  # a fifth of the graph: it is built anew
-    assert index.engine is None or index.engine.removed == 0
+    assert index.gallery.n_removed == 0
     assert len({hit.case_id for hit in index.search(new.embeddings[:1], k=400).to_list()[0]}) == index.n_cases == 120
 
 

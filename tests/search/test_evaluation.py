@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import hierderm.search.case_index as case_index
 import hierderm.search.evaluation as module
+import hierderm.search.gallery as limits
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import EmbeddingTable
 from hierderm.engines import Kind
 from hierderm.errors import SearchError
 from hierderm.evaluation.metrics.selective import AnswerRule, LevelRule
-from hierderm.search.answer import Calibration
+from hierderm.search.answer import Calibration, Worth
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.evaluation import evaluate_index
 from hierderm.search.finder import CaseFinder
@@ -83,7 +83,7 @@ def test_a_flat_index_against_a_slow_search(within: list[str] | None, where: dic
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf", "ivfpq"])
 def test_an_approximate_index_beside_exact_search(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(case_index, "EXACT_BELOW", 0)
+    monkeypatch.setattr(limits, "EXACT_BELOW", 0)
     monkeypatch.setattr(module, "TOGETHER", 50)
     found, exact = (evaluate_index(build(which), k=5, config=CONFIG) for which in (kind, "flat"))
     for metric in ("recall_at_1", "precision_at_5", "map_at_5", "knn_accuracy"):
@@ -104,7 +104,7 @@ def test_other_cases_query_and_their_own_is_left_out() -> None:
 
 def test_answers_are_those_that_a_finder_gives() -> None:
     index = build()
-    index.calibration = Calibration(7, 0.1, AnswerRule(0.8, RULES))
+    index.calibration = Calibration(7, 0.1, Worth(100.0, 1.0), AnswerRule(0.8, RULES))
     found = evaluate_index(index, k=4, config=CONFIG)
     finder, right, depths = CaseFinder(index), [], []
     for case in sorted(set(index.frame["case_id"])):
@@ -134,7 +134,7 @@ def test_refusals() -> None:
 
 def test_what_a_filter_of_one_node_makes_perfect_is_warned_of() -> None:
     index = build()
-    index.calibration = Calibration(6, 0.1, AnswerRule(0.8, RULES))
+    index.calibration = Calibration(6, 0.1, Worth(100.0, 1.0), AnswerRule(0.8, RULES))
     assert evaluate_index(index, config=CONFIG).warnings == ()
     found = evaluate_index(index, within="C1", config=CONFIG)
     assert found["coarse", "index_recall_at_1"].value == 1 > found["fine", "index_recall_at_1"].value
@@ -147,7 +147,7 @@ def test_what_a_filter_of_one_node_makes_perfect_is_warned_of() -> None:
     queries = EmbeddingTable(index.vectors.copy(), index.frame.copy(), MADE_BY)
     index.calibration = None
     index.remove(others)
-    index.calibration = Calibration(6, 0.1, AnswerRule(0.8, RULES))
+    index.calibration = Calibration(6, 0.1, Worth(100.0, 1.0), AnswerRule(0.8, RULES))
     left = evaluate_index(index, queries, config=CONFIG)
     assert "one node at the coarse level, 'C1'" in left.warnings[0]
     finest = CaseFinder(index)

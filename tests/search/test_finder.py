@@ -18,7 +18,7 @@ from hierderm.errors import SearchError
 from hierderm.experiment.run import train
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder, SearchOptions
-from hierderm.search.gallery import Gallery
+from hierderm.search.memory import MemoryGallery
 from tests.search.test_building import MeanColour
 
 
@@ -76,8 +76,7 @@ def test_a_case_that_the_model_has_learnt_from_has_no_confidence(finder: CaseFin
     frame, index = finder.index.frame, finder.index
     train, validation = (str(frame.loc[frame[c.SPLIT] == s, c.IMAGE_ID].iloc[0]) for s in (c.TRAIN, c.VALIDATION))
     assert not index.about.trained
-    own = CaseIndex(index.vectors, frame, index.taxonomy, index.provenance, replace(index.about, trained=True))
-    own.calibration = index.calibration
+    own = replace(index, about=replace(index.about, trained=True))
     for image, learnt in ((train, True), (validation, False)):
         found, before = CaseFinder(own).search_image_id(image).answer, finder.search_image_id(image).answer
         assert found is not None and ("the model has learnt from this case" in found.reason) == learnt
@@ -87,13 +86,14 @@ def test_a_case_that_the_model_has_learnt_from_has_no_confidence(finder: CaseFin
 def test_what_a_similarity_is_worth(finder: CaseFinder) -> None:
     """Against all pairs of images of different cases; 5,000 of them are drawn."""
     gallery = finder.index.gallery
+    assert isinstance(gallery, MemoryGallery)
     cosine = gallery.vectors @ gallery.vectors.T
     pairs = cosine[gallery.cases[:, None] != gallery.cases]
     for similarity in np.quantile(pairs, [0.1, 0.5, 0.9]):
         assert gallery.closer_than(similarity) == pytest.approx((pairs < similarity).mean(), abs=0.03)
     assert (gallery.closer_than(-1.1), gallery.closer_than(1.1)) == (0, 1)
     rows = finder.index.frame[c.CASE_ID] == finder.index.frame[c.CASE_ID].iloc[0]
-    alone = Gallery(gallery.vectors[rows], gallery.frame[rows], gallery.taxonomy)
+    alone = MemoryGallery(gallery.vectors[rows], gallery.frame[rows], gallery.taxonomy)
     assert np.isnan(alone.closer_than(0.5))
     hits = finder.search_image_id(str(gallery.frame[c.IMAGE_ID].iloc[0])).to_dict(paths=False)["hits"]
     shares = [hit["closer_than"] for hit in hits]
@@ -105,7 +105,7 @@ def test_cells_come_as_they_are(finder: CaseFinder) -> None:
     index = finder.index
     sources = [str(2**61 + row) for row in range(len(index))]
     frame = index.frame.assign(source=sources, fitzpatrick=pd.array([1] + [pd.NA] * (len(index) - 1), dtype="Int64"))
-    texts = CaseFinder(CaseIndex(index.vectors, frame, index.taxonomy, index.provenance, index.about))
+    texts = CaseFinder(CaseIndex(MemoryGallery(index.vectors, frame, index.taxonomy), index.provenance, index.about))
     for row in (0, 5):
         found = texts.search_vectors(index.vectors[[row]], SearchOptions(k=1, where={"source": [sources[row]]}))
         (hit,) = found.to_dict(paths=False)["hits"]
@@ -118,8 +118,10 @@ def test_as_plain_json(finder: CaseFinder) -> None:
     content = json.loads(json.dumps(found.to_dict(paths=True)))
     assert content["levels"] == list(finder.index.taxonomy.level_names)
     assert Path(content["hits"][0]["image_path"]).is_file()
+    assert finder.index.calibration is not None
+    worth = finder.index.calibration.shares(found.found).sum()
     for level in content["answer"]["differential"]:
-        assert sum(node["share"] for node in level) == pytest.approx(1, abs=1e-3)
+        assert sum(node["share"] for node in level) == pytest.approx(worth, abs=1e-3)
     public = json.dumps(found.to_dict(paths=False))
     assert str(finder.index.about.image_root) not in public
     assert "image_path" not in json.loads(public)["hits"][0]

@@ -34,7 +34,7 @@ def ask(index: CaseIndex, k: int = 5) -> object:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_read_is_what_was_written(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hierderm.search.case_index as module
+    import hierderm.search.gallery as module
 
     monkeypatch.setattr(module, "EXACT_BELOW", 0)
     index = CaseIndex.from_embeddings(random_table(200), TREE, kind=kind, model="m", image_root="/pics")  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_foreign_folders_are_refused_by_reason(tmp_path: Path) -> None:
     with pytest.raises(IndexFolderError, match="must be the header of a folder that hierderm wrote"):
         CaseIndex.open(tmp_path)
     header.write_text(json.dumps({"format": "hierderm case index", "version": 99, "files": {}, "content": {}}))
-    with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads version 4"):
+    with pytest.raises(IndexFolderError, match="format version 99, this hierderm reads version 5"):
         CaseIndex.open(tmp_path)
     with pytest.raises(IndexFolderError, match="it does not exist"), CaseIndex.updating(tmp_path / "nothing"):
         pass
@@ -297,7 +297,8 @@ def test_a_header_is_read_under_a_schema(tmp_path: Path) -> None:
         ([level, {**level, "threshold": 1.5}], r"'calibration.rule.levels.1.threshold' must be less"),
         ([level, {**level, "accuracies": [0.2]}], "with a rising curve"),
     ):
-        calibration = {"k": 5, "temperature": 0.1, "aggregation": "best", "rule": {"wanted": 0.8, "levels": levels}}
+        worth = {"offset": -3.0, "slope": 5.0}
+        calibration = {"k": 5, "temperature": 0.1, "worth": worth, "rule": {"wanted": 0.8, "levels": levels}}
         content = {**header["content"], "calibration": calibration}
         (tmp_path / "i" / HEADER).write_text(json.dumps({**header, "content": content}))
         with pytest.raises(IndexFolderError, match=message):

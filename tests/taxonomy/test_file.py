@@ -173,7 +173,14 @@ def test_ham10000_knows_its_codes() -> None:
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("isic", [3, 44, 244]), ("pad_ufes", [2, 6]), ("ddi", [2, 11, 78]), ("derm7pt", [2, 5, 20]), ("ham10000", [2, 7])],
+    [
+        ("isic", [3, 44, 244]),
+        ("pad_ufes", [2, 6]),
+        ("ddi", [2, 11, 78]),
+        ("derm7pt", [2, 5, 20]),
+        ("ham10000", [2, 7]),
+        ("isic_challenge", [2, 9]),
+    ],
 )
 def test_each_condition_says_why_it_is_placed_there(name: str, sizes: list[int]) -> None:
     tree = load_taxonomy(name)

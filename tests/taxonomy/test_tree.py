@@ -61,21 +61,13 @@ def test_coarse_probabilities_are_sums_of_fine_ones(tree: Taxonomy) -> None:
         tree.sum_up(fine[:, :4])
 
 
-def test_prune_drops_rare_conditions_and_empty_categories(tree: Taxonomy) -> None:
-    pruned = tree.prune({"one": 5, "three": 1, "four": 1}, min_images=2)
-    assert pruned.names() == ("one",)
-    assert pruned.names(0) == ("A",)
-    assert pruned.ancestors.tolist() == [[0, 0, 0]]
-    with pytest.raises(TaxonomyError, match="no condition has 9 images or more; the most is 5"):
-        tree.prune({"one": 5}, min_images=9)
-
-
-def test_merge_makes_a_synonym(tree: Taxonomy) -> None:
-    merged = tree.merge({"two": "one"})
-    assert merged.names() == ("one", "three", "four", "five")
-    assert merged.find("TWO") == 0
-    with pytest.raises(TaxonomyError, match="merged away and merged into at once"):
-        tree.merge({"one": "two", "two": "three"})
+def test_keep_drops_categories_without_conditions(tree: Taxonomy) -> None:
+    kept = tree.keep(["one"])
+    assert kept.names() == ("one",)
+    assert kept.names(0) == ("A",)
+    assert kept.ancestors.tolist() == [[0, 0, 0]]
+    with pytest.raises(TaxonomyError, match="at least one condition must be kept, got none"):
+        tree.keep([])
 
 
 def test_lookup_folds_and_suggests() -> None:

@@ -17,6 +17,7 @@ from hierderm.config.settings import Config
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import Run, prepare, train
 from hierderm.model.loading import load
+from hierderm.report.page import is_ours
 from hierderm.training.fit import FITS, is_frozen
 
 QUICK = {
@@ -57,6 +58,7 @@ def test_a_method_makes_a_model_folder(toy_config: Config, tmp_path: Path, metho
     assert read_header(folder, "model").content["split_hash"] == ("" if method == "vanilla" else table.split_hash)
     card = (folder / "README.md").read_text()
     assert f"`{method}`: " in card and str(Path(toy_config.data.cases).parent) not in card.partition("| method")[2]
+    assert "![Results](results.png)" in card and is_ours((folder / "results.png").read_bytes())
     about: Any = yaml.safe_load(card.split("---")[1])
     [results] = about["model-index"][0]["results"]
     assert results["dataset"]["name"] == "cases.csv" and results["dataset"]["split"] == "validation"

@@ -124,7 +124,8 @@ async function search() {
     const found = await getJson("/api/search", { method: "POST", body: form });
     if (number !== searching) return;
     show(found);
-    say(found.hits.length ? `${found.hits.length} cases found.` : "No case matches these filters.");
+    const lacks = found.missing ? " Cases are missing: a server of the index is down." : "";
+    say((found.hits.length ? `${found.hits.length} cases found.` : "No case matches these filters.") + lacks, !!lacks);
   } catch (error) {
     if (number === searching) say(`The search failed: ${error.message}`, true);
   } finally {

@@ -25,7 +25,7 @@ def read_derm7pt(
 ) -> Published:
     """Derm7pt: meta/meta.csv, its images and its split.
 
-    Each case has a clinical and a dermoscopic image, told by the column `modality`. The published split is kept, so
+    Each case has a clinical and a dermoscopic image, named by the column `modality`. The published split is kept, so
     that results compare with others; `--no-published-split` leaves the division to hierderm.
 
     Example: `hierderm data derm7pt release_v0 -o cases.csv --modality derm`

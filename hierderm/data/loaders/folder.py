@@ -26,7 +26,7 @@ def read_folder(
     """Images in folders. The tree of <category>/<condition> folders is written beside the table.
 
     `case_pattern` is searched in each file name; what its first group (or the whole match) finds is the case id.
-    Without it every image is a case of its own. Images are told by suffix or content; everything else is left out and
+    Without it every image is a case of its own. Images are known by suffix or content; everything else is left out and
     named.
 
     Example: `hierderm data folder photos -o cases.csv --case-pattern "^(p[0-9]+)_"`

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from hierderm import columns as c
+from hierderm.data.loaders.isic_challenge import END
 from hierderm.data.loaders.published import Published, first_known, read_published
 from hierderm.errors import CaseTableError
 
@@ -31,6 +32,10 @@ def read_isic(
     from hierderm.data.checks import take_columns
     from hierderm.taxonomy.file import load_taxonomy
 
+    if (place := Path(folder)).name.endswith(END) or next(place.glob(f"*{END}"), None):
+        raise CaseTableError(
+            f"{place} is of an ISIC challenge. Read it with: hierderm data isic_challenge {place} -o cases.csv"
+        )
     frame, table = read_published(folder, ("metadata.csv",), ("isic_id",))
     if not set(DIAGNOSES) & set(frame):
         raise CaseTableError(f"{table.name} must have a column of diagnoses, one of {list(DIAGNOSES)}.")

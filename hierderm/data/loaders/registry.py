@@ -19,6 +19,7 @@ from hierderm.data.loaders.folder import read_folder
 from hierderm.data.loaders.ham10000 import read_ham10000
 from hierderm.data.loaders.huggingface import read_huggingface
 from hierderm.data.loaders.isic import read_isic
+from hierderm.data.loaders.isic_challenge import read_isic_challenge
 from hierderm.data.loaders.pad_ufes import read_pad_ufes
 from hierderm.data.loaders.published import Published
 from hierderm.data.loaders.scin import read_scin
@@ -30,6 +31,7 @@ LOADERS: dict[str, Callable[..., Published]] = {
     "fitzpatrick17k": read_fitzpatrick17k,
     "ham10000": read_ham10000,
     "isic": read_isic,
+    "isic_challenge": read_isic_challenge,
     "pad_ufes": read_pad_ufes,
     "ddi": read_ddi,
     "derm7pt": read_derm7pt,

@@ -39,7 +39,7 @@ LIMBS = {"arm": 0.85, "leg": 1.05, "hand": 0.95, "foot": 0.9, "neck": 1.0}  # ha
 
 @dataclass(frozen=True)
 class Lesions:
-    """What the skin shows. Lengths in half image widths, the other numbers in [0, 1] unless said.
+    """What the skin shows. Lengths in half image widths, the other numbers in [0, 1] unless stated.
 
     `primary` is the lesion; `configuration` how several are arranged; `tint` a key of TINTS and `strength` how much
     of it; `radius` > 0; `count` >= 1; `edge` the softness of the border; `scaling` white flecks; `clearing` how

@@ -123,9 +123,9 @@ def _statistics(
     rows, drawn = [], draws * inside
     some = np.flatnonzero(drawn.any(axis=1))
     for statistic in (s for s in scores.statistics if s.resampled):
-        values, of_rounds = statistic.values(inside.astype(np.uint8)), statistic.replicates(drawn[some], some)
+        values, in_rounds = statistic.values(inside.astype(np.uint8)), statistic.replicates(drawn[some], some)
         for number, (key, value) in enumerate(zip(statistic.keys, values, strict=True)):
-            ends = interval(value, of_rounds[:, number], confidence)
+            ends = interval(value, in_rounds[:, number], confidence)
             rows.append(GroupScore(column, group, *key, float(value), *ends, *counts))
     return rows
 

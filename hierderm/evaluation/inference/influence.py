@@ -102,7 +102,7 @@ class InfluenceSums:
         widths = [int((relevant.place * (gap != 0)).max(initial=0)) for gap in by_gap]
         widths = [n_items if 2 * width > n_items else width for width in widths]
         for width in set(widths) - {0}:
-            names = [name for name, of_name in enumerate(widths) if of_name == width]
+            names = [name for name, own in enumerate(widths) if own == width]
             self._add_irrelevant(names, rankings, _Gaps(relevant, width), by_gap)
         for name, (gap, each) in enumerate(zip(by_gap, by_each, strict=True)):
             np.add.at(self.change[name], items, each - gap)

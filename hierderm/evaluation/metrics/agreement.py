@@ -200,9 +200,9 @@ def _information_between(
     pair = np.repeat(np.arange(len(a)), lengths)
     n = np.arange(len(pair)) - np.repeat(lengths.cumsum() - lengths - low, lengths)
     logs = _log_factorials(int(total.max()).bit_length())
-    of_sizes = logs[a] + logs[b] + logs[total - a] + logs[total - b] - logs[total]
+    size_logs = logs[a] + logs[b] + logs[total - a] + logs[total - b] - logs[total]
     rest = total - a - b
-    log_chance = of_sizes[pair] - logs[n] - logs[a[pair] - n] - logs[b[pair] - n] - logs[rest[pair] + n]
+    log_chance = size_logs[pair] - logs[n] - logs[a[pair] - n] - logs[b[pair] - n] - logs[rest[pair] + n]
     return np.asarray(np.bincount(pair, n * np.log(n / mean[pair]) * np.exp(log_chance), len(lengths)), np.float64)
 
 

@@ -44,12 +44,12 @@ def hf_decode(probabilities: Floats, taxonomy: Taxonomy, beta: float = 1.0) -> M
 
 def _best_sets(probabilities: Floats, paths: Mask, length: IntArray, beta: float) -> Mask:
     """The sets of some images."""
-    of_length = {
+    by_length = {
         int(steps): (probabilities * (length == steps)).astype(np.float64) @ paths for steps in np.unique(length)
     }
 
     def worth(rows: IntArray, k: int) -> FloatArray:
-        return np.asarray(sum(nodes[rows] / (k + beta**2 * steps) for steps, nodes in of_length.items()))
+        return np.asarray(sum(nodes[rows] / (k + beta**2 * steps) for steps, nodes in by_length.items()))
 
     n, n_nodes = len(probabilities), paths.shape[1]
     best, size = np.zeros(n), np.zeros(n, dtype=np.int64)

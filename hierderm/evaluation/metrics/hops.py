@@ -53,9 +53,9 @@ def _weights(best: IntArray) -> FloatArray:
     """The weight of each place of the best orders, whose ranks are given, shape (n_fine, n_fine)."""
     weights = np.empty(best.shape)
     for row, ranks in enumerate(best):
-        _, first, of_place, count = np.unique(ranks, return_index=True, return_inverse=True, return_counts=True)
+        _, first, number, count = np.unique(ranks, return_index=True, return_inverse=True, return_counts=True)
         start = 2.0 ** -np.arange(len(first))
         end = np.append(start[1:], 0.0)
-        share = (np.arange(len(ranks)) - first[of_place]) / count[of_place]
-        weights[row] = start[of_place] + (end - start)[of_place] * share
+        share = (np.arange(len(ranks)) - first[number]) / count[number]
+        weights[row] = start[number] + (end - start)[number] * share
     return weights

@@ -74,7 +74,7 @@ class AnswerRule:
 
         Args:
             scores: Of the conditions, class probabilities or shares of votes, shape (n_queries, n_fine), rows summing
-                to 1. A node's score is the sum over its conditions.
+                to 1 or less. A node's score is the sum over its conditions.
             fine: The true conditions, shape (n_queries,).
             taxonomy: The tree.
             wanted: Accuracy that the answers of each level must reach, in (0, 1).

@@ -32,9 +32,9 @@ def clustering(subject: Subject) -> Scores:
     for level, name in subject.levels:
         level_labels = labels[name]
         runs = subject.clusters(level, config.kmeans_seeds)
-        of_labels, *of_clusters = silhouettes(embeddings, [level_labels, *runs])
-        per_image[name, "label_silhouette"] = of_labels
-        per_image[name, "cluster_silhouette"] = np.mean(of_clusters, axis=0)
+        label_values, *cluster_values = silhouettes(embeddings, [level_labels, *runs])
+        per_image[name, "label_silhouette"] = label_values
+        per_image[name, "cluster_silhouette"] = np.mean(cluster_values, axis=0)
         keys = tuple((name, metric) for metric in AGREEMENT)
         statistics.append(Statistic(keys, _agreement_of_runs(level_labels, runs)))
     sample = np.random.default_rng(config.seed).permutation(len(embeddings))[: config.agglomerative_images]

@@ -57,6 +57,7 @@ def _twins(subject: Subject) -> tuple[str, ...]:
     if mean_cosine(test.embeddings) > 0.999:
         return ()  # every image is every other's twin: the warning of the collapse says so
     distance = twin_distance(test.embeddings, subject.retrieval.nearest)
+    above = np.floor((1 - distance) * 1e4) / 1e4  # in digits that models share
     for name, part in parts:
         if part is None:
             continue
@@ -68,7 +69,7 @@ def _twins(subject: Subject) -> tuple[str, ...]:
             first, second = test.frame.iloc[having[0]], part.frame.iloc[found[having[0]]]
             pair = [f"image '{image[c.IMAGE_ID]}' of case '{image[c.CASE_ID]}'" for image in (first, second)]
             warnings.append(
-                f"{len(having)} test image(s) have a twin (cosine above {1 - distance:.6g}) in another {name} case, "
+                f"{len(having)} test image(s) have a twin (cosine above {above:g}) in another {name} case, "
                 f"the first is {pair[0]} with {pair[1]}. Look at them: one image under two cases inflates the scores, "
                 "and such cases must be joined or kept in one split. Where they differ, the embedding makes them one "
                 "point."

@@ -12,16 +12,19 @@ from typing import Any, NamedTuple
 
 import lightning
 import pandas as pd
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from torch import Tensor
 
+from hierderm.config.methods import Gradient
 from hierderm.errors import ConfigError
 from hierderm.files import write_atomically
 from hierderm.progress import Progress
 from hierderm.training.gradient.checkpoints import AtomicFiles, BestEpoch, Checkpoints
 from hierderm.training.gradient.module import TrainingModule
 from hierderm.training.gradient.tracking import make_logger
+from hierderm.training.ranks import rank, world_size
 
 
 class History(lightning.Callback):
@@ -69,6 +72,7 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
     or not.
     """
     settings = module.settings
+    require_processes(settings)
     history = History(folder / "history.csv")
     checkpoints = Checkpoints(folder / "checkpoints")
     best = BestEpoch(checkpoints.folder)
@@ -83,9 +87,12 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
             precision=settings.precision,
             accelerator=settings.accelerator,
             devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=_strategy(settings),
+            sync_batchnorm=world_size() > 1 and settings.accelerator != "cpu" and torch.cuda.is_available(),
             callbacks=[history, shown, stopping, best, *_averaging(settings.average)],
             plugins=[AtomicFiles()],
-            logger=make_logger(settings.logger, folder, asdict(settings)),
+            logger=make_logger(settings.logger, folder, asdict(settings)) if rank() == 0 else False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -129,6 +136,26 @@ def _logged(trainer: lightning.Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name != "monitor"}
 
 
+def require_processes(settings: Gradient) -> None:
+    """ConfigError unless as many processes train as the settings say."""
+    wanted = settings.devices * settings.num_nodes
+    if wanted != world_size():
+        start = f"--nproc-per-node {settings.devices}"
+        if settings.num_nodes > 1:
+            start = f"--nnodes {settings.num_nodes} {start} --rdzv-backend c10d --rdzv-endpoint HOST:PORT"
+        raise ConfigError(
+            f"training.devices {settings.devices} times training.num_nodes {settings.num_nodes} must be the number of "
+            f"processes, got {world_size()}. Start `hierderm train` by `torchrun {start} -m hierderm train ...`."
+        )
+
+
+def _strategy(settings: Gradient) -> str:
+    """Lightning's name. Heads that have no part in an epoch's loss get no gradient, which plain DDP refuses."""
+    if settings.strategy == "auto" and world_size() > 1:
+        return "ddp_find_unused_parameters_true"
+    return settings.strategy
+
+
 def _averaging(decay: float) -> list[lightning.Callback]:
     return [EMAWeightAveraging(decay=decay)] if decay else []
 
@@ -155,6 +182,7 @@ def _ignore_known_warnings() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",  # we resume
         r".*The number of training batches .* is smaller than the logging interval.*",
         r".*batch_sampler.*",
+        r".*sync_dist=True.*",  # every process has all validation images
         r".*GPU available but not used.*",
     ):
         warnings.filterwarnings("ignore", message)

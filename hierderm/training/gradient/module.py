@@ -6,19 +6,22 @@ import math
 from typing import Any, cast
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hierderm.config.methods import Gradient
+from hierderm.config.methods import Gradient, loss_kind
 from hierderm.data.dataset import ImageDataset
-from hierderm.data.sampler import make_sampler
+from hierderm.data.sampler import make_sampler, part_of
 from hierderm.data.table import CaseTable
 from hierderm.evaluation.validation import validation_scores
 from hierderm.model.network import Network, Outputs
 from hierderm.model.tail import Tail
 from hierderm.training.gradient.freezing import by_depth
-from hierderm.training.losses.registry import loss_kind, make_classification_loss, make_contrastive_loss
+from hierderm.training.losses.gathered import Gathered
+from hierderm.training.losses.registry import make_classification_loss, make_contrastive_loss
+from hierderm.training.ranks import averaged
 
 
 class TrainingModule(lightning.LightningModule):
@@ -54,17 +57,16 @@ class TrainingModule(lightning.LightningModule):
         self.class_labels, self.validation_labels = (torch.from_numpy(t.labels(level)) for t in (train, validation))
         first = self.contrastive_labels[0][1] if self.contrastive_labels else self.class_labels
         self.group_labels = train.labels(0) if by_tree else first.numpy()  # what the images of a batch's chunk share
-        self.contrastive = (
-            make_contrastive_loss(loss.contrastive, loss.contrastive_options, tree)
-            if loss.contrastive and self.contrastive_labels
-            else None
-        )
-        self.classification = None
+        self.contrastive, self.classification = None, None
+        if loss.contrastive and self.contrastive_labels:
+            own = make_contrastive_loss(loss.contrastive, loss.contrastive_options, tree)
+            self.contrastive = Gathered(own) if loss.gather else own
         if loss.classification:
             counts = torch.bincount(self.class_labels, minlength=tree.size(level))
-            self.classification = make_classification_loss(
+            own = make_classification_loss(
                 loss.classification, loss.classification_options, class_counts=counts, dim=network.dim, taxonomy=tree
             )
+            self.classification = Gathered(own)
         self.embedded: list[Tensor] = []
         self.losses: dict[str, list[Tensor]] = {}  # of the epoch's batches, by name
         self.sizes: list[int] = []  # of the epoch's batches
@@ -87,22 +89,23 @@ class TrainingModule(lightning.LightningModule):
         return train, ImageDataset(self.validation_table.paths, preprocessing, cache=settings.cache_images)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The batches of the current epoch: order and augmentation follow from seed and epoch alone."""
-        settings = self.settings
+        """This process's part of the batches of the current epoch, which follow from seed and epoch alone."""
+        settings, rank, world_size = self.settings, self.trainer.global_rank, self.trainer.world_size
         if isinstance(self.train_data, ImageDataset):
             self.train_data.epoch = self.current_epoch
         elif self.views:
             self.train_data = self.views[self.current_epoch % len(self.views)]
         if settings.batch_size == 0:
-            return self._loader(self.train_data, batch_size=len(self.train_table))
+            rows = part_of(np.arange(len(self.train_table)), rank, world_size)
+            return self._loader(self.train_data, batch_sampler=[rows.tolist()])
         sampler = make_sampler(
             settings.sampler,
             self.group_labels,
             self.class_labels.numpy(),
             settings.batch_size,
             seed=settings.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=rank,
+            world_size=world_size,
         )
         sampler.epoch = self.current_epoch
         return self._loader(self.train_data, batch_sampler=sampler)
@@ -136,7 +139,7 @@ class TrainingModule(lightning.LightningModule):
         return min(1.0, max(0.0, 2 * self.current_epoch / n_coarse - 1))
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch)  # dropout, for exact resume
+        torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch + 1009 * self.global_rank)  # dropout
         if self.settings.freeze != "full":
             self.network.backbone.eval()  # statistics of batch normalisation stay those of pretraining
 
@@ -191,12 +194,14 @@ class TrainingModule(lightning.LightningModule):
         embeddings = torch.cat(self.embedded).numpy()
         self.embedded.clear()
         scores = validation_scores(embeddings, self.validation_table)
-        found = {name: torch.tensor(value, dtype=torch.float32) for name, value in scores.items()}
-        self.log_dict(self._mean_losses() | found)
         # An epoch before the classification loss has its full weight is not yet the model that was asked for: one
         # off (scores lie in [0, 1]) puts it behind all later ones, so it is chosen only where there are none.
         handicap = 0.0 if self.classification_share() == 1 else 1.0
-        self.log("monitor", scores[self.settings.monitor] - handicap, logger=False)
+        found = scores | {"monitor": scores[self.settings.monitor] - handicap}
+        numbers = {name: torch.tensor(value, dtype=torch.float32) for name, value in found.items()}
+        shared = averaged(self._mean_losses() | numbers)  # so that all processes choose and stop alike
+        self.log("monitor", shared.pop("monitor"), logger=False)
+        self.log_dict(shared)
 
     @torch.inference_mode()
     def validation_logits(self) -> Tensor:

@@ -50,7 +50,7 @@ class HiMulConELoss(TreeEmbeddingLoss):
         EmbeddingError: a label is not a condition of the taxonomy.
         ValueError: pairs of a miner or reference embeddings are given.
 
-    Example:
+    Examples:
         Two images of a1 and one of a2, its sibling, all orthogonal: every cost is log 2, and the loss
         1/2 (e^1 + e^(1/2)) log 2.
 

@@ -41,7 +41,7 @@ class HXELoss(FineLogitLoss):
         ConfigError: `alpha` is not finite.
         EmbeddingError: `logits` have another shape, or a label is not a condition of the taxonomy.
 
-    Example:
+    Examples:
         Conditions a1 and a2 of A, b1 of B, equal logits, truth a1: p(A) = 2/3 and p(a1 | A) = 1/2. With alpha = log 2
         the loss is log(3/2) + 1/2 log(2).
 

@@ -35,7 +35,7 @@ class LogitAdjustedLoss(nn.Module):
     Raises:
         ConfigError: a count or `tau` is negative, or `label_smoothing` is outside [0, 1].
 
-    Example:
+    Examples:
         Priors 3/4 and 1/4, equal logits: the rare class costs log 4.
 
         >>> loss = LogitAdjustedLoss(torch.tensor([3, 1]))(torch.zeros(1, 2), torch.tensor([1]))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_metric_learning.losses as pml_losses
 from torch import Tensor, nn
 
+from hierderm.config.methods import LossKind, loss_kind
 from hierderm.errors import ConfigError, suggest
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.losses.fine_labels import FineLogitLoss
@@ -20,36 +20,17 @@ from hierderm.training.losses.soft_labels import SoftLabelsLoss
 from hierderm.training.losses.supcon import SupConLoss
 from hierderm.training.losses.tree_supcon import TreeSupConLoss
 
-Kind = Literal["levels", "tree", "logits"]
-
-
-@dataclass(frozen=True)
-class OwnLoss:
-    """A loss of ours and what it is called with.
-
-    `kind`: 'levels', embeddings and the labels of one level, once for each level wanted; 'tree', embeddings and fine
-    labels, once, as it knows the levels itself; 'logits', logits and the labels of the classified level.
-    """
-
-    kind: Kind
-    make: type[nn.Module]
-
-
-OUR_LOSSES = {
-    "SupCon": OwnLoss("levels", SupConLoss),
-    "TreeSupCon": OwnLoss("tree", TreeSupConLoss),
-    "HiMulConE": OwnLoss("tree", HiMulConELoss),
-    "SmoothHAP": OwnLoss("tree", SmoothHAPLoss),
-    "CrossEntropy": OwnLoss("logits", nn.CrossEntropyLoss),
-    "LogitAdjusted": OwnLoss("logits", LogitAdjustedLoss),
-    "HXE": OwnLoss("logits", HXELoss),
-    "SoftLabels": OwnLoss("logits", SoftLabelsLoss),
+# A new loss is a file, an entry here, and one in LOSS_KINDS of hierderm.config.methods: what it is called with.
+OUR_LOSSES: dict[str, type[nn.Module]] = {
+    "SupCon": SupConLoss,
+    "TreeSupCon": TreeSupConLoss,
+    "HiMulConE": HiMulConELoss,
+    "SmoothHAP": SmoothHAPLoss,
+    "CrossEntropy": nn.CrossEntropyLoss,
+    "LogitAdjusted": LogitAdjustedLoss,
+    "HXE": HXELoss,
+    "SoftLabels": SoftLabelsLoss,
 }
-
-
-def loss_kind(name: str) -> Kind:
-    """What the loss `name` is called with; those of pytorch-metric-learning are of the kind 'levels'."""
-    return OUR_LOSSES[name].kind if name in OUR_LOSSES else "levels"
 
 
 def make_contrastive_loss(name: str, options: dict[str, Any], taxonomy: Taxonomy | None = None) -> nn.Module:
@@ -98,11 +79,11 @@ def make_classification_loss(
     return _made(loss_class, name, options, taxonomy=taxonomy, **given)
 
 
-def _loss_class(name: str, kinds: tuple[Kind, ...]) -> type[nn.Module]:
+def _loss_class(name: str, kinds: tuple[LossKind, ...]) -> type[nn.Module]:
     """The class called `name`; `kinds` are those of our losses that an error message offers."""
     if name in OUR_LOSSES:
-        return OUR_LOSSES[name].make
-    ours = [other for other, loss in OUR_LOSSES.items() if loss.kind in kinds]
+        return OUR_LOSSES[name]
+    ours = [other for other in OUR_LOSSES if loss_kind(other) in kinds]
     known = [other for other in dir(pml_losses) if inspect.isclass(getattr(pml_losses, other)) and "Loss" in other]
     if name not in known:
         raise ConfigError(f"unknown loss '{name}'.{suggest(name, [*ours, *known])} Ours: {ours}; others: {known}.")

@@ -46,7 +46,7 @@ class SmoothHAPLoss(TreeEmbeddingLoss):
         EmbeddingError: a label is not a condition of the taxonomy.
         ValueError: pairs of a miner or reference embeddings are given.
 
-    Example:
+    Examples:
         Two images of a1 and one of b1, of another category, all orthogonal: the sigmoid is 1/2 for the one other image,
         so that the rank is 1.5, H-rank 1 and H-AP 2/3 for the first two; the third has nothing to find.
 

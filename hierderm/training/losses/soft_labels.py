@@ -37,7 +37,7 @@ class SoftLabelsLoss(FineLogitLoss):
         ConfigError: `beta` is negative.
         EmbeddingError: `logits` have another shape, or a label is not a condition of the taxonomy.
 
-    Example:
+    Examples:
         Conditions a1 and a2 of A, b1 of B. With beta = 2 log 2 the soft label of a1 is (4, 2, 1) / 7, so that
         probabilities (1/2, 1/4, 1/4) cost (4 log 2 + 2 log 4 + 1 log 4) / 7 = 10/7 log 2.
 

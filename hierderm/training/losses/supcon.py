@@ -39,7 +39,7 @@ class SupConLoss(WeightedContrastiveLoss):
     Raises:
         ConfigError: `temperature` is not above 0.
 
-    Example:
+    Examples:
         Two images of one class at the same place and one of another class at a right angle: each of the two costs
         log(e^1 + e^0) - 1, the third has no positive.
 

@@ -46,7 +46,7 @@ class TreeSupConLoss(WeightedContrastiveLoss):
         TaxonomyError: a level is not in the taxonomy.
         EmbeddingError: a label is not a condition of the taxonomy.
 
-    Example:
+    Examples:
         Two images of a1 at the same place, one of a2, its sibling, at a right angle. For a1 the other a1 weighs 2 and
         a2 weighs 1, so with log(e^1 + e^0) = 1.3133 each costs 1.3133 - 2/3; a2, with cosine 0 to both, costs log 2.
 

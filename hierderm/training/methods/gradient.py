@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hierderm import columns as c
-from hierderm.config.methods import LOGIT_LOSSES, Gradient, TreeLda
+from hierderm.config.methods import Gradient, TreeLda, loss_kind
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
@@ -117,7 +117,7 @@ def _closed_form(
 
 def shape_of(settings: Gradient) -> NetworkShape:
     """The neck and heads of these settings, drawn; a loss on embeddings needs no classifier."""
-    classifies = settings.loss.classification in LOGIT_LOSSES
+    classifies = loss_kind(settings.loss.classification) == "logits"
     return NetworkShape(
         settings.neck,
         embedding_dim=settings.embedding_dim if settings.neck in ("linear", "standardised") else 0,
@@ -129,7 +129,7 @@ def shape_of(settings: Gradient) -> NetworkShape:
 
 def _probability_levels(settings: Gradient, tree: Taxonomy, classified: int) -> tuple[int, ...]:
     """The levels whose node probabilities enter the embedding; ConfigError where one is finer than the classes."""
-    if not settings.probability_share or settings.loss.classification not in LOGIT_LOSSES:
+    if not settings.probability_share or loss_kind(settings.loss.classification) != "logits":
         return ()
     levels = tuple(tree.level_number(name) for name in settings.probability_levels) or tuple(range(classified + 1))
     if max(levels) > classified:

@@ -63,7 +63,7 @@ def analyse(settings: TreeLda, data: FrozenData, width: int) -> TreeAnalysis:
     """The analysis of the first `width` features of all views; with `settings.shuffle` on the shuffled tree."""
     tree = data.train.taxonomy
     return TreeAnalysis(
-        data.stacked(width),
+        [view[:, :width] for view in data.views],
         data.train.fine,
         shuffled(tree, settings.seed) if settings.shuffle else tree,
         n_views=len(data.views),

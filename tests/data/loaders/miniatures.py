@@ -19,6 +19,8 @@ ISIC = (
     "benign_malignant", "concomitant_biopsy", "diagnosis_1", "diagnosis_2", "diagnosis_3", "diagnosis_4",
     "diagnosis_confirm_type", "fitzpatrick_skin_type", "image_type", "lesion_id", "melanocytic", "patient_id", "sex",
 )  # fmt: skip
+ISIC_2018 = ("image", "MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+ISIC_2019 = ("image", "MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 PAD_UFES = (
     "patient_id", "lesion_id", "smoke", "drink", "background_father", "background_mother", "age", "pesticide", "gender",
     "skin_cancer_history", "cancer_history", "has_piped_water", "has_sewage_system", "fitspatrick", "region",
@@ -91,6 +93,22 @@ def write_isic(folder: Path) -> int:
     table(folder / "metadata.csv", ISIC, rows)
     (folder / "attribution.txt").write_text("Anonymous", encoding="utf-8")
     return len(rows) - 1
+
+
+def write_isic_challenge(folder: Path) -> int:
+    """The training part of 2018, task 3, in its three archives; a lesion has up to two images."""
+    start, rows, lesions = "ISIC2018_Task3_Training", list[dict[str, object]](), list[dict[str, object]]()
+    for kind, code in enumerate(("MEL", "NV", "AKIEC")):
+        for case in range(N_CASES):
+            for _ in range(1 + case % 2):
+                name = f"ISIC_{24306 + len(rows):07d}"
+                image(folder / f"{start}_Input" / f"{name}.jpg", kind, len(rows))
+                rows.append({"image": name, **dict.fromkeys(ISIC_2018[1:], "0.0"), code: "1.0"})
+                lesion = f"HAM_{kind * 100 + case:07d}"
+                lesions.append({"image": name, "lesion_id": lesion, "diagnosis_confirm_type": "histopathology"})
+    table(folder / f"{start}_GroundTruth" / f"{start}_GroundTruth.csv", ISIC_2018, rows)
+    table(folder / f"{start}_LesionGroupings.csv", ("image", "lesion_id", "diagnosis_confirm_type"), lesions[::-1])
+    return len(rows)
 
 
 def write_pad_ufes(folder: Path) -> int:
@@ -209,6 +227,7 @@ WRITERS = {
     "fitzpatrick17k": write_fitzpatrick17k,
     "ham10000": write_ham10000,
     "isic": write_isic,
+    "isic_challenge": write_isic_challenge,
     "pad_ufes": write_pad_ufes,
     "ddi": write_ddi,
     "derm7pt": write_derm7pt,

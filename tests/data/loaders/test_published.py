@@ -12,6 +12,7 @@ from hierderm.data.loaders.ddi import read_ddi
 from hierderm.data.loaders.derm7pt import read_derm7pt
 from hierderm.data.loaders.ham10000 import read_ham10000
 from hierderm.data.loaders.isic import read_isic
+from hierderm.data.loaders.isic_challenge import read_isic_challenge
 from hierderm.data.loaders.pad_ufes import read_pad_ufes
 from hierderm.data.loaders.registry import loader_of, read_from
 from hierderm.errors import CaseTableError, ConfigError
@@ -67,6 +68,62 @@ def test_isic_of_before_the_levels(tmp_path: Path, column: str, value: str, cond
     assert read_isic(tmp_path).checked().frame[c.CONDITION].tolist() == [condition]
 
 
+def test_isic_challenge_of_2018(tmp_path: Path) -> None:
+    n_images = mini.write_isic_challenge(tmp_path)
+    found = read_isic_challenge(tmp_path)
+    frame = found.checked().frame
+    assert len(frame) == n_images and found.counts == {"images_without_lesion": 0}
+    row = frame.iloc[1]
+    assert (row[c.IMAGE_ID], row[c.CASE_ID], row[c.CONDITION]) == ("ISIC_0024307", "HAM_0000001", "melanoma")
+    assert row["diagnosis_confirm_type"] == "histopathology" and not set(mini.ISIC_2018[1:]) & set(frame)
+    conditions = ["melanoma", "melanocytic nevi", "actinic keratoses and intraepithelial carcinoma"]
+    assert frame[c.CONDITION].drop_duplicates().tolist() == conditions
+    (tmp_path / "ISIC2018_Task3_Training_LesionGroupings.csv").unlink()
+    assert read_isic_challenge(tmp_path).counts == {"images_without_lesion": n_images}
+    truth = tmp_path / "ISIC2018_Task3_Training_GroundTruth" / "ISIC2018_Task3_Training_GroundTruth.csv"
+    changed(truth, MEL="0.0")
+    with pytest.raises(CaseTableError, match=r"Training_GroundTruth\.csv row 2: one class must be 1, got none"):
+        read_isic_challenge(tmp_path)
+    changed(truth, MEL="1.0", DF="1", VASC="0.5")
+    with pytest.raises(CaseTableError, match=r"row 2: classes must be 0 or 1, got VASC = '0\.5'"):
+        read_isic_challenge(tmp_path)
+    changed(truth, VASC="0")
+    with pytest.raises(CaseTableError, match="row 2: one class must be 1, got MEL, DF"):
+        read_isic_challenge(tmp_path)
+    with pytest.raises(CaseTableError, match="is of an ISIC challenge. Read it with: hierderm data isic_challenge"):
+        read_isic(truth)
+    mini.table(tmp_path / "ISIC2018_Task3_Test_GroundTruth.csv", mini.ISIC_2018, [])
+    with pytest.raises(
+        CaseTableError, match=r"must hold one published table, it has \['ISIC2018_Task3_Test_GroundTruth"
+    ):
+        read_isic_challenge(tmp_path)
+
+
+def test_isic_challenge_of_2019(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"image": f"ISIC_{number}{end}", **dict.fromkeys(mini.ISIC_2019[1:], "0.0"), code: "1.0"}
+        for number, (code, end) in enumerate([("AK", ""), ("SCC", "_downsampled"), ("UNK", ""), ("NV", "")])
+    ]
+    about: list[dict[str, object]] = [
+        {"image": "ISIC_0", "age_approx": "55.0", "anatom_site_general": "anterior torso", "lesion_id": "BCN_0000001"},
+        {"image": "ISIC_3", "sex": "female"},
+    ]
+    mini.table(tmp_path / "ISIC_2019_Training_GroundTruth.csv", mini.ISIC_2019, rows)
+    columns = ("image", "age_approx", "anatom_site_general", "lesion_id", "sex")
+    mini.table(tmp_path / "ISIC_2019_Training_Metadata.csv", columns, about)
+    for number, row in enumerate(rows):
+        mini.image(tmp_path / "ISIC_2019_Training_Input" / f"{row['image']}.jpg", 0, number)
+    found = read_isic_challenge(tmp_path / "ISIC_2019_Training_GroundTruth.csv")
+    assert found.left_out == {"image(s) of none of the classes (UNK)": ["ISIC_2"]}
+    frame = found.checked().frame
+    assert frame[c.CONDITION].tolist() == ["actinic keratosis", "squamous cell carcinoma", "melanocytic nevi"]
+    assert frame[c.CASE_ID].tolist() == ["BCN_0000001", "ISIC_1_downsampled", "ISIC_3"]
+    assert frame[c.BODY_SITE].tolist() == ["anterior torso", "", ""] and found.counts == {"images_without_lesion": 3}
+    with pytest.raises(CaseTableError, match=r"must have a column for each class, of \['MEL'.*; it has \['NV'\]"):
+        mini.table(tmp_path / "x_GroundTruth.csv", ("image", "NV"), [])
+        read_isic_challenge(tmp_path / "x_GroundTruth.csv")
+
+
 def test_pad_ufes(tmp_path: Path) -> None:
     mini.write_pad_ufes(tmp_path)
     frame = read_pad_ufes(tmp_path).checked().frame
@@ -119,7 +176,7 @@ def test_a_split_of_derm7pt_that_does_not_fit(tmp_path: Path, text: str, message
         read_derm7pt(tmp_path)
 
 
-@pytest.mark.parametrize("read", [read_ham10000, read_isic, read_pad_ufes, read_ddi, read_derm7pt])
+@pytest.mark.parametrize("read", [read_ham10000, read_isic, read_isic_challenge, read_pad_ufes, read_ddi, read_derm7pt])
 def test_other_tables_are_refused(tmp_path: Path, read: object) -> None:
     assert callable(read)
     with pytest.raises(CaseTableError, match=r"must be the published folder, with .*\.csv.*; it has none"):

@@ -176,5 +176,5 @@ def test_worked_examples_are_true(module: Any) -> None:
 def test_every_public_loss_is_documented(name: str) -> None:
     text = inspect.getdoc(getattr(hierderm.training.losses, name))
     assert text is not None and "arXiv" in text
-    for part in ("Args:", "Call:", "Returns:", "Raises:", "Example:", "gradient of zeros", ">>>"):
+    for part in ("Args:", "Call:", "Returns:", "Raises:", "Examples:", "gradient of zeros", ">>>"):
         assert part in text

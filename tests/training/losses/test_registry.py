@@ -4,23 +4,19 @@ import pytest
 import torch
 
 import hierderm.training.losses
+from hierderm.config.methods import LOSS_KINDS, loss_kind
 from hierderm.errors import ConfigError
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.losses import SupConLoss
-from hierderm.training.losses.registry import (
-    OUR_LOSSES,
-    loss_kind,
-    make_classification_loss,
-    make_contrastive_loss,
-)
+from hierderm.training.losses.registry import OUR_LOSSES, make_classification_loss, make_contrastive_loss
 
 LABELS = torch.tensor([0, 0, 1, 2, 3, 3, 4, 5])
 
 
 def test_every_public_loss_has_a_name() -> None:
     classes = {getattr(hierderm.training.losses, name) for name in hierderm.training.losses.__all__}
-    assert {loss.make for loss in OUR_LOSSES.values()} == classes | {torch.nn.CrossEntropyLoss}
-    assert loss_kind("TripletMarginLoss") == "levels"
+    assert set(OUR_LOSSES.values()) == classes | {torch.nn.CrossEntropyLoss}
+    assert OUR_LOSSES.keys() == LOSS_KINDS.keys() and loss_kind("TripletMarginLoss") == "levels"
 
 
 @pytest.mark.parametrize("name", OUR_LOSSES)

@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from hierderm.config.loading import with_overrides
-from hierderm.config.methods import LOGIT_LOSSES, TREE_LOSSES, Gradient, Loss
+from hierderm.config.methods import Gradient, Loss
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.experiment.run import train
 from hierderm.training.features import FeatureStore
 from hierderm.training.gradient.module import TrainingModule
-from hierderm.training.losses.registry import OUR_LOSSES
 from hierderm.training.methods.gradient import shape_of
 from hierderm.training.methods.tree_lda import best_scale, shuffled
 
@@ -44,11 +43,6 @@ def test_every_way_to_train(toy_config: Config, toy: CaseTable, tmp_path: Path, 
     embedded = run.embeddings()
     assert (embedded.probabilities is None) == (settings.get("loss.classification") == "ArcFaceLoss")
     assert len(embedded) == len(toy) and (tmp_path / "curves.png").is_file()
-
-
-def test_settings_and_registry_agree_on_what_a_loss_takes() -> None:
-    kinds = {kind: {name for name, loss in OUR_LOSSES.items() if loss.kind == kind} for kind in ("logits", "tree")}
-    assert kinds == {"logits": set(LOGIT_LOSSES), "tree": set(TREE_LOSSES)}
 
 
 def test_training_learns(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:

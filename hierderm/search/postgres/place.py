@@ -1,0 +1,312 @@
+"""An index in a database, or in several: opened, changed and built, as `search.persistence` does it in a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from typing import Any, Literal
+
+import psycopg
+from psycopg.sql import SQL
+from psycopg.types.json import Jsonb
+
+from hierderm.embeddings import EmbeddingTable, Provenance
+from hierderm.engines import FLAT_UP_TO, Kind
+from hierderm.errors import DatabaseError, OutputError, SearchError
+from hierderm.files import PATIENCE, text_hash
+from hierderm.json_files import checked
+from hierderm.progress import Progress
+from hierderm.search.answer import Calibration
+from hierderm.search.case_index import About, CaseIndex
+from hierderm.search.postgres.address import Address
+from hierderm.search.postgres.gallery import FIRST_EFFORT, PostgresGallery, Stored
+from hierderm.search.postgres.loading import Filling, Source, TableSource, require_fit
+from hierderm.search.postgres.schema import (
+    WRITER,
+    Precision,
+    add_partitions,
+    create,
+    drop_model,
+    give_up_after,
+    index_partitions,
+    table,
+    there,
+)
+from hierderm.search.postgres.servers import Servers, Session
+from hierderm.search.postgres.upkeep import check, forget
+from hierderm.taxonomy.file import format_taxonomy, parse_taxonomy
+from hierderm.taxonomy.tree import Taxonomy
+
+State = Literal["current", "loading"]
+logger = logging.getLogger(__name__)
+_COLUMNS = (
+    "model", "server", "n_servers", "generation", "precision", "dim", "columns", "n_images", "n_cases", "next_image",
+    "next_case", "about", "provenance", "calibration", "has_looks", "taxonomy", "key", "source",
+)  # fmt: skip
+
+
+class PostgresPlace:
+    """The index of a database, or of one on each of several servers.
+
+    Args:
+        addresses: Of the databases, with spaces between them, in the order in which the index was built on them.
+        partial: Search the servers that answer where one is down; else that is an error.
+    """
+
+    def __init__(self, addresses: str, *, partial: bool = False) -> None:
+        self.servers = Servers([Address.parse(text) for text in addresses.split()], partial=partial)
+
+    def __str__(self) -> str:
+        return str(self.servers)
+
+    def opened(self) -> CaseIndex:
+        """The index as it is now; DatabaseError where there is none."""
+        with self.servers.reading() as session:
+            return self._index(session)
+
+    def generation(self) -> str:
+        """What tells one state of the index from another; '' where there is no index."""
+        with self.servers.reading() as session:
+            row = self._model(session, "current")
+        return "" if row is None else str(row["generation"])
+
+    def require_free(self, *, replace: bool) -> None:
+        """OutputError where there is an index that is not to be replaced; makes the tables where they are missing."""
+        self._prepare()
+        with self.servers.reading() as session:
+            self._require_free(session, replace)
+
+    def save(
+        self,
+        index: CaseIndex,
+        *,
+        replace: bool,
+        kind: Kind | Literal["auto"] = "auto",
+        precision: Precision = "single",
+    ) -> None:
+        """Copy an index, with what was learnt from it."""
+        with index.reading():
+            table = EmbeddingTable(index.vectors, index.frame, index.provenance, looks=index.looks)
+            about = dataclasses.replace(index.about, kind=kind_for(kind, len(index)))
+            source, tree = TableSource(table), index.taxonomy
+            with self.building(source, tree, about, precision=precision, replace=replace) as new:
+                new.calibration = index.calibration
+
+    def check(self) -> str:
+        """What was found whole, in words."""
+        with self.servers.reading() as session:
+            gallery = self._index(session).gallery
+            assert isinstance(gallery, PostgresGallery)
+            return check(session, gallery)
+
+    def forget(self, case_ids: Sequence[str]) -> list[str]:
+        """Give up the space of removed rows, and say of each table that none is of these cases."""
+        with self._writing() as session:
+            return forget(session, case_ids)
+
+    @contextmanager
+    def updating(self) -> Iterator[CaseIndex]:
+        """Change the index in the block: one transaction, which is committed when the block ends well."""
+        with self._writing() as session:
+            index = self._index(session, writes=True)
+            yield index
+            self._record(session, index, "current")
+
+    @contextmanager
+    def building(
+        self,
+        source: Source,
+        taxonomy: Taxonomy,
+        about: About,
+        *,
+        precision: Precision = "single",
+        replace: bool = False,
+    ) -> Iterator[CaseIndex]:
+        """Fill a new model beside the one that is searched, which it replaces in one step when the block ends well.
+
+        A load that was broken off goes on after the images that have come.
+        """
+        require_fit(source, taxonomy)
+        self._prepare()
+        with self._writing() as session:
+            self._require_free(session, replace)
+            row = self._begun(session, source, taxonomy, about, precision, replace)
+            self._fill(session, row, source, taxonomy)
+            graph = about.kind == "hnsw"
+            with Progress("Building the graph" if graph else "Building the filters"):
+                for statement in index_partitions(row["model"], source.dim, precision, graph=graph):
+                    session.rows(statement)
+                session.commit()
+            index = self._index(session, "loading", writes=True)
+            index.tune()
+            yield index
+            session.rows(SQL("update {} set state = 'replaced' where state = 'current'").format(table("models")))
+            self._record(session, index, "loading")
+
+    def _require_free(self, session: Session, replace: bool) -> None:
+        if not replace and self._model(session, "current"):
+            raise OutputError(f"{self} has an index. Choose another database, or replace it (--replace).")
+
+    def _begun(
+        self,
+        session: Session,
+        source: Source,
+        taxonomy: Taxonomy,
+        about: About,
+        precision: Precision,
+        replace: bool,
+    ) -> dict[str, Any]:
+        """The model that is filled: one that is there, or a new one."""
+        made_by = source.provenance
+        names = (made_by.weights_hash, made_by.preprocessing_hash, taxonomy.content_hash, made_by.split_hash)
+        known = {"key": text_hash(" ".join(names)), "source": source.content_hash, "precision": precision}
+        row = self._model(session, "loading")
+        if row is not None and {name: row[name] for name in known} != known:
+            if not replace:
+                raise OutputError(
+                    f"{self} has an unfinished load of other images, of which {row['next_image']} came. Go on with it, "
+                    "or give it up (--replace)."
+                )
+            self._drop(session, row["model"])
+            row = None
+        if row is None:
+            ((model,),) = session.on(0, SQL("select coalesce(max(model), 0) + 1 from {}").format(table("models")))
+            values = known | {
+                "model": model, "state": "loading", "dim": source.dim, "has_looks": source.has_looks,
+                "taxonomy": format_taxonomy(taxonomy), "columns": Jsonb(list(source.kinds.items())),
+                "provenance": Jsonb(asdict(made_by)), "about": Jsonb(asdict(about)), "n_servers": len(self.servers),
+            }  # fmt: skip
+            insert = SQL("insert into {} ({}) values ({})").format(
+                table("models"),
+                SQL(", ").join(map(SQL, [*values, "server"])),
+                SQL(", ").join([SQL("%s")] * (len(values) + 1)),
+            )
+            for server in session.numbers:
+                session.on(server, insert, [*values.values(), server])
+            for statement in add_partitions(model, source.dim, precision):
+                session.rows(statement)
+            row = self._model(session, "loading")
+        session.commit()
+        assert row is not None
+        return row
+
+    def _fill(self, session: Session, row: dict[str, Any], source: Source, taxonomy: Taxonomy) -> None:
+        """Write the images that have not come, a part in a transaction."""
+        model, start = row["model"], int(row["next_image"])
+        if start:
+            logger.info("The load goes on after %d of %d images.", start, source.n_images)
+        for statement in give_up_after(model, start, row["next_case"], row["precision"]):
+            session.rows(statement)
+        numbers = start, int(row["next_case"]), int(row["n_cases"])
+        filling = Filling(session, model, row["precision"], taxonomy, dict(row["columns"]), *numbers)
+        counted = SQL("update {} set next_image = %s, next_case = %s, n_images = %s, n_cases = %s where model = %s")
+        with Progress("Loading", source.n_images, unit="images") as bar:
+            bar.update(start)
+            for part in source.parts(start):
+                filling.write(part, with_looks=source.has_looks)
+                came = (filling.next_image, filling.next_case, filling.next_image, filling.n_cases)
+                session.rows(counted.format(table("models")), (*came, model))
+                session.commit()
+                bar.update(len(part))
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """A session that is the only one to write; others wait."""
+        session = self.servers.writing()
+        try:
+            self._require_tables(session)
+            session.rows(SQL("set lock_timeout = {}").format(f"{PATIENCE:g}s"))
+            session.rows("select pg_advisory_lock(%s)", (WRITER,))
+            session.recover()
+            replaced = SQL("select distinct model from {} where state = 'replaced'").format(table("models"))
+            for (model,) in session.rows(replaced):
+                self._drop(session, model)
+            session.commit()
+            yield session
+        finally:
+            session.close()  # which gives up what is not committed, and the lock
+
+    def _drop(self, session: Session, model: int) -> None:
+        for statement in drop_model(model):
+            session.rows(statement)
+
+    def _prepare(self) -> None:
+        """Make the extension and the tables where they are missing."""
+        for address in self.servers.addresses:
+            with address.faults("preparing the database"), psycopg.connect(address.conninfo) as connection:
+                connection.execute("select pg_advisory_xact_lock(%s)", (WRITER + 1,))
+                if not connection.execute("select 1 from pg_extension where extname = 'vector'").fetchone():
+                    connection.execute("create extension vector")
+                create(connection)
+
+    def _require_tables(self, session: Session) -> None:
+        for address, connection in zip(session.addresses, session.connections, strict=True):
+            with address.faults("opening the index"):
+                if not there(connection):
+                    raise DatabaseError(f"{address} has no index. Make one: hierderm index build ... -o {self}")
+
+    def _model(self, session: Session, state: State) -> dict[str, Any] | None:
+        """What all servers say of the model that is searched, or loaded: of a load, what the least of them has."""
+        for address, connection in zip(session.addresses, session.connections, strict=True):
+            with address.faults("opening the index"):
+                if not there(connection):
+                    return None
+        select = SQL("select {} from {} where state = %s").format(SQL(", ").join(map(SQL, _COLUMNS)), table("models"))
+        rows = [dict(zip(_COLUMNS, row, strict=True)) for row in session.rows(select, (state,))]
+        if not rows:
+            return None
+        said = {"servers": [row["server"] for row in rows], "n_servers": rows[0]["n_servers"]}
+        here = [number for number, one in enumerate(self.servers.addresses) if str(one) not in session.missing]
+        if said != {"servers": here, "n_servers": len(self.servers)}:
+            raise DatabaseError(
+                f"{self}: the index is on {rows[0]['n_servers']} server(s), which must all be given, in their order; "
+                f"these are number {said['servers']} of them, counted from 0."
+            )
+        return min(rows, key=lambda row: int(row["next_image"]))
+
+    def _index(self, session: Session, state: State = "current", *, writes: bool = False) -> CaseIndex:
+        """The index that the table of models describes."""
+        row = self._model(session, state)
+        if row is None:
+            raise DatabaseError(f"{self} has no index, or one that is not loaded yet. Build it: hierderm index build")
+        taxonomy, source = parse_taxonomy(row["taxonomy"], source=str(self)), f"{self}: the table of models"
+        about: About = checked(row["about"], About, source, DatabaseError)
+        provenance: Provenance = checked(row["provenance"], Provenance, source, DatabaseError)
+        calibration: Calibration | None = None
+        if row["calibration"] is not None:
+            calibration = checked(row["calibration"], Calibration, source, DatabaseError)
+        stored = Stored(**{one.name: row[one.name] for one in fields(Stored)} | {"columns": dict(row["columns"])})
+        gallery = PostgresGallery(
+            self.servers, stored, taxonomy, about.image_root, about.kind == "hnsw", about.effort or FIRST_EFFORT,
+            session if writes else None, session.missing,
+        )  # fmt: skip
+        return CaseIndex(gallery, provenance, about, calibration)
+
+    def _record(self, session: Session, index: CaseIndex, state: State) -> None:
+        """Write what an index says of itself, under a new generation, and commit: from now on it is searched."""
+        gallery = index.gallery
+        assert isinstance(gallery, PostgresGallery)
+        stored, generation = gallery.stored, secrets.token_hex(8)
+        values = {
+            "state": "current", "generation": generation, "n_images": stored.n_images, "n_cases": stored.n_cases,
+            "next_image": stored.next_image, "next_case": stored.next_case,
+            "columns": Jsonb(list(stored.columns.items())), "about": Jsonb(asdict(index.about)),
+            "provenance": Jsonb(asdict(index.provenance)),
+            "calibration": Jsonb(asdict(index.calibration)) if index.calibration else None,
+        }  # fmt: skip
+        changes = SQL(", ").join(SQL("{} = %s").format(SQL(name)) for name in values)
+        update = SQL("update {} set {} where state = %s").format(table("models"), changes)
+        session.rows(update, [*values.values(), state])
+        session.commit(generation)
+        index.gallery = dataclasses.replace(gallery, writes=None)  # which now reads what all see
+
+
+def kind_for(kind: Kind | Literal["auto"], n_images: int) -> Kind:
+    """The kind of an index in PostgreSQL; SearchError where it has none of that name."""
+    if kind not in ("auto", "flat", "hnsw"):
+        raise SearchError(f"an index in PostgreSQL must be of kind 'auto', 'flat' or 'hnsw', got '{kind}'.")
+    return ("flat" if n_images <= FLAT_UP_TO else "hnsw") if kind == "auto" else kind

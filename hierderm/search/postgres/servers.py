@@ -1,0 +1,191 @@
+"""The servers of an index, and a transaction on all of them.
+
+A gallery on several servers has each case whole on one of them, by a hash of its id. A statement is asked of all at
+once, and what they give is put together here: that is the same for one server and for many.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty, LifoQueue
+from typing import Any
+from weakref import finalize
+
+import psycopg
+from psycopg.sql import SQL, Composable, Literal
+
+from hierderm.errors import DatabaseError
+from hierderm.search.postgres.address import Address, Connection
+from hierderm.search.postgres.schema import table
+
+PREPARED = "hierderm-"  # begins the name of a prepared transaction, which ends with the generation
+TRIES, PAUSE = 100, 0.05  # to find all servers at one generation, seconds between two
+Rows = list[tuple[Any, ...]]
+_GENERATION = SQL("select generation from {} where state = 'current'").format(table("models"))
+
+
+@dataclass
+class Session:
+    """A transaction on each server that answers, in their order; `missing`: those that do not."""
+
+    addresses: list[Address]
+    connections: list[Connection]
+    pool: ThreadPoolExecutor
+    missing: tuple[str, ...] = ()
+
+    def rows(self, statement: str | Composable, values: Any = None) -> Rows:
+        """What all servers give, those of the first before those of the second."""
+        if len(self.connections) == 1:
+            return self.on(0, statement, values)
+        return [row for found in self.pool.map(lambda n: self.on(n, statement, values), self.numbers) for row in found]
+
+    def on(self, server: int, statement: str | Composable, values: Any = None) -> Rows:
+        """What one server gives."""
+        with self.addresses[server].faults("a statement"):
+            cursor = self.connections[server].execute(statement, values, binary=True)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    @property
+    def numbers(self) -> range:
+        return range(len(self.connections))
+
+    def commit(self, generation: str = "") -> None:
+        """Commit on all servers, or with a generation on all or none: see `recover`."""
+        if generation and len(self.connections) > 1:
+            name = Literal(PREPARED + generation)
+            self.rows(SQL("prepare transaction {}").format(name))
+            for number in self.numbers:
+                self._outside(number, SQL("commit prepared {}").format(name))
+        for address, connection in zip(self.addresses, self.connections, strict=True):
+            with address.faults("a commit"):
+                connection.commit()
+
+    def recover(self) -> None:
+        """End what a killed writer prepared: commit it where a server has committed it, else give it up."""
+        ours = "select gid from pg_prepared_xacts where database = current_database() and starts_with(gid, %s)"
+        for name in sorted({row[0] for row in self.rows(ours, (PREPARED,))}):
+            done = name.removeprefix(PREPARED) in {row[0] for row in self.rows(_GENERATION)}
+            end = SQL("commit prepared {}" if done else "rollback prepared {}").format(Literal(name))
+            for number in self.numbers:
+                if name in {row[0] for row in self.on(number, ours, (PREPARED,))}:
+                    self._outside(number, end)
+        self.commit()
+
+    def autocommit(self, wanted: bool) -> None:
+        """Whether each statement is a transaction of its own."""
+        for address, connection in zip(self.addresses, self.connections, strict=True):
+            with address.faults("a commit"):
+                connection.commit()
+                connection.autocommit = wanted
+
+    def _outside(self, number: int, statement: Composable) -> None:
+        """Run a statement of one server outside of its transaction, which is ended."""
+        connection = self.connections[number]
+        with self.addresses[number].faults("a commit"):
+            connection.commit()
+            connection.autocommit = True
+            connection.execute(statement)
+            connection.autocommit = False
+
+    def close(self) -> None:
+        """Give up what is not committed."""
+        for connection in self.connections:
+            connection.close()
+
+
+class Servers:
+    """Where an index is, and connections to read it through.
+
+    Args:
+        addresses: Of the servers, in the order in which the index was built on them.
+        partial: Search those that answer where one is down; else that is an error.
+    """
+
+    def __init__(self, addresses: Sequence[Address], *, partial: bool = False) -> None:
+        self.addresses, self.partial = list(addresses), partial
+        self._pool = ThreadPoolExecutor(max(8, 4 * len(self.addresses)), thread_name_prefix="hierderm-postgres")
+        self._idle: list[LifoQueue[Connection]] = [LifoQueue() for _ in addresses]
+        finalize(self, _close_all, self._idle, self._pool)
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.addresses))
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that sees one moment of all servers."""
+        session, used = self._at_one_generation()
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        for number, connection in zip(used, session.connections, strict=True):
+            try:
+                connection.rollback()
+                self._idle[number].put(connection)
+            except psycopg.Error:  # lost after all was read
+                connection.close()
+
+    def writing(self) -> Session:
+        """A transaction on all servers, to be committed and closed."""
+        connections = []
+        try:
+            for address in self.addresses:
+                connections.append(address.connect(writes=True))
+        except BaseException:
+            for connection in connections:
+                connection.close()
+            raise
+        return Session(self.addresses, connections, self._pool)
+
+    def _at_one_generation(self) -> tuple[Session, list[int]]:
+        """A session, and the numbers of its servers; a change is on one server a moment before it is on the next."""
+        for _ in range(TRIES):
+            found = list(self._pool.map(self._usable, range(len(self)))) if len(self) > 1 else [self._usable(0)]
+            used = [number for number, one in enumerate(found) if not isinstance(one, DatabaseError)]
+            missing = tuple(str(self.addresses[number]) for number in range(len(self)) if number not in used)
+            connections = [one for one in found if not isinstance(one, DatabaseError)]
+            session = Session([self.addresses[number] for number in used], connections, self._pool, missing)
+            faults = [one for one in found if isinstance(one, DatabaseError)]
+            if faults and (not self.partial or not connections):
+                session.close()
+                raise faults[0]
+            if len(connections) == 1 or len({row[0] for row in session.rows(_GENERATION)}) == 1:
+                return session, used
+            session.close()
+            time.sleep(PAUSE)
+        raise DatabaseError(
+            f"{self}: the servers are at different generations. A writer was killed: end its change by the next one, "
+            "such as `hierderm index remove ... --prove`, or restore all servers from one backup."
+        )
+
+    def _usable(self, number: int) -> Connection | DatabaseError:
+        """A connection that works, for a server that was restarted has closed its own; or why there is none."""
+        while True:
+            try:
+                connection = self._idle[number].get_nowait()
+            except Empty:
+                try:
+                    return self.addresses[number].connect()
+                except DatabaseError as error:
+                    return error
+            try:
+                connection.execute("select 1")
+            except psycopg.Error:
+                connection.close()
+            else:
+                return connection
+
+
+def _close_all(idle: Sequence[LifoQueue[Connection]], pool: ThreadPoolExecutor) -> None:
+    pool.shutdown(wait=False)
+    for queue in idle:
+        while not queue.empty():
+            queue.get().close()

@@ -1,0 +1,403 @@
+"""An index on real PostgreSQL servers: loads that break off, writers and readers at once, rights, and several servers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+import hierderm.search.postgres.loading as loading
+import hierderm.search.postgres.place as place_module
+from hierderm.embeddings import EmbeddingTable
+from hierderm.errors import DatabaseError, IndexFolderError, MissingExtraError, OutputError, SearchError
+from hierderm.search.case_index import CaseIndex
+from hierderm.search.finder import CaseFinder
+from hierderm.search.places import place_of
+from hierderm.search.postgres.address import Address
+from hierderm.search.postgres.building import load_folder
+from hierderm.search.postgres.gallery import PostgresGallery
+from hierderm.search.postgres.place import PostgresPlace
+from hierderm.search.postgres.statements import Asks, intervals
+from hierderm.search.proof import remove_and_prove
+from tests.postgres import Server
+from tests.search.test_gallery import PLAIN, gallery_table, same_calibration
+from tests.search.toy import MADE_BY, TREE
+
+SECRET = "pa%ss w@rd"
+WRITTEN = "pa%25ss%20w%40rd"
+
+
+@pytest.fixture
+def database(server: Server) -> str:
+    return server.new_database()
+
+
+@pytest.fixture
+def place(database: str) -> PostgresPlace:
+    """The plain index in a database of its own."""
+    PLAIN.save(database)
+    return PostgresPlace(database)
+
+
+def image_ids(index: CaseIndex, k: int = 5) -> list[list[str]]:
+    return [[hit.image_id for hit in hits] for hits in index.search(PLAIN.vectors[:6], k=k).to_list()]
+
+
+# --- what must not be seen ---------------------------------------------------------------------------------------
+
+
+def test_a_password_is_nowhere(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    caplog.set_level(logging.DEBUG)
+    for address in (
+        f"postgresql://me:{WRITTEN}@/gallery?host={tmp_path}",
+        f"postgresql://me@/gallery?host={tmp_path}&password={WRITTEN}",
+        f"postgresql://me:{WRITTEN}@127.0.0.1:1/gallery",
+    ):
+        place = place_of(address)
+        with pytest.raises(DatabaseError, match="connecting failed: .*Check that the server runs") as refused:
+            place.opened()
+        texts = [str(place), repr(place), str(refused.value), repr(refused.value), caplog.text]
+        texts.append(str(refused.value.__cause__))
+        assert refused.value.__cause__ is None and refused.value.__suppress_context__
+        assert not any(secret in text for secret in (SECRET, WRITTEN, "w@rd") for text in texts)
+    for wrong in (f"postgresql://me:{SECRET}@host:port/x", f"postgresql://me:{WRITTEN}@h/x?unknown=1"):
+        with pytest.raises(DatabaseError, match="libpq can't read the one given") as refused:
+            place_of(wrong)
+        assert "w@rd" not in str(refused.value) and WRITTEN not in str(refused.value)
+
+
+def test_a_server_that_repeats_the_password_is_silenced() -> None:
+    address = Address.parse(f"postgresql://me:{WRITTEN}@host/gallery")
+    for text in (SECRET, WRITTEN):
+        with pytest.raises(DatabaseError) as refused, address.faults("a test"):
+            raise psycopg.OperationalError(f"can't log in as me with {text}")
+        assert str(refused.value).startswith("postgresql://host/gallery: a test failed: can't log in as me with ***.")
+
+
+def test_what_an_address_lacks_comes_from_the_environment(
+    database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known = psycopg.conninfo.conninfo_to_dict(database)
+    (tmp_path / "services").write_text(f"[gallery]\nhost={known['host']}\nuser=postgres\ndbname={known['dbname']}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    PLAIN.save("postgresql:///?service=gallery")
+    assert len(CaseIndex.open("postgresql:///?service=gallery")) == 300
+    assert str(place_of("postgresql:///?service=gallery")) == "postgresql:///?service=gallery"
+    monkeypatch.setenv("PGHOST", str(known["host"]))
+    monkeypatch.setenv("PGUSER", "postgres")
+    assert len(CaseIndex.open(f"postgresql:///{known['dbname']}")) == 300
+
+
+def test_roles(server: Server, database: str) -> None:
+    """As docs/scale.md grants them: the writer loads and changes, the reader searches, and neither does more."""
+    name = str(psycopg.conninfo.conninfo_to_dict(database)["dbname"])
+    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    grants = text.partition("```sql\n")[2].partition("```")[0].replace("gallery_", f"{name}_")
+    for statement in grants.strip().split("\n"):
+        server.run(database, statement)
+    writer, reader = (server.address(name, user=f"{name}_{role}") for role in ("writer", "reader"))
+    PLAIN.save(writer)
+    finder = CaseFinder.open(reader)
+    assert image_ids(finder.index) == image_ids(PLAIN)
+    assert finder.search_image_id("i8").answer is not None and place_of(reader).check()
+    with (
+        pytest.raises(DatabaseError, match="permission denied.*docs/scale.md lists"),
+        CaseIndex.updating(reader) as index,
+    ):
+        index.remove(["s0c1"])
+    with pytest.raises(DatabaseError, match="permission denied"):
+        PLAIN.save(reader, replace=True)
+    with CaseIndex.updating(writer) as index:
+        index.remove(["s0c1"])
+    assert remove_and_prove(place_of(writer), ["s0c1"])
+    PLAIN.save(writer, replace=True)  # a new partition can be read, too
+    assert len(CaseIndex.open(reader)) == 300
+
+
+# --- loads -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Breaking(loading.TableSource):
+    """A source after whose second part something happens."""
+
+    happens: Any = None
+
+    def parts(self, start: int) -> Iterator[EmbeddingTable]:
+        for number, part in enumerate(super().parts(start)):
+            if number == 2:
+                self.happens()
+            yield part
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "PART", 60)
+
+
+def load(place: PostgresPlace, source: Any, **options: Any) -> None:
+    with place.building(source, TREE, PLAIN.about, **options) as index:
+        index.calibration = PLAIN.calibration
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_load_goes_on_after_a_restart_of_the_server(
+    server: Server, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    place, table = PostgresPlace(database), gallery_table()
+    with pytest.raises(DatabaseError, match="a statement failed|a load failed"):
+        load(place, Breaking(table, server.restart))
+    with pytest.raises(DatabaseError, match="has no index, or one that is not loaded yet"):
+        place.opened()
+    with pytest.raises(
+        OutputError, match="an unfinished load of other images, of which 120 came. Go on with it, or give"
+    ):
+        load(place, loading.TableSource(gallery_table(20)))
+    load(place, loading.TableSource(table))
+    assert "The load goes on after 120 of 300 images." in caplog.text
+    assert image_ids(place.opened()) == image_ids(PLAIN) and place.check()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_full_disk_is_named_and_a_load_goes_on(server: Server, database: str) -> None:
+    place, table = PostgresPlace(database), gallery_table()
+
+    def fill_disk() -> None:
+        server.run(
+            database,
+            "create function full_disk() returns trigger language plpgsql as "
+            "$$ begin raise exception 'could not extend file' using errcode = 'disk_full'; end $$; "
+            "create trigger full_disk before insert on hierderm.vectors_1 execute function full_disk()",
+        )
+
+    with pytest.raises(
+        OutputError, match="the server has no space left while a load: could not extend file.*Free space"
+    ):
+        load(place, Breaking(table, fill_disk))
+    server.run(database, "drop trigger full_disk on hierderm.vectors_1")
+    load(place, loading.TableSource(table))
+    assert len(place.opened()) == 300 and place.check()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_unfinished_load_may_be_given_up(server: Server, database: str) -> None:
+    place = PostgresPlace(database)
+    with pytest.raises(ZeroDivisionError):
+        load(place, Breaking(gallery_table(), lambda: 1 / 0))
+    load(place, loading.TableSource(gallery_table(20)), replace=True)
+    assert len(place.opened()) == 20 and place.check()
+    assert server.run(database, "select count(*) from hierderm.models") == [(1,)]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_removed_case_does_not_come_back_with_an_unfinished_load(
+    server: Server, place: PostgresPlace, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        load(place, Breaking(replace(gallery_table(), provenance=MADE_BY), lambda: 1 / 0), replace=True)
+    remove_and_prove(place, ["s0c3"])
+    assert "A load that was not ended is given up" in caplog.text
+    for name in ("cases", "images", "vectors"):
+        assert server.run(str(database_of(place)), f"select count(distinct model) from hierderm.{name}") == [(1,)]
+
+
+def database_of(place: PostgresPlace) -> str:
+    return place.servers.addresses[0].conninfo
+
+
+def test_a_folder_is_streamed(place: PostgresPlace, database: str, tmp_path: Path, small_parts: None) -> None:
+    gallery_table().save(tmp_path / "embeddings")
+    index = load_folder(
+        tmp_path / "embeddings", place, TREE, model="m", image_root="/root", accuracy=0.5, k=5, replace=True
+    )
+    assert image_ids(index) == image_ids(PLAIN)
+    same_calibration(index, PLAIN)
+    assert index.gallery.values("patient") == PLAIN.gallery.values("patient")
+    assert index.about == PLAIN.about
+    trained = replace(gallery_table(), provenance=replace(MADE_BY, split_hash="0" * 12))
+    trained.save(tmp_path / "trained")
+    index = load_folder(tmp_path / "trained", place, TREE, replace=True)
+    assert index.calibration is None and "trained on another split" in index.about.not_calibrated
+    with pytest.raises(SearchError, match="made with another taxonomy"):
+        replace(trained, provenance=replace(MADE_BY, taxonomy_hash="x")).save(tmp_path / "foreign")
+        load_folder(tmp_path / "foreign", place, TREE, replace=True)
+    with pytest.raises(SearchError, match="must be of kind 'auto', 'flat' or 'hnsw', got 'ivf'"):
+        load_folder(tmp_path / "trained", place, TREE, kind="ivf", replace=True)
+
+
+def test_a_new_model_is_filled_beside_the_old(server: Server, place: PostgresPlace) -> None:
+    old = place.opened()
+    other = replace(gallery_table(40), provenance=replace(MADE_BY, weights_hash="x" * 12))
+    with place.building(loading.TableSource(other), TREE, PLAIN.about, replace=True):
+        assert len(place.opened()) == 300 and image_ids(old) == image_ids(PLAIN)
+    new = place.opened()
+    assert len(new) == 40 and new.provenance.weights_hash == "x" * 12
+    assert image_ids(old) == image_ids(PLAIN)  # what was open still is, until the next change
+    with place.updating() as index:
+        index.remove(["s0c1"])
+    with pytest.raises(DatabaseError, match="image.s. are not there|replaced or deleted since it was opened"):
+        old.gallery.vectors_at(np.array([200]))
+    with (
+        pytest.raises(SearchError, match="its weights is xxxxxxxxxxxx, theirs wwwwwwwwwwww"),
+        place.updating() as index,
+    ):
+        index.add(gallery_table(4, start=900))
+
+
+# --- writers and readers -----------------------------------------------------------------------------------------
+
+
+def test_two_writers_at_once(place: PostgresPlace, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = PostgresPlace(database)
+    with place.updating() as index:
+        index.remove(["s0c1"])
+        assert len(second.opened()) == 300  # a reader sees nothing of it yet
+        monkeypatch.setattr(place_module, "PATIENCE", 0.1)
+        with pytest.raises(DatabaseError, match="Another process writes this index. Try again"), second.updating():
+            raise AssertionError("two writers")
+    assert len(second.opened()) == 298
+    with second.updating() as index:
+        index.remove(["s0c2"])
+
+
+def test_a_lost_connection(server: Server, place: PostgresPlace, database: str) -> None:
+    index = place.opened()
+    gallery = index.gallery
+    assert isinstance(gallery, PostgresGallery)
+    with pytest.raises(DatabaseError, match="a statement failed: .*Check that the server runs"), index.reading():
+        ((pid,),) = gallery._rows(Asks("select pg_backend_pid()"))
+        server.run(database, "select pg_terminate_backend(%s)", pid)
+        index.search(PLAIN.vectors[:1])
+    assert image_ids(index) == image_ids(PLAIN)
+    server.restart()
+    assert image_ids(index) == image_ids(PLAIN)
+
+
+def test_another_version_of_the_tables(server: Server, place: PostgresPlace, database: str) -> None:
+    server.run(database, "update hierderm.version set version = 99")
+    for attempt in (place.opened, place.generation, lambda: PLAIN.save(database, replace=True)):
+        with pytest.raises(DatabaseError, match=r"must be of version 1, got \[99\]: another hierderm made it"):
+            attempt()
+
+
+def test_what_is_no_index(server: Server, database: str, place: PostgresPlace) -> None:
+    empty = server.new_database()
+    with pytest.raises(DatabaseError, match="CREATE EXTENSION vector"):
+        CaseIndex.open(empty)
+    place_of(empty).require_free(replace=False)
+    with pytest.raises(DatabaseError, match="has no index, or one that is not loaded yet"):
+        CaseIndex.open(empty)
+    for damage, message in (
+        (
+            "delete from hierderm.vectors where image = 3",
+            "1 of the images have nothing in vectors, 299 vectors instead of 300",
+        ),
+        ("update hierderm.vectors set node = 77 where image = 4", "1 vectors under no node of the tree"),
+        ("update hierderm.models set about = '{}'", "the table of models is damaged: 'kind' is missing"),
+    ):
+        server.run(database, damage)
+        with pytest.raises(DatabaseError, match=message):
+            place.check()
+    with pytest.raises(psycopg.errors.CheckViolation):  # a vector of another length can't come in
+        server.run(database, "update hierderm.vectors set vector = '[1,0]' where image = 5")
+
+
+def test_what_it_does_not_do(place: PostgresPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = place.opened()
+    with pytest.raises(IndexFolderError, match="an index in PostgreSQL is not copied into a folder"):
+        index.save(tmp_path / "index")
+    message = r"changed in a transaction: with CaseIndex.updating\(address\) as index"
+    with pytest.raises(SearchError, match=message):
+        index.add(gallery_table(4, start=900))
+    with pytest.raises(SearchError, match=message):
+        index.remove(["s0c1"])
+    monkeypatch.setitem(sys.modules, "hierderm.search.postgres.place", None)
+    message = r"an index in PostgreSQL needs an optional package. Install it with: pip install 'hierderm\[postgres\]'"
+    with pytest.raises(MissingExtraError, match=message):
+        CaseIndex.open("postgresql://host/gallery")
+
+
+def test_a_proof_waits_for_older_transactions(server: Server, place: PostgresPlace, database: str) -> None:
+    with psycopg.connect(database) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("select count(*) from hierderm.cases")
+        with pytest.raises(
+            DatabaseError, match="1 removed row.s. of hierderm.cases_1 can't be given up while an older tr"
+        ):
+            remove_and_prove(place, ["s0c3"])
+    assert remove_and_prove(place, ["s0c3"])
+
+
+def test_intervals() -> None:
+    assert intervals(np.array([1, 1, 0, 0, 1, 0, 1], dtype=bool)) == [(0, 1), (4, 4), (6, 6)]
+    assert intervals(np.zeros(3, dtype=bool)) == []
+
+
+# --- several servers ---------------------------------------------------------------------------------------------
+
+
+def test_one_of_two_servers_down(two_servers: tuple[Server, Server]) -> None:
+    addresses = " ".join(server.new_database() for server in two_servers)
+    PLAIN.save(addresses)
+    whole, partial = CaseFinder.open(addresses), CaseFinder.open(addresses, partial=True)
+    assert image_ids(whole.index) == image_ids(partial.index) == image_ids(PLAIN)
+    assert partial.search_vectors(PLAIN.vectors[:1]).to_dict(paths=False)["missing"] == 0
+    two_servers[1].stop()
+    try:
+        with pytest.raises(DatabaseError, match="connecting failed: .*Check that the server runs"):
+            whole.search_vectors(PLAIN.vectors[:1])
+        found = partial.search_vectors(PLAIN.vectors[:1])
+        content = found.to_dict(paths=False)
+        assert content["missing"] == 1 and content["answer"]["confidence"] is None and content["answer"]["node"] == ""
+        assert "1 server(s) of the index are down, and their cases are missing" in content["answer"]["reason"]
+        assert all(loading.server_of(hit.case_id, 2) == 0 for hit in found.hits) and len(found.hits) == 10
+        with pytest.raises(DatabaseError, match="connecting failed"), CaseIndex.updating(addresses) as index:
+            index.remove(["s0c1"])
+    finally:
+        two_servers[1].start()
+    assert image_ids(whole.index) == image_ids(partial.index) == image_ids(PLAIN)
+    assert partial.search_vectors(PLAIN.vectors[:1]).to_dict(paths=False)["missing"] == 0
+
+
+def test_all_servers_in_their_order(two_servers: tuple[Server, Server]) -> None:
+    first, second = (server.new_database() for server in two_servers)
+    PLAIN.save(f"{first} {second}")
+    for wrong in (first, f"{second} {first}"):
+        with pytest.raises(
+            DatabaseError, match=r"the index is on 2 server\(s\), which must all be given, in their order"
+        ):
+            CaseIndex.open(wrong)
+
+
+def test_a_change_is_on_all_servers_or_on_none(two_servers: tuple[Server, Server]) -> None:
+    """A writer that is killed between the two commits: its change is ended by the next writer."""
+    addresses = [server.new_database() for server in two_servers]
+    place = PostgresPlace(" ".join(addresses))
+    PLAIN.save(" ".join(addresses))
+    for committed in (True, False):
+        name, n_before = f"hierderm-{'ab' if committed else 'cd'}", len(place.opened())
+        for number, address in enumerate(addresses):
+            with psycopg.connect(address, autocommit=True) as connection:
+                connection.execute("begin")
+                connection.execute("update hierderm.models set generation = %s", (name.removeprefix("hierderm-"),))
+                connection.execute(f"prepare transaction '{name}'")
+                if number == 0 and committed:
+                    connection.execute(f"commit prepared '{name}'")
+        if committed:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("hierderm.search.postgres.servers.TRIES", 2)
+                with pytest.raises(
+                    DatabaseError, match="the servers are at different generations. A writer was killed"
+                ):
+                    place.opened()
+        place.forget([])
+        assert place.generation() == ("ab" if committed else place.generation()) != "cd"
+        assert len(place.opened()) == n_before
