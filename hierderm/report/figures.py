@@ -17,9 +17,6 @@ from hierderm.evaluation.inference.differences import Difference
 
 # Text stays text; the same plot has the same bytes.
 _TEXT: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "hierderm"}
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hierderm",
-}  # text stays text; the same plot has the same bytes
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
