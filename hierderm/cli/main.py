@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -55,6 +56,8 @@ app.command()(search)
 app.command()(serve)
 app.command()(doctor)
 
+SEVERAL_PROCESSES = ("train", "embed")  # what `torchrun` may start
+
 
 def main() -> None:
     """Run the command line; errors that a user can mend end with their message and exit code 1, without a traceback."""
@@ -75,6 +78,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -82,6 +86,12 @@ def _root(
         int | None, typer.Option(min=1, help="Threads to compute with; by default OMP_NUM_THREADS, or all cores.")
     ] = None,
 ) -> None:
+    command, processes = context.invoked_subcommand, os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and processes != "1" and command not in SEVERAL_PROCESSES:
+        raise ConfigError(
+            f"{command} runs in one process, torchrun has started {processes}, which would all write the same. Start it "
+            f"without torchrun; with it run {' and '.join(SEVERAL_PROCESSES)}."
+        )
     set_threads(threads)
     show_messages()
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hierderm.cli.main import app
+from hierderm.errors import ConfigError
 from hierderm.model import listing
 from tests.cli.commands import fails, refusal, run
 
@@ -70,3 +71,15 @@ def test_what_the_system_refuses_is_a_message(toy_csv: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == "Error: /proc/none: No such file or directory. Check the path.\n"
     assert refusal(*arguments) == done.stderr
+
+
+def test_several_processes_do_not_write_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = r"compare runs in one process, torchrun has started 2, .*\. Start it without torchrun; with it run train and embed\."
+    with pytest.raises(ConfigError, match=message):
+        CliRunner().invoke(app, ["compare", "three_way"], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="is neither"):  # what may run goes on to its own refusals
+        CliRunner().invoke(app, ["train", "no.toml"], catch_exceptions=False)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "[training]" in run("config")
