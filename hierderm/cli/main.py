@@ -89,8 +89,8 @@ def _root(
     command, processes = context.invoked_subcommand, os.environ.get("WORLD_SIZE", "1")
     if "TORCHELASTIC_RUN_ID" in os.environ and processes != "1" and command not in SEVERAL_PROCESSES:
         raise ConfigError(
-            f"{command} runs in one process, torchrun has started {processes}, which would all write the same. Start it "
-            f"without torchrun; with it run {' and '.join(SEVERAL_PROCESSES)}."
+            f"{command} runs in one process, torchrun has started {processes}, which would all write the same. "
+            f"Start it without torchrun; with it run {' and '.join(SEVERAL_PROCESSES)}."
         )
     set_threads(threads)
     show_messages()
