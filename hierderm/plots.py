@@ -92,8 +92,8 @@ def forest(differences: Sequence[Difference], columns: int = 3) -> Figure:
     for number, axes in enumerate(grid.flat):
         axes.set_visible(number < len(panels))
         axes.tick_params(length=0, labelsize=9, labelbottom=number + columns >= len(panels))
-    for axes, (title, panel) in zip(grid.flat, panels.items(), strict=False):
-        _forest_panel(axes, [panel.get(row) for row in rows])
+    for axes, (title, own) in zip(grid.flat, panels.items(), strict=False):
+        _forest_panel(axes, [own.get(row) for row in rows])
         axes.set_title(title, fontsize=10)
     grid[0, 0].set_yticks(range(len(rows)), rows if len(pairs) == 1 else [_short(row) for row in rows])
     minus = f"{_short(models[0])} − {_short(pairs[0][1]) if len(pairs) == 1 else 'the other model'}"
@@ -212,7 +212,7 @@ def embedding_maps(points: Mapping[str, Floats], labels: IntArray, names: Sequen
             inside = labels == label
             look, x, y = map_look(order), where[inside, 0], where[inside, 1]
             marker = MAP_SHAPES[look["shape"]]
-            style = {"color": look["colour"], "marker": marker, "markersize": 3.5, "markeredgewidth": 0}
+            style: dict[str, Any] = {"color": look["colour"], "marker": marker, "markersize": 3.5, "markeredgewidth": 0}
             axes.plot(x, y, linestyle="none", label=names[label], **style)
         axes.set_title(name, fontsize=11)
         axes.set_xticks([])

@@ -131,8 +131,8 @@ def embed(
     cases = read_cases(table, tree, unreadable=unreadable, unknown=unknown, shard=part, check_images=not join)
     encoder = load(model, engine=engine)
     if source and not part:
-        hashes = {"taxonomy_hash": cases.taxonomy.content_hash, "external": bool(external)}
-        done = join_shards(out, source, cases, replace_fields(encoder.provenance, **hashes))
+        made_by = replace_fields(encoder.provenance, taxonomy_hash=tree.content_hash, external=bool(external))
+        done = join_shards(out, source, cases, made_by)
         done.save(out, replace=replace)
     else:
         with unfinished(place) as store:

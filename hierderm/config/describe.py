@@ -9,7 +9,8 @@ from typing import Any, get_args, get_type_hints
 
 import tomli_w
 
-from hierderm.config.methods import DEFAULT_METHOD, METHODS, OnlyIf
+from hierderm.config.conditions import OnlyIf
+from hierderm.config.methods import DEFAULT_METHOD, METHODS
 from hierderm.config.settings import Comparison, Config
 from hierderm.errors import ConfigError, suggest
 

@@ -6,13 +6,13 @@ A setting belongs to the method that reads it; one that the chosen method does n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from hierderm.config.conditions import OnlyIf, both, doc, only_if
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Positive = Annotated[int, Field(gt=0)]
@@ -46,29 +46,6 @@ def _finite(value: Any) -> Any:
 def loss_kind(name: str) -> LossKind:
     """What the loss `name` is called with; those of pytorch-metric-learning are of the kind 'levels'."""
     return LOSS_KINDS.get(name, "levels")
-
-
-def doc(text: str) -> Any:
-    """The one line that `hierderm config` prints beside a setting."""
-    return Field(description=text)
-
-
-@plain_dataclass(frozen=True)
-class OnlyIf:
-    """A setting is read only where `holds(its section)`; `text` says when, '{}' standing for the section's name."""
-
-    holds: Callable[[Any], bool]
-    text: str
-
-
-def only_if(setting: str, *values: str) -> OnlyIf:
-    """Read only where `setting` of the same section has one of these values."""
-    return OnlyIf(lambda section: getattr(section, setting) in values, f"{{}}{setting} is {' or '.join(values)}")
-
-
-def both(first: OnlyIf, second: OnlyIf) -> OnlyIf:
-    """Read only where both hold."""
-    return OnlyIf(lambda section: first.holds(section) and second.holds(section), f"{first.text} and {second.text}")
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]

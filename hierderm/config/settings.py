@@ -13,17 +13,16 @@ from unicodedata import normalize
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from hierderm.config.conditions import OnlyIf, doc
 from hierderm.config.methods import (
     STRICT,
     Fraction,
     Method,
     NotNegative,
-    OnlyIf,
     Options,
     Positive,
     Seed,
     TreeLda,
-    doc,
 )
 
 ForwardEngine = Literal["auto", "torch", "onnx"]

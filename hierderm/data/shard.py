@@ -47,6 +47,7 @@ def shard_of_process(environment: Mapping[str, str] = os.environ) -> tuple[Shard
 
     ConfigError where the process is of neither, or of an array whose numbers do not follow each other.
     """
+    names: tuple[str, ...]
     if "TORCHELASTIC_RUN_ID" in environment:
         names = "RANK", "WORLD_SIZE"
         rank, size = (int(environment[name]) for name in names)

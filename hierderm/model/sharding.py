@@ -127,9 +127,12 @@ def _row_faults(frame: pd.DataFrame, cases: CaseTable) -> list[str]:
     place = {image: number for number, image in enumerate(cases.frame[c.IMAGE_ID])}
     found = np.array([place.get(image, -1) for image in frame[c.IMAGE_ID]])
     if (found < 0).any():
-        return [f"{int((found < 0).sum())} image(s) are not in the table: {some_of(frame[c.IMAGE_ID][found < 0])}."]
+        return [
+            f"{int((found < 0).sum())} image(s) are not in the table: {some_of(list(frame[c.IMAGE_ID][found < 0]))}."
+        ]
     if (wrong := np.flatnonzero(np.diff(found) <= 0)).size:
-        return [f"images are not there once, in the table's order: {some_of(frame[c.IMAGE_ID].iloc[wrong + 1])}."]
+        names = some_of(list(frame[c.IMAGE_ID].iloc[wrong + 1]))
+        return [f"images are not there once, in the table's order: {names}."]
     return []
 
 

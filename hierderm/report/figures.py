@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -15,7 +15,8 @@ from hierderm import plots
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference
 
-_TEXT = {"svg.fonttype": "none", "svg.hashsalt": "hierderm"}  # text stays text; the same plot has the same bytes
+# Text stays text; the same plot has the same bytes.
+_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "hierderm"}
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 

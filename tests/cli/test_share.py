@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
+from hierderm.artifacts import Card
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import load_backbone
@@ -27,7 +28,7 @@ def place(small_siglip: Path, toy: CaseTable, tmp_path_factory: pytest.TempPathF
     network = Network(
         load_backbone(BackboneConfig(f"hf:{small_siglip}")), NetworkShape(classifier="cosine"), toy.taxonomy, 1
     )
-    save_model(network, folder / "run" / "model", card="# Mine\n")
+    save_model(network, folder / "run" / "model", card=Card("# Mine\n"))
     frame = toy.frame.assign(image_path=[str(path) for path in toy.paths])
     frame.to_csv(folder / "cases.csv", index=False)
     frame.drop(columns="split").to_csv(folder / "undivided.csv", index=False)

@@ -16,7 +16,7 @@ from typing import Any
 from weakref import finalize
 
 import psycopg
-from psycopg.sql import SQL, Composable, Literal
+from psycopg.sql import SQL, Composable, Composed, Literal
 
 from hierderm.errors import DatabaseError
 from hierderm.search.postgres.address import Address, Connection
@@ -82,7 +82,7 @@ class Session:
                 connection.commit()
                 connection.autocommit = wanted
 
-    def _outside(self, number: int, statement: Composable) -> None:
+    def _outside(self, number: int, statement: SQL | Composed) -> None:
         """Run a statement of one server outside of its transaction, which is ended."""
         connection = self.connections[number]
         with self.addresses[number].faults("a commit"):
