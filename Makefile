@@ -22,7 +22,7 @@ test: $(READY) ## lint, types and all tests
 	@$(MAKE) --no-print-directory --jobs 2 lint pytest
 
 pytest: $(READY) ## the tests alone
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal  # some wait
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

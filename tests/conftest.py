@@ -19,6 +19,7 @@ from hierderm.taxonomy.file import read_taxonomy
 from tests.postgres import Server, serving_postgres
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.fsync = lambda fd: None  # it outlasts a power cut, which no test has, and takes milliseconds a file
 matplotlib.use("agg")
 
 

@@ -159,14 +159,14 @@ def test_the_report_again_as_pdf(
 
 @pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
-    protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.seeds": 2}
+    protocol = {"split.folds": 2, "protocol.every_fold": True, "protocol.seeds": 2}
     page = compare(with_overrides(toy_comparison, {**protocol, **ONE_EPOCH}), tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     vanilla, tree = report["models"]
     assert vanilla["n_cases"] == tree["n_cases"] == 48  # every case is tested once
-    assert (vanilla["n_runs"], tree["n_runs"]) == (3, 6)  # vanilla reads no seed
-    assert "3-fold cross-validation" in page.read_text() and "trained 2 times" in page.read_text()
-    runs = [Run.open(tmp_path / f"fold-{fold}" / "models" / "vanilla") for fold in range(3)]
+    assert (vanilla["n_runs"], tree["n_runs"]) == (2, 4)  # vanilla reads no seed
+    assert "2-fold cross-validation" in page.read_text() and "trained 2 times" in page.read_text()
+    runs = [Run.open(tmp_path / f"fold-{fold}" / "models" / "vanilla") for fold in range(2)]
     folds = [
         evaluate(one.embeddings(), one.table, one.taxonomy, config=toy_comparison.evaluation).to_dict() for one in runs
     ]
@@ -182,12 +182,12 @@ def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path
 
 
 def test_repeats_divide_anew(toy_comparison: Comparison, tmp_path: Path) -> None:
-    protocol = {"split.folds": 3, "protocol.every_fold": True, "protocol.repeats": 2}
+    protocol = {"split.folds": 2, "protocol.every_fold": True, "protocol.repeats": 2}
     models = [{"name": "lda", "method": "lda", "set": {"training.views": 1, "training.features": "output"}}]
     page = compare(with_overrides(toy_comparison, {**protocol, "models": models, "training": {}}), tmp_path).read_text()
     (lda,) = json.loads((tmp_path / "report.json").read_text())["models"]
-    assert (lda["n_cases"], lda["n_runs"]) == (48, 6)
-    assert "3-fold cross-validation, 2 times with the cases divided anew" in page
+    assert (lda["n_cases"], lda["n_runs"]) == (48, 4)
+    assert "2-fold cross-validation, 2 times with the cases divided anew" in page
     first, second = (Run.open(tmp_path / name / "models" / "lda") for name in ("fold-0", "fold-0@1"))
     assert first.table.split_hash != second.table.split_hash
     assert [run.config.training.seed for run in (first, second)] == [0, 1]  # type: ignore[union-attr]
