@@ -72,8 +72,9 @@ def their_path(train: Any, labels: Any, test: Any, truth: Any, starts: Sequence[
     scaler, accuracies = StandardScaler().fit(train), []
     standard = scaler.transform(train).astype(np.float64)
     model = LogisticRegression(warm_start=True, tol=1e-8, max_iter=20_000)
-    for probe, penalty in [(probe, probe.penalty) for probe in starts] or [(None, penalty) for penalty in PENALTIES]:
-        if probe:
+    begun: dict[float, LinearProbe] = {probe.penalty: probe for probe in starts}
+    for penalty in begun or PENALTIES:
+        if probe := begun.get(penalty):
             model.coef_, model.intercept_ = (np.asarray(found, np.float64) for found in (probe.weight, probe.bias))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # lbfgs says where it can't get on in the last digits
@@ -122,9 +123,8 @@ def main() -> None:
         data, size = (train[:, :width], labels, test[:, :width], truth), (len(train), width)
         accuracies, probes = noted(found, options.out, "hierderm", size, partial(path, *data))
         if beside:
-            starts, solver = (), "scikit-learn"
-            if n == FULL[0]:
-                starts, solver = (probes[int(np.argmax(accuracies))],), "scikit-learn, from the best"
+            starts = [probes[int(np.argmax(accuracies))]] if n == FULL[0] else []
+            solver = "scikit-learn, from the best" if starts else "scikit-learn"
             noted(found, options.out, solver, size, partial(their_path, *data, starts))
 
 
