@@ -212,8 +212,8 @@ def compare(
     """Train and compare models; write a report.
 
     All on one split; the report is report.html and report.json, and with --pdf one page, report.pdf. After an
-    interruption, or for a PDF of what is finished, give the same command again: it continues, and computes nothing
-    twice. Every setting is a flag, too (`hierderm config` lists them).
+    interruption, or for a PDF of what is finished, give the same command again: it continues, and trains and
+    evaluates nothing twice. Every setting is a flag, too (`hierderm config` lists them).
 
     Example: `hierderm compare three_way --data.cases cases.csv --data.taxonomy tree.csv -o runs/mine`
     """

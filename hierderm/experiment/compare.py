@@ -67,6 +67,8 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     folder = Path(folder)
     claim_folder(folder, RUN)
+    if (folder / "run.json").is_file():
+        raise OutputError(f"{folder} holds one model's run, not a comparison. Choose another --out.")
     _require_ours(folder / "report.html", *([folder / "report.pdf"] if pdf else []))
     divisions = divide(comparison.data, comparison.split, comparison.protocol, folder)
     rows = evaluated(comparison, divisions, folder)

@@ -226,6 +226,8 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     """Write what a run consists of before it starts; refuse the folder of another run."""
     claim_folder(folder, RUN)
     stamp = folder / "run.json"
+    if not stamp.is_file() and any((folder / name).exists() for name in ("models", "fold-0", "results")):
+        raise CheckpointError(f"{folder} holds a comparison or a benchmark, not one model's run. Choose another --out.")
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     read["split"] = asdict(config.split)  # whole, as in data.json
     read["training"] = _of_the_model(read["training"])
