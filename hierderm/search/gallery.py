@@ -173,7 +173,7 @@ class Gallery(ABC):
 
     @abstractmethod
     def recall(self) -> float:
-        """Share of the exact 10 nearest other images that a search of some images finds, in [0, 1]."""
+        """Share of the exact 10 nearest images that searches find for queries that it does not hold, in [0, 1]."""
 
     @abstractmethod
     def tune(self) -> tuple[int, float]:

@@ -139,12 +139,12 @@ class MemoryGallery(Gallery):
         return replace(self, engine=None)
 
     def recall(self) -> float:
-        return 1.0 if self.engine is None else RecallSample(self.vectors).recall(self.engine)
+        return 1.0 if self.engine is None else RecallSample(self.vectors, own=False).recall(self.engine)
 
     def tune(self) -> tuple[int, float]:
         if self.engine is None:
             return 0, 1.0
-        recall = tune(self.engine, self.vectors, limits.WANTED_RECALL)
+        recall = tune(self.engine, RecallSample(self.vectors, own=False), limits.WANTED_RECALL)
         return self.engine.effort, recall
 
     def add(self, table: EmbeddingTable) -> MemoryGallery:

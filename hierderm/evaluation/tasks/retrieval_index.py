@@ -10,7 +10,7 @@ import numpy as np
 from hierderm.engines import FLAT_UP_TO, Engine, return_memory
 from hierderm.evaluation.catalogue import TREE, Key
 from hierderm.evaluation.metrics.blocks import nearest_items
-from hierderm.evaluation.metrics.neighbours import nearest_proposed, select, tune
+from hierderm.evaluation.metrics.neighbours import RecallSample, nearest_proposed, select, tune
 from hierderm.evaluation.metrics.ranking import K
 from hierderm.evaluation.metrics.top_k import count_relevant, top_k_scores, true_neighbours, with_loss
 from hierderm.evaluation.scores import Scores
@@ -43,7 +43,7 @@ def retrieval_index(subject: Subject) -> Scores:
         logger.info("Building an index of kind '%s' of %s test images ...", kind, f"{len(images):,}")
         with Progress("Building an index"):
             engine = Engine.build(kind, images.embeddings)
-        recall = tune(engine, images.embeddings, WANTED_RECALL)
+        recall = tune(engine, RecallSample(images.embeddings, own=True), WANTED_RECALL)
         about |= {"effort": engine.effort, "max_effort": engine.max_effort, "recall_at_10": recall}
         said = (engine.effort, engine.max_effort, recall)
         logger.info("Searching with effort %d of %d: recall@10 is %.3f on a sample ...", *said)

@@ -17,7 +17,7 @@ from hierderm import columns as c
 from hierderm.data.look import N_LOOK
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import DatabaseError, SearchError, suggest
-from hierderm.evaluation.metrics.neighbours import RECALL_QUERIES, n_proposed
+from hierderm.evaluation.metrics.neighbours import RECALL_QUERIES, moved_away, n_proposed
 from hierderm.evaluation.metrics.ranking import K
 from hierderm.search import gallery as limits
 from hierderm.search.filters import Where, Within, require_column
@@ -302,33 +302,39 @@ class PostgresGallery(Gallery):
         return replace(self, approximate=False)
 
     def recall(self) -> float:
-        if not self.approximate:
-            return 1.0
+        return self._recall(self._recall_sample()) if self.approximate else 1.0
+
+    def _recall_sample(self) -> list[tuple[Vectors, IntArray]]:
+        """Queries that the gallery does not hold (`moved_away`), and the rows of the exact 10 nearest of each."""
         n_queries = max(20, min(RECALL_QUERIES, RECALL_WORK // len(self)))
         rows = self.rows_at(np.sort(np.random.default_rng(0).permutation(len(self))[:n_queries]))
-        flat, shares = self.exact(), []
+        exact, queries = self.exact(), list[Vectors]()
         for row, vector in zip(rows, self.vectors_at(rows), strict=True):
-            true, near = (gallery._nearest_others(row, vector) for gallery in (flat, self))
-            shares.append(len(np.intersect1d(true, near)) / len(true) if len(true) else np.nan)
-        return 1.0 if np.isnan(shares).all() else float(np.nanmean(shares))
+            near = self._nearest(vector[None])
+            others = near[near != row][:1]
+            queries.append(moved_away(vector[None], self.vectors_at(others) if len(others) else vector[None]))
+        return [(query, exact._nearest(query)) for query in queries]
 
-    def _nearest_others(self, row: int, vector: Vectors) -> IntArray:
-        """The 10 images that are nearest to an image, itself left out."""
-        asked, group = Asked(K, ()), vector[None]
-        found = self._by_graph(group, asked, ALL, [], self.effort) if self.approximate else None
-        near = self._exactly(group, asked, ALL, []) if found is None else found
-        rows: IntArray = near.rows[np.lexsort((near.rows, -near.similarity))]
-        others: IntArray = rows[rows != row][:K]
-        return others
+    def _recall(self, sample: list[tuple[Vectors, IntArray]]) -> float:
+        shares = [np.isin(true, self._nearest(query)).mean() for query, true in sample]
+        return float(np.mean(shares))
+
+    def _nearest(self, query: Vectors) -> IntArray:
+        """The rows of the 10 images that are nearest to a query, shape (1, dim), the nearest first."""
+        asked = Asked(K, ())
+        found = self._by_graph(query, asked, ALL, [], self.effort) if self.approximate else None
+        near = self._exactly(query, asked, ALL, []) if found is None else found
+        rows: IntArray = near.rows[np.lexsort((near.rows, -near.similarity))][:K]
+        return rows
 
     def tune(self) -> tuple[int, float]:
         if not self.approximate:
             return 0, 1.0
-        self.effort = FIRST_EFFORT
-        recall = self.recall()
+        self.effort, sample = FIRST_EFFORT, self._recall_sample()
+        recall = self._recall(sample)
         while recall < limits.WANTED_RECALL and self.effort < MOST_EFFORT:
             self.effort = min(2 * self.effort, MOST_EFFORT)
-            recall = self.recall()
+            recall = self._recall(sample)
         return self.effort, recall
 
     def _known_looks(self) -> tuple[Vectors | None, IntArray]:
