@@ -48,7 +48,17 @@ class Range:
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """'1e-4:1e-2:log', '1:20', or 'a,b,c'; ConfigError for anything else."""
+        """Read a range.
+
+        Args:
+            text: '1e-4:1e-2:log', '1:20', or 'a,b,c'.
+
+        Returns:
+            The range.
+
+        Raises:
+            ConfigError: The text is none of these.
+        """
         ends = re.fullmatch(r"([^:,]+):([^:,]+?)(:log)?", text.strip())
         if ends is None:
             choices = tuple(parse_value(part.strip()) for part in text.split(",") if part.strip())
@@ -61,7 +71,15 @@ class Range:
         return cls((), low, high, bool(ends[3]))
 
     def suggest(self, trial: Trial, name: str) -> Any:
-        """A value for a trial."""
+        """Have Optuna choose a value.
+
+        Args:
+            trial: Of Optuna.
+            name: Of the setting.
+
+        Returns:
+            The value.
+        """
         if self.choices:
             return trial.suggest_categorical(name, self.choices)
         if isinstance(self.low, int) and isinstance(self.high, int):
