@@ -49,7 +49,7 @@ OF_THE_MACHINE = (
     "num_nodes",
     "strategy",
 )  # training settings that leave the model as it is
-RUN = "run"  # the kind of a folder that training or a comparison fills step by step
+RUN = "run"  # the kind of a folder
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 AGAIN = "Restore a copy, or train again in another folder."
 
@@ -92,8 +92,12 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
         OutputError: The folder holds something else.
         CaseTableError: The table's faults, all in one message.
     """
-    folder = Path(folder)
-    claim_folder(folder, RUN)
+    claim_folder(Path(folder), RUN)
+    return prepared(data, split, Path(folder))
+
+
+def prepared(data: DataConfig, split: SplitConfig, folder: Path) -> tuple[CaseTable, SplitReport | None]:
+    """As `prepare`, in a claimed folder of any kind."""
     done, stamp = folder / "cases.csv", folder / "data.json"
     inputs = {name: file_hash(path) for name in (*tables(data.cases), data.taxonomy) if (path := Path(name)).is_file()}
     wanted = json.loads(json.dumps({"data": asdict(data), "split": asdict(split), "inputs": inputs}))
@@ -178,8 +182,6 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     """Write what a run consists of before it starts; refuse the folder of another run."""
     claim_folder(folder, RUN)
     stamp = folder / "run.json"
-    if not stamp.is_file() and any((folder / name).exists() for name in ("models", "fold-0", "results")):
-        raise CheckpointError(f"{folder} holds a comparison or a benchmark, not one model's run. Choose another --out.")
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     read["split"] = asdict(config.split)  # whole, as in data.json
     read["training"] = _of_the_model(read["training"])
