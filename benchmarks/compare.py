@@ -49,6 +49,7 @@ def rows() -> dict[str, Callable[[], object]]:
     first, made = divisions[0][0], evaluated(comparison, divisions, folder)
 
     def report() -> None:
+        (folder / "report.html").unlink()  # else it stays as it is
         write_report(comparison, first.table, first.report, made, folder, environment())
 
     return {"compare, 140 images, seven models, as a command": command, "report of seven models": report}

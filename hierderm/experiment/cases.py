@@ -34,7 +34,8 @@ def load_cases(data: DataConfig, folder: Path) -> CaseTable:
         preset = name.removeprefix("synthetic:")
         if preset not in PRESETS:
             raise ConfigError(f"unknown built-in data '{name}'.{suggest(preset, PRESETS)} Known: {list(PRESETS)}.")
-        logger.info("Drawing the built-in images (%d cases) ...", PRESETS[preset].n_cases)
+        text = "Data: the built-in simulated images, %d cases. For your own give --data.cases and --data.taxonomy."
+        logger.info(text, PRESETS[preset].n_cases)
         path = write_synthetic(PRESETS[preset], folder / "synthetic")
         taxonomy = taxonomy or str(path.parent / "taxonomy.csv")
     elif loader := loader_of(name):

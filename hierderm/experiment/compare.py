@@ -28,7 +28,7 @@ from hierderm.experiment.sources import version
 from hierderm.files import write_atomically
 from hierderm.progress import Progress
 from hierderm.report.page import is_ours
-from hierderm.report.pdf import find_browser
+from hierderm.report.pdf import working_browser
 from hierderm.report.rows import Row
 from hierderm.report.words import comparison_warnings
 
@@ -57,7 +57,7 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
     """
     from hierderm.report.comparison import write_report
 
-    browser = find_browser() if pdf else ""
+    browser = working_browser() if pdf else ""  # before anything slow
 
     if not comparison.models:
         raise ConfigError(
@@ -71,7 +71,6 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
     rows = evaluated(comparison, divisions, folder)
     for entry, row in zip(entries_of(comparison), rows, strict=True):
         _show_in_card(_places(comparison, entry, divisions)[0] / "model" / FIGURE, rows[0], row)
-    logger.info("Writing the report ...")
     first = divisions[0][0]
     return write_report(comparison, first.table, first.report, rows, folder, environment(), browser)
 

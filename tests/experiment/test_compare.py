@@ -137,7 +137,8 @@ def test_the_report_again_as_pdf(
 ) -> None:
     """By a browser that keeps the page it is given."""
     comparison = two_vanilla(toy_comparison)
-    compare(comparison, tmp_path / "out")
+    report = compare(comparison, tmp_path / "out")
+    before = report.stat().st_mtime_ns
     fake = tmp_path / "browser"
     target = 'target=$(printf "%s\\n" "$@" | sed -n "s/^--print-to-pdf=//p")'
     fake.write_text(
@@ -149,9 +150,14 @@ def test_the_report_again_as_pdf(
     with caplog.at_level("INFO"):
         compare(comparison, tmp_path / "out", pdf=True)
     assert [text for text in caplog.messages if text.startswith("a: ")] == ["a: already trained.", "a: all tasks done."]
+    assert report.stat().st_mtime_ns == before and "Writing the report ..." not in caplog.messages
     page = (tmp_path / "out" / "report.pdf").read_text()
     assert page.count("<svg") == 1 and page.count("<table") == 1 and "<details" not in page
     assert "2 models on cases.csv" in page and "not a medical device" in page and " has the best value in " in page
+    text = report.read_text()
+    report.write_text(text.replace("has the best value", "has no value"))
+    compare(comparison, tmp_path / "out")
+    assert report.read_text() == text  # a page of other values is drawn anew
     (tmp_path / "out" / "report.pdf").write_bytes(b"%PDF mine")
     with pytest.raises(OutputError, match=r"report\.pdf is not a report of hierderm and would be overwritten"):
         compare(comparison, tmp_path / "out", pdf=True)
