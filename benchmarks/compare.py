@@ -21,6 +21,7 @@ from hierderm.config.loading import load_comparison
 from hierderm.data.synthetic.recipe import Recipe, write_synthetic
 from hierderm.experiment.compare import compare, evaluated
 from hierderm.experiment.protocol import divide
+from hierderm.experiment.results import COMPARISON
 from hierderm.experiment.run import environment
 from hierderm.files import write_json
 from hierderm.report.comparison import write_report
@@ -44,10 +45,11 @@ def rows() -> dict[str, Callable[[], object]]:
 
     comparison, folder = load_comparison("three_way", flags), place / "run"
     compare(comparison, folder)
-    divisions = divide(comparison.data, comparison.split, comparison.protocol, folder)
+    divisions = divide(comparison.data, comparison.split, comparison.protocol, folder, COMPARISON)
     first, made = divisions[0][0], evaluated(comparison, divisions, folder)
 
     def report() -> None:
+        (folder / "report.html").unlink()  # else it stays as it is
         write_report(comparison, first.table, first.report, made, folder, environment())
 
     return {"compare, 140 images, seven models, as a command": command, "report of seven models": report}

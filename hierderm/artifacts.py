@@ -156,25 +156,27 @@ def write_folder(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def claim_folder(path: Path, kind: str) -> None:
+def claim_folder(path: Path, kind: str, *joined: str) -> None:
     """Make a folder that fills step by step, with its header; one of the same kind is accepted as it is.
 
-    OutputError where `path` holds anything else. A symbolic link to a folder is followed.
+    `joined`: other kinds that are accepted, too. OutputError where `path` holds anything else. A symbolic link to a
+    folder is followed.
     """
     path = path.resolve()
     if (path / HEADER).is_file():
-        read_header(path, kind)
+        read_header(path, kind, *joined)
         return
     _refuse(path, kind, False, own=is_temporary)
     with faults_named(path):
         Header(kind, 1, {}, {}).write(path)
 
 
-def read_header(path: Path, kind: str, *, version: int | None = 1, error: type[HierdermError] = OutputError) -> Header:
+def read_header(path: Path, *kinds: str, version: int | None = 1, error: type[HierdermError] = OutputError) -> Header:
     """The checked header of a folder; an interrupted replacement is undone first. `version` None: any.
 
-    `error` says what is wrong with a folder that is not one of this kind and version.
+    `error` says what is wrong with a folder that is not of one of these kinds and this version.
     """
+    wanted = f"{path} must be a hierderm {' or '.join(kinds)} folder"
     for _ in range(3):
         try:
             header = _parse(path / HEADER, error)
@@ -183,9 +185,9 @@ def read_header(path: Path, kind: str, *, version: int | None = 1, error: type[H
             _recover_for_reader(path, error)  # or wait until a writer has moved the new folder in
     else:
         what = f"it has no {HEADER}" if path.is_dir() else "it is a file" if path.exists() else "it does not exist"
-        raise error(f"{path} must be a hierderm {kind} folder, {what}.")
-    if header.kind != kind:
-        raise error(f"{path} must be a hierderm {kind} folder, it is a {header.kind} folder. Give another path.")
+        raise error(f"{wanted}, {what}.")
+    if header.kind not in kinds:
+        raise error(f"{wanted}, it is a {header.kind} folder. Give another path.")
     if version is not None and header.version != version:
         raise error(
             f"{path} has format version {header.version}, this hierderm reads version {version}. Make the folder again."

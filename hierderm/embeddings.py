@@ -88,6 +88,7 @@ class EmbeddingTable:
 
     @property
     def case_ids(self) -> npt.NDArray[np.str_]:
+        """Case ids, shape (n_images,), text."""
         return self.frame[c.CASE_ID].to_numpy(dtype=str)
 
     def select(self, rows: Mask) -> EmbeddingTable:
@@ -95,6 +96,9 @@ class EmbeddingTable:
 
         Args:
             rows: True for each row that stays, shape (n_images,).
+
+        Returns:
+            The table of these rows.
         """
         probabilities, looks = (None if x is None else x[rows] for x in (self.probabilities, self.looks))
         frame = self.frame[rows].reset_index(drop=True)
@@ -128,6 +132,9 @@ class EmbeddingTable:
 
         Args:
             folder: The folder, of `hierderm embed` too.
+
+        Returns:
+            The table.
 
         Raises:
             EmbeddingError: It is none, or names the file that is damaged or missing.

@@ -59,7 +59,14 @@ class MtebEncoder(AbsEncoder):
         self.mteb_model_meta = ModelMeta.create_empty({**said, "similarity_fn_name": ScoringFunction.COSINE})
 
     def encode(self, inputs: Any, **_: Any) -> Floats:
-        """Embed batches of images or texts, as MTEB gives them, shape (n, dim), float32, unit length.
+        """Embed batches of images or texts.
+
+        Args:
+            inputs: Batches, as MTEB gives them.
+            **_: What else MTEB gives, which is not read.
+
+        Returns:
+            Vectors of unit length, shape (n, dim), float32.
 
         Raises:
             ModelError: Batches of both at once, or of texts for a model without a text tower.

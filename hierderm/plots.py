@@ -40,12 +40,26 @@ MAP_SHAPES = {"circle": "o", "square": "s", "diamond": "D"}
 
 
 def map_look(number: int) -> dict[str, str]:
-    """Colour and shape of a category on maps: neighbours in number differ in both, 60 categories in one of them."""
+    """Colour and shape of a category on maps: neighbours in number differ in both, 60 categories in one of them.
+
+    Args:
+        number: Of the category, from 0.
+
+    Returns:
+        'colour', and 'shape' by its name.
+    """
     return {"colour": PALETTE[number % len(PALETTE)], "shape": list(MAP_SHAPES)[number % len(MAP_SHAPES)]}
 
 
 def png(figure: Figure) -> bytes:
-    """The plot as PNG."""
+    """The plot as PNG.
+
+    Args:
+        figure: Any plot of this module.
+
+    Returns:
+        The content of a PNG file.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": "hierderm"})
     return buffer.getvalue()
@@ -358,7 +372,14 @@ def confusion(true: IntArray, found: IntArray, category: IntArray) -> Figure:
 
 
 def headline_keys(evaluations: Sequence[Evaluation]) -> list[Key]:
-    """The headline metrics that are defined for any of these."""
+    """The headline metrics that are defined for any of these.
+
+    Args:
+        evaluations: Of one model each.
+
+    Returns:
+        Level and name of each, in the order of reports.
+    """
     return [key for key in HEADLINES if any(_known(evaluation, key) for evaluation in evaluations)]
 
 

@@ -490,6 +490,9 @@ def test_a_claimed_folder_is_accepted_again_and_others_are_not(tmp_path: Path) -
     assert (run / "cases.csv").read_text() == "ours"
     with pytest.raises(OutputError, match="run must be a hierderm benchmark folder, it is a run folder"):
         claim_folder(run, "benchmark")
+    claim_folder(run, "benchmark", "run")
+    with pytest.raises(OutputError, match="run must be a hierderm benchmark or tuning folder, it is a run folder"):
+        claim_folder(run, "benchmark", "tuning")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "cases.csv").write_text("mine")
     with pytest.raises(OutputError, match=r"mine holds files that hierderm did not write \(cases.csv\)"):

@@ -47,13 +47,12 @@ def bench_run(
 
     Example: `hierderm bench run -m tiny=hierderm:tiny -m colour --data.cases cases.csv --data.taxonomy scin -o bench`
     """
-    from hierderm.artifacts import claim_folder
     from hierderm.config.loading import load_config
     from hierderm.config.settings import ProtocolConfig, TaskName
     from hierderm.evaluation.tasks.registry import read_task_file, tasks_named
     from hierderm.experiment.benchmark import bench
     from hierderm.experiment.protocol import divide
-    from hierderm.experiment.run import RUN
+    from hierderm.experiment.results import BENCHMARK, COMPARISON
     from hierderm.experiment.sources import parse_model
 
     tasks = [*(suite or ["core"]), *(name for path in task_file or [] for name in read_task_file(path))]
@@ -65,8 +64,8 @@ def bench_run(
     settings = settings_from(arguments, ["data", "split", "evaluation"])
     require_read("bench run", settings, ["evaluation.tasks"], "Name tasks by --suite.")
     config = load_config(None, settings | ({"evaluation.tasks": ours} if ours else {}))
-    claim_folder(out, RUN)
-    (folds,) = divide(config.data, config.split, ProtocolConfig(every_fold=config.split.folds > 0), out)
+    protocol = ProtocolConfig(every_fold=config.split.folds > 0)
+    (folds,) = divide(config.data, config.split, protocol, out, BENCHMARK, COMPARISON)
     tables = [fold.table for fold in folds]
     taxonomy, evaluation = tables[0].taxonomy, config.evaluation
     _print_table(bench(dict(parsed), tables, taxonomy, tasks=tasks, folder=out, config=evaluation))

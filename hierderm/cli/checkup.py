@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
-from threading import Thread
 from typing import Literal
 
 from packaging.requirements import Requirement
@@ -119,15 +118,11 @@ def hub() -> Iterator[Finding]:
     """Whether the Hugging Face hub answers within two seconds; it is not asked in offline mode."""
     from huggingface_hub import constants
 
+    from hierderm.model.hub import unreachable
+
     if constants.HF_HUB_OFFLINE:
         yield Finding("hub", "optional", "not asked: HF_HUB_OFFLINE is set; models in its cache can be used")
-        return
-    reason: list[str] = []
-    asked = Thread(target=_ask, args=(constants.ENDPOINT, reason), daemon=True)
-    asked.start()
-    asked.join(HUB_SECONDS)  # looking a name up has no limit of its own
-    answer = reason[0] if reason else f"no answer within {HUB_SECONDS:g} s"
-    if answer:
+    elif answer := unreachable(HUB_SECONDS):
         text = f"{constants.ENDPOINT} can't be reached ({answer}); what is here or in its cache can be used"
         yield Finding("hub", "optional", text)
     else:
@@ -201,18 +196,3 @@ def _tried(program: str) -> tuple[State, str]:
         return "ok", done.stdout.strip()
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     return "broken", f"ended with code {done.returncode} ({last[:300]})"
-
-
-def _ask(address: str, reason: list[str]) -> None:
-    """Put why an address does not answer into `reason`, '' where it does."""
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
-
-    try:
-        urlopen(Request(address, method="HEAD"), timeout=HUB_SECONDS).close()
-    except HTTPError:
-        reason.append("")  # it answers
-    except (URLError, OSError, ValueError) as error:
-        reason.append(str(getattr(error, "reason", error)))
-    else:
-        reason.append("")

@@ -114,11 +114,11 @@ def data_csv(
 
 def _named_tree(taxonomy: str, names: Path | None) -> Taxonomy:
     """A taxonomy, with the user's names for its conditions."""
-    from hierderm.data.condition_names import read_names
+    from hierderm.data.condition_names import read_names, with_synonyms
     from hierderm.taxonomy.file import load_taxonomy
 
     tree = load_taxonomy(taxonomy)
-    return tree if names is None else tree.with_synonyms(read_names(names, tree))
+    return tree if names is None else with_synonyms(tree, read_names(names, tree))
 
 
 def _show_understood(

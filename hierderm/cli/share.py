@@ -94,14 +94,16 @@ def push(
     Example: `hierderm push runs/first user/first --cases runs/first/cases.csv --data "My clinic"`
     """
     from hierderm.artifacts import holds
-    from hierderm.model.hub import require_repository
+    from hierderm.model.hub import require_hub, require_repository
     from hierderm.model.loading import KIND, load
 
-    require_repository(repository)
     if not (holds(model, KIND) or holds(model / "model", KIND)):
-        raise ConfigError(f"push takes a model folder, or a run's, '{model}' is none. Train one with: hierderm train")
+        what = "is none" if model.exists() else "does not exist"
+        raise ConfigError(f"push takes a model folder, or a run's, '{model}' {what}. Train one with: hierderm train")
+    require_repository(repository)
     if data and cases is None:
         raise ConfigError("--data names the data set of --cases: give both.")
+    require_hub()  # before anything slow
     encoder, evaluation = load(model), None
     if cases is not None:
         evaluation = _tested(encoder, cases)

@@ -48,6 +48,15 @@ Settings = Annotated[
     ),
 ]
 
+ShardText = Annotated[
+    str,
+    typer.Option(
+        help="Embed one of n parts of the rows, i/n, into OUT.i-of-n; auto: the number of this process of torchrun "
+        "or of a Slurm array.",
+        show_default=False,
+    ),
+]
+
 
 def train(
     arguments: Settings = None,
@@ -93,14 +102,7 @@ def embed(
     external: External = "",
     replace: Replace = False,
     engine: EngineName = "auto",
-    shard: Annotated[
-        str,
-        typer.Option(
-            help="Embed one of n parts of the rows, i/n, into OUT.i-of-n; auto: the number of this process of torchrun "
-            "or of a Slurm array.",
-            show_default=False,
-        ),
-    ] = "",
+    shard: ShardText = "",
     join: Annotated[bool, typer.Option("--join", help="Make OUT of the shards beside it, once all are there.")] = False,
 ) -> None:
     """Embed images with a model or a backbone.
@@ -122,6 +124,7 @@ def embed(
         typer.echo(f"{place}: {n} embeddings, embedded before")
         return
     require_free_folder(place, KIND, replace=replace)  # before anything slow
+    say(f"Loading {model} ...")
     from hierderm.data.checks import read_cases
     from hierderm.model.external import embed_external
     from hierderm.model.loading import load
@@ -183,23 +186,13 @@ def run_comparison(comparison: Comparison, folder: Path, as_json: bool, pdf: boo
 def _print_table(report: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from hierderm.evaluation.catalogue import HEADLINES, metric_name
-
-    values = {
-        model["model"]: {(m["level"], m["name"]): m["value"] for m in model["metrics"]} for model in report["models"]
-    }
     shown = Table(title=f"{report['title']}: held-out cases, higher is better, best in bold")
     shown.add_column("model", no_wrap=True)
-    for key in HEADLINES:
-        shown.add_column(metric_name(*key), justify="right")
-    for model, row in values.items():
-        cells = []
-        for key in HEADLINES:
-            known = [value for other in values.values() if (value := other.get(key)) is not None]
-            value = row.get(key)
-            text = "–" if value is None else f"{value:.3f}"
-            cells.append(f"[bold]{text}[/bold]" if known and text == f"{max(known):.3f}" else text)
-        shown.add_row(model, *cells)
+    for name in report["main"]["metrics"]:
+        shown.add_column(name, justify="right")
+    for row in report["main"]["rows"]:
+        cells = [f"[bold]{cell['text']}[/bold]" if cell["marked"] else cell["text"] for cell in row["cells"]]
+        shown.add_row(row["model"], *cells)
     show_table(shown, width=120)
 
 

@@ -25,7 +25,7 @@ from hierderm.taxonomy.tree import Taxonomy
 
 Choice = Literal["error", "exclude"]
 WEIGHT_TOLERANCE = 0.02  # published weights are rounded to two decimals
-_SAID: set[str] = set()
+SAID: set[str] = set()  # notes that this process, or its parent, has logged
 logger = logging.getLogger(__name__)
 
 
@@ -182,8 +182,8 @@ def _taken(
 
 def say_once(source: str, note: str) -> None:
     """Log a note once, however often a table, or a copy of it in a run, is read."""
-    if note not in _SAID:
-        _SAID.add(note)
+    if note not in SAID:
+        SAID.add(note)
         logger.warning("%s: %s", source, note)
 
 

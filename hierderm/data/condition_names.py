@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from hierderm import columns as c
 from hierderm.data.checks import parse_weights
 from hierderm.data.table import read_text_frame, row_numbers
-from hierderm.errors import CaseTableError, Fault, closest, describe_faults, suggest
+from hierderm.errors import CaseTableError, Fault, TaxonomyError, closest, describe_faults, suggest
 from hierderm.taxonomy.tree import Taxonomy
 
 NAME = "name"
@@ -63,3 +64,18 @@ def read_names(path: Path, taxonomy: Taxonomy) -> dict[str, str]:
     if faults:
         raise CaseTableError(describe_faults(f"{path.name} has {len(faults)} fault(s):", faults))
     return found
+
+
+def with_synonyms(taxonomy: Taxonomy, names: Mapping[str, str]) -> Taxonomy:
+    """The tree in which each key of `names` is a synonym of the condition that is its value."""
+    gained: dict[int, tuple[str, ...]] = {}
+    for name, condition in names.items():
+        number, known = taxonomy.index(condition), taxonomy.find(name)
+        if known not in (None, number):
+            raise TaxonomyError(f"'{name}' must not stand for '{condition}': it is '{taxonomy.names()[known or 0]}'.")
+        gained[number] = (*gained.get(number, ()), *([name] if known is None else []))
+    nodes = tuple(
+        replace(node, synonyms=(*node.synonyms, *gained.get(number, ())))
+        for number, node in enumerate(taxonomy.levels[-1])
+    )
+    return replace(taxonomy, levels=(*taxonomy.levels[:-1], nodes))

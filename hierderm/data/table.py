@@ -62,10 +62,13 @@ class CaseTable:
         return self.taxonomy.encode(self.frame[c.CONDITION])
 
     def labels(self, level: int) -> IntArray:
-        """Node numbers on a level of the tree, shape (n_images,), int64.
+        """Node numbers on a level of the tree.
 
         Args:
             level: Number of the level, 0 the coarsest, -1 that of the conditions.
+
+        Returns:
+            The numbers, shape (n_images,), int64.
         """
         return self.taxonomy.to_level(self.fine, level)
 
@@ -76,6 +79,7 @@ class CaseTable:
 
     @property
     def paths(self) -> list[Path]:
+        """Where each image file is."""
         return [self.root / path for path in self.frame[c.IMAGE_PATH]]
 
     @cached_property
@@ -108,6 +112,9 @@ class CaseTable:
 
         Args:
             rows: True for each row that stays, shape (n_images,), or positions of rows, shape (n_rows,).
+
+        Returns:
+            The table of these rows.
         """
         return replace(self, frame=self.frame.iloc[np.arange(len(self))[rows]].reset_index(drop=True))
 
@@ -116,6 +123,9 @@ class CaseTable:
 
         Args:
             split: 'train', 'validation' or 'test'.
+
+        Returns:
+            The table of these rows.
 
         Raises:
             CaseTableError: It has no images, or the table no split.
@@ -126,7 +136,11 @@ class CaseTable:
         return self.select(rows)
 
     def image_counts(self) -> dict[str, int]:
-        """Images of each condition that occurs."""
+        """Count the images of each condition that occurs.
+
+        Returns:
+            The numbers by name, the largest first.
+        """
         return {str(name): int(count) for name, count in self.frame[c.CONDITION].value_counts().items()}
 
     def with_taxonomy(self, taxonomy: Taxonomy) -> CaseTable:
@@ -136,6 +150,9 @@ class CaseTable:
 
         Args:
             taxonomy: The other tree.
+
+        Returns:
+            The table under it.
         """
         known = np.array([taxonomy.find(name) is not None for name in self.frame[c.CONDITION]])
         faults = tuple(

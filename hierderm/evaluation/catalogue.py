@@ -144,7 +144,14 @@ _OF_FIRST = {"recall": "Recall", "precision": "Precision", "map": "MAP", "true_n
 
 
 def add_metric(entry: MetricEntry) -> None:
-    """Make a metric known by its name; a name that is taken, or of several words, is a BenchmarkError."""
+    """Make a metric known by its name.
+
+    Args:
+        entry: Its name, title and direction.
+
+    Raises:
+        BenchmarkError: The name is taken, or of several words.
+    """
     if not entry.name.isidentifier():  # results are stored as 'LEVEL METRIC', and tables have 'LEVEL METRIC low'
         raise BenchmarkError(f"a metric's name must be of letters, digits and '_', got '{entry.name}'.")
     if entry.name in METRICS:

@@ -45,7 +45,15 @@ def principal_axes(vectors: Vectors, dim: int) -> Vectors:
 
 
 def truncated(vectors: Vectors, axes: Vectors) -> Vectors:
-    """Vectors, shape (n_images, full_dim), on axes, shape (full_dim, dim), at unit length again, float32."""
+    """Project vectors on axes.
+
+    Args:
+        vectors: Shape (n_images, full_dim).
+        axes: Orthonormal columns, shape (full_dim, dim).
+
+    Returns:
+        Vectors of unit length, shape (n_images, dim), float32.
+    """
     return unit_length(vectors @ axes)
 
 
@@ -53,13 +61,26 @@ def to_int8(vectors: Vectors) -> npt.NDArray[np.int8]:
     """Vectors as whole numbers of 8 bits, a quarter of the memory: 127 is the largest value of each vector.
 
     Only directions are kept, which is all that a cosine needs, so there is no scale to store.
+
+    Args:
+        vectors: Shape (n_images, dim).
+
+    Returns:
+        Whole numbers in [-127, 127], same shape.
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     return np.rint(127 * vectors / np.where(largest > 0, largest, 1)).astype(np.int8)
 
 
 def from_int8(codes: npt.NDArray[np.int8]) -> Vectors:
-    """The vectors of `to_int8`, at unit length, float32."""
+    """Vectors from whole numbers of 8 bits.
+
+    Args:
+        codes: What `to_int8` gave.
+
+    Returns:
+        Vectors of unit length, same shape, float32.
+    """
     return unit_length(codes.astype(np.float32))
 
 

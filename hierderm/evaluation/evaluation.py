@@ -64,7 +64,11 @@ class Metric:
         return direction(self.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, where an undefined value is null."""
+        """The metric for JSON.
+
+        Returns:
+            Its fields, with None for nan.
+        """
         return {**known(self.__dict__), "better": self.better}
 
 
@@ -126,7 +130,14 @@ class Evaluation:
         return found
 
     def get(self, key: Key) -> Metric | None:
-        """The metric of a level and name, None where it was not computed."""
+        """The metric of a level and name.
+
+        Args:
+            key: Level and name, such as ('fine', 'map_at_r').
+
+        Returns:
+            The metric; None where it was not computed.
+        """
         return next((metric for metric in self.metrics if (metric.level, metric.name) == key), None)
 
     def to_pandas(
@@ -148,7 +159,11 @@ class Evaluation:
         return pd.DataFrame(rows, columns=columns).rename(columns={"name": "metric"})
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the replicates and the values of single images, for JSON."""
+        """The evaluation for JSON.
+
+        Returns:
+            All of it but the replicates and the values of single images.
+        """
         return {
             "model": self.model,
             "n_images": self.n_images,

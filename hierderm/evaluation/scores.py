@@ -73,13 +73,27 @@ class Scores:
         return [*self.per_image, *self.per_case, *(key for statistic in self.statistics for key in statistic.keys)]
 
     def linearised(self, values: Mapping[Key, FloatArray]) -> dict[Key, FloatArray]:
-        """`per_image` or `per_case` as inference sees them: with what each image does in the gallery of the others."""
+        """Values as inference sees them.
+
+        Args:
+            values: `per_image` or `per_case`.
+
+        Returns:
+            The values by key, with what each image does in the gallery of the others.
+        """
         effects = self.gallery_effects
         return {key: effects[key].linearise(v) if key in effects else v for key, v in values.items()}
 
     @classmethod
     def joined(cls, parts: Sequence[Scores]) -> Scores:
-        """All of several tasks."""
+        """Join the scores of several tasks.
+
+        Args:
+            parts: The scores of each task.
+
+        Returns:
+            All of them.
+        """
         return cls(
             {key: values for part in parts for key, values in part.per_image.items()},
             {key: values for part in parts for key, values in part.per_case.items()},

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hierderm.artifacts import claim_folder
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import BenchmarkError
@@ -15,7 +16,7 @@ from hierderm.evaluation.subject import case_table
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.leaderboard import warnings_of
 from hierderm.experiment.protocol import Division
-from hierderm.experiment.results import Results
+from hierderm.experiment.results import BENCHMARK, COMPARISON, Results
 from hierderm.experiment.runner import logger, run
 from hierderm.experiment.sources import as_model
 from hierderm.taxonomy.tree import Taxonomy
@@ -67,6 +68,7 @@ def bench(
     known = [as_model(name, source, folder / "embeddings") for name, source in models.items()]
     tables = [case_table(one, taxonomy) for one in (cases if isinstance(cases, list | tuple) else [cases])]
     folds = [Division(folder, table, fold=number) for number, table in enumerate(tables)]
+    claim_folder(folder, BENCHMARK, COMPARISON)
     run(known, [folds], chosen, config or EvaluationConfig(), folder)
     results = Results.open(folder)
     for text in warnings_of(results):

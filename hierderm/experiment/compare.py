@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hierderm import columns as c
-from hierderm.artifacts import FIGURE, claim_folder, holds
+from hierderm.artifacts import FIGURE, holds
 from hierderm.config.describe import reads
 from hierderm.config.loading import entries_of, model_config, with_overrides
 from hierderm.config.settings import Comparison, Config, ModelEntry
@@ -21,14 +21,14 @@ from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.parallel import at_once, processes_for
 from hierderm.experiment.protocol import Division, Divisions, divide
-from hierderm.experiment.results import Results, result_path
-from hierderm.experiment.run import RUN, Run, environment, train
+from hierderm.experiment.results import COMPARISON, Results, result_path
+from hierderm.experiment.run import Run, environment, train
 from hierderm.experiment.runner import Model, Source, logger, run
 from hierderm.experiment.sources import version
 from hierderm.files import write_atomically
 from hierderm.progress import Progress
 from hierderm.report.page import is_ours
-from hierderm.report.pdf import find_browser
+from hierderm.report.pdf import working_browser
 from hierderm.report.rows import Row
 from hierderm.report.words import comparison_warnings
 
@@ -57,7 +57,7 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
     """
     from hierderm.report.comparison import write_report
 
-    browser = find_browser() if pdf else ""
+    browser = working_browser() if pdf else ""  # before anything slow
 
     if not comparison.models:
         raise ConfigError(
@@ -66,15 +66,11 @@ def compare(comparison: Comparison, folder: Path | str, *, pdf: bool = False) ->
     if "retrieval" not in comparison.evaluation.tasks:
         raise ConfigError("a comparison's report needs 'retrieval' among evaluation.tasks; add it.")
     folder = Path(folder)
-    claim_folder(folder, RUN)
-    if (folder / "run.json").is_file():
-        raise OutputError(f"{folder} holds one model's run, not a comparison. Choose another --out.")
     _require_ours(folder / "report.html", *([folder / "report.pdf"] if pdf else []))
-    divisions = divide(comparison.data, comparison.split, comparison.protocol, folder)
+    divisions = divide(comparison.data, comparison.split, comparison.protocol, folder, COMPARISON)
     rows = evaluated(comparison, divisions, folder)
     for entry, row in zip(entries_of(comparison), rows, strict=True):
         _show_in_card(_places(comparison, entry, divisions)[0] / "model" / FIGURE, rows[0], row)
-    logger.info("Writing the report ...")
     first = divisions[0][0]
     return write_report(comparison, first.table, first.report, rows, folder, environment(), browser)
 

@@ -17,14 +17,14 @@ from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment.compare import evaluated
 from hierderm.experiment.protocol import Division, divide
-from hierderm.experiment.results import Results
-from hierderm.experiment.run import RUN
+from hierderm.experiment.results import BENCHMARK, COMPARISON, Results
 from hierderm.experiment.runner import run
 from hierderm.experiment.sources import as_model
 from hierderm.files import write_json
 from hierderm.report.rows import Row
 from hierderm.taxonomy.file import write_taxonomy
 
+INFLATION = "inflation"  # the kind of a folder
 KEYS = (*HEADLINES, ("coarse", "top1_accuracy"), ("fine", "top1_accuracy"))
 
 
@@ -40,7 +40,7 @@ def inflation(comparison: Comparison, folder: Path | str) -> list[dict[str, Any]
     folder = Path(folder)
     if unread := not_default(comparison.protocol, "protocol"):
         raise ConfigError(f"inflation trains each model once, on one split: it does not read {unread}. Leave them out.")
-    claim_folder(folder, RUN)
+    claim_folder(folder, INFLATION)
     by_case, table = _evaluated(comparison, folder / "by-case")
     own_case_allowed = _own_case_allowed(comparison, by_case, table, folder / "own-case-allowed")
     by_image, _ = _evaluated(_split_by_image(comparison, table, folder), folder / "by-image")
@@ -61,7 +61,7 @@ def inflation(comparison: Comparison, folder: Path | str) -> list[dict[str, Any]
 
 
 def _evaluated(comparison: Comparison, folder: Path) -> tuple[list[Row], CaseTable]:
-    divisions = divide(comparison.data, comparison.split, comparison.protocol, folder)
+    divisions = divide(comparison.data, comparison.split, comparison.protocol, folder, COMPARISON)
     return evaluated(comparison, divisions, folder), divisions[0][0].table
 
 
@@ -82,6 +82,7 @@ def _own_case_allowed(comparison: Comparison, rows: list[Row], table: CaseTable,
     models = [as_model(name, test, folder) for name, test in unbound.items()]
     division = Division(folder, _every_image_a_case(table.part(c.TEST)))
     tasks = tasks_named(comparison.evaluation.tasks)
+    claim_folder(folder, BENCHMARK)
     run(models, [[division]], tasks, comparison.evaluation, folder)
     results = Results.open(folder)
     return [results.joined(name, tasks) for name in unbound]

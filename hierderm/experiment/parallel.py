@@ -6,7 +6,7 @@ import multiprocessing.resource_tracker
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Thread
@@ -14,6 +14,7 @@ from threading import Thread
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals import loky
 
+from hierderm.data.checks import SAID
 from hierderm.progress import lines_of, show_messages
 from hierderm.threads import n_threads
 
@@ -50,7 +51,7 @@ def at_once(works: Mapping[str, Callable[[], None]], n_processes: int) -> Iterat
             work()
             yield name
         return
-    options = {"initializer": _begin, "initargs": (os.getpid(),)}
+    options = {"initializer": _begin, "initargs": (os.getpid(), frozenset(SAID))}
     with parallel_config(
         "loky", n_jobs=n_processes, inner_max_num_threads=max(1, n_threads() // n_processes), **options
     ):
@@ -71,8 +72,8 @@ def _named(name: str, work: Callable[[], None]) -> str:
     return name
 
 
-def _begin(parent: int) -> None:
-    """A process shows its messages as lines, leaves Ctrl-C to its parent, and does not outlive it."""
+def _begin(parent: int, said: Set[str]) -> None:
+    """A process shows its messages as lines, leaves Ctrl-C to its parent, does not outlive it, and repeats no note."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -81,6 +82,7 @@ def _begin(parent: int) -> None:
 
     Thread(target=watch, daemon=True).start()
     show_messages()
+    SAID.update(said)
 
 
 @contextmanager

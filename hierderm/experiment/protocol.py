@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from hierderm.artifacts import claim_folder
 from hierderm.config.settings import DataConfig, ProtocolConfig, SplitConfig
 from hierderm.data.splits import SplitReport
 from hierderm.data.table import CaseTable
-from hierderm.experiment.run import prepare
+from hierderm.experiment.run import prepared
 from hierderm.files import text_hash
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,16 @@ class Division:
 Divisions = Sequence[Sequence[Division]]  # the folds of each repeat
 
 
-def divide(data: DataConfig, split: SplitConfig, protocol: ProtocolConfig, folder: Path) -> list[list[Division]]:
-    """The prepared tables of all folds of all repeats below `folder`; one alone without `protocol.every_fold`."""
+def divide(
+    data: DataConfig, split: SplitConfig, protocol: ProtocolConfig, folder: Path, kind: str, *joined: str
+) -> list[list[Division]]:
+    """The prepared tables of all folds of all repeats below `folder`; one alone without `protocol.every_fold`.
+
+    `kind`, `joined`: of the folder and those of the folds, see `claim_folder`.
+    """
+    claim_folder(folder, kind, *joined)
     if not protocol.every_fold:
-        table, report = prepare(data, split, folder)
+        table, report = prepared(data, split, folder)
         return [[Division(folder, table, split, report)]]
     repeats = []
     for repeat in range(protocol.repeats):
@@ -52,7 +59,8 @@ def divide(data: DataConfig, split: SplitConfig, protocol: ProtocolConfig, folde
             logger.info("Fold %d of %d%s:", fold + 1, split.folds, f", repeat {repeat + 1}" if repeat else "")
             own = replace(split, seed=split.seed + repeat, fold=fold, reuse=False)
             place = folder / (f"fold-{fold}" if repeat == 0 else f"fold-{fold}@{repeat}")
-            table, report = prepare(data, own, place)
+            claim_folder(place, kind, *joined)
+            table, report = prepared(data, own, place)
             folds.append(Division(place, table, own, report, fold, first_seed))
         repeats.append(folds)
     return repeats

@@ -16,12 +16,12 @@ from hierderm.evaluation.catalogue import Key
 from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.groups import Gap, GroupScore
 from hierderm.evaluation.tasks.registry import Task
-from hierderm.experiment.run import RUN
 from hierderm.files import replacing, require_regular, write_json
 from hierderm.json_files import read_json
 from hierderm.notebook import with_table
 from hierderm.types import Count
 
+COMPARISON, BENCHMARK = "comparison", "benchmark"  # the kinds of folders with results
 AGAIN = "Restore a copy, or delete it and give the command again: it is computed anew."
 
 
@@ -88,7 +88,7 @@ class Results:
             BenchmarkError: It is another folder, or has no results.
         """
         folder = Path(folder)
-        read_header(folder, RUN, error=BenchmarkError)
+        read_header(folder, COMPARISON, BENCHMARK, error=BenchmarkError)
         found: dict[str, dict[str, Result]] = {}
         for path in sorted((folder / "results").glob("*/*.json")):
             content = read_json(path, _Content, BenchmarkError, extra="ignore", again=AGAIN)

@@ -23,17 +23,15 @@ from hierderm.config.describe import not_default
 from hierderm.config.loading import dump_config, load_record, to_dict
 from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.checks import read_cases
-from hierderm.data.image_files import SUFFIXES
-from hierderm.data.loaders.registry import loader_of, read_from
 from hierderm.data.seen import Seen
 from hierderm.data.splits import SplitReport, split_cases
-from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable
-from hierderm.errors import CheckpointError, ConfigError, Fault, describe_os_error, some_of, suggest
+from hierderm.errors import CheckpointError, ConfigError, Fault, describe_os_error
+from hierderm.experiment.cases import limited, load_cases, tables
 from hierderm.files import file_hash, os_faults, require_regular, write_atomically, write_json
 from hierderm.json_files import read_json
-from hierderm.taxonomy.file import load_taxonomy, read_taxonomy, write_taxonomy
+from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Count
 
@@ -51,7 +49,7 @@ OF_THE_MACHINE = (
     "num_nodes",
     "strategy",
 )  # training settings that leave the model as it is
-RUN = "run"  # the kind of a folder that training or a comparison fills step by step
+RUN = "run"  # the kind of a folder
 PACKAGES = ("hierderm", "torch", "torchvision", "timm", "transformers", "lightning", "scikit-learn", "numpy", "pandas")
 AGAIN = "Restore a copy, or train again in another folder."
 
@@ -94,10 +92,14 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
         OutputError: The folder holds something else.
         CaseTableError: The table's faults, all in one message.
     """
-    folder = Path(folder)
-    claim_folder(folder, RUN)
+    claim_folder(Path(folder), RUN)
+    return prepared(data, split, Path(folder))
+
+
+def prepared(data: DataConfig, split: SplitConfig, folder: Path) -> tuple[CaseTable, SplitReport | None]:
+    """As `prepare`, in a claimed folder of any kind."""
     done, stamp = folder / "cases.csv", folder / "data.json"
-    inputs = {name: file_hash(path) for name in (*_tables(data.cases), data.taxonomy) if (path := Path(name)).is_file()}
+    inputs = {name: file_hash(path) for name in (*tables(data.cases), data.taxonomy) if (path := Path(name)).is_file()}
     wanted = json.loads(json.dumps({"data": asdict(data), "split": asdict(split), "inputs": inputs}))
     if done.is_file():
         saved = read_json(stamp, _Data, CheckpointError, again=AGAIN)
@@ -107,7 +109,7 @@ def prepare(data: DataConfig, split: SplitConfig, folder: Path | str) -> tuple[C
                 "or delete the folder."
             )
         return _prepared(folder, saved.table_hash), saved.split_report
-    table = _limit(data, load_cases(data, folder))
+    table = limited(data, load_cases(data, folder))
     report = None
     if split.reuse and c.SPLIT in table.frame and (table.frame[c.SPLIT] != "").all():
         logger.info("Split: the table's own.")
@@ -141,52 +143,6 @@ def _prepared(folder: Path, table_hash: str) -> CaseTable:
             "results beside it were made on. Restore a copy, or begin anew in another folder."
         )
     return replace(table, excluded=excluded)
-
-
-def _tables(cases: str) -> list[str]:
-    """The files that say what the cases are: the table, or all but the images of a published folder."""
-    loader = None if cases.startswith("synthetic:") else loader_of(cases)
-    place = Path(loader[1] if loader else cases)
-    files = [*sorted(place.glob("[!.]*")), *sorted(place.glob("meta/[!.]*"))] if place.is_dir() else [place]
-    return [str(path) for path in files if path.suffix.lower() not in SUFFIXES]
-
-
-def load_cases(data: DataConfig, folder: Path) -> CaseTable:
-    """The checked table that `data` names; built-in data are generated below `folder` first."""
-    name, taxonomy, root = data.cases, data.taxonomy, Path(data.image_root) if data.image_root else None
-    path = Path(name)
-    if name.startswith("synthetic:"):
-        preset = name.removeprefix("synthetic:")
-        if preset not in PRESETS:
-            raise ConfigError(f"unknown built-in data '{name}'.{suggest(preset, PRESETS)} Known: {list(PRESETS)}.")
-        logger.info("Drawing the built-in images (%d cases) ...", PRESETS[preset].n_cases)
-        path = write_synthetic(PRESETS[preset], folder / "synthetic")
-        taxonomy = taxonomy or str(path.parent / "taxonomy.csv")
-    elif loader := loader_of(name):
-        logger.info("Reading the published data, checking table and images ...")
-        published = read_from(*loader, taxonomy=taxonomy, root=root, write_images=folder / "images")
-        for reason, names in published.left_out.items():
-            if names:
-                logger.warning("%s: left out: %d %s: %s", name, len(names), reason, some_of(names))
-        table = published.checked(unreadable=data.unreadable, unknown=data.unknown)
-        return replace(table, excluded=(*published.exclusions, *table.excluded))
-    elif not taxonomy:
-        raise ConfigError("data.taxonomy must name a taxonomy for your own table: a shipped id or a file.")
-    logger.info("Checking table and images ...")
-    return read_cases(path, load_taxonomy(taxonomy), image_root=root, unreadable=data.unreadable, unknown=data.unknown)
-
-
-def _limit(data: DataConfig, table: CaseTable) -> CaseTable:
-    """Leave out kinds of names and rare conditions by choice; what goes is listed in `excluded`."""
-    nodes = table.taxonomy.levels[-1]
-    counts = table.image_counts()
-    kept = [node.name for node in nodes if node.kind in data.kinds and counts.get(node.name, 0) >= data.min_images]
-    if not kept:
-        raise ConfigError(
-            f"no condition is left with data.kinds {list(data.kinds)} and data.min_images "
-            f"{data.min_images}; the largest has {max(counts.values())} images."
-        )
-    return table.with_taxonomy(table.taxonomy.keep(kept))
 
 
 # --- training ----------------------------------------------------------------------------------------------------
@@ -226,8 +182,6 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     """Write what a run consists of before it starts; refuse the folder of another run."""
     claim_folder(folder, RUN)
     stamp = folder / "run.json"
-    if not stamp.is_file() and any((folder / name).exists() for name in ("models", "fold-0", "results")):
-        raise CheckpointError(f"{folder} holds a comparison or a benchmark, not one model's run. Choose another --out.")
     read = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     read["split"] = asdict(config.split)  # whole, as in data.json
     read["training"] = _of_the_model(read["training"])
@@ -338,7 +292,17 @@ class Run:
     @classmethod
     @os_faults(CheckpointError)
     def open(cls, folder: Path | str) -> Run:
-        """Read a run folder; CheckpointError where it holds no finished run."""
+        """Read a run folder.
+
+        Args:
+            folder: What `train` filled.
+
+        Returns:
+            The run.
+
+        Raises:
+            CheckpointError: It holds no finished run, or a damaged one.
+        """
         folder = Path(folder)
         done = folder / "finished.json"
         if not done.is_file():
@@ -355,6 +319,7 @@ class Run:
 
     @property
     def taxonomy(self) -> Taxonomy:
+        """The tree of the table."""
         return self.table.taxonomy
 
     @cached_property
@@ -367,7 +332,11 @@ class Run:
     def embeddings(self, store: FeatureStore | None = None) -> EmbeddingTable:
         """The embeddings of the run's table, computed once and kept in its folder.
 
-        `store`: where the features of the backbone are, if it is frozen; by default in the run's folder.
+        Args:
+            store: Where the features of the backbone are, if it is frozen; by default in the run's folder.
+
+        Returns:
+            The embeddings of all its rows.
         """
         place, key = self.folder / "embeddings", {"table": self.table.table_hash}
         if not (holds(place, KIND) and read_header(place, KIND).content.get("key") == key):

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hierderm.artifacts import claim_folder
 from hierderm.config.settings import EvaluationConfig
 from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
@@ -22,7 +21,7 @@ from hierderm.evaluation.subject import subject_of
 from hierderm.evaluation.tasks.registry import Task
 from hierderm.experiment.protocol import Division, Divisions
 from hierderm.experiment.results import is_stored, store
-from hierderm.experiment.run import RUN, environment
+from hierderm.experiment.run import environment
 from hierderm.progress import track
 
 logger = logging.getLogger(__name__)
@@ -48,11 +47,10 @@ class Model:
 def run(
     models: Sequence[Model], divisions: Divisions, tasks: Sequence[Task], config: EvaluationConfig, folder: Path
 ) -> None:
-    """Every task of every model into the store of `folder`; results that are there with the same identity are kept.
+    """Every task of every model into the store of a claimed folder; results of the same identity are kept.
 
     The result of a task is written as soon as it is computed, so a killed run goes on where it was.
     """
-    claim_folder(folder, RUN)
     data = _data_identity(divisions)
     for model in track(models, "Models", unit="models", shown=None if len(models) > 1 else False):
         sources = [[model.sources(division) for division in folds] for folds in divisions]

@@ -23,7 +23,7 @@ from hierderm.config.settings import Config
 from hierderm.data.splits import split_cases
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError, ConfigError, MissingExtraError, suggest
-from hierderm.experiment.run import AGAIN, RUN, differences, prepare, train
+from hierderm.experiment.run import AGAIN, differences, prepared, train
 from hierderm.files import write_atomically, write_json
 from hierderm.json_files import read_json
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from hierderm.training.features import FeatureStore
 
+TUNING = "tuning"  # the kind of a folder
 TUNED = ("training", "backbone")  # sections whose settings make a model another one
 FIXED = ("training.method", "training.monitor", "training.seed")  # a range of these would compare different things
 logger = logging.getLogger(__name__)
@@ -48,7 +49,17 @@ class Range:
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """'1e-4:1e-2:log', '1:20', or 'a,b,c'; ConfigError for anything else."""
+        """Read a range.
+
+        Args:
+            text: '1e-4:1e-2:log', '1:20', or 'a,b,c'.
+
+        Returns:
+            The range.
+
+        Raises:
+            ConfigError: The text is none of these.
+        """
         ends = re.fullmatch(r"([^:,]+):([^:,]+?)(:log)?", text.strip())
         if ends is None:
             choices = tuple(parse_value(part.strip()) for part in text.split(",") if part.strip())
@@ -61,7 +72,15 @@ class Range:
         return cls((), low, high, bool(ends[3]))
 
     def suggest(self, trial: Trial, name: str) -> Any:
-        """A value for a trial."""
+        """Have Optuna choose a value.
+
+        Args:
+            trial: Of Optuna.
+            name: Of the setting.
+
+        Returns:
+            The value.
+        """
         if self.choices:
             return trial.suggest_categorical(name, self.choices)
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -122,7 +141,7 @@ def tune(
     _check(config, ranges)
     _claim(config, ranges, folds, folder)
     study = _study(folder)
-    parts = _divided(prepare(config.data, config.split, folder)[0], config, folds)
+    parts = _divided(prepared(config.data, config.split, folder)[0], config, folds)
     until = time.monotonic() + 60 * (minutes or float("inf"))
     while (trials is None or len(_done(study)) < trials) and time.monotonic() < until:
         _one_trial(study, config, ranges, parts, folder)
@@ -159,7 +178,7 @@ def _with(config: Config, values: Mapping[str, Any], *, alone: bool = False) -> 
 
 
 def _claim(config: Config, ranges: Mapping[str, Range], folds: int, folder: Path) -> None:
-    claim_folder(folder, RUN)
+    claim_folder(folder, TUNING)
     stamp = folder / "tune.json"
     settings = {key: value for key, value in to_dict(config).items() if key not in ("name", "evaluation")}
     asked = {"settings": settings, "ranges": {name: asdict(r) for name, r in ranges.items()}, "folds": folds}

@@ -88,18 +88,19 @@ def tree_of_folder(folder: Path, taxonomy: Taxonomy | None = None) -> Taxonomy |
 
     CheckpointError where the tree was changed since, or where it is not `taxonomy`.
     """
-    return _tree(read_header(folder, KIND, error=CheckpointError), taxonomy)
+    tree = _tree(read_header(folder, KIND, error=CheckpointError))
+    if tree is not None and taxonomy is not None:
+        require_taxonomy(str(folder), tree, taxonomy)
+    return tree
 
 
-def _tree(header: Header, taxonomy: Taxonomy | None) -> Taxonomy | None:
+def _tree(header: Header) -> Taxonomy | None:
     saved = header.parsed(_Content).taxonomy
     if saved is None:
         return None
     tree = read_taxonomy(header.file(TREE))
     if tree.content_hash != saved.hash:
         raise CheckpointError(f"{header.folder / TREE} was changed after the model was saved.")
-    if taxonomy is not None:
-        require_taxonomy(str(header.folder), tree, taxonomy)
     return tree
 
 
@@ -113,19 +114,15 @@ class SavedModel(NamedTuple):
     seen: Seen | None
 
 
-def load_model(
-    folder: Path, *, taxonomy: Taxonomy | None = None, preprocessing: Preprocessing | None = None
-) -> SavedModel:
-    """Read a model. Another tree than `taxonomy`, or other preprocessing than `preprocessing`, is refused."""
+def load_model(folder: Path) -> SavedModel:
+    """Read a model, on its own tree and with its own preprocessing."""
 
     def read(header: Header) -> SavedModel:
         content = header.parsed(_Content)
         saved = content.preprocessing
         if saved.hash != content.preprocessing_hash:
             raise CheckpointError(f"{folder}: the preprocessing was changed after the model was saved.")
-        if preprocessing is not None and preprocessing != saved:
-            raise CheckpointError(f"{folder} was trained with {saved}, but {preprocessing} is asked for. Use its own.")
-        tree = _tree(header, taxonomy)
+        tree = _tree(header)
         try:
             backbone = build_backbone(content.backbone, saved)
             network = Network(backbone, content.shape, tree, content.classified_level)

@@ -34,11 +34,13 @@ ROWS = 4096  # of cached features that pass the heads together
 class Encoder:
     """A model that embeds images. Make one with `hierderm.load`. Threads may share it.
 
-    Attributes:
+    Args:
+        network: Backbone, neck and heads.
         provenance: Name of the model, and hashes of its weights, preprocessing, taxonomy and training split ('' where
             a model has none).
+        device: The device it computes on; 'auto' is a GPU where there is one.
+        card: What its folder says to people.
         seen: Hashes and fingerprints of its training and validation images; None where they are not recorded.
-        device: The device it computes on.
     """
 
     def __init__(
@@ -359,8 +361,6 @@ class Encoder:
             folder = Path(place) / "model"
             save_model(self.network, folder, split_hash=self.provenance.split_hash, card=card)
             return upload(folder, repo_id, private=private, token=token)
-
-    # --- the one forward pass ------------------------------------------------------------------------------------
 
     def _checked_pass(
         self,

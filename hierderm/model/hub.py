@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 from hierderm.artifacts import HEADER, read_header
 from hierderm.errors import CheckpointError, HierdermError, ModelError
 
+SECONDS = 5.0  # to wait for an answer of the hub
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"\w[\w./-]*")  # a branch, a tag or a commit
 
@@ -31,6 +33,42 @@ def require_repository(name: str) -> None:
         raise ModelError(f"a repository must be named 'user/name', got '{name}'.")
 
 
+def unreachable(seconds: float | None = None) -> str:
+    """Why the hub does not answer, '' where it does; it is not asked in offline mode."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    seconds, reason = seconds or SECONDS, list[str]()
+    asked = Thread(target=_ask, args=(constants.ENDPOINT, seconds, reason), daemon=True)
+    asked.start()
+    asked.join(seconds)  # looking a name up has no limit of its own
+    return reason[0] if reason else f"no answer within {seconds:g} s"
+
+
+def _ask(address: str, seconds: float, reason: list[str]) -> None:
+    """Put why an address does not answer into `reason`, '' where it does."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    try:
+        urlopen(Request(address, method="HEAD"), timeout=seconds).close()
+    except HTTPError:
+        reason.append("")  # it answers
+    except (URLError, OSError, ValueError) as error:
+        reason.append(str(getattr(error, "reason", error)))
+    else:
+        reason.append("")
+
+
+def require_hub() -> None:
+    """ModelError where the hub can't be reached."""
+    from huggingface_hub import constants
+
+    if reason := unreachable():
+        raise ModelError(f"the hub can't be reached at {constants.ENDPOINT} ({reason}). Nothing was put there.")
+
+
 def at_revision(name: str, revision: str) -> str:
     """The name of a repository at a revision; ModelError where it is none, or has another revision already."""
     if not is_hub_name(name) or "@" in name or not _REVISION.fullmatch(revision):
@@ -44,32 +82,37 @@ def at_revision(name: str, revision: str) -> str:
 def downloaded(name: str, kind: str) -> Path | None:
     """The folder with the files of a repository, of one commit; None where it holds no hierderm folder.
 
-    Files that are in the cache of the hub are not downloaded again. CheckpointError where the repository can't be had.
+    Files that are in the cache of the hub are not downloaded again, and are all there is where it can't be reached.
+    CheckpointError where the repository can't be had.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
+    cached = bool(unreachable())  # huggingface_hub would try for half a minute
     with _hub_faults(name, CheckpointError):
         try:
-            folder = Path(hf_hub_download(repository, HEADER, revision=revision or None)).parent
+            folder = Path(
+                hf_hub_download(repository, HEADER, revision=revision or None, local_files_only=cached)
+            ).parent
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:
             return None
         header = read_header(folder, kind, error=CheckpointError)
         for file in header.files:
-            hf_hub_download(repository, file, revision=folder.name)  # the commit of the header
+            hf_hub_download(repository, file, revision=folder.name, local_files_only=cached)  # the commit of the header
     return folder
 
 
 def upload(folder: Path, name: str, *, private: bool, token: str | None) -> str:
     """Put the files of a folder into a repository, in one commit; the address of the commit.
 
-    The repository is made where there is none. ModelError where the hub refuses.
+    The repository is made where there is none. ModelError where the hub refuses, or can't be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
+    require_hub()
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in files]
     with _hub_faults(name, ModelError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,20 @@ from hierderm.config.loading import to_dict
 from hierderm.config.settings import Comparison
 from hierderm.data.splits import SplitReport
 from hierderm.data.table import CaseTable
+from hierderm.errors import OutputError
 from hierderm.evaluation.catalogue import HEADLINES
 from hierderm.evaluation.evaluation import Evaluation
 from hierderm.evaluation.inference.differences import Difference, adjusted, paired_difference
-from hierderm.files import write_atomically, write_json
+from hierderm.files import file_hash, write_atomically, write_json
+from hierderm.json_files import read_json
 from hierderm.report.page import render
 from hierderm.report.pdf import print_pdf
 from hierderm.report.rows import Row
 from hierderm.report.sections import first_screen, page_sections
+from hierderm.report.tables import main_table
 from hierderm.report.words import comparison_warnings, report_title, summarise
+
+logger = logging.getLogger(__name__)
 
 
 def write_report(
@@ -34,7 +41,10 @@ def write_report(
     environment: Mapping[str, str],
     browser: str = "",
 ) -> Path:
-    """Write `report.json`, `report.html` and, by `browser`, `report.pdf` to `folder`; returns the path of the page."""
+    """Write `report.html`, `report.json` and, by `browser`, `report.pdf` to `folder`; returns the path of the page.
+
+    A page that shows the same values already stays as it is.
+    """
     evaluations = [row.evaluation for row in rows]
     focus = next(row for row in rows if row.evaluation.model == (config.focus or rows[-1].evaluation.model))
     main, others = focus_differences(focus.evaluation, evaluations, config.evaluation.confidence)
@@ -50,21 +60,37 @@ def write_report(
         "taxonomy": table.taxonomy.summary(),
         "facts": facts,
         "summary": summary.sentences,
+        "main": main_table(evaluations),
         "warnings": warnings,
         "models": [_model_content(row) for row in rows],
         "differences": [difference.to_dict() for difference in (*main, *others)],
         "environment": dict(environment),
         "config": to_dict(config),
     }
-    write_json(folder / "report.json", content)
     head = {"title": title, "about": about_sentence(config, table, evaluations), "warnings": warnings}
     head |= first_screen(config, evaluations, focus, main, summary)
-    sections = page_sections(config, table, rows, focus, main)
-    page = render("report.html.j2", facts=facts, environment=environment, **head, **sections)
-    write_atomically(folder / "report.html", page)
+    path = folder / "report.html"
+    if not _is_drawn(folder, content):
+        logger.info("Writing the report ...")
+        sections = page_sections(config, table, rows, focus, main)
+        page = render("report.html.j2", facts=facts, environment=environment, **head, **sections)
+        write_atomically(path, page)
+        write_json(folder / "report.json", {**content, "page": file_hash(path)})  # last: the page is of these values
     if browser:
         print_pdf(render("one_page.html.j2", **head), folder / "report.pdf", browser)
-    return folder / "report.html"
+    return path
+
+
+def _is_drawn(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Whether the page that is there shows these values."""
+    path, page = folder / "report.json", folder / "report.html"
+    if not (path.is_file() and page.is_file()):
+        return False
+    try:
+        saved = read_json(path, dict[str, Any], OutputError)
+    except OutputError:
+        return False
+    return bool(saved == {**json.loads(json.dumps(content)), "page": file_hash(page)})
 
 
 def about_sentence(config: Comparison, table: CaseTable, evaluations: Sequence[Evaluation]) -> str:

@@ -21,7 +21,7 @@ PLACES = (
     "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
 )
 PATIENCE = 120  # seconds for one page
-_ANOTHER = f"Give another browser in the environment variable {VARIABLE}; the report itself is written."
+_ANOTHER = f"Give another browser in the environment variable {VARIABLE}."
 
 
 def find_browser() -> str:
@@ -39,6 +39,14 @@ def find_browser() -> str:
         f"a PDF is printed by Chromium, Chrome or Edge; none of {', '.join(NAMES)} is here. Install one (Debian: "
         f"apt-get install chromium), or give the path of one in the environment variable {VARIABLE}."
     )
+
+
+def working_browser() -> str:
+    """As `find_browser`, once it has printed a page; OutputError where it does not."""
+    browser = find_browser()
+    with TemporaryDirectory(prefix="hierderm-pdf-") as place:
+        print_pdf("<!doctype html><title>trial</title><p>trial</p>", Path(place) / "trial.pdf", browser)
+    return browser
 
 
 def print_pdf(html: str, path: Path, browser: str) -> None:

@@ -81,6 +81,7 @@ class CaseIndex:
 
     @property
     def n_cases(self) -> int:
+        """Number of cases."""
         return self.gallery.n_cases
 
     @property
@@ -228,6 +229,12 @@ class CaseIndex:
         """Change the index of a folder or a database: `with CaseIndex.updating(folder) as index: index.add(...)`.
 
         It is written when the block ends well, and stays as it was when it does not; other writers wait.
+
+        Args:
+            folder: What `save` wrote, or the address of a database.
+
+        Returns:
+            A block in which the index may be changed.
         """
         from hierderm.search.places import place_of
 
@@ -275,7 +282,14 @@ class CaseIndex:
             self._learn_again()
 
     def require_same_model(self, made_by: Provenance) -> None:
-        """SearchError where embeddings do not come from the weights and the preprocessing of the index."""
+        """Refuse embeddings that do not come from the model of the index.
+
+        Args:
+            made_by: Where the embeddings come from.
+
+        Raises:
+            SearchError: They come from other weights or another preprocessing.
+        """
         for what, theirs, ours in (
             ("weights", made_by.weights_hash, self.provenance.weights_hash),
             ("preprocessing", made_by.preprocessing_hash, self.provenance.preprocessing_hash),
@@ -288,7 +302,11 @@ class CaseIndex:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Within the block all searches of this thread see the same cases."""
+        """Have all searches of this thread within a block see the same cases.
+
+        Returns:
+            A block of searches.
+        """
         with self.lock.reading(), self.gallery.reading():
             yield
 
@@ -344,7 +362,11 @@ class CaseIndex:
             return SearchResult(rows, similarity, gallery.holding(rows))
 
     def measure_recall(self) -> float:
-        """Share of the exact 10 nearest other images that a search of some images of the index finds, in [0, 1]."""
+        """Search for some images of the index, as it is searched and exactly.
+
+        Returns:
+            The share of the exact 10 nearest other images that it finds, in [0, 1].
+        """
         with self.reading():
             return self.gallery.recall()
 

@@ -129,7 +129,20 @@ class CaseFinder:
     def open(
         cls, folder: Path | str, *, model: str | Path | Encodes | None = None, partial: bool = False
     ) -> CaseFinder:
-        """A finder on the folder of an index, or on a database; `partial`: see `hierderm.search.places.place_of`."""
+        """A finder on the folder of an index, or on a database.
+
+        Args:
+            folder: What `CaseIndex.save` wrote, or the address of a database.
+            model: As of the class.
+            partial: See `hierderm.search.places.place_of`.
+
+        Returns:
+            The finder; the model is loaded on first use.
+
+        Raises:
+            IndexFolderError: The folder is damaged, or no index.
+            DatabaseError: The server can't be reached, or has no index.
+        """
         return cls._at(place_of(folder, partial=partial), model)
 
     @classmethod
@@ -141,6 +154,9 @@ class CaseFinder:
 
     def reopened(self) -> CaseFinder:
         """A finder on the index as it is now, ready to search; it shares the model while the index keeps it.
+
+        Returns:
+            The finder; this one stays as it is.
 
         Raises:
             IndexFolderError: The folder is damaged.
@@ -225,6 +241,9 @@ class CaseFinder:
             images: Its one to three images, as `Encoder.encode` takes them.
             options: How to search.
 
+        Returns:
+            The cases, what they vote for, and what the model's classifier says.
+
         Raises:
             ImageError: A file is missing or no image.
             SearchError: There are no images or too many, or an option does not fit the index.
@@ -244,7 +263,18 @@ class CaseFinder:
         return replace(found, classified=tuple(ranked_nodes(mean, tree, level) for level in range(tree.n_levels)))
 
     def search_image_id(self, image_id: str, options: SearchOptions = DEFAULTS) -> FinderResult:
-        """Find the cases nearest to an image of the index, its own case left out."""
+        """Find the cases nearest to an image of the index, its own case left out.
+
+        Args:
+            image_id: An image of the index.
+            options: How to search.
+
+        Returns:
+            The cases, and what they vote for.
+
+        Raises:
+            SearchError: There is no such image, or an option does not fit the index.
+        """
         gallery = self.index.gallery
         rows = np.array([gallery.image_row(image_id)])
         cells = gallery.cells(rows[0])
@@ -255,6 +285,13 @@ class CaseFinder:
 
     def search_text(self, text: str, options: SearchOptions = DEFAULTS) -> FinderResult:
         """Find the cases nearest to a text. Similarities of text are not those of images: there is no answer.
+
+        Args:
+            text: What to find, in words.
+            options: How to search.
+
+        Returns:
+            The cases.
 
         Raises:
             SearchError: There are no words, or the model can't embed text.
@@ -288,6 +325,9 @@ class CaseFinder:
             differs: In what the query is unlike the validation cases, so that their confidence is not its own.
             looks: Of the images (`hierderm.data.look`), shape (n_images, n_look); None where there are only vectors,
                 then only these are tested.
+
+        Returns:
+            The cases, and what they vote for.
         """
         index = self.index
         query: dict[str, Any] = {"cases": np.zeros(len(vectors), dtype=np.int64), "leave_out": [leave_out]}

@@ -68,7 +68,11 @@ class SearchResult:
         return len(self.rows)
 
     def to_list(self) -> list[list[Hit]]:
-        """For each query its hits, nearest first."""
+        """The hits as records.
+
+        Returns:
+            For each query its hits, nearest first.
+        """
         return [
             [
                 self.gallery.hit(int(row), float(similarity))

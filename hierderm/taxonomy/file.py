@@ -24,7 +24,8 @@ from hierderm.errors import Fault, TaxonomyError, describe_faults, suggest
 from hierderm.files import os_faults, read_regular, write_atomically
 from hierderm.shipped import shipped
 from hierderm.taxonomy.names import fold
-from hierderm.taxonomy.tree import KINDS, Node, Taxonomy
+from hierderm.taxonomy.nodes import KINDS, Node
+from hierderm.taxonomy.tree import Taxonomy
 
 COLUMNS = ("level", "name", "parent", "kind", "synonyms", "snomed", "icd10", "note")
 HEADS = ("id", "version", "levels")

@@ -20,28 +20,10 @@ import numpy.typing as npt
 from hierderm.errors import TaxonomyError, some_of, suggest
 from hierderm.files import text_hash
 from hierderm.taxonomy.names import fold, joined_spellings
+from hierderm.taxonomy.nodes import Node, wrong_head, wrong_nodes
 from hierderm.types import FloatArray, Floats, IntArray, Mask
 
-KINDS = ("diagnosis", "group", "finding")
 logger = logging.getLogger(__name__)
-RESERVED = ("coarse", "fine", "tree")  # how results name the ends of any tree, and all of it
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node: a category or a condition.
-
-    `parent` is the node's number on the level above, -1 on the top level. `kind` says what the name stands for:
-    a `diagnosis`, a `group` (a heading wider than one diagnosis) or a `finding` (a sign, not a disease).
-    """
-
-    name: str
-    parent: int = -1
-    kind: str = "diagnosis"
-    synonyms: tuple[str, ...] = ()
-    snomed: tuple[str, ...] = ()
-    icd10: tuple[str, ...] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,22 +44,15 @@ class Taxonomy:
                 f"taxonomy '{self.id}' must have at least one node on each of its levels {list(self.level_names)}, "
                 f"got {[len(level) for level in self.levels]} nodes."
             )
-        head = _wrong_head(self.id, self.version, self.level_names)
-        if wrong := [*head, *_wrong_nodes(self.level_names, self.levels)]:
+        head = wrong_head(self.id, self.version, self.level_names)
+        if wrong := [*head, *wrong_nodes(self.level_names, self.levels)]:
             raise TaxonomyError(f"taxonomy '{self.id}': {'; '.join(wrong[:20])}.")
-
-        ends = {"coarse": 0, "fine": self.n_levels - 1}
-        for level, name in enumerate(self.level_names):
-            if name.casefold() in RESERVED and ends.get(name.casefold()) != level:
-                raise TaxonomyError(
-                    f"taxonomy '{self.id}': level {level + 1} of {self.n_levels} must not be called '{name}': results "
-                    "name the top level 'coarse', the finest 'fine' and all of it 'tree'. Call it otherwise."
-                )
 
     # --- names ---------------------------------------------------------------------------------------------------
 
     @property
     def n_levels(self) -> int:
+        """How many levels there are."""
         return len(self.levels)
 
     @property
@@ -86,11 +61,25 @@ class Taxonomy:
         return self.n_levels - 1
 
     def size(self, level: int) -> int:
-        """How many nodes a level has."""
+        """How many nodes a level has.
+
+        Args:
+            level: Number of the level, 0 the coarsest, -1 that of the conditions.
+
+        Returns:
+            The number of its nodes.
+        """
         return len(self.levels[level])
 
     def names(self, level: int = -1) -> tuple[str, ...]:
-        """The names of a level's nodes, in the order of their numbers; by default the conditions."""
+        """The names of a level's nodes; by default the conditions.
+
+        Args:
+            level: Number of the level, 0 the coarsest, -1 that of the conditions.
+
+        Returns:
+            The names, shape (n_level,).
+        """
         return tuple(node.name for node in self.levels[level])
 
     def level_number(self, level: int | str) -> int:
@@ -98,6 +87,9 @@ class Taxonomy:
 
         Args:
             level: Its number, from the end where negative, or its name; 'coarse' and 'fine' always name the ends.
+
+        Returns:
+            Its number, from 0.
 
         Raises:
             TaxonomyError: There is no level of that name.
@@ -110,18 +102,6 @@ class Taxonomy:
             raise TaxonomyError(f"taxonomy '{self.id}' has the levels {list(known)}, got '{level}'.")
         return known[level]
 
-    def level_numbers(self, names: Iterable[str]) -> list[int]:
-        """The numbers of several levels; TaxonomyError where two names, as 'coarse' and its own, mean one level."""
-        names = list(names)
-        numbers = [self.level_number(name) for name in names]
-        ends = self.n_levels == 1 and set(names) <= {"coarse", "fine"}  # of a tree of one level both name it
-        if len(set(numbers)) < len(numbers) and not ends:
-            raise TaxonomyError(
-                f"each level must be named once, got {names} of the levels {list(self.level_names)}, of which 'coarse' "
-                "is the first and 'fine' the last. Leave one name out, or give it the weight 0."
-            )
-        return numbers
-
     @cached_property
     def _lookup(self) -> tuple[dict[str, int], ...]:
         tables = []
@@ -131,16 +111,30 @@ class Taxonomy:
         return tuple(tables)
 
     def find(self, name: str, level: int = -1) -> int | None:
-        """The number of a node, None where there is none of that name.
+        """The number of a node, where there is one of that name.
 
         Args:
             name: Its name or a synonym, in any case, with or without accents.
             level: Number of the level; by default that of the conditions.
+
+        Returns:
+            The number within the level; None for an unknown name.
         """
         return self._lookup[level].get(fold(name))
 
     def index(self, name: str, level: int = -1) -> int:
-        """As `find`, but an unknown name is a TaxonomyError with the closest names."""
+        """The number of a node that must be there.
+
+        Args:
+            name: As of `find`.
+            level: As of `find`.
+
+        Returns:
+            The number within the level.
+
+        Raises:
+            TaxonomyError: The name is unknown; the closest are named.
+        """
         number = self.find(name, level)
         if number is None:
             every_name = [other for node in self.levels[level] for other in (node.name, *node.synonyms)]
@@ -150,10 +144,13 @@ class Taxonomy:
         return number
 
     def encode(self, names: Iterable[str]) -> IntArray:
-        """The numbers of conditions, shape (n_names,), int64.
+        """The numbers of conditions.
 
         Args:
             names: Their names or synonyms.
+
+        Returns:
+            The numbers, shape (n_names,), int64.
 
         Raises:
             TaxonomyError: A name is unknown; the closest are named.
@@ -174,16 +171,26 @@ class Taxonomy:
         return np.stack(columns[::-1], axis=1)
 
     def to_level(self, fine: npt.ArrayLike, level: int) -> IntArray:
-        """The numbers of the ancestors of conditions, in the shape of `fine`, int64.
+        """The numbers of the ancestors of conditions.
 
         Args:
             fine: Numbers of conditions, any shape.
             level: Number of the ancestors' level.
+
+        Returns:
+            The numbers, in the shape of `fine`, int64.
         """
         return np.asarray(self.ancestors[np.asarray(fine, dtype=np.int64), level])
 
     def repeats(self, level: int) -> Mask:
-        """Which nodes of a level only repeat their parent, shape (n_level,): an only child with the parent's name."""
+        """Which nodes of a level only repeat their parent: an only child with the parent's name.
+
+        Args:
+            level: Number of the level, 0 the coarsest, -1 that of the conditions.
+
+        Returns:
+            True for each such node, shape (n_level,).
+        """
         level, parents = range(self.n_levels)[level], self.parents(level)
         above = self.names(level - 1) if level else [""]
         same = [fold(name) == fold(above[parent]) for name, parent in zip(self.names(level), parents, strict=True)]
@@ -210,11 +217,14 @@ class Taxonomy:
         return 2 * self.lca_height
 
     def sum_up(self, fine_probabilities: Floats, level: int = 0) -> Floats:
-        """Probabilities of the nodes of a level, shape (n, n_level): those of the conditions under each are added.
+        """Probabilities of the nodes of a level: those of the conditions under each are added.
 
         Args:
             fine_probabilities: Of the conditions, shape (n, n_fine); given back as they are for the finest level.
             level: Number of the level.
+
+        Returns:
+            The probabilities, shape (n, n_level), of the type of those given.
 
         Raises:
             TaxonomyError: The probabilities have another shape.
@@ -228,11 +238,26 @@ class Taxonomy:
         return fine_probabilities @ self.membership(level).astype(fine_probabilities.dtype)
 
     def parents(self, level: int) -> IntArray:
-        """The number of each node's parent on the level above, shape (n_level,); 0, for the root, on the top level."""
+        """The number of each node's parent on the level above.
+
+        Args:
+            level: Number of the level, 0 the coarsest, -1 that of the conditions.
+
+        Returns:
+            The numbers, shape (n_level,), int64; 0, for the root, on the top level.
+        """
         return np.array([max(node.parent, 0) for node in self.levels[level]], dtype=np.int64)
 
     def membership(self, level: int = 0, *, below: int = -1) -> FloatArray:
-        """The matrix of 'is under', shape (n_below, n_level), float64, entries 0 or 1: by default of the conditions."""
+        """The matrix of 'is under' of two levels.
+
+        Args:
+            level: Number of the upper level.
+            below: Number of the lower level; by default that of the conditions.
+
+        Returns:
+            1 where a node of the lower level is under one of the upper, else 0, shape (n_below, n_level), float64.
+        """
         level, below = (range(self.n_levels)[number] for number in (level, below))
         numbers = np.arange(self.size(below), dtype=np.int64)
         for lower in range(below, level, -1):
@@ -246,6 +271,9 @@ class Taxonomy:
 
         Args:
             conditions: Their names or synonyms.
+
+        Returns:
+            The smaller tree.
 
         Raises:
             TaxonomyError: A name is unknown, or none is given.
@@ -263,22 +291,15 @@ class Taxonomy:
         levels[-1] = tuple(replace(node, parent=-1) for node in levels[-1])
         return replace(self, levels=tuple(levels[::-1]))
 
-    def with_synonyms(self, names: Mapping[str, str]) -> Taxonomy:
-        """The tree in which each key of `names` is a synonym of the condition that is its value."""
-        gained: dict[int, tuple[str, ...]] = {}
-        for name, condition in names.items():
-            number, known = self.index(condition), self.find(name)
-            if known not in (None, number):
-                raise TaxonomyError(f"'{name}' must not stand for '{condition}': it is '{self.names()[known or 0]}'.")
-            gained[number] = (*gained.get(number, ()), *([name] if known is None else []))
-        nodes = tuple(
-            replace(node, synonyms=(*node.synonyms, *gained.get(number, ())))
-            for number, node in enumerate(self.levels[-1])
-        )
-        return replace(self, levels=(*self.levels[:-1], nodes))
-
     def levels_of_one_node(self, fine: IntArray) -> tuple[int, ...]:
-        """Levels on which some conditions, shape (n,), are all of the same node: no label can be wrong there."""
+        """Levels on which some conditions are all of the same node: no label can be wrong there.
+
+        Args:
+            fine: Numbers of the conditions, shape (n,).
+
+        Returns:
+            The numbers of these levels.
+        """
         nodes = self.ancestors[np.unique(fine)]
         return tuple(level for level in range(self.n_levels) if len(np.unique(nodes[:, level])) == 1)
 
@@ -291,30 +312,36 @@ class Taxonomy:
         return text_hash(json.dumps(content))
 
     def render(self, image_counts: Mapping[str, int] | None = None) -> str:
-        """The tree as indented text, with codes, and image counts where given."""
-        lines: list[str] = []
+        """The tree as indented text, with codes.
 
-        def visit(level: int, number: int) -> None:
-            node = self.levels[level][number]
-            extra = [node.kind] if level == self.fine_level and node.kind != "diagnosis" else []
-            extra += [f"ICD-10 {code}" for code in node.icd10] + [f"SNOMED {code}" for code in node.snomed]
-            if image_counts is not None and level == self.fine_level:
-                extra.append(f"{image_counts.get(node.name, 0)} images")
-            lines.append("  " * level + node.name + (f"  [{', '.join(extra)}]" if extra else ""))
-            if level < self.fine_level:
-                for child, candidate in enumerate(self.levels[level + 1]):
-                    if candidate.parent == number:
-                        visit(level + 1, child)
+        Args:
+            image_counts: Images of each condition, to be shown beside it.
 
-        for number in range(self.size(0)):
-            visit(0, number)
-        return "\n".join(lines)
+        Returns:
+            A line a node.
+        """
+        below: dict[int, list[str]] = {}  # the lines of each node's children
+        for level in range(self.fine_level, -1, -1):
+            lines: dict[int, list[str]] = {}
+            for number, node in enumerate(self.levels[level]):
+                extra = [node.kind] if level == self.fine_level and node.kind != "diagnosis" else []
+                extra += [f"ICD-10 {code}" for code in node.icd10] + [f"SNOMED {code}" for code in node.snomed]
+                if image_counts is not None and level == self.fine_level:
+                    extra.append(f"{image_counts.get(node.name, 0)} images")
+                own = "  " * level + node.name + (f"  [{', '.join(extra)}]" if extra else "")
+                lines.setdefault(node.parent, []).extend([own, *below.get(number, [])])
+            below = lines
+        return "\n".join(below[-1])
 
     def _repr_html_(self) -> str:
         return f"<details><summary>{escape(repr(self))}</summary><pre>{escape(self.render())}</pre></details>"
 
     def summary(self) -> str:
-        """One line: id, version, hash and the size of each level."""
+        """The tree in one line: id, version, hash and the size of each level.
+
+        Returns:
+            The line.
+        """
         sizes = ", ".join(f"{len(nodes)} x {name}" for name, nodes in zip(self.level_names, self.levels, strict=True))
         return f"{self.id} {self.version} ({self.content_hash}): {sizes}"
 
@@ -363,37 +390,3 @@ def taxonomy_from_paths(
         if joined := joined_spellings(path[level] for path in paths):
             logger.warning("%s: %d spelling(s) of one %s joined: %s", id, len(joined), name, some_of(joined))
     return Taxonomy(id, version, tuple(level_names), tuple(tuple(nodes) for nodes in levels))
-
-
-def _wrong_head(id: str, version: str, level_names: Sequence[str]) -> list[str]:
-    """What of a tree's head could not be written to a file and read again."""
-    faults = []
-    for what, text in (("id", id), ("version", version), *(("level name", name) for name in level_names)):
-        plain = text == text.strip().strip('",').strip() and len(f"{text} ".splitlines()) == 1
-        if not text or not plain or (what == "level name" and "," in text):
-            faults.append(
-                f"the {what} must be one line, neither empty nor with quotes or commas around it, got {text!r}"
-            )
-    if len(set(level_names)) < len(level_names):
-        faults.append(f"each level must have a name of its own, got {list(level_names)}")
-    return faults
-
-
-def _wrong_nodes(level_names: Sequence[str], levels: Sequence[Sequence[Node]]) -> list[str]:
-    faults = []
-    for level, (level_name, nodes) in enumerate(zip(level_names, levels, strict=True)):
-        owners: dict[str, str] = {}
-        parents = range(len(levels[level - 1])) if level else range(-1, 0)
-        if missing := set(parents) - {node.parent for node in nodes}:
-            faults.append(f"each node above must have a {level_name}, number(s) {sorted(missing)[:5]} have none")
-        for node in nodes:
-            if node.parent not in parents or node.kind not in KINDS:
-                faults.append(f"'{node.name}' must have a parent above and a kind of {list(KINDS)}, got {node}")
-            for name in (node.name, *node.synonyms):
-                if not fold(name) or name != name.strip() or any(sign in name for sign in "\r\n\0"):
-                    faults.append(f"a name must be one line, not empty, with no space around it, got {name!r}")
-                elif owners.setdefault(fold(name), node.name) != node.name:
-                    faults.append(f"{level_name} '{name}' names both '{owners[fold(name)]}' and '{node.name}'")
-            if any("|" in name for name in (*node.synonyms, *node.snomed, *node.icd10)):
-                faults.append(f"synonyms and codes of '{node.name}' must not hold '|', which separates them")
-    return faults

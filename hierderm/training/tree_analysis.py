@@ -29,6 +29,7 @@ from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 
 from hierderm.model.heads import Discriminants
+from hierderm.taxonomy.levels import level_numbers
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.ranks import added_up, rank, world_size
 from hierderm.types import FloatArray, Floats, IntArray, Mask
@@ -61,7 +62,7 @@ class TreeAnalysis:
         probability_levels: Sequence[str] = (),
     ) -> None:
         self.taxonomy, self.n_views = taxonomy, n_views
-        named = taxonomy.level_numbers(probability_levels)
+        named = level_numbers(taxonomy, probability_levels)
         self.levels = tuple(named or range(taxonomy.n_levels))
         self.fine = np.tile(fine, n_views)
         self.rows = _Rows([features] if isinstance(features, np.ndarray) else features)

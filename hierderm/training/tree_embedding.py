@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hierderm.errors import TaxonomyError
 from hierderm.taxonomy.file import load_taxonomy
-from hierderm.taxonomy.tree import Node, Taxonomy, taxonomy_from_paths
+from hierderm.taxonomy.nodes import Node
+from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 from hierderm.training.tree_analysis import TreeAnalysis
 from hierderm.types import FloatArray
 
@@ -70,7 +71,14 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         self.components = components
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> TreeEmbedding:
-        """Learn from features, shape (n_images, n_features), and labels, shape (n_images,).
+        """Learn from features and labels.
+
+        Args:
+            X: Features, shape (n_images, n_features).
+            y: Labels, shape (n_images,).
+
+        Returns:
+            The estimator itself.
 
         Raises:
             ValueError: Arrays that do not fit, or labels of one class alone.
@@ -94,17 +102,38 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         return self
 
     def transform(self, X: npt.ArrayLike) -> FloatArray:
-        """Unit-length embeddings, shape (n_images, n_embedding)."""
+        """Embed features.
+
+        Args:
+            X: Features, shape (n_images, n_features).
+
+        Returns:
+            Vectors of unit length, shape (n_images, n_embedding).
+        """
         features = self._checked(X)  # first: it says that it is not fitted
         return np.asarray(self.discriminants_.embed(features))
 
     def predict_proba(self, X: npt.ArrayLike) -> FloatArray:
-        """Probabilities of `classes_`, shape (n_images, n_classes), rows summing to 1."""
+        """Classify features.
+
+        Args:
+            X: Features, shape (n_images, n_features).
+
+        Returns:
+            Probabilities of `classes_`, shape (n_images, n_classes), rows summing to 1.
+        """
         features = self._checked(X)
         return np.asarray(softmax(self.discriminants_.logits(features), axis=1)[:, self._place])
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
-        """The most probable label of each row, shape (n_images,)."""
+        """Classify features, and take the first.
+
+        Args:
+            X: Features, shape (n_images, n_features).
+
+        Returns:
+            The most probable label of each row, shape (n_images,).
+        """
         numbers = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[numbers])
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 
+from hierderm.artifacts import claim_folder
 from hierderm.cli.main import app
 from hierderm.errors import OutputError
 from tests.cli.commands import fails, refusal, run
@@ -50,6 +51,19 @@ GROWING_FOLDERS = {
     "bench run": ["-m", "colour", *DATA, "-o"],
 }
 FOLDERS = REPLACEABLE_FOLDERS | GROWING_FOLDERS
+KINDS = {
+    "data synthetic": "synthetic data",
+    "embed": "embeddings",
+    "truncate": "model",
+    "index build": "case index",
+    "train": "run",
+    "compare": "comparison",
+    "inflation": "inflation",
+    "tune": "tuning",
+    "demo": "comparison",
+    "bench run": "benchmark",
+}
+JOINED = {"bench run": ["comparison"]}  # other kinds that a command adds to
 
 
 def commands(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -180,11 +194,18 @@ def test_a_users_file_among_ours_is_not_lost(kind: str, toy_folder: Path, tmp_pa
     assert snapshot(tmp_path) == before
 
 
-def test_one_kind_of_folder_does_not_replace_another(toy_folder: Path, tmp_path: Path) -> None:
-    run("data", "synthetic", tmp_path / "data", "--preset", "toy")
-    before = snapshot(tmp_path)
-    for name in FOLDERS:
-        if name != "data synthetic":
-            message = fails(*name.split(), *replaceable(name), *FOLDERS[name], tmp_path / "data")
-            assert "folder, it is a synthetic data folder" in message, name
+@pytest.mark.parametrize("name", FOLDERS)
+def test_one_kind_of_folder_does_not_become_another(name: str, tmp_path: Path) -> None:
+    """Every command against the folder of every other, whose header alone says what it is."""
+    for kind in {*KINDS.values(), "images"}:
+        claim_folder(tmp_path / kind, kind)
+    before, flags = snapshot(tmp_path), replaceable(name)
+    for kind in {*KINDS.values(), "images"} - {KINDS[name], *JOINED.get(name, ())}:
+        message = fails(*name.split(), *flags, *FOLDERS[name], tmp_path / kind)
+        assert f"must be a hierderm {' or '.join([KINDS[name], *JOINED.get(name, ())])} folder" in message
+        assert f"folder, it is a {kind} folder. Give another path" in message
     assert snapshot(tmp_path) == before
+    for kind in [KINDS[name], *JOINED.get(name, ())] if name in GROWING_FOLDERS and name != "demo" else []:
+        assert "a hierderm" not in fails(
+            *name.split(), *FOLDERS[name], tmp_path / kind
+        )  # it is taken, the table is not

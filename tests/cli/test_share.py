@@ -75,7 +75,8 @@ def test_push(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert hub.private["me/open"] == "public"
         for arguments, message in (
             ((place / "run", "skin"), "a repository must be named 'user/name', got 'skin'"),
-            (("hierderm:tiny", "me/x"), "push takes a model folder, or a run's, 'hierderm:tiny' is none"),
+            (("hierderm:tiny", "me/x"), "push takes a model folder, or a run's, 'hierderm:tiny' does not exist"),
+            ((place, "x"), f"push takes a model folder, or a run's, '{place}' is none"),
             ((place / "run", "me/x", "--data", "y"), "--data names the data set of --cases: give both"),
             ((place / "run", "me/x", "--cases", place / "undivided.csv"), "must have a column split with 'test' rows"),
         ):

@@ -134,8 +134,15 @@ def test_compare(toy_config: Config, tmp_path: Path) -> None:
 
 def test_a_pdf_without_a_browser_is_refused_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIERDERM_BROWSER", "no-such-browser")
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho no display >&2; exit 3\n")
+    broken.chmod(0o755)
     for command in (("compare", "experiments/three_way.toml"), ("demo",)):
+        monkeypatch.setenv("HIERDERM_BROWSER", "no-such-browser")
         assert "HIERDERM_BROWSER must name a browser" in refusal(*command, "--pdf", "-o", tmp_path / "out")
+        monkeypatch.setenv("HIERDERM_BROWSER", str(broken))
+        message = refusal(*command, "--pdf", "-o", tmp_path / "out")
+        assert f"trial.pdf could not be printed by {broken} (exit code 3: no display). Give another" in message
     assert not (tmp_path / "out").exists()
 
 

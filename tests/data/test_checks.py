@@ -246,7 +246,7 @@ def test_damaged_ids_and_unseen_characters_are_refused(folder: Path) -> None:
 
 
 def test_what_is_doubtful_is_said_and_kept(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    checks._SAID.clear()
+    checks.SAID.clear()
     changed = frame(case_id=["NA", "NA", "x"], condition=["ECZEMA", "Impetigo", "Impetigo"])
     table = check_cases(changed, TREE, folder, source="doubtful.csv")
     assert [note.split(":")[0] for note in table.notes] == [

@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hierderm.data.condition_names import proposed_names, read_names, unknown_names
+from hierderm.data.condition_names import proposed_names, read_names, unknown_names, with_synonyms
 from hierderm.delimited import format_delimited
-from hierderm.errors import CaseTableError
+from hierderm.errors import CaseTableError, TaxonomyError
 from hierderm.taxonomy.file import load_taxonomy
+from hierderm.taxonomy.tree import taxonomy_from_paths
 
 TREE = load_taxonomy("scin")
 
@@ -30,7 +31,7 @@ def test_unknown_names_and_their_nearest(tmp_path: Path) -> None:
     (tmp_path / "names.csv").write_text(format_delimited(rows), encoding="utf-8")
     names = read_names(tmp_path / "names.csv", TREE)
     assert names == {"Eczma": "Eczema", "Psoriasys": "Psoriasis", "Shingels": "Herpes Zoster"}
-    tree = TREE.with_synonyms(names)
+    tree = with_synonyms(TREE, names)
     assert tree.index("PSORIASYS") == TREE.index("Psoriasis") and tree.content_hash == TREE.content_hash
     assert set(unknown_names(frame, tree)) == {"zzz"}
 
@@ -49,3 +50,14 @@ def test_faults_of_an_edited_table(tmp_path: Path) -> None:
         CaseTableError, match=r"n\.csv must have the columns name and condition; \['name', 'condition'\]"
     ):
         read_names(path, TREE)
+
+
+def test_more_synonyms_leave_the_tree_as_it_is() -> None:
+    tree = taxonomy_from_paths([("A", "x"), ("B", "y")], ("c", "f"), id="t")
+    more = with_synonyms(tree, {"ex": "X", "x ": "x", "why": "y"})
+    assert (more.index("EX"), more.index("why")) == (0, 1) and more.content_hash == tree.content_hash
+    assert more.levels[-1][0].synonyms == ("ex",)
+    with pytest.raises(TaxonomyError, match=r"'y' must not stand for 'x': it is 'y'\."):
+        with_synonyms(tree, {"y": "x"})
+    with pytest.raises(TaxonomyError, match="f 'z' is not in taxonomy 't'"):
+        with_synonyms(tree, {"a": "z"})

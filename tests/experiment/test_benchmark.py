@@ -156,7 +156,9 @@ def test_a_model_trained_on_another_split_is_refused(toy_config: Config, data: P
 def test_what_is_refused(data: Path, done: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="the names of models must differ"):
         run(*arguments(data, tmp_path, "a=colour", "a=@good.npy"))
-    with pytest.raises(BenchmarkError, match="must be a hierderm run folder, it has no hierderm.json"):
+    with pytest.raises(
+        BenchmarkError, match="must be a hierderm comparison or benchmark folder, it has no hierderm.json"
+    ):
         run("table", tmp_path)
     for unread, message in (
         (("--evaluation.tasks", "knn"), r"bench run does not read \['evaluation.tasks'\]. Name tasks by --suite."),

@@ -13,18 +13,17 @@ import pytest
 
 import hierderm
 from hierderm.artifacts import claim_folder, holds
-from hierderm.config.loading import model_config, to_dict, with_overrides
+from hierderm.config.loading import to_dict, with_overrides
 from hierderm.config.settings import Comparison, ModelEntry
-from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
-from hierderm.errors import CheckpointError, ConfigError, OutputError
+from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.tasks.registry import tasks_named
 from hierderm.experiment import compare as comparing
 from hierderm.experiment.compare import _trainings, compare
 from hierderm.experiment.protocol import Division
-from hierderm.experiment.results import Results
-from hierderm.experiment.run import RUN, Run, prepare, train
+from hierderm.experiment.results import COMPARISON, Results
+from hierderm.experiment.run import Run, prepared
 from hierderm.report.page import is_ours
 
 FLAT = {"training.loss.classification_level": "coarse", "training.loss.schedule": "joint"}
@@ -89,7 +88,7 @@ def test_a_comparison_writes_its_report_and_resumes(
 
     # A benchmark adds a model to it, and leaves the others alone.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("results/*/*")}
-    table, _ = prepare(every_method.data, every_method.split, tmp_path)
+    table, _ = prepared(every_method.data, every_method.split, tmp_path)
     options: dict[str, Any] = {"tasks": every_method.evaluation.tasks, "config": every_method.evaluation}
     more = hierderm.bench({"colour": "colour"}, table, table.taxonomy, folder=tmp_path, **options)
     assert len(more.to_pandas()) == len(MODELS) + 1
@@ -138,7 +137,8 @@ def test_the_report_again_as_pdf(
 ) -> None:
     """By a browser that keeps the page it is given."""
     comparison = two_vanilla(toy_comparison)
-    compare(comparison, tmp_path / "out")
+    report = compare(comparison, tmp_path / "out")
+    before = report.stat().st_mtime_ns
     fake = tmp_path / "browser"
     target = 'target=$(printf "%s\\n" "$@" | sed -n "s/^--print-to-pdf=//p")'
     fake.write_text(
@@ -150,9 +150,14 @@ def test_the_report_again_as_pdf(
     with caplog.at_level("INFO"):
         compare(comparison, tmp_path / "out", pdf=True)
     assert [text for text in caplog.messages if text.startswith("a: ")] == ["a: already trained.", "a: all tasks done."]
+    assert report.stat().st_mtime_ns == before and "Writing the report ..." not in caplog.messages
     page = (tmp_path / "out" / "report.pdf").read_text()
     assert page.count("<svg") == 1 and page.count("<table") == 1 and "<details" not in page
     assert "2 models on cases.csv" in page and "not a medical device" in page and " has the best value in " in page
+    text = report.read_text()
+    report.write_text(text.replace("has the best value", "has no value"))
+    compare(comparison, tmp_path / "out")
+    assert report.read_text() == text  # a page of other values is drawn anew
     (tmp_path / "out" / "report.pdf").write_bytes(b"%PDF mine")
     with pytest.raises(OutputError, match=r"report\.pdf is not a report of hierderm and would be overwritten"):
         compare(comparison, tmp_path / "out", pdf=True)
@@ -221,22 +226,8 @@ def test_more_seeds_keep_what_is_trained(
 
 
 def test_a_page_that_is_no_report_is_not_overwritten(toy_comparison: Comparison, tmp_path: Path) -> None:
-    claim_folder(tmp_path, RUN)
+    claim_folder(tmp_path, COMPARISON)
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(OutputError, match=r"report\.html is not a report of hierderm and would be overwritten"):
         compare(toy_comparison, tmp_path)
     assert (tmp_path / "report.html").read_text() == "mine"
-
-
-def test_a_run_and_a_comparison_do_not_share_a_folder(
-    toy_comparison: Comparison, toy: CaseTable, tmp_path: Path
-) -> None:
-    (tmp_path / "c" / "models").mkdir(parents=True)
-    claim_folder(tmp_path / "r", RUN)
-    (tmp_path / "c" / "hierderm.json").write_bytes((tmp_path / "r" / "hierderm.json").read_bytes())
-    config = model_config(toy_comparison, toy_comparison.models[1])
-    with pytest.raises(CheckpointError, match=r"c holds a comparison or a benchmark, not one model's run\. Choose"):
-        train(config, toy, tmp_path / "c")
-    (tmp_path / "r" / "run.json").write_text("{}")
-    with pytest.raises(OutputError, match=r"r holds one model's run, not a comparison\. Choose another --out"):
-        compare(toy_comparison, tmp_path / "r")

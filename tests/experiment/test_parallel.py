@@ -12,6 +12,7 @@ import pytest
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
+from hierderm.data.checks import say_once
 from hierderm.errors import HierdermError, MissingExtraError
 from hierderm.experiment import compare, parallel
 from hierderm.experiment.parallel import at_once, processes_for
@@ -58,17 +59,22 @@ def leave_a_note(folder: Path, name: str) -> None:
     if name == "bad":
         raise MissingExtraError("this", "extra")
     logger.info("%s is done", name)
+    say_once("t.csv", "known note")
+    say_once("t.csv", f"note of {name}")
     (folder / name).write_text(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
 
 
 @pytest.mark.usefixtures("four_cores")
 def test_processes_share_the_cores_and_a_fault_comes_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     works = {name: partial(leave_a_note, tmp_path, name) for name in ("a", "b", "c")}
+    say_once("t.csv", "known note")
+    capfd.readouterr()
     assert sorted(at_once(works, 2)) == ["a", "b", "c"]
     notes = [(tmp_path / name).read_text().split() for name in works]
     assert {threads for _, threads in notes} == {"2"}
     assert str(os.getpid()) not in {process for process, _ in notes}
-    assert "b is done" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "b is done" in said and "note of b" in said and "known note" not in said  # this process has said it
     with pytest.raises(HierdermError, match=r"this needs an optional package.*pip install 'hierderm\[extra\]'"):
         list(at_once({"bad": partial(leave_a_note, tmp_path, "bad"), **works}, 2))
 

@@ -21,7 +21,8 @@ from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import CaseTableError, CheckpointError, ConfigError, EmbeddingError, OutputError
 from hierderm.evaluation.evaluation import evaluate
-from hierderm.experiment.run import Run, differences, load_cases, prepare, train
+from hierderm.experiment.cases import load_cases
+from hierderm.experiment.run import Run, differences, prepare, train
 from hierderm.files import is_temporary
 from hierderm.model.loading import load
 from hierderm.training.features import FeatureStore

@@ -17,7 +17,7 @@ from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.experiment import tune as module
-from hierderm.experiment.run import Run, prepare, train
+from hierderm.experiment.run import Run, prepare, prepared, train
 from hierderm.experiment.tune import Range, tune
 from tests.cli.commands import run
 
@@ -83,7 +83,7 @@ def test_the_test_is_never_looked_at(config: Config, toy_folder: Path, tmp_path:
     test = table.splits == "test"
 
     def spoiled(*arguments: Any) -> tuple[CaseTable, Any]:
-        made, report = prepare(*arguments)
+        made, report = prepared(*arguments)
         for path in np.array(made.paths)[test]:
             Path(path).unlink()
         frame = made.frame.copy()
@@ -95,7 +95,7 @@ def test_the_test_is_never_looked_at(config: Config, toy_folder: Path, tmp_path:
         return train(config, table, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "prepare", spoiled)
+        patch.setattr(module, "prepared", spoiled)
         patch.setattr(module, "train", watched)
         after = tune(mine, RANGES, tmp_path / "after", trials=2, folds=folds)
     assert frames_alike(after.trials, before.trials)

@@ -98,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer({"commitUrl": f"{hub.endpoint}/{name}/commit/{commit}", "commitOid": commit})
 
     def do_GET(self) -> None:
+        if self.path == "/":  # is it there?
+            return self._answer({}, 200)
         if self.path.startswith("/api/models/"):
             return self._answer({}, 404, {"X-Error-Code": "RepoNotFound"})
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,8 +162,24 @@ def test_refusals(hub: FakeHub, encoder: Encoder, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="got 'me/other': there is no such folder, and the hub can't be reached"):
         load("me/other")
-    with pytest.raises(ModelError, match="the hub can't be reached"):
+    with pytest.raises(ModelError, match=r"the hub can't be reached at .* \(HF_HUB_OFFLINE is set\)"):
         encoder.push_to_hub("me/other")
+
+
+def test_a_hub_that_does_not_answer(hub: FakeHub, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is tried again and again: what is in the cache is taken, the rest is refused at once."""
+    encoder.push_to_hub("me/skin")
+    before = load("me/skin").provenance
+    monkeypatch.setattr("hierderm.model.hub.SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        assert load("me/skin").provenance == before
+        with pytest.raises(CheckpointError, match="got 'me/other@v1': there is no such folder, and the hub can't be"):
+            load("me/other@v1")
+        with pytest.raises(ModelError, match=r"the hub can't be reached at http://127.0.0.1:\d+ \(.*\)\. Nothing was"):
+            encoder.push_to_hub("me/skin")
+        assert time.monotonic() - start < 10
 
 
 def test_which_names_are_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

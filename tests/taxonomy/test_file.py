@@ -17,7 +17,8 @@ from hierderm.taxonomy.file import (
     write_taxonomy,
 )
 from hierderm.taxonomy.names import fold
-from hierderm.taxonomy.tree import Node, Taxonomy
+from hierderm.taxonomy.nodes import Node
+from hierderm.taxonomy.tree import Taxonomy
 
 HEAD = "# id: t\n# version: 1\n# levels: category, condition\nlevel,name,parent,synonyms\n"
 TABS = "# id: t\n# version: 1\n# levels: category, condition\n" + (

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hierderm.errors import TaxonomyError
-from hierderm.taxonomy.tree import Node, Taxonomy, taxonomy_from_paths
+from hierderm.taxonomy.nodes import Node
+from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 
 PATHS = [("A", "a", "one"), ("A", "a", "two"), ("A", "b", "three"), ("B", "c", "four"), ("B", "c", "five")]
 
@@ -202,15 +203,6 @@ def test_levels_on_which_nothing_differs(fine: list[int]) -> None:
     assert tree.levels_of_one_node(np.array(fine)) == tuple(alike)
 
 
-def test_several_levels_by_name() -> None:
-    tree = taxonomy_from_paths([("A", "B", "C")], ("top", "middle", "leaf"), id="t")
-    assert tree.level_numbers(["fine", "top", "middle"]) == [2, 0, 1] and tree.level_numbers([]) == []
-    for names in (["coarse", "top"], ["leaf", "fine"], ["middle", "middle"]):
-        with pytest.raises(TaxonomyError, match="each level must be named once"):
-            tree.level_numbers(names)
-    assert taxonomy_from_paths([("A",)], ("leaf",), id="t").level_numbers(["coarse", "fine"]) == [0, 0]
-
-
 def test_a_condition_that_stands_higher_up_repeats_itself(caplog: pytest.LogCaptureFixture) -> None:
     """B ends at the top, m in the middle; the only child 'one' of 'a' is another name, and 'C' has two children."""
     paths = [("A", "a", "one"), ("A", "m", ""), ("B", "", ""), ("C", "k", "C"), ("C", "k", "two")]
@@ -225,14 +217,3 @@ def test_a_condition_that_stands_higher_up_repeats_itself(caplog: pytest.LogCapt
         taxonomy_from_paths([("", "", "")], ("top", "middle", "condition"), id="none")
     with pytest.raises(TaxonomyError, match="a name must be one line, not empty"):
         taxonomy_from_paths([("A", "", "one")], ("top", "middle", "condition"), id="gap")
-
-
-def test_more_synonyms_leave_the_tree_as_it_is() -> None:
-    tree = taxonomy_from_paths([("A", "x"), ("B", "y")], ("c", "f"), id="t")
-    more = tree.with_synonyms({"ex": "X", "x ": "x", "why": "y"})
-    assert (more.index("EX"), more.index("why")) == (0, 1) and more.content_hash == tree.content_hash
-    assert more.levels[-1][0].synonyms == ("ex",)
-    with pytest.raises(TaxonomyError, match=r"'y' must not stand for 'x': it is 'y'\."):
-        tree.with_synonyms({"y": "x"})
-    with pytest.raises(TaxonomyError, match="f 'z' is not in taxonomy 't'"):
-        tree.with_synonyms({"a": "z"})

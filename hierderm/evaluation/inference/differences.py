@@ -51,6 +51,7 @@ class Difference:
 
     @property
     def worse(self) -> bool:
+        """Whether the interval lies wholly on the worse side of 0."""
         return bool(self.low > 0) if direction(self.name) == "lower" else bool(self.high < 0)
 
     @property
@@ -59,6 +60,11 @@ class Difference:
         return self.better or self.worse
 
     def to_dict(self) -> dict[str, Any]:
+        """The difference for JSON.
+
+        Returns:
+            Its fields, with None for nan.
+        """
         return {**known(self.__dict__), "significant": self.significant}
 
 
@@ -139,6 +145,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def adjusted(differences: Sequence[Difference]) -> list[Difference]:
-    """The differences with `p_adjusted` for all of them together."""
+    """Adjust the p-values of differences for their number (Holm 1979).
+
+    Args:
+        differences: Those that are shown together.
+
+    Returns:
+        The same, each with its `p_adjusted`.
+    """
     together = holm([difference.p_value for difference in differences])
     return [replace(d, p_adjusted=p) for d, p in zip(differences, together, strict=True)]

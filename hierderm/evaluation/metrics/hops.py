@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hierderm.embeddings import by_blocks
@@ -9,7 +11,7 @@ from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import FloatArray, Floats, IntArray
 
 
-def hops(probabilities: Floats, labels: IntArray, taxonomy: Taxonomy, k: int | None = None) -> FloatArray:
+def hops(probabilities: Floats, labels: IntArray, taxonomy: Taxonomy, ks: Sequence[int | None] = (None,)) -> FloatArray:
     """The hierarchically ordered preference score of each image, in [0, 1], higher is better.
 
     HOPS and HOPS@k of Hier-COS (Sani and Anand, CVPR 2026, arXiv 2503.07853). Each condition has a rank by the tree: 0
@@ -25,10 +27,10 @@ def hops(probabilities: Floats, labels: IntArray, taxonomy: Taxonomy, k: int | N
         probabilities: Of the conditions, or any scores, shape (n, n_fine); of equal ones those of lower number first.
         labels: Conditions, shape (n,).
         taxonomy: The tree.
-        k: At least 2; all places by default.
+        ks: How many places, at least 2; None for all.
 
     Returns:
-        Shape (n,); nan where no order is wrong, as in a tree of one condition.
+        Shape (n_ks, n); nan where no order is wrong, as in a tree of one condition.
 
     Worked example: the truth a1 of a tree A: a1, a2; B: b1, b2. Ranks of the best order [0, 1, 2, 2], weights [1, 0.5,
     0.25, 0.125], reversed [2, 2, 1, 0], which costs 2 + 0.5 + 0.25 + 0.25 = 3. The order a2, a1, b1, b2 costs
@@ -36,16 +38,17 @@ def hops(probabilities: Floats, labels: IntArray, taxonomy: Taxonomy, k: int | N
     """
     _, ranks = zip(*(np.unique(row, return_inverse=True) for row in taxonomy.lca_height), strict=True)
     rank = np.stack(ranks)  # (n_fine, n_fine)
-    best = np.sort(rank, axis=1)[:, :k]
-    weight = _weights(np.sort(rank, axis=1))[:, :k]
-    worst = (weight * np.abs(best - best[:, ::-1])).sum(axis=1)[labels]
+    best = np.sort(rank, axis=1)
+    weight = _weights(best)
+    worst = [(weight[:, :k] * np.abs(best[:, :k] - best[:, :k][:, ::-1])).sum(axis=1)[labels] for k in ks]
 
     def costs(rows: IntArray) -> FloatArray:
-        order, true = np.argsort(-probabilities[rows], axis=1, kind="stable")[:, :k], labels[rows]
-        return np.asarray((weight[true] * np.abs(best[true] - rank[true[:, None], order])).sum(axis=1))
+        order, true = np.argsort(-probabilities[rows], axis=1, kind="stable"), labels[rows]
+        by_place = weight[true] * np.abs(best[true] - rank[true[:, None], order])
+        return np.stack([by_place[:, :k].sum(axis=1) for k in ks], axis=1)
 
-    cost = by_blocks(np.arange(len(labels)), costs)
-    share = np.divide(cost, worst, out=np.full(len(labels), np.nan), where=worst > 0)
+    cost, most = by_blocks(np.arange(len(labels)), costs).T, np.stack(worst)
+    share = np.divide(cost, most, out=np.full(most.shape, np.nan), where=most > 0)
     return np.asarray(np.maximum(1 - share, 0))
 
 

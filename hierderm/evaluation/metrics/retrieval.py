@@ -51,10 +51,6 @@ class LevelScores:
     n_relevant: IntArray
     effects: dict[str, GalleryEffect] = field(default_factory=dict)
 
-    @property
-    def n_skipped(self) -> int:
-        return int(np.isnan(next(iter(self.values.values()))).sum())
-
 
 @dataclass(frozen=True)
 class RetrievalScores:

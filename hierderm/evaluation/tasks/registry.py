@@ -46,7 +46,17 @@ class Task:
     metrics: tuple[MetricEntry, ...] = ()
 
     def scores(self, subject: Subject) -> Scores:
-        """Compute the scores; BenchmarkError where one of them has no entry in the catalogue."""
+        """Compute the scores.
+
+        Args:
+            subject: One model's embeddings, and the cases.
+
+        Returns:
+            The scores.
+
+        Raises:
+            BenchmarkError: One of them has no entry in the catalogue.
+        """
         found = self.compute(subject)
         unknown = sorted({name for _, name in found.keys if find_entry(name) is None})
         if unknown:
@@ -70,7 +80,17 @@ LARGE_TASKS = ("retrieval_index", "classification", "calibration")
 
 
 def register(task: Task) -> Task:
-    """Make a task and its metrics known by name; a name that is taken is a BenchmarkError."""
+    """Make a task and its metrics known by name.
+
+    Args:
+        task: The task.
+
+    Returns:
+        The same task.
+
+    Raises:
+        BenchmarkError: Its name, or that of one of its metrics, is taken or no identifier.
+    """
     if task.name in TASKS or task.name in SUITES:
         raise BenchmarkError(f"there is a task or a suite '{task.name}' already; give yours another name.")
     if not task.name.isidentifier():  # it names the file of its results

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from hierderm.errors import ConfigError
+from hierderm.taxonomy.levels import level_numbers
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.losses.contrast import WeightedContrastiveLoss
 from hierderm.training.losses.fine_labels import FineLabels
@@ -71,7 +72,7 @@ class TreeSupConLoss(WeightedContrastiveLoss):
         if not (all(weight >= 0 for weight in chosen.values()) and any(chosen.values())):
             raise ConfigError(f"level_weights must be >= 0 and one of them > 0, got {chosen}.")
         weights = {name: weight for name, weight in chosen.items() if weight}
-        self.level_weights = dict(zip(taxonomy.level_numbers(weights), weights.values(), strict=True))
+        self.level_weights = dict(zip(level_numbers(taxonomy, weights), weights.values(), strict=True))
         self.fine_labels = FineLabels(taxonomy)
 
     def levels(self, labels: Tensor) -> list[tuple[float, Tensor]]:

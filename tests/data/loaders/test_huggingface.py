@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from hierderm import columns as c
+from hierderm.artifacts import claim_folder
 from hierderm.data.loaders.huggingface import read_huggingface
-from hierderm.errors import CaseTableError, MissingExtraError
+from hierderm.errors import CaseTableError, MissingExtraError, OutputError
 from tests.data.loaders import miniatures as mini
 
 
@@ -39,6 +40,9 @@ def test_a_saved_data_set(tmp_path: Path) -> None:
     assert found.left_out == {"column(s) with several values in a cell": ["boxes"]}
     assert table.paths[4].read_bytes() == (tmp_path / "pictures" / "4.png").read_bytes()
     times = {path: path.stat().st_mtime_ns for path in images.iterdir()}
+    claim_folder(tmp_path / "run", "run")
+    with pytest.raises(OutputError, match="run must be a hierderm images folder, it is a run folder"):
+        read_huggingface(str(tmp_path / "saved"), taxonomy="scin", write_images=tmp_path / "run")
     read_huggingface(str(tmp_path / "saved"), taxonomy="scin", write_images=images)
     assert {path: path.stat().st_mtime_ns for path in images.iterdir()} == times
 

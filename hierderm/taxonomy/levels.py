@@ -1,0 +1,21 @@
+"""Levels of a tree that settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hierderm.errors import TaxonomyError
+from hierderm.taxonomy.tree import Taxonomy
+
+
+def level_numbers(taxonomy: Taxonomy, names: Iterable[str]) -> list[int]:
+    """The numbers of several levels; TaxonomyError where two names, as 'coarse' and its own, mean one level."""
+    names = list(names)
+    numbers = [taxonomy.level_number(name) for name in names]
+    ends = taxonomy.n_levels == 1 and set(names) <= {"coarse", "fine"}  # of a tree of one level both name it
+    if len(set(numbers)) < len(numbers) and not ends:
+        raise TaxonomyError(
+            f"each level must be named once, got {names} of the levels {list(taxonomy.level_names)}, of which 'coarse' "
+            "is the first and 'fine' the last. Leave one name out, or give it the weight 0."
+        )
+    return numbers
