@@ -19,6 +19,8 @@ from hierderm.model.backbone import Backbone, load_backbone
 from hierderm.model.features import image_features
 from hierderm.model.loading import load
 
+pytestmark = pytest.mark.together("exporter")
+
 
 @pytest.fixture(scope="module")
 def siglip(small_siglip: Path) -> Backbone:

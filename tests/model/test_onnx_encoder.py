@@ -28,6 +28,7 @@ from hierderm.search.finder import CaseFinder
 from hierderm.taxonomy.tree import taxonomy_from_paths
 from tests.cli.commands import fails, run
 
+pytestmark = pytest.mark.together("exporter")
 WITHOUT_TORCH = """
 import json, sys
 import numpy as np
