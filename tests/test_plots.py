@@ -30,6 +30,8 @@ from hierderm.report.neighbours import example_groups, nearest_neighbours
 from hierderm.report.page_map import map_points
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def test_points_of_the_map() -> None:
     where = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]])

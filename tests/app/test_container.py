@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -69,6 +70,7 @@ def absent_modules() -> list[str]:
     ]
 
 
+@pytest.mark.together("exporter")
 def test_an_index_is_served_with_the_packages_of_the_image(
     toy_index: Path, finder: CaseFinder, small_siglip: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from hierderm import columns as c
 from hierderm.app.server import create_app
@@ -33,23 +33,27 @@ def address(finder: CaseFinder) -> Iterator[str]:
         yield started
 
 
-@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
-def page(address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    width, height = request.param
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        opened = browser.new_page(viewport={"width": width, "height": height})
-        troubles: list[str] = []
-        elsewhere: list[str] = []
-        opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        opened.on("pageerror", lambda error: troubles.append(str(error)))
-        opened.on(
-            "request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else elsewhere.append(r.url)
-        )
-        opened.goto(address)
-        yield opened
-        assert troubles == [] and elsewhere == []
-        browser.close()
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
+def page(address: str, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    width, height = request.param
+    opened = browser.new_page(viewport={"width": width, "height": height})  # with a cache and cookies of its own
+    troubles: list[str] = []
+    elsewhere: list[str] = []
+    opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    opened.on("request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else elsewhere.append(r.url))
+    opened.goto(address)
+    yield opened
+    assert troubles == [] and elsewhere == []
+    opened.close()
 
 
 def settled(page: Page) -> None:
@@ -158,12 +162,11 @@ def test_a_file_that_is_no_image_is_refused(page: Page, tmp_path: Path) -> None:
 
 
 def test_an_open_page_follows_its_index_and_sends_the_token(
-    finder: CaseFinder, toy_index: Path, toy: CaseTable, tmp_path: Path
+    finder: CaseFinder, toy_index: Path, toy: CaseTable, browser: Browser, tmp_path: Path
 ) -> None:
     folder, token = Path(shutil.copytree(toy_index, tmp_path / "index")), "kHb0-2c9s_lnQ4xTz"
     app = create_app(CaseFinder.open(folder, model=finder.encoder), token=token)
-    with serving(app) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with serving(app) as address:
         page = browser.new_page(http_credentials={"username": "anybody", "password": token})
         page.goto(address)
         page.set_input_files("#files", toy.part(c.TEST).paths[0])
@@ -184,4 +187,4 @@ def test_an_open_page_follows_its_index_and_sends_the_token(
         expect(page.locator("#hits button")).to_have_count(10)
         expect(page.locator("#map svg > *:not(.mark)")).not_to_have_count(drawn)
         expect(page.locator("#holdings")).to_contain_text(f"{len(index)} images of {index.n_cases} cases")
-        browser.close()
+        page.close()

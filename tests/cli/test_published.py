@@ -28,9 +28,6 @@ tasks = ["retrieval"]
 bootstrap_rounds = 0
 groups = false
 [[models]]
-name = "vanilla"
-method = "vanilla"
-[[models]]
 name = "tree"
 method = "tree_lda"
 """
@@ -52,7 +49,7 @@ def test_two_commands(name: str, small_siglip: Path, tmp_path: Path) -> None:
     run("index", "build", out / "cases.csv", "--model", out / "models" / "tree" / "model", "-o", index)
 
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    assert (out / "report.html").is_file() and [model["model"] for model in report["models"]] == ["vanilla", "tree"]
+    assert (out / "report.html").is_file() and [model["model"] for model in report["models"]] == ["tree"]
     about = json.loads(run("index", "info", index, "--json"))
     table = pd.read_csv(out / "cases.csv", dtype=str, keep_default_na=False)
     assert about["images"] == len(table) == n_images

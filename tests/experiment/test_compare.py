@@ -35,7 +35,9 @@ MODELS: list[dict[str, Any]] = [
     {"name": "tree-lda", "method": "tree_lda", "set": {"training.views": 1}},
     {"name": "hierarchical"},
 ]
-ONE_EPOCH = {"training.epochs": 1}
+# Quick, though it reads a seed; one task is enough for what is not about tasks.
+LDA = {"name": "lda", "method": "lda", "set": {"training.views": 1, "training.features": "output"}}
+QUICK: dict[str, Any] = {"models": [LDA], "training": {}, "evaluation.tasks": ["retrieval"]}
 
 
 @pytest.fixture
@@ -43,6 +45,7 @@ def every_method(toy_comparison: Comparison) -> Comparison:
     return with_overrides(toy_comparison, {"models": MODELS})
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_comparison_writes_its_report_and_resumes(
     every_method: Comparison, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +115,7 @@ def test_a_comparison_must_be_complete(toy_comparison: Comparison, tmp_path: Pat
 
 def two_vanilla(comparison: Comparison) -> Comparison:
     """Quick: nothing is learnt."""
+    comparison = with_overrides(comparison, {"evaluation.tasks": ["retrieval"]})
     return replace(comparison, training={}, models=tuple(ModelEntry(name, "vanilla") for name in ("a", "b")))
 
 
@@ -166,15 +170,17 @@ def test_the_report_again_as_pdf(
 @pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 2, "protocol.every_fold": True, "protocol.seeds": 2}
-    page = compare(with_overrides(toy_comparison, {**protocol, **ONE_EPOCH}), tmp_path)
+    models = [{"name": "vanilla", "method": "vanilla"}, LDA]
+    comparison = with_overrides(toy_comparison, {**protocol, **QUICK, "models": models})
+    page = compare(comparison, tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
-    vanilla, tree = report["models"]
-    assert vanilla["n_cases"] == tree["n_cases"] == 48  # every case is tested once
-    assert (vanilla["n_runs"], tree["n_runs"]) == (2, 4)  # vanilla reads no seed
+    vanilla, lda = report["models"]
+    assert vanilla["n_cases"] == lda["n_cases"] == 48  # every case is tested once
+    assert (vanilla["n_runs"], lda["n_runs"]) == (2, 4)  # vanilla reads no seed
     assert "2-fold cross-validation" in page.read_text() and "trained 2 times" in page.read_text()
     runs = [Run.open(tmp_path / f"fold-{fold}" / "models" / "vanilla") for fold in range(2)]
     folds = [
-        evaluate(one.embeddings(), one.table, one.taxonomy, config=toy_comparison.evaluation).to_dict() for one in runs
+        evaluate(one.embeddings(), one.table, one.taxonomy, config=comparison.evaluation).to_dict() for one in runs
     ]
 
     def metric(content: dict) -> dict:  # type: ignore[type-arg]
@@ -183,14 +189,13 @@ def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path
     counts = [metric(content)["count"] for content in folds]
     expected = sum(metric(content)["value"] * n for content, n in zip(folds, counts, strict=True)) / sum(counts)
     assert metric(vanilla)["value"] == pytest.approx(expected)
-    seeds = [Run.open(tmp_path / "fold-0" / "models" / name).config.training for name in ("tree", "tree@1")]
+    seeds = [Run.open(tmp_path / "fold-0" / "models" / name).config.training for name in ("lda", "lda@1")]
     assert [training.seed for training in seeds] == [0, 1]  # type: ignore[union-attr]
 
 
 def test_repeats_divide_anew(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 2, "protocol.every_fold": True, "protocol.repeats": 2}
-    models = [{"name": "lda", "method": "lda", "set": {"training.views": 1, "training.features": "output"}}]
-    page = compare(with_overrides(toy_comparison, {**protocol, "models": models, "training": {}}), tmp_path).read_text()
+    page = compare(with_overrides(toy_comparison, {**protocol, **QUICK}), tmp_path).read_text()
     (lda,) = json.loads((tmp_path / "report.json").read_text())["models"]
     assert (lda["n_cases"], lda["n_runs"]) == (48, 4)
     assert "2-fold cross-validation, 2 times with the cases divided anew" in page
@@ -216,13 +221,13 @@ def test_a_model_that_reads_no_seed_is_trained_once(toy_comparison: Comparison) 
 def test_more_seeds_keep_what_is_trained(
     toy_comparison: Comparison, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    comparison = with_overrides(toy_comparison, {"models": [{"name": "tree"}], **ONE_EPOCH})
+    comparison = with_overrides(toy_comparison, QUICK)
     compare(comparison, tmp_path)
     caplog.set_level("INFO")
     compare(with_overrides(comparison, {"protocol.seeds": 2, "evaluation.bootstrap_rounds": 30}), tmp_path)
     assert sum(message.endswith(": already trained.") for message in caplog.messages) == 1
-    assert "tree: training by method 'gradient' ..." in caplog.messages
-    assert (tmp_path / "models" / "tree@1" / "finished.json").is_file()
+    assert "lda: training by method 'lda' ..." in caplog.messages
+    assert (tmp_path / "models" / "lda@1" / "finished.json").is_file()
 
 
 def test_a_page_that_is_no_report_is_not_overwritten(toy_comparison: Comparison, tmp_path: Path) -> None:

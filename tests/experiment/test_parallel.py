@@ -13,11 +13,11 @@ import pytest
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.data.checks import say_once
-from hierderm.errors import HierdermError, MissingExtraError
+from hierderm.errors import HierdermError
 from hierderm.experiment import compare, parallel
 from hierderm.experiment.parallel import at_once, processes_for
 from hierderm.experiment.results import Results
-from hierderm.progress import logger
+from tests.experiment.note import leave_a_note
 
 
 @pytest.fixture
@@ -55,15 +55,6 @@ def test_one_process_is_this_one() -> None:
     assert list(at_once(works, 1)) == done == ["b", "a"]
 
 
-def leave_a_note(folder: Path, name: str) -> None:
-    if name == "bad":
-        raise MissingExtraError("this", "extra")
-    logger.info("%s is done", name)
-    say_once("t.csv", "known note")
-    say_once("t.csv", f"note of {name}")
-    (folder / name).write_text(f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}")
-
-
 @pytest.mark.usefixtures("four_cores")
 def test_processes_share_the_cores_and_a_fault_comes_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     works = {name: partial(leave_a_note, tmp_path, name) for name in ("a", "b", "c")}
@@ -99,11 +90,11 @@ def test_a_comparison_gives_processes_what_is_left(
         {"name": "tuned", "set": {"training.epochs": 1}},
         {"name": "lda", "method": "lda", "set": {"training.views": 0, "training.shrinkages": [0.5]}},
     ]
-    comparison = with_overrides(toy_comparison, {"models": models})
+    comparison = with_overrides(toy_comparison, {"models": models, "evaluation.tasks": ["retrieval", "clustering"]})
     caplog.set_level("INFO")
     compare.compare(comparison, tmp_path)
     assert given == [["2", "vanilla", "lda"], ["1", "tuned"]]
-    assert "To do: 3 models, 3 fits, 18 tasks, on 104 images." in caplog.messages
+    assert "To do: 3 models, 3 fits, 6 tasks, on 104 images." in caplog.messages
     assert sorted(Results.open(tmp_path).models) == ["lda", "tuned", "vanilla"]
     given.clear()
     (tmp_path / "results" / "lda" / "clustering.json").unlink()

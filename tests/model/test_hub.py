@@ -95,6 +95,7 @@ def test_an_older_state_by_its_revision(hub: FakeHub, encoder: Encoder, small_si
         load("google/some", revision="v1")
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_card_says_what_the_hub_shows(hub: FakeHub, encoder: Encoder, toy: CaseTable) -> None:
     encoder.push_to_hub("me/skin", evaluation=evaluation(), data="My data")
     text = hub.repositories["me/skin"]["README.md"].decode()

@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.experiment.compare import compare
 from hierderm.report.page import is_ours
-from tests.app.test_page import CHROMIUM, FLAGS, pytestmark  # noqa: F401
+from tests.app.test_page import browser, pytestmark  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +35,8 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
     return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"), pdf=True)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
-
-
 @pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
-def page(report: Path, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+def page(report: Path, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:  # noqa: F811
     width, height = request.param
     opened = browser.new_page(viewport={"width": width, "height": height})
     problems: list[str] = []

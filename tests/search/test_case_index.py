@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,10 +20,10 @@ def slow_search(
     index: CaseIndex, queries: np.ndarray, k: int, allowed: np.ndarray, out: Sequence[str], how: str, cap: int
 ) -> list[tuple[str, float]]:
     """Nearest cases by comparing everything with everything."""
-    frame = index.frame
+    cases, conditions = (index.frame[name].to_numpy() for name in ("case_id", "condition"))
     scored = []
-    for case in dict.fromkeys(frame["case_id"]):
-        rows = np.flatnonzero(frame["case_id"] == case)
+    for case in dict.fromkeys(cases):
+        rows = np.flatnonzero(cases == case)
         usable = [row for row in rows if allowed[row]]
         if not usable or case in out:
             continue
@@ -32,7 +33,7 @@ def slow_search(
             score = float(unit_length(index.vectors[rows].sum(0)[None])[0] @ unit_length(queries.sum(0)[None])[0])
         probe = queries if how == "best" else unit_length(queries.sum(0)[None])
         nearest = max(usable, key=lambda row: max(float(index.vectors[row] @ query) for query in probe))
-        scored.append((case, score, frame["condition"][nearest]))
+        scored.append((case, score, conditions[nearest]))
     scored.sort(key=lambda item: -item[1])
     kept: list[tuple[str, float]] = []
     seen: dict[str, int] = {}
@@ -82,7 +83,7 @@ def test_every_kind_finds_what_a_slow_search_finds(kind: str, monkeypatch: pytes
 def test_filters_are_exact_and_k_come_whenever_k_exist(
     seed: int, kind: str, k: int, cap: int, within: tuple[str, ...], tone: tuple[str, ...], how: str, n_images: int
 ) -> None:
-    index = INDEXES[kind]
+    index = built(kind)
     rng = np.random.default_rng(seed)
     queries = unit_length(rng.normal(size=(n_images, DIM)))
     out = [str(index.frame["case_id"][rng.integers(len(index))])]
@@ -111,7 +112,9 @@ def test_filters_are_exact_and_k_come_whenever_k_exist(
         assert index.frame["condition"][rows].value_counts().max() <= cap
 
 
-INDEXES: dict[str, CaseIndex] = {kind: CaseIndex.from_embeddings(random_table(300), TREE, kind=kind) for kind in KINDS}
+@functools.cache
+def built(kind: str) -> CaseIndex:
+    return CaseIndex.from_embeddings(random_table(300), TREE, kind=kind)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,9 +140,9 @@ def test_add_and_remove(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_queries_are_as_one_by_one() -> None:
     queries = random_table(12, seed=3)
     numbers = np.arange(12) // 2
-    together = INDEXES["flat"].search(queries.embeddings, cases=numbers, k=4, leave_out=["s0c1"] * 6)
+    together = built("flat").search(queries.embeddings, cases=numbers, k=4, leave_out=["s0c1"] * 6)
     for query in range(6):
-        alone = INDEXES["flat"].search(queries.embeddings[numbers == query], cases=[0, 0], k=4, leave_out=[["s0c1"]])
+        alone = built("flat").search(queries.embeddings[numbers == query], cases=[0, 0], k=4, leave_out=[["s0c1"]])
         np.testing.assert_array_equal(together.rows[query], alone.rows[0])
 
 

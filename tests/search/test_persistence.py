@@ -189,6 +189,7 @@ def add_one_by_one(folder: Path, start: int, n: int) -> None:
             index.add(random_table(2, seed=number, start=start + 2 * number))
 
 
+@pytest.mark.together("processes")
 def test_two_read_while_two_others_add(tmp_path: Path) -> None:
     folder, context = tmp_path / "i", prepared()
     CaseIndex.from_embeddings(random_table(50), TREE).save(folder)

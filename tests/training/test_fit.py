@@ -33,6 +33,7 @@ def test_every_method_has_settings_and_a_fit() -> None:
     assert FITS.keys() == METHODS.keys() == QUICK.keys()
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_makes_a_model_folder(toy_config: Config, tmp_path: Path, method: str) -> None:
     config = with_overrides(toy_config, {"training.method": method, **QUICK[method]})

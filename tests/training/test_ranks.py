@@ -43,6 +43,7 @@ from hierderm.training.ranks import rank, started_by_torchrun, world_size
 from hierderm.training.tree_analysis import TreeAnalysis
 from tests.processes import Ranks
 
+pytestmark = pytest.mark.together("processes")
 TREE = taxonomy_from_paths([(f"C{k // 2}", f"F{k}") for k in range(6)], ("category", "condition"), id="t")
 LABELS = torch.tensor([0, 0, 1, 2, 3, 3, 4, 5, 0, 2, 1])
 PARTS = [slice(0, 4), slice(4, 11)]  # of another length each
