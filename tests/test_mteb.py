@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def scores(task: Any) -> dict[str, float]:
 
     result = mteb.evaluate(MtebEncoder(MeanColour()), [task], cache=None, show_progress_bar=False)
     (found,) = result.task_results
-    row: dict[str, float] = found.scores["test"][0]
+    row: dict[str, float] = dict(found.scores["test"][0])
     return row
 
 
