@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import unit_length
 from hierderm.errors import CaseTableError, MissingExtraError, ModelError
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of MTEB and datasets
-mteb = pytest.importorskip("mteb")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # of MTEB and datasets
+    pytest.mark.skipif(not find_spec("mteb"), reason="pip install 'hierderm[mteb]'"),
+]
 
 
 class MeanColour:
@@ -27,11 +30,13 @@ class MeanColour:
 
 
 def scores(task: Any) -> dict[str, float]:
+    import mteb  # takes seconds, which only these tests shall wait for
+
     from hierderm.mteb import MtebEncoder
 
     result = mteb.evaluate(MtebEncoder(MeanColour()), [task], cache=None, show_progress_bar=False)
     (found,) = result.task_results
-    row: dict[str, float] = found.scores["test"][0]
+    row: dict[str, float] = dict(found.scores["test"][0])
     return row
 
 
@@ -64,6 +69,8 @@ def test_clusters_of_the_test_images(toy: CaseTable) -> None:
 
 def test_what_a_model_is_given(small_siglip: Any) -> None:
     """Images and texts in batches, as MTEB's loaders give them; another mixture is refused."""
+    import mteb
+
     from hierderm.mteb import MtebEncoder
 
     model = MtebEncoder(f"hf:{small_siglip}")

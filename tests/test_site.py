@@ -7,14 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 from matplotlib import pyplot as plt
-from nbclient.exceptions import CellExecutionError
 
 import hierderm
-from docs.hooks import ROOT, as_markdown, executed, loaded_from_elsewhere
 
+ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHOWN = {"own_photographs": {"hits": 5, "retrieval": 3}, "any_embeddings": {"gaps": 1, "differences": 6}}
 
@@ -37,6 +35,11 @@ def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_notebook_becomes_a_page_with_its_outputs_and_a_broken_cell_is_an_error() -> None:
+    import nbformat  # these take a second, which only the tests of the site shall wait for
+    from nbclient.exceptions import CellExecutionError
+
+    from docs.hooks import as_markdown, executed
+
     shown = "from matplotlib import pyplot as plt\n%matplotlib inline\nprint('said')\nplt.plot([0, 1]);"
     cells = [nbformat.v4.new_code_cell(source) for source in (shown, "1 / 0")]
     notebook = nbformat.v4.new_notebook(cells=cells)
@@ -59,6 +62,8 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_what_a_page_loads_from_elsewhere_is_found() -> None:
+    from docs.hooks import loaded_from_elsewhere
+
     page = """
     <link rel="stylesheet" href="https://fonts.example/a.css"><link rel="canonical" href="https://here.example">
     <link rel="stylesheet" href="../a.css"><script src="//cdn.example/a.js"></script><a href="https://b.example">b</a>

@@ -45,7 +45,6 @@ def every_method(toy_comparison: Comparison) -> Comparison:
     return with_overrides(toy_comparison, {"models": MODELS})
 
 
-@pytest.mark.usefixtures("drawn")
 def test_a_comparison_writes_its_report_and_resumes(
     every_method: Comparison, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
