@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lightning
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -39,6 +40,7 @@ def left(part: object) -> set[str]:
     return {name for name in HOOKS_OF_A_BATCH if getattr(part, name, None) is not None}
 
 
+@pytest.mark.filterwarnings("ignore")  # Lightning's, which `run_training` knows
 def test_only_hooks_that_do_something_are_left_and_called(tmp_path: Path) -> None:
     module, counting, best = Line(), Counting(), BestEpoch(tmp_path)
     skip_empty_hooks(module, counting, best)
