@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, mkdtemp
@@ -43,6 +44,7 @@ from hierderm.threads import one_thread
 BACKBONES = {"timm:tf_efficientnet_lite0": 192, "timm:vit_base_patch16_siglip_224": 24}  # images of one measurement
 ROUNDS, BATCH = 3, 16
 DEFAULT_SIDES = (160, 1024)
+VIEWS = (2, 6)  # of an image, the image itself among them
 
 
 def photographs(folder: str, n: int, side: int) -> list[Path]:
@@ -69,6 +71,12 @@ def backbone_of(name: str, features: Features = "output", engine: ForwardEngine 
 
 def embedded(backbone: Backbone, paths: list[Path], augmentation: Augmentation | None = None) -> Tensor:
     return torch.cat([*feature_batches(backbone, ImageDataset(paths, backbone.preprocessing, augmentation))])
+
+
+def looked_at(backbone: Backbone, paths: list[Path], n_views: int) -> None:
+    """Vectors of the images as they are, then of augmented views, each of which reads the files again."""
+    for augmentation in (None, *[Augmentation()] * (n_views - 1)):
+        embedded(backbone, paths, augmentation)
 
 
 def forwards(backbone: Backbone, graph: OnnxGraph, pixels: Tensor) -> dict[str, Callable[[], object]]:
@@ -119,6 +127,7 @@ def measure(name: str, side: int, n: int) -> list[dict[str, Any]]:
             "files to vectors of all layers": lambda: embedded(layers, paths),
             "files to vectors of an augmented view": lambda: embedded(plain, paths, Augmentation()),
         }
+        works |= {f"files to vectors, {n_views} views": partial(looked_at, plain, paths, n_views) for n_views in VIEWS}
         seconds: dict[str, list[float]] = {what: [] for what in works}
         for _ in range(ROUNDS):
             for what, work in works.items():
@@ -127,14 +136,18 @@ def measure(name: str, side: int, n: int) -> list[dict[str, Any]]:
                 seconds[what].append(time.perf_counter() - start)
         difference = _difference(plain, name, paths[:BATCH])
     rates = {what: n / statistics.median(values) for what, values in seconds.items()}
+    for n_views in VIEWS:
+        rates[f"files to vectors, {n_views} views"] *= n_views
     fastest = max(rate for what, rate in rates.items() if not what.startswith(("files", "reading")))
     shared = {"backbone": name, "side": side, "images": n, "cores": torch.get_num_threads()}
     rows: list[dict[str, Any]]
     rows = [{**shared, "what": what, "rate": rate, "of_fastest": rate / fastest} for what, rate in rates.items()]
     for row in rows:
         if row["what"].startswith("files"):
-            read = rates["reading an augmented view alone" if "view" in row["what"] else "reading alone"]
-            row["allowed"] = 1 / (1 + fastest / read)
+            changed = next((1 - 1 / n_views for n_views in VIEWS if f"{n_views} views" in row["what"]), None)
+            changed = float("augmented" in row["what"]) if changed is None else changed  # share of the vectors
+            read = (1 - changed) / rates["reading alone"] + changed / rates["reading an augmented view alone"]
+            row["allowed"] = 1 / (1 + fastest * read)
             row["of_allowed"] = row["of_fastest"] / row["allowed"]
     return [*rows, {**shared, "what": "making the graph", "seconds": export, "largest_difference": difference}]
 
@@ -171,7 +184,7 @@ def main() -> None:
     for name in options.backbones:
         for side in options.sides:
             found += measure(name, side, options.images or BACKBONES.get(name, BATCH))
-            for row in found[-10:]:
+            for row in found[-12:]:
                 print(json.dumps(row), flush=True)
     if options.out:
         write_json(options.out, found)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from hierderm.errors import CheckpointError
@@ -47,6 +47,8 @@ class BestEpoch(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+
+    on_train_batch_end = Callback.on_train_batch_end  # it saves after epochs alone
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As Lightning's, which forgets the best score where the folder was moved meanwhile."""

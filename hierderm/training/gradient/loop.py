@@ -22,6 +22,7 @@ from hierderm.errors import ConfigError
 from hierderm.files import write_atomically
 from hierderm.progress import Progress
 from hierderm.training.gradient.checkpoints import AtomicFiles, BestEpoch, Checkpoints
+from hierderm.training.gradient.hooks import skip_empty_hooks
 from hierderm.training.gradient.module import TrainingModule
 from hierderm.training.gradient.tracking import make_logger
 from hierderm.training.ranks import rank, world_size
@@ -80,7 +81,8 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
     resumed = checkpoints.resumed()
     with _calm(), warnings.catch_warnings(), Progress("Training", unit="batches") as progress:
         _ignore_known_warnings()
-        shown = Shown(progress)
+        callbacks = [history, Shown(progress), stopping, best, *_averaging(settings.average)]
+        skip_empty_hooks(module, *callbacks)
         trainer = lightning.Trainer(
             default_root_dir=folder,
             max_epochs=settings.epochs,
@@ -90,7 +92,7 @@ def run_training(module: TrainingModule, folder: Path) -> tuple[pd.DataFrame, in
             num_nodes=settings.num_nodes,
             strategy=_strategy(settings),
             sync_batchnorm=world_size() > 1 and settings.accelerator != "cpu" and torch.cuda.is_available(),
-            callbacks=[history, shown, stopping, best, *_averaging(settings.average)],
+            callbacks=callbacks,
             plugins=[AtomicFiles()],
             logger=make_logger(settings.logger, folder, asdict(settings)) if rank() == 0 else False,
             enable_progress_bar=False,
