@@ -7,7 +7,7 @@ searched changes in one commit.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from psycopg import sql
 from psycopg.sql import SQL, Composed, Identifier
@@ -77,10 +77,12 @@ def partition(name: str, model: int) -> Composed:
     return table(f"{name}_{model}")
 
 
+CURRENT = SQL("select generation from {} where state = 'current'").format(table("models"))
+
+
 def there(connection: Connection) -> bool:
     """Whether the database has our schema with its tables, of this version: DatabaseError where of another."""
-    (found,) = _row(connection, SQL("select to_regclass(%s)"), f"{SCHEMA}.version")
-    if found is None:
+    if connection.execute("select to_regclass(%s)", (f"{SCHEMA}.version",)).fetchone() == (None,):
         return False
     versions = [row[0] for row in connection.execute(SQL("select version from {}").format(table("version")))]
     if versions != [VERSION]:
@@ -91,10 +93,18 @@ def there(connection: Connection) -> bool:
     return True
 
 
+def generation(connection: Connection) -> str:
+    """That of the index which the database has; '' where it has none."""
+    found = connection.execute(CURRENT).fetchall() if there(connection) else []
+    return str(found[0][0]) if found else ""
+
+
 def create(connection: Connection) -> None:
-    """Make what is not there yet: the schema and its tables."""
+    """Make what is not there yet: the extension, the schema and its tables."""
+    if connection.execute("select 1 from pg_extension where extname = 'vector'").fetchone() is None:
+        connection.execute("create extension vector")
     if not there(connection):
-        if _row(connection, SQL("select to_regnamespace(%s)"), SCHEMA) == (None,):
+        if connection.execute("select to_regnamespace(%s)", (SCHEMA,)).fetchone() == (None,):
             connection.execute(SQL("create schema {}").format(Identifier(SCHEMA)))
         connection.execute(SQL(_TABLES).format(schema=Identifier(SCHEMA)))
         connection.execute(SQL("insert into {} values (%s)").format(table("version")), (VERSION,))
@@ -124,6 +134,7 @@ def index_partitions(model: int, dim: int, precision: Precision, *, graph: bool)
         wanted[f"graph_{model}"] = hnsw.format(vectors, *map(sql.Literal, (dim, LINKS, BUILD_EFFORT)))
     made = SQL("create index if not exists {} on {}")
     return [
+        *([] if graph else [SQL("drop index if exists {}").format(Identifier(SCHEMA, f"graph_{model}"))]),
         *(made.format(Identifier(name), what) for name, what in wanted.items()),
         *(SQL("analyze {}").format(partition(n, model)) for n in ("cases", "images", vectors_table(precision))),
     ]
@@ -149,9 +160,3 @@ def drop_model(model: int) -> list[Composed]:
 def vectors_table(precision: Precision) -> str:
     """Where vectors of a precision are."""
     return "halves" if precision == "half" else "vectors"
-
-
-def _row(connection: Connection, statement: SQL, *values: Any) -> tuple[Any, ...]:
-    row = connection.execute(statement, values).fetchone()
-    assert row is not None
-    return row

@@ -13,13 +13,14 @@ from hierderm.search.postgres.gallery import PostgresGallery
 from hierderm.search.postgres.schema import SCHEMA, partition, table, vectors_table
 from hierderm.search.postgres.servers import Session
 
-_LACKS = "select count(*) from {} a where a.model = %(model)s and not exists (select from {} b where b.model = a.model"
-_SAME = {"images": " and b.image = a.image)", "cases": ' and b."case" = a."case")'}
+_LACKS = "select count(*) from {} a where not exists (select from {} b where "
+_SAME = {"images": "b.image = a.image)", "cases": 'b."case" = a."case")'}
 _PAIRS = (("images", "vectors", "images"), ("vectors", "images", "images"), ("vectors", "cases", "cases"),
           ("images", "cases", "cases"), ("cases", "images", "cases"))  # fmt: skip
 _DEAD = "select n_dead_tup from pg_stat_user_tables where relid = %(name)s::regclass"
 _WRONG = {
     "vectors under no node of the tree": "a.node not between 0 and %(last)s",
+    "vectors of another length than the index has": "vector_dims(a.vector) <> %(dim)s",
     "vectors that are not of unit length": "abs(1 + (a.vector::vector <#> a.vector::vector)) > %(tolerance)s",
 }
 
@@ -27,18 +28,19 @@ _WRONG = {
 def check(session: Session, gallery: PostgresGallery) -> str:
     """Compare the tables of the model that is searched; DatabaseError with all that does not fit."""
     stored, faults = gallery.stored, list[str]()
-    names = {"images": table("images"), "cases": table("cases"), "vectors": table(vectors_table(stored.precision))}
-    values = {"model": stored.model, "last": gallery.taxonomy.size(-1) - 1, "tolerance": 2 * UNIT_TOLERANCE}
+    parts = {"images": "images", "cases": "cases", "vectors": vectors_table(stored.precision)}
+    names = {name: partition(part, stored.model) for name, part in parts.items()}  # the whole tables are for writers
+    values = {"last": gallery.taxonomy.size(-1) - 1, "tolerance": 2 * UNIT_TOLERANCE, "dim": stored.dim}
     for one, other, by in _PAIRS:
         if n := _count(session, SQL(_LACKS + _SAME[by]).format(names[one], names[other]), values):
             faults.append(f"{n} of the {one} have nothing in {other}")
     for what, condition in _WRONG.items():
-        statement = SQL("select count(*) from {} a where a.model = %(model)s and " + condition)
+        statement = SQL("select count(*) from {} a where " + condition)
         if n := _count(session, statement.format(names["vectors"]), values):
             faults.append(f"{n} {what}")
     counts = {}
     for name, place in names.items():
-        counts[name] = _count(session, SQL("select count(*) from {} where model = %(model)s").format(place), values)
+        counts[name] = _count(session, SQL("select count(*) from {}").format(place))
     said = {"images": stored.n_images, "cases": stored.n_cases, "vectors": stored.n_images}
     faults += [f"{counts[name]} {name} instead of {n}" for name, n in said.items() if counts[name] != n]
     if faults:
@@ -51,7 +53,9 @@ def forget(session: Session, case_ids: Sequence[str]) -> list[str]:
 
     `session`: of the writer. Removed rows stay on their pages until a vacuum, which waits for older transactions.
     """
-    session.autocommit(True)
+    session.commit()
+    for connection in session.connections:
+        connection.autocommit = True
     lines = []
     models = SQL("select distinct model, precision from {}").format(table("models"))
     for model, precision in sorted(set(session.rows(models))):
