@@ -339,12 +339,12 @@ def test_columns_are_joined_as_in_a_table(place: str, caplog: pytest.LogCaptureF
 
 
 def test_cells_of_any_type(place: str) -> None:
-    odd = {
+    odd: dict[str, Any] = {
         "list": [[1, 2], [1], [1, 2], None],
         "array": [np.array([1, 2])] * 4,
         "mixed": [1, True, "1", 2.5],
         "spaces": [" a ", "a", "b ", " "],
-        "date": pd.to_datetime(["2020-01-01", None, "2020-01-02", "2020-01-01"]),
+        "date": [pd.Timestamp("2020-01-01"), None, pd.Timestamp("2020-01-02"), pd.Timestamp("2020-01-01")],
         "decimal": [Decimal("1.5"), Decimal("0.10000000000000000001"), None, Decimal(10) ** 30],
         "infinite": [np.inf, -np.inf, np.nan, 1.0],
         "choice": pd.Categorical(["x", "y", None, "x"]),
@@ -360,8 +360,8 @@ def test_cells_of_any_type(place: str) -> None:
         values = plain.gallery.values(column)
         assert opened.gallery.values(column) == values and values
         for text in [*values, *([""] if column in ("list", "date", "spaces") else [])]:
-            same = (one.gallery.count(where={column: text}) for one in (opened, plain))
-            np.testing.assert_array_equal(*same, err_msg=f"{column} {text}")
+            ours, theirs = (one.gallery.count(where={column: text}) for one in (opened, plain))
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"{column} {text}")
 
 
 def test_a_result_keeps_to_what_was_searched(place: str) -> None:

@@ -375,11 +375,18 @@ def test_neither_a_writer_nor_other_readers_wait_for_a_long_reader(
 
 def test_what_all_searches_need_is_read_once(place: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     finder, seen = CaseFinder(place.opened()), list[str]()
-    for name in ("_known_looks", "_pair_similarities"):
+
+    def watched(name: str) -> Callable[[PostgresGallery], Any]:
         real = getattr(PostgresGallery, name)
-        monkeypatch.setattr(
-            PostgresGallery, name, lambda self, real=real, name=name: (seen.append(name), real(self))[1]
-        )
+
+        def read(gallery: PostgresGallery) -> Any:
+            seen.append(name)
+            return real(gallery)
+
+        return read
+
+    for name in ("_known_looks", "_pair_similarities"):
+        monkeypatch.setattr(PostgresGallery, name, watched(name))
     looks = np.ones((1, N_LOOK), dtype=np.float32)
     for row in range(3):
         finder.search_vectors(PLAIN.vectors[[row]], looks=looks).to_dict(paths=False)

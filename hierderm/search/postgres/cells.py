@@ -74,7 +74,8 @@ def cells_of(frame: pd.DataFrame, kinds: Kinds) -> list[str]:
 
 def _distinct(column: pd.Series) -> tuple[Any, Any]:
     """Number of each cell's value, -1 where it is missing, and the values; those of mixed types as text."""
-    return pd.factorize(column.map(as_text) if column.dtype == object else column.astype(object))
+    cells = column.astype(object).to_numpy()
+    return pd.factorize(np.array([as_text(cell) for cell in cells], dtype=object) if column.dtype == object else cells)
 
 
 def asked_cell(column: str, text: str, is_number: bool) -> str | None:

@@ -17,7 +17,7 @@ from hierderm import columns as c
 from hierderm.data.look import N_LOOK
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import DatabaseError, SearchError, suggest
-from hierderm.evaluation.metrics.neighbours import RECALL_QUERIES, n_proposed
+from hierderm.evaluation.metrics.neighbours import RECALL_QUERIES, n_proposed, true_shares
 from hierderm.evaluation.metrics.ranking import K
 from hierderm.search import gallery as limits
 from hierderm.search.filters import SHOWN, Where, Within, require_column
@@ -128,12 +128,12 @@ class PostgresGallery(Gallery):
 
     def once(self, what: Hashable, make: Callable[[], Result]) -> Result:
         """As of every gallery, and the same for the galleries of results; not kept while a server is missing."""
+        if what in self._learnt:
+            return super().once(what, make)
         with self.reading():
-            if self._down():
-                return make()
             if len(self._learnt) > MOST_LEARNT:
                 self._learnt.clear()
-            return super().once(what, make)
+            return make() if self._down() else super().once(what, make)
 
     # --- images by their numbers ---------------------------------------------------------------------------------
 
@@ -308,22 +308,27 @@ class PostgresGallery(Gallery):
     def recall(self) -> float:
         if not self.approximate:
             return 1.0
-        n_queries = max(20, min(RECALL_QUERIES, RECALL_WORK // len(self)))
-        rows = self.rows_at(np.sort(np.random.default_rng(0).permutation(len(self))[:n_queries]))
-        flat, shares = self.exact(), []
-        for row, vector in zip(rows, self.vectors_at(rows), strict=True):
-            true, near = (gallery._nearest_others(row, vector) for gallery in (flat, self))
-            shares.append(len(np.intersect1d(true, near)) / len(true) if len(true) else np.nan)
+        rows, vectors, true = self.once("recall", self._recall_sample)
+        shares = true_shares(self._nearest_others(rows, vectors, graph=True), true)
         return 1.0 if np.isnan(shares).all() else float(np.nanmean(shares))
 
-    def _nearest_others(self, row: int, vector: Vectors) -> IntArray:
-        """The 10 images that are nearest to an image, itself left out."""
-        asked, group = Asked(K, ()), vector[None]
-        found = self._by_graph(group, asked, ALL, [], self.effort) if self.approximate else None
-        near = self._exactly(group, asked, ALL, []) if found is None else found
-        rows: IntArray = near.rows[np.lexsort((near.rows, -near.similarity))]
-        others: IntArray = rows[rows != row][:K]
-        return others
+    def _recall_sample(self) -> tuple[IntArray, Vectors, IntArray]:
+        """Some images, their vectors, and the exact nearest others."""
+        n_queries = max(20, min(RECALL_QUERIES, RECALL_WORK // len(self)))
+        rows = self.rows_at(np.sort(np.random.default_rng(0).permutation(len(self))[:n_queries]))
+        vectors = self.vectors_at(rows)
+        return rows, vectors, self._nearest_others(rows, vectors, graph=False)
+
+    def _nearest_others(self, rows: IntArray, vectors: Vectors, *, graph: bool) -> IntArray:
+        """The 10 images nearest to each of some, itself left out, shape (n_rows, 10); -1 where there are fewer."""
+        found, asked = np.full((len(rows), K), -1), Asked(K, ())
+        for place, (row, vector) in enumerate(zip(rows, vectors, strict=True)):
+            near = self._by_graph(vector[None], asked, ALL, [], self.effort) if graph else None
+            near = self._exactly(vector[None], asked, ALL, []) if near is None else near
+            ordered = near.rows[np.lexsort((near.rows, -near.similarity))]
+            others = ordered[ordered != row][:K]
+            found[place, : len(others)] = others
+        return found
 
     def tune(self) -> tuple[int, float]:
         if not self.approximate:

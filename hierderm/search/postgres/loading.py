@@ -11,7 +11,6 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from psycopg.sql import SQL
 
 from hierderm import columns as c
 from hierderm.artifacts import HEADER, Header, read_folder
@@ -22,7 +21,7 @@ from hierderm.files import file_hash
 from hierderm.json_files import checked
 from hierderm.search.checks import check_conditions, check_ids, require_tree
 from hierderm.search.postgres.cells import Kinds, cells_of, kinds_of, require_storable
-from hierderm.search.postgres.schema import Precision, partition, vectors_table
+from hierderm.search.postgres.schema import SCHEMA, Precision, vectors_table
 from hierderm.search.postgres.servers import Session
 from hierderm.search.postgres.statements import preorder
 from hierderm.taxonomy.tree import Taxonomy
@@ -166,8 +165,8 @@ class Filling:
     def _copy(self, server: int, name: str, rows: Sequence[tuple[Any, ...]] | bytes) -> None:
         """Write rows, without their model, or rows in the binary format."""
         address, connection = self.session.addresses[server], self.session.connections[server]
-        how = SQL("copy {} from stdin binary" if isinstance(rows, bytes) else "copy {} from stdin")
-        with address.faults("loading"), connection.cursor().copy(how.format(partition(name, self.model))) as copy:
+        how = f"copy {SCHEMA}.{name}_{self.model} from stdin {'binary' if isinstance(rows, bytes) else ''}"
+        with address.faults("loading"), connection.cursor().copy(how) as copy:
             if isinstance(rows, bytes):
                 copy.write(rows)
             else:
@@ -175,14 +174,14 @@ class Filling:
                     copy.write_row((self.model, *row))
 
     def _known_ids(self, ids: pd.Series) -> pd.Index[Any]:
-        statement = SQL("select image_id from {} where image_id = any(%s)").format(partition("images", self.model))
+        statement = f"select image_id from {SCHEMA}.images_{self.model} where image_id = any(%s)"
         found = self.session.rows(statement, (ids.astype(str).tolist(),))
         return pd.Index([str(row[0]) for row in found], dtype=str)
 
     def _cases(self, ids: pd.Series) -> tuple[IntArray, list[tuple[str, int]]]:
         """The numbers of the cases of some images, shape (n_images,), and the new ones among them."""
         codes, distinct = pd.factorize(ids)
-        statement = SQL('select case_id, "case" from {} where case_id = any(%s)').format(partition("cases", self.model))
+        statement = f'select case_id, "case" from {SCHEMA}.cases_{self.model} where case_id = any(%s)'
         numbers: dict[str, int] = {row[0]: row[1] for row in self.session.rows(statement, (list(distinct),))}
         names = [str(name) for name in distinct if name not in numbers]
         new = [(name, self.next_case + place) for place, name in enumerate(names)]

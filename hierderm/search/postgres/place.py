@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psycopg
-from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
 from hierderm.embeddings import EmbeddingTable, Provenance
@@ -29,6 +28,7 @@ from hierderm.search.postgres.address import Address, Connection, LockedError
 from hierderm.search.postgres.gallery import FIRST_EFFORT, PostgresGallery, Stored
 from hierderm.search.postgres.loading import Filling, Source, require_fit
 from hierderm.search.postgres.schema import (
+    MODELS,
     WRITER,
     Precision,
     add_partitions,
@@ -37,7 +37,6 @@ from hierderm.search.postgres.schema import (
     generation,
     give_up_after,
     index_partitions,
-    table,
     there,
 )
 from hierderm.search.postgres.servers import Servers, Session
@@ -198,7 +197,7 @@ class PostgresPlace:
             index = self._index(session, "loading", writes=True)
             index.tune()
             yield index
-            session.rows(SQL("update {} set state = 'replaced' where state = 'current'").format(table("models")))
+            session.rows(f"update {MODELS} set state = 'replaced' where state = 'current'")
             self._record(session, index, "loading")
 
     def _require_free(self, session: Session, replace: bool) -> None:
@@ -228,21 +227,16 @@ class PostgresPlace:
             session.run(drop_model(row["model"]))
             row = None
         if row is not None:  # which may be begun again with another kind, or with the model or images elsewhere
-            update = SQL("update {} set about = %s where model = %s").format(table("models"))
-            session.rows(update, (Jsonb(asdict(about)), row["model"]))
+            session.rows(f"update {MODELS} set about = %s where model = %s", (Jsonb(asdict(about)), row["model"]))
         else:
-            ((model,),) = session.on(0, SQL("select coalesce(max(model), 0) + 1 from {}").format(table("models")))
+            ((model,),) = session.on(0, f"select coalesce(max(model), 0) + 1 from {MODELS}")
             values = known | {
                 "model": model, "state": "loading", "generation": token, "dim": source.dim,
                 "has_looks": source.looks is not None,
                 "taxonomy": format_taxonomy(taxonomy), "columns": Jsonb(list(source.kinds.items())),
                 "provenance": Jsonb(asdict(made_by)), "about": Jsonb(asdict(about)), "n_servers": len(self.servers),
             }  # fmt: skip
-            insert = SQL("insert into {} ({}) values ({})").format(
-                table("models"),
-                SQL(", ").join(map(SQL, [*values, "server"])),
-                SQL(", ").join([SQL("%s")] * (len(values) + 1)),
-            )
+            insert = f"insert into {MODELS} ({', '.join(values)}, server) values ({'%s, ' * len(values)}%s)"
             for server in session.numbers:
                 session.on(server, insert, [*values.values(), server])
             session.run(add_partitions(model, source.dim, precision))
@@ -259,13 +253,13 @@ class PostgresPlace:
         session.run(give_up_after(model, start, row["next_case"], row["precision"]))
         numbers = start, int(row["next_case"]), int(row["n_cases"])
         filling = Filling(session, model, row["precision"], taxonomy, dict(row["columns"]), *numbers)
-        counted = SQL("update {} set next_image = %s, next_case = %s, n_images = %s, n_cases = %s where model = %s")
+        counted = f"update {MODELS} set next_image = %s, next_case = %s, n_images = %s, n_cases = %s where model = %s"
         with Progress("Loading", source.n_images, unit="images") as bar:
             bar.update(start)
             for part in source.parts(start):
                 filling.write(part, with_looks=source.looks is not None)
                 came = (filling.next_image, filling.next_case, filling.next_image, filling.n_cases)
-                session.rows(counted.format(table("models")), (*came, model))
+                session.rows(counted, (*came, model))
                 session.commit()
                 bar.update(len(part))
 
@@ -286,12 +280,11 @@ class PostgresPlace:
             session.close()  # which gives up what is not committed, and the lock
 
     def _wait(self, session: Session, seconds: float) -> None:
-        session.rows(SQL("set lock_timeout = {}").format(f"{seconds:g}s"))
+        session.rows(f"set lock_timeout = '{seconds:g}s'")
 
     def _drop_replaced(self, session: Session) -> None:
         """Models that nobody opens any more; one that somebody still reads is left to the next writer."""
-        replaced = SQL("select distinct model from {} where state = 'replaced'").format(table("models"))
-        for (model,) in session.rows(replaced):
+        for (model,) in session.rows(f"select distinct model from {MODELS} where state = 'replaced'"):
             self._wait(session, DROP_PATIENCE)  # meanwhile others wait for us
             try:
                 session.run(drop_model(model))
@@ -313,7 +306,7 @@ class PostgresPlace:
         """What all servers say of the model that is searched, or loaded: of a load, what the least of them has."""
         if not all(session.each(there, "opening the index")):
             return None
-        select = SQL("select {} from {} where state = %s").format(SQL(", ").join(map(SQL, _COLUMNS)), table("models"))
+        select = f"select {', '.join(_COLUMNS)} from {MODELS} where state = %s"
         rows = [dict(zip(_COLUMNS, row, strict=True)) for row in session.rows(select, (state,))]
         if not rows:
             return None
@@ -359,9 +352,8 @@ class PostgresPlace:
             "provenance": Jsonb(asdict(index.provenance)),
             "calibration": Jsonb(asdict(index.calibration)) if index.calibration else None,
         }  # fmt: skip
-        changes = SQL(", ").join(SQL("{} = %s").format(SQL(name)) for name in values)
-        update = SQL("update {} set {} where state = %s").format(table("models"), changes)
-        session.rows(update, [*values.values(), state])
+        changes = ", ".join(f"{name} = %s" for name in values)
+        session.rows(f"update {MODELS} set {changes} where state = %s", [*values.values(), state])
         session.commit(token)
         index.gallery = dataclasses.replace(gallery, writes=None)  # which now reads what all see
 

@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 from weakref import finalize
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed, Literal
 
 from hierderm.errors import DatabaseError
 from hierderm.search.postgres.address import Address, Connection
-from hierderm.search.postgres.schema import generation, table
+from hierderm.search.postgres.schema import MODELS, generation
 
 PREPARED = "hierderm-"  # begins the name of a prepared transaction, which ends with the generation
 TRIES, PAUSE = 100, 0.05  # to find all servers at one generation, seconds between two
@@ -37,19 +36,19 @@ class Session:
     pool: ThreadPoolExecutor
     missing: tuple[str, ...] = ()
 
-    def rows(self, statement: str | Composable, values: Any = None) -> Rows:
+    def rows(self, statement: str, values: Any = None) -> Rows:
         """What all servers give, those of the first before those of the second."""
         if len(self.connections) == 1:
             return self.on(0, statement, values)
         return [row for found in self.pool.map(lambda n: self.on(n, statement, values), self.numbers) for row in found]
 
-    def on(self, server: int, statement: str | Composable, values: Any = None) -> Rows:
+    def on(self, server: int, statement: str, values: Any = None) -> Rows:
         """What one server gives."""
         with self.addresses[server].faults("the query"):
-            cursor = self.connections[server].execute(statement, values, binary=True)  # type: ignore[arg-type]
+            cursor = self.connections[server].execute(statement, values, binary=True)
             return cursor.fetchall() if cursor.description else []
 
-    def run(self, statements: Iterable[Composable]) -> None:
+    def run(self, statements: Iterable[str]) -> None:
         """Run statements, one after the other, on all servers."""
         for statement in statements:
             self.rows(statement)
@@ -69,20 +68,20 @@ class Session:
     def commit(self, generation: str = "") -> None:
         """Commit on all servers, or with a generation on all or none: see `recover`."""
         if generation and len(self.connections) > 1:
-            name = Literal(PREPARED + generation)
-            self.rows(SQL("prepare transaction {}").format(name))
-            self.each(lambda connection: _outside(connection, SQL("commit prepared {}").format(name)), "committing")
+            name = PREPARED + generation  # of hexadecimal digits
+            self.rows(f"prepare transaction '{name}'")
+            self.each(lambda connection: _outside(connection, f"commit prepared '{name}'"), "committing")
         self.each(Connection.commit, "committing")
 
     def recover(self) -> None:
         """End what a killed writer prepared: commit it where a server has committed it, else give it up."""
         ours = "select gid from pg_prepared_xacts where database = current_database() and starts_with(gid, %s)"
-        known = SQL("select generation from {}").format(table("models"))
+        known = f"select generation from {MODELS}"
         for name in sorted({row[0] for row in self.rows(ours, (PREPARED,))}):
             done = name.removeprefix(PREPARED) in {row[0] for row in self.rows(known)}
-            end = SQL("commit prepared {}" if done else "rollback prepared {}").format(Literal(name))
+            end = f"{'commit' if done else 'rollback'} prepared '{name}'"
 
-            def act(connection: Connection, name: str = name, end: Composed = end) -> None:
+            def act(connection: Connection, name: str = name, end: str = end) -> None:
                 if (name,) in connection.execute(ours, (PREPARED,)).fetchall():
                     _outside(connection, end)
 
@@ -185,7 +184,7 @@ class Servers:
                 return connection
 
 
-def _outside(connection: Connection, statement: Composed) -> None:
+def _outside(connection: Connection, statement: str) -> None:
     """Run a statement outside of the transaction of a connection, which is ended."""
     connection.commit()
     connection.autocommit = True
