@@ -31,7 +31,7 @@ from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import DatabaseError
 from hierderm.files import write_json
 from hierderm.search.case_index import About, CaseIndex
-from hierderm.search.postgres.loading import TableSource
+from hierderm.search.postgres.loading import Source
 from hierderm.search.postgres.place import PostgresPlace
 from hierderm.search.postgres.schema import index_partitions
 from tests.postgres import serving_postgres
@@ -115,7 +115,7 @@ def load(place: PostgresPlace, table: EmbeddingTable, about: About, until: str) 
         return index_partitions(*given, **options)
 
     piece = patch("hierderm.search.postgres.place.index_partitions", loaded)
-    with suppress(Ended), piece, place.building(TableSource(table), TREE, about) as index:
+    with suppress(Ended), piece, place.building(Source.of_table(table), TREE, about) as index:
         found["seconds_of_graph_and_recall"] = round(time.perf_counter() - begun[0], 1)
         print(json.dumps(found), flush=True)
         assert len(index) == len(table)

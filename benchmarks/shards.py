@@ -29,7 +29,7 @@ from benchmarks.machine import machine
 from hierderm.files import write_json
 from hierderm.taxonomy.file import load_taxonomy
 
-N_IMAGES, SIDE = 300, 160
+N_IMAGES, SIDE = 1200, 160
 N_ROWS, N_FEATURES, N_SHARDS = 200_000, 512, 4
 SETTING = {"shrinkage": 0.1, "decay": 1.0, "strength": 3.0}
 

@@ -10,7 +10,7 @@ import typer
 from hierderm.cli.output import EngineName, JsonFlag, ModelName, Replace, show
 from hierderm.cli.search import IndexPlace, MovedModel
 from hierderm.cli.taxonomy import OwnTaxonomy, tree_for
-from hierderm.errors import ConfigError, SearchError
+from hierderm.errors import ConfigError, EmbeddingError, SearchError
 from hierderm.files import require_free
 
 index_app = typer.Typer(help="Make and keep a searchable index of cases.", no_args_is_help=True, rich_markup_mode=None)
@@ -90,16 +90,18 @@ def index_load(
 
     Example: `hierderm index load embeddings -o postgresql://host/gallery --model runs/first/model`
     """
+    from hierderm.artifacts import read_header
+    from hierderm.embeddings import KIND
     from hierderm.search.building import describe_index
     from hierderm.search.places import is_address, postgres_place
 
     if not is_address(out):
         raise ConfigError("embeddings are streamed into a database: -o postgresql://... For a folder: index build.")
     place = postgres_place(out)
-    from hierderm.search.postgres.building import load_folder
-
-    index = load_folder(
-        embeddings, place, tree_for(model, taxonomy), model=model, image_root=image_root.absolute(), kind=kind,
+    read_header(embeddings, KIND, error=EmbeddingError)  # a slip is said before anything slow
+    place.require_free(replace=replace)
+    index = place.load(
+        embeddings, tree_for(model, taxonomy), model=model, image_root=image_root.absolute(), kind=kind,
         precision="half" if half else "single", accuracy=accuracy, replace=replace,
     )  # fmt: skip
     typer.echo("\n".join([f"{place}:", *describe_index(index)]))

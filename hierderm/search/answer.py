@@ -87,6 +87,23 @@ class Calibration:
     aggregation: Aggregation = "best"
     likeness: Likeness | None = None
 
+    def fault(self, n_levels: int) -> str:
+        """In what it can't have been learnt for a tree of so many levels, in a sentence; '' where it can."""
+        rules = self.rule.levels
+        sound = all(
+            len(rule.shares) == len(rule.accuracies) > 0
+            and all(list(knots) == sorted(knots) for knots in (rule.shares, rule.accuracies))
+            and rule.right <= rule.answered <= rule.n_queries
+            for rule in rules
+        )
+        if not sound or len(rules) != n_levels:
+            must = f"its calibration must have a rule for each of {n_levels} levels, with a rising curve"
+            return f"{must}, got {list(rules)}."
+        if self.likeness is not None and not self.likeness.is_sound():
+            n_cases = self.likeness.n_cases
+            return f"the distances of 'likeness' must rise and be of at most {n_cases} cases."
+        return ""
+
     def shares(self, hits: SearchResult) -> FloatArray:
         """Each query's share of votes for every condition, as far as votes count, shape (n_queries, n_fine).
 

@@ -58,11 +58,11 @@ def build_index(
     if learns and c.SPLIT in table.frame and (table.frame[c.SPLIT] == c.VALIDATION).any():
         table = _with_looks(table, [path for path, kept in zip(cases.paths, rows, strict=True) if kept])
     index = CaseIndex.from_embeddings(
-        table, cases.taxonomy, kind=kind, model=_name(model), image_root=cases.root.absolute()
+        table, cases.taxonomy, kind=kind, model=recorded_name(model), image_root=cases.root.absolute()
     )
     index.about = replace(index.about, trained=bool(trained_on))
     if embeddings is not None and model is not None:
-        index.require_same_model(_provenance(model))  # else no query could ever be compared with it
+        index.require_same_model(provenance_of_model(model))  # else no query could ever be compared with it
     learn(index, learns=learns, accuracy=accuracy, k=k)
     return index
 
@@ -189,7 +189,7 @@ def _embed(cases: CaseTable, model: Model, engine: ForwardEngine) -> EmbeddingTa
     if isinstance(model, str | Path):
         return load(model, engine=engine).embed(cases)
     made = embeddings_of(model, cases)
-    return replace(made, provenance=made.provenance if made.provenance.model else _provenance(model))
+    return replace(made, provenance=made.provenance if made.provenance.model else provenance_of_model(model))
 
 
 def _with_looks(table: EmbeddingTable, paths: Sequence[Path]) -> EmbeddingTable:
@@ -213,13 +213,14 @@ def _given(cases: CaseTable, embeddings: EmbeddingTable | Floats | Path | str) -
     return found
 
 
-def _provenance(model: str | Path | Encodes) -> Provenance:
+def provenance_of_model(model: str | Path | Encodes) -> Provenance:
+    """What a model, or the one in a folder or of a name, records of itself."""
     from hierderm.model.loading import load
 
     return provenance_of(load(model) if isinstance(model, str | Path) else model)
 
 
-def _name(model: Model) -> str:
+def recorded_name(model: Model) -> str:
     """What an index records of its model, such that it can be loaded again; '' where it can't."""
     name = str(model or "") if model is None or isinstance(model, str | Path) else provenance_of(model).model
     return str(Path(name).absolute() if name and Path(name).is_dir() else BackboneConfig.parse(name))

@@ -18,7 +18,7 @@ from hierderm.embeddings import Aggregation, EmbeddingTable, Provenance
 from hierderm.engines import KINDS, Engine, Kind, automatic_kind
 from hierderm.errors import SearchError
 from hierderm.search.answer import Calibration
-from hierderm.search.checks import check_conditions, check_ids
+from hierderm.search.checks import check_conditions, check_ids, require_same_model, require_tree
 from hierderm.search.filters import Where, Within
 from hierderm.search.gallery import Asked, Gallery
 from hierderm.search.memory import MemoryGallery
@@ -104,11 +104,6 @@ class CaseIndex:
         """Of all images (`hierderm.data.look`), shape (n_images, n_look), nan where unknown; None without any."""
         return self.gallery.looks_at()
 
-    @property
-    def labels(self) -> IntArray:
-        """Numbers of each image's nodes on all levels, coarse first, shape (n_levels, n_images)."""
-        return self.taxonomy.ancestors[self.gallery.fine_at()].T
-
     @classmethod
     def build(
         cls,
@@ -175,12 +170,9 @@ class CaseIndex:
         Raises:
             SearchError: The table is empty, repeats an image, or does not fit the tree.
         """
-        if not len(table):
-            raise SearchError("an index must have at least one image, got none.")
+        require_tree(len(table), table.provenance, taxonomy)
         if kind != "auto" and kind not in KINDS:
             raise SearchError(f"kind must be 'auto' or one of {list(KINDS)}, got '{kind}'.")
-        if table.provenance.taxonomy_hash and table.provenance.taxonomy_hash != taxonomy.content_hash:
-            raise SearchError("the embeddings were made with another taxonomy than the one given. Embed again with it.")
         check_ids(table.frame, pd.Index([]))
         check_conditions(table.frame, taxonomy)
         chosen: Kind = automatic_kind(len(table)) if kind == "auto" else kind
@@ -290,15 +282,7 @@ class CaseIndex:
         Raises:
             SearchError: They come from other weights or another preprocessing.
         """
-        for what, theirs, ours in (
-            ("weights", made_by.weights_hash, self.provenance.weights_hash),
-            ("preprocessing", made_by.preprocessing_hash, self.provenance.preprocessing_hash),
-        ):
-            if theirs != ours:
-                raise SearchError(
-                    f"the embeddings must come from the model of the index ({self.provenance.model}): its {what} is "
-                    f"{ours or 'unknown'}, theirs {theirs or 'unknown'}. Embed with that model, or build another index."
-                )
+        require_same_model(made_by, self.provenance)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -327,7 +311,7 @@ class CaseIndex:
         Args:
             vectors: Embedded images, unit length, shape (n, dim): each is a query, unless `cases` groups them. Shape
                 (dim,) is one query.
-            k: Cases to find for each query, >= 1.
+            k: Cases to find for each query, 1 to 1,000,000.
             within: Only cases under these nodes: one or several names of any level.
             where: Only images whose column has the value or one of the values, such as {'fitzpatrick': [5, 6]}.
             aggregation: A case is as similar as its best pair of images ('best'), or as the means of the embeddings

@@ -8,10 +8,32 @@ from typing import Any
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.embeddings import Provenance
 from hierderm.errors import SearchError, some_of
 from hierderm.taxonomy.tree import Taxonomy
 
 logger = logging.getLogger(__name__)
+
+
+def require_tree(n_images: int, made_by: Provenance, taxonomy: Taxonomy) -> None:
+    """SearchError where there are no images, or they were embedded with another tree."""
+    if not n_images:
+        raise SearchError("an index must have at least one image, got none.")
+    if made_by.taxonomy_hash not in ("", taxonomy.content_hash):
+        raise SearchError("the embeddings were made with another taxonomy than the one given. Embed again with it.")
+
+
+def require_same_model(made_by: Provenance, index: Provenance) -> None:
+    """SearchError where embeddings do not come from the weights and the preprocessing of an index."""
+    for what, theirs, ours in (
+        ("weights", made_by.weights_hash, index.weights_hash),
+        ("preprocessing", made_by.preprocessing_hash, index.preprocessing_hash),
+    ):
+        if theirs != ours:
+            raise SearchError(
+                f"the embeddings must come from the model of the index ({index.model}): its {what} is "
+                f"{ours or 'unknown'}, theirs {theirs or 'unknown'}. Embed with that model, or build another index."
+            )
 
 
 def check_conditions(frame: pd.DataFrame, taxonomy: Taxonomy) -> None:

@@ -15,6 +15,7 @@ from hierderm.types import IntArray, Mask
 
 Within = str | Iterable[str]  # names of nodes of any level, one of which a row must be under
 Where = Mapping[str, Any]  # column -> allowed value or values
+SHOWN = 2000  # values of a column, or ids, that are compared with one that is not there
 BETWEEN = " > "  # the names of a node's path, where its own name stands on several levels
 
 
@@ -48,7 +49,7 @@ class RowFilter:
             for text in texts:
                 keys.append(column.key(text))
                 if keys[-1] not in column.numbers:
-                    raise no_value(name, text, distinct_values(self.frame[name]))
+                    raise no_value(name, text, distinct_values(self.frame[name])[:SHOWN])
             chosen = np.zeros(len(column.numbers), dtype=bool)
             chosen[[column.numbers[key] for key in keys]] = True
             asked.append((column, chosen))
@@ -105,7 +106,7 @@ def where_of(pairs: Sequence[str], values: Callable[[str], list[str]]) -> dict[s
         column, sign, text = pair.partition("=")
         if not sign or not column:
             raise SearchError(f"a filter must look like fitzpatrick=5 or fitzpatrick=5,6, got '{pair}'.")
-        whole = text.strip() in values(column)
+        whole = "," in text and text.strip() in values(column)  # else millions of ids would be read
         where.setdefault(column, []).extend([text] if whole else text.split(","))
     return where
 

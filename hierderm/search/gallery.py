@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from hierderm.types import Floats, IntArray, Vectors
 
 EXACT_BELOW = 20_000  # rows that a filter leaves are compared one by one, whatever the kind of index
 WANTED_RECALL = 0.95
+Result = TypeVar("Result")
 PAIRS = 5000  # that say what a similarity is worth
 
 
@@ -203,24 +205,32 @@ class Gallery(ABC):
     # --- what follows --------------------------------------------------------------------------------------------
 
     @cached_property
+    def _learnt(self) -> dict[Hashable, Any]:
+        return {}
+
+    def once(self, what: Hashable, make: Callable[[], Result]) -> Result:
+        """What `make` gives, made when it is first asked for."""
+        if what not in self._learnt:
+            self._learnt[what] = make()
+        found: Result = self._learnt[what]
+        return found
+
+    @property
     def levels_of_one_node(self) -> tuple[int, ...]:
         """Levels on which all images are of the same node."""
-        return self.taxonomy.levels_of_one_node(np.flatnonzero(self.count()))
+        return self.once("levels", lambda: self.taxonomy.levels_of_one_node(np.flatnonzero(self.count())))
 
     def _known_looks(self) -> tuple[Vectors | None, IntArray]:
         """Looks that a query is compared with, and the cases of their images."""
         return self.looks_at(), self.cases_at()
 
-    @cached_property
-    def look_space(self) -> LookSpace | None:
-        """Where the looks of images are compared; None where they are not known."""
-        return LookSpace.of(*self._known_looks()) if self.has_looks else None
-
     def look_distance(self, looks: Vectors | None, leave_out: Sequence[int] = ()) -> float:
         """How far a query is from the nearest look, other than of the cases of these numbers; nan where unknown."""
-        return float("nan") if self.look_space is None else self.look_space.distance(looks, leave_out)
+        if not self.has_looks:
+            return float("nan")
+        space = self.once("looks", lambda: LookSpace.of(*self._known_looks()))
+        return float("nan") if space is None else space.distance(looks, leave_out)
 
-    @cached_property
     def _pair_similarities(self) -> Floats:
         """Cosines of up to 5,000 pairs of images of different cases, drawn at random, ascending."""
         first, second = map(self.rows_at, np.random.default_rng(0).integers(len(self), size=(2, PAIRS)))
@@ -235,7 +245,7 @@ class Gallery(ABC):
         """
         if self.missing:
             return float("nan")
-        pairs = self._pair_similarities
+        pairs = self.once("pairs", self._pair_similarities)
         return float(np.searchsorted(pairs, similarity) / len(pairs)) if len(pairs) else float("nan")
 
     def image_paths(self, rows: Sequence[int] | IntArray | None = None) -> list[Path]:

@@ -33,70 +33,86 @@ KIND, VERSION = "case index", 5
 _OURS = re.compile(r"(vectors|looks|cases|taxonomy|neighbours|ids)-[0-9a-f]{8}\.(npy|parquet|csv|faiss)")
 
 
-@os_faults(OutputError)
-def save_index(index: CaseIndex, folder: Path, *, replace: bool = False) -> None:
-    """Write an index, whole or not at all. An index that is there is kept unless `replace`."""
-    require_free_index(folder, replace=replace)
-    with faults_named(folder), writing(folder), index.lock.reading():
-        require_free_index(folder, replace=replace)  # another process may have been quicker
-        _write(index, folder)
+class FolderPlace:
+    """The index of a folder.
 
-
-def require_free_index(folder: Path, *, replace: bool) -> None:
-    """OutputError where `folder` holds foreign files, or an index that is not to be replaced."""
-    require_free_folder(folder.resolve(), KIND, replace=replace, own=_is_ours)
-
-
-def open_index(folder: Path, *, writable: bool = False) -> CaseIndex:
-    """Read a folder that `save_index` wrote; vectors stay on disk, memory-mapped, unless `writable`.
-
-    Every file is checked against its hash first: IndexFolderError names what is damaged, missing or foreign.
+    Args:
+        folder: Where it is, or shall be.
     """
-    _require_index(folder)
-    return read_folder(folder, KIND, lambda header: _read(header, writable), version=VERSION, error=IndexFolderError)
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-def generation(folder: Path) -> str:
-    """What tells one state of an index's folder from another: the hash of its header; '' where there is no index."""
-    try:
-        return file_hash(folder / HEADER)
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
+    def __str__(self) -> str:
+        return str(self.folder)
 
+    @os_faults(OutputError)
+    def save(self, index: CaseIndex, *, replace: bool) -> None:
+        """Write an index, whole or not at all. An index that is there is kept unless `replace`."""
+        self.require_free(replace=replace)
+        with faults_named(self.folder), writing(self.folder), index.lock.reading():
+            self.require_free(replace=replace)  # another process may have been quicker
+            _write(index, self.folder)
 
-@contextmanager
-def updating(folder: Path) -> Iterator[CaseIndex]:
-    """Open an index, change it in the block, and write it when the block ends well; other writers wait meanwhile."""
-    _require_index(folder)  # a folder that is none must not get a lock file
-    with writing(folder):
-        index = open_index(folder, writable=True)
-        yield index
-        with faults_named(folder):
-            _write(index, folder)
+    def require_free(self, *, replace: bool) -> None:
+        """OutputError where the folder holds foreign files, or an index that is not to be replaced."""
+        require_free_folder(self.folder.resolve(), KIND, replace=replace, own=_is_ours)
 
+    def opened(self, *, writable: bool = False) -> CaseIndex:
+        """The index as it is now; its vectors stay on disk, memory-mapped, unless `writable`.
 
-def forget(folder: Path, case_ids: Sequence[str]) -> list[str]:
-    """Build a graph anew that still has nodes of removed cases; what the folder has of these cases, in words.
+        Every file is checked against its hash first: IndexFolderError names what is damaged, missing or foreign.
+        """
+        _require_index(self.folder)
+        return read_folder(
+            self.folder, KIND, lambda header: _read(header, writable), version=VERSION, error=IndexFolderError
+        )
 
-    IndexFolderError where a file has one of them, or is not one of the index.
-    """
-    with updating(folder) as index:
-        gallery = index.gallery
-        assert isinstance(gallery, MemoryGallery)
-        if gallery.n_removed:
-            index.gallery = gallery.built_anew()
-            index.tune()
-    files = read_header(folder, KIND, version=VERSION, error=IndexFolderError).files
-    table = read_parquet(folder / next(name for name in files if name.startswith("cases-")), IndexFolderError)
-    if found := sorted(set(table[c.CASE_ID].astype(str)) & set(case_ids)):
-        raise IndexFolderError(f"{folder} still has {found[:5]} in its table. Remove them again.")
-    if left := sorted(name for name in _names(folder) if _OURS.fullmatch(name) and name not in files):
-        raise IndexFolderError(f"{folder} has files of an earlier index: {left}. Delete them.")
-    return [
-        f"table: none of {len(table)} rows is theirs",
-        f"vectors and graph: {len(table)} vectors, one for each row, and no node without a row",
-        f"files: only the {len(files)} of the index as it is",
-    ]
+    def generation(self) -> str:
+        """What tells one state of the index from another: the hash of its header; '' where there is no index."""
+        try:
+            return file_hash(self.folder / HEADER)
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+
+    @contextmanager
+    def updating(self) -> Iterator[CaseIndex]:
+        """Open the index, change it in the block, and write it when the block ends well; other writers wait."""
+        _require_index(self.folder)  # a folder that is none must not get a lock file
+        with writing(self.folder):
+            index = self.opened(writable=True)
+            yield index
+            with faults_named(self.folder):
+                _write(index, self.folder)
+
+    def check(self) -> str:
+        """What was found whole, in words; an error where something is not."""
+        self.opened()
+        return "checksums: all files are whole"
+
+    def forget(self, case_ids: Sequence[str]) -> list[str]:
+        """Build a graph anew that still has nodes of removed cases; what the folder has of these cases, in words.
+
+        IndexFolderError where a file has one of them, or is not one of the index.
+        """
+        folder = self.folder
+        with self.updating() as index:
+            gallery = index.gallery
+            assert isinstance(gallery, MemoryGallery)
+            if gallery.n_removed:
+                index.gallery = gallery.built_anew()
+                index.tune()
+        files = read_header(folder, KIND, version=VERSION, error=IndexFolderError).files
+        table = read_parquet(folder / next(name for name in files if name.startswith("cases-")), IndexFolderError)
+        if found := sorted(set(table[c.CASE_ID].astype(str)) & set(case_ids)):
+            raise IndexFolderError(f"{folder} still has {found[:5]} in its table. Remove them again.")
+        if left := sorted(name for name in _names(folder) if _OURS.fullmatch(name) and name not in files):
+            raise IndexFolderError(f"{folder} has files of an earlier index: {left}. Delete them.")
+        return [
+            f"table: none of {len(table)} rows is theirs",
+            f"vectors and graph: {len(table)} vectors, one for each row, and no node without a row",
+            f"files: only the {len(files)} of the index as it is",
+        ]
 
 
 @contextmanager
@@ -135,15 +151,8 @@ def _write(index: CaseIndex, folder: Path) -> None:
     old = read_header(folder, KIND, version=None).files if (folder / HEADER).is_file() else {}
     _clear(folder, set(old))
     token = secrets.token_hex(4)
-    names = (
-        "vectors-{}.npy",
-        "cases-{}.parquet",
-        "taxonomy-{}.csv",
-        "looks-{}.npy",
-        "neighbours-{}.faiss",
-        "ids-{}.npy",
-    )
-    vectors, cases, tree, looks, neighbours, ids = (folder / name.format(token) for name in names)
+    names = ("vectors.npy", "cases.parquet", "taxonomy.csv", "looks.npy", "neighbours.faiss", "ids.npy")
+    vectors, cases, tree, looks, neighbours, ids = (folder / name.replace(".", f"-{token}.") for name in names)
     paths = [vectors, cases, tree]
     np.save(vectors, gallery.vectors)
     write_parquet(gallery.frame, cases)
@@ -219,22 +228,5 @@ def _require_agreement(index: CaseIndex, content: _Content, folder: Path) -> Non
             f"{folder / HEADER} is damaged: images, cases, length of vectors and taxonomy are {found}, it says {said}. "
             "Restore a copy, or build the index again."
         )
-    rules = () if index.calibration is None else index.calibration.rule.levels
-    wrong = [
-        rule
-        for rule in rules
-        if not len(rule.shares) == len(rule.accuracies) > 0
-        or any(list(knots) != sorted(knots) for knots in (rule.shares, rule.accuracies))
-        or not rule.right <= rule.answered <= rule.n_queries
-    ]
-    if wrong or len(rules) not in (0, index.taxonomy.n_levels):
-        raise IndexFolderError(
-            f"{folder / HEADER} is damaged: its calibration must have a rule for each of {index.taxonomy.n_levels} "
-            f"levels, with a rising curve, got {list(rules)}. Restore a copy, or build the index again."
-        )
-    likeness = None if index.calibration is None else index.calibration.likeness
-    if likeness is not None and not likeness.is_sound():
-        raise IndexFolderError(
-            f"{folder / HEADER} is damaged: the distances of 'likeness' must rise and be of at most {likeness.n_cases} "
-            "cases. Restore a copy, or build the index again."
-        )
+    if index.calibration is not None and (fault := index.calibration.fault(index.taxonomy.n_levels)):
+        raise IndexFolderError(f"{folder / HEADER} is damaged: {fault} Restore a copy, or build the index again.")

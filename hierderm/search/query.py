@@ -11,6 +11,7 @@ from hierderm.errors import SearchError
 from hierderm.types import Floats, IntArray, Vectors
 
 MAX_IMAGES = 3  # of one query case
+MOST_CASES = 1_000_000  # that are found for it
 
 
 def query_groups(vectors: Floats, cases: IntArray | Sequence[int] | None, dim: int) -> list[Vectors]:
@@ -43,8 +44,12 @@ def query_groups(vectors: Floats, cases: IntArray | Sequence[int] | None, dim: i
 
 def check_options(k: int, aggregation: str, per_condition: int) -> None:
     """SearchError where an option of a search has no meaning."""
-    if not all(isinstance(number, int | np.integer) for number in (k, per_condition)) or k < 1 or per_condition < 0:
-        raise SearchError(f"k must be a whole number from 1 and per_condition one from 0, got {k} and {per_condition}.")
+    whole = all(isinstance(number, int | np.integer) for number in (k, per_condition))
+    if not whole or not 1 <= k <= MOST_CASES or per_condition < 0:
+        raise SearchError(
+            f"k must be a whole number from 1 to {MOST_CASES:,} and per_condition one from 0, got {k} and "
+            f"{per_condition}."
+        )
     if aggregation not in ("best", "mean"):
         raise SearchError(f"aggregation must be 'best' or 'mean', got '{aggregation}'.")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from decimal import Decimal
 from numbers import Integral
 from typing import Any
@@ -50,8 +50,13 @@ def as_number(text: str) -> Decimal | str:
 
 def distinct_values(column: pd.Series) -> list[str]:
     """The values that occur, as text: numbers by their size, text by the alphabet; the missing one left out."""
-    texts = set(column.map(as_text)) - {""}
-    if not holds_numbers(column):
+    return in_order(column.map(as_text), holds_numbers(column))
+
+
+def in_order(cells: Iterable[str], are_numbers: bool) -> list[str]:
+    """As `distinct_values`, of cells that are text already."""
+    texts = set(cells) - {""}
+    if not are_numbers:
         return sorted(texts)
     return sorted(texts, key=lambda text: (isinstance(as_number(text), str), as_number(text)))
 

@@ -59,15 +59,25 @@ def test_by_hand() -> None:
     assert index.search(unit_length(circle(39)), k=1).to_list()[0][0].case_id == "c"
 
 
+@pytest.fixture(scope="module")
+def slowly() -> list[list[tuple[str, float]]]:
+    """What a slow search of 600 images finds for each of 40 queries."""
+    index, everything = CaseIndex.from_embeddings(random_table(600), TREE), np.ones(600, dtype=bool)
+    return [
+        slow_search(index, query[None], 10, everything, (), "best", 0) for query in random_table(40, seed=1).embeddings
+    ]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_finds_what_a_slow_search_finds(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_finds_what_a_slow_search_finds(
+    kind: str, slowly: list[list[tuple[str, float]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "EXACT_BELOW", 0)
     index = CaseIndex.from_embeddings(random_table(600), TREE, kind=kind)  # type: ignore[arg-type]
     assert index.about.kind == kind and index.about.recall_at_10 >= 0.9
-    everything, found_of = np.ones(600, dtype=bool), []
-    for query in random_table(40, seed=1).embeddings:
+    found_of = []
+    for query, expected in zip(random_table(40, seed=1).embeddings, slowly, strict=True):
         hits = index.search(query[None], k=10).to_list()[0]
-        expected = slow_search(index, query[None], 10, everything, (), "best", 0)
         found_of.append(len({hit.case_id for hit in hits} & {case for case, _ in expected}) / 10)
         by_case = dict(expected)
         assert all(hit.similarity == pytest.approx(by_case.get(hit.case_id, hit.similarity), abs=1e-5) for hit in hits)

@@ -194,8 +194,8 @@ def test_two_read_while_two_others_add(tmp_path: Path) -> None:
     folder, context = tmp_path / "i", prepared()
     CaseIndex.from_embeddings(random_table(50), TREE).save(folder)
     results: mp.Queue[object] = context.Queue()
-    readers = [context.Process(target=read_for_a_while, args=(folder, 2.0, results)) for _ in range(2)]
-    writers = [context.Process(target=add_one_by_one, args=(folder, start, 8)) for start in (1000, 2000)]
+    readers = [context.Process(target=read_for_a_while, args=(folder, 0.8, results)) for _ in range(2)]
+    writers = [context.Process(target=add_one_by_one, args=(folder, start, 4)) for start in (1000, 2000)]
     for process in [*readers, *writers]:
         process.start()
     seen = [results.get(timeout=120) for _ in readers]
@@ -205,7 +205,7 @@ def test_two_read_while_two_others_add(tmp_path: Path) -> None:
     for sizes in seen:
         assert isinstance(sizes, list), sizes
         assert sizes == sorted(sizes) and all((size - 50) % 2 == 0 for size in sizes)
-    assert len(CaseIndex.open(folder)) == 50 + 2 * 2 * 8  # nothing is lost
+    assert len(CaseIndex.open(folder)) == 50 + 2 * 2 * 4  # nothing is lost
 
 
 def test_a_second_writer_waits_and_then_says_so(tmp_path: Path) -> None:

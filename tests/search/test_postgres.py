@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psycopg
 import pytest
 
 import hierderm.search.postgres.loading as loading
 import hierderm.search.postgres.place as place_module
+from hierderm.data.look import N_LOOK
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import DatabaseError, IndexFolderError, MissingExtraError, OutputError, SearchError
-from hierderm.search.case_index import CaseIndex
+from hierderm.search.case_index import About, CaseIndex
 from hierderm.search.finder import CaseFinder
 from hierderm.search.places import place_of
 from hierderm.search.postgres.address import Address
-from hierderm.search.postgres.building import load_folder
 from hierderm.search.postgres.gallery import PostgresGallery
-from hierderm.search.postgres.place import PostgresPlace
+from hierderm.search.postgres.loading import Source
+from hierderm.search.postgres.place import PostgresPlace, kind_for
+from hierderm.search.postgres.servers import Session
 from hierderm.search.postgres.statements import Asks, intervals
 from hierderm.search.proof import remove_and_prove
 from tests.postgres import Server
 from tests.search.test_gallery import PLAIN, gallery_table, same_calibration
-from tests.search.toy import MADE_BY, TREE
+from tests.search.toy import MADE_BY, TREE, random_table
 
 SECRET = "pa%ss w@rd"
 WRITTEN = "pa%25ss%20w%40rd"
@@ -67,15 +71,35 @@ def test_a_password_is_nowhere(caplog: pytest.LogCaptureFixture, tmp_path: Path)
         texts.append(str(refused.value.__cause__))
         assert refused.value.__cause__ is None and refused.value.__suppress_context__
         assert not any(secret in text for secret in (SECRET, WRITTEN, "w@rd") for text in texts)
-    for wrong in (f"postgresql://me:{SECRET}@host:port/x", f"postgresql://me:{WRITTEN}@h/x?unknown=1"):
+    for wrong in (
+        f"postgresql://me:{SECRET}@host:port/x",
+        f"postgresql://me:{WRITTEN}@h/x?unknown=1",
+        f"postgresq://me:{WRITTEN}@h/x",
+        Path(f"postgresql://me:{WRITTEN}@h/x"),
+        f"host=h password={WRITTEN} dbname=x",
+        f"postgresql://me@h/x,postgresql://me:{WRITTEN}@h/y",
+    ):
         with pytest.raises(DatabaseError, match="libpq can't read the one given") as refused:
             place_of(wrong)
         assert "w@rd" not in str(refused.value) and WRITTEN not in str(refused.value)
+    with pytest.raises(
+        DatabaseError, match=r"each database must be given once, got postgresql://h/x postgresql://h/x\.$"
+    ):
+        place_of(f"postgresql://me:{WRITTEN}@h/x postgresql://h/x")
 
 
-def test_a_server_that_repeats_the_password_is_silenced() -> None:
-    address = Address.parse(f"postgresql://me:{WRITTEN}@host/gallery")
-    for text in (SECRET, WRITTEN):
+@pytest.mark.parametrize(("said", "shown"), [("is it there?", "is it there?"), ("gone.", "gone."), ("gone", "gone.")])
+def test_a_reason_ends_as_a_sentence(said: str, shown: str) -> None:
+    address = Address.parse("postgresql://host/gallery")
+    with pytest.raises(DatabaseError) as refused, address.faults("asking"):
+        raise psycopg.OperationalError(said)
+    assert str(refused.value).startswith(f"postgresql://host/gallery: asking failed: {shown} Check that the server")
+
+
+def test_a_server_that_repeats_the_password_is_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "of the environment")
+    address = Address.parse(f"postgresql://me:{WRITTEN}@host/gallery?sslpassword=k%C3%A9y")
+    for text in (SECRET, WRITTEN, "of the environment", "kéy"):
         with pytest.raises(DatabaseError) as refused, address.faults("a test"):
             raise psycopg.OperationalError(f"can't log in as me with {text}")
         assert str(refused.value).startswith("postgresql://host/gallery: a test failed: can't log in as me with ***.")
@@ -124,17 +148,17 @@ def test_roles(server: Server, database: str) -> None:
 # --- loads -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Breaking(loading.TableSource):
+def breaking(table: EmbeddingTable, happens: Callable[[], object]) -> Source:
     """A source after whose second part something happens."""
+    whole = Source.of_table(table)
 
-    happens: Any = None
-
-    def parts(self, start: int) -> Iterator[EmbeddingTable]:
-        for number, part in enumerate(super().parts(start)):
+    def frames() -> Iterator[pd.DataFrame]:
+        for number, frame in enumerate(whole.frames()):
             if number == 2:
-                self.happens()
-            yield part
+                happens()
+            yield frame
+
+    return replace(whole, frames=frames)
 
 
 @pytest.fixture
@@ -153,17 +177,38 @@ def test_a_load_goes_on_after_a_restart_of_the_server(
 ) -> None:
     caplog.set_level(logging.INFO)
     place, table = PostgresPlace(database), gallery_table()
-    with pytest.raises(DatabaseError, match="a statement failed|a load failed"):
-        load(place, Breaking(table, server.restart))
+    with pytest.raises(DatabaseError, match="the query failed|loading failed"):
+        load(place, breaking(table, server.restart))
     with pytest.raises(DatabaseError, match="has no index, or one that is not loaded yet"):
         place.opened()
     with pytest.raises(
         OutputError, match="an unfinished load of other images, of which 120 came. Go on with it, or give"
     ):
-        load(place, loading.TableSource(gallery_table(20)))
-    load(place, loading.TableSource(table))
+        load(place, Source.of_table(gallery_table(20)))
+    load(place, Source.of_table(table))
     assert "The load goes on after 120 of 300 images." in caplog.text
     assert image_ids(place.opened()) == image_ids(PLAIN) and place.check()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_load_that_goes_on_follows_the_command_that_goes_on(server: Server, database: str) -> None:
+    """Which may ask for another kind, and know where images and model are now."""
+    place, source = PostgresPlace(database), breaking(gallery_table(), lambda: 1 / 0)
+    first = About("hnsw", model="there", image_root="/there")
+    with pytest.raises(ZeroDivisionError), place.building(source, TREE, first):
+        raise AssertionError
+    with (
+        pytest.raises(ZeroDivisionError),
+        place.building(Source.of_table(gallery_table()), TREE, first) as index,
+    ):
+        assert index.gallery.approximate
+        raise ZeroDivisionError  # after the graph was built
+    load(place, Source.of_table(gallery_table()))
+    opened = place.opened()
+    assert opened.about == PLAIN.about and not opened.gallery.approximate
+    assert server.run(database, "select to_regclass('hierderm.graph_1'), to_regclass('hierderm.nodes_1')::text") == [
+        (None, "hierderm.nodes_1")
+    ]
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -179,11 +224,11 @@ def test_a_full_disk_is_named_and_a_load_goes_on(server: Server, database: str) 
         )
 
     with pytest.raises(
-        OutputError, match="the server has no space left while a load: could not extend file.*Free space"
+        OutputError, match="loading failed, for the server has no space left: could not extend file.*Free space"
     ):
-        load(place, Breaking(table, fill_disk))
+        load(place, breaking(table, fill_disk))
     server.run(database, "drop trigger full_disk on hierderm.vectors_1")
-    load(place, loading.TableSource(table))
+    load(place, Source.of_table(table))
     assert len(place.opened()) == 300 and place.check()
 
 
@@ -191,8 +236,8 @@ def test_a_full_disk_is_named_and_a_load_goes_on(server: Server, database: str) 
 def test_an_unfinished_load_may_be_given_up(server: Server, database: str) -> None:
     place = PostgresPlace(database)
     with pytest.raises(ZeroDivisionError):
-        load(place, Breaking(gallery_table(), lambda: 1 / 0))
-    load(place, loading.TableSource(gallery_table(20)), replace=True)
+        load(place, breaking(gallery_table(), lambda: 1 / 0))
+    load(place, Source.of_table(gallery_table(20)), replace=True)
     assert len(place.opened()) == 20 and place.check()
     assert server.run(database, "select count(*) from hierderm.models") == [(1,)]
 
@@ -202,7 +247,7 @@ def test_a_removed_case_does_not_come_back_with_an_unfinished_load(
     server: Server, place: PostgresPlace, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ZeroDivisionError):
-        load(place, Breaking(replace(gallery_table(), provenance=MADE_BY), lambda: 1 / 0), replace=True)
+        load(place, breaking(replace(gallery_table(), provenance=MADE_BY), lambda: 1 / 0), replace=True)
     remove_and_prove(place, ["s0c3"])
     assert "A load that was not ended is given up" in caplog.text
     for name in ("cases", "images", "vectors"):
@@ -215,28 +260,69 @@ def database_of(place: PostgresPlace) -> str:
 
 def test_a_folder_is_streamed(place: PostgresPlace, database: str, tmp_path: Path, small_parts: None) -> None:
     gallery_table().save(tmp_path / "embeddings")
-    index = load_folder(
-        tmp_path / "embeddings", place, TREE, model="m", image_root="/root", accuracy=0.5, k=5, replace=True
-    )
+    index = place.load(tmp_path / "embeddings", TREE, image_root="/root", accuracy=0.5, k=5, replace=True)
     assert image_ids(index) == image_ids(PLAIN)
     same_calibration(index, PLAIN)
     assert index.gallery.values("patient") == PLAIN.gallery.values("patient")
-    assert index.about == PLAIN.about
+    assert replace(index.about, model="m") == PLAIN.about
     trained = replace(gallery_table(), provenance=replace(MADE_BY, split_hash="0" * 12))
     trained.save(tmp_path / "trained")
-    index = load_folder(tmp_path / "trained", place, TREE, replace=True)
+    index = place.load(tmp_path / "trained", TREE, replace=True)
     assert index.calibration is None and "trained on another split" in index.about.not_calibrated
     with pytest.raises(SearchError, match="made with another taxonomy"):
         replace(trained, provenance=replace(MADE_BY, taxonomy_hash="x")).save(tmp_path / "foreign")
-        load_folder(tmp_path / "foreign", place, TREE, replace=True)
+        place.load(tmp_path / "foreign", TREE, replace=True)
     with pytest.raises(SearchError, match="must be of kind 'auto', 'flat' or 'hnsw', got 'ivf'"):
-        load_folder(tmp_path / "trained", place, TREE, kind="ivf", replace=True)
+        place.load(tmp_path / "trained", TREE, kind="ivf", replace=True)
+
+
+def test_embeddings_of_another_model_are_not_loaded(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery_table(20).save(tmp_path / "embeddings")
+    made_by = {"one": MADE_BY, "other": replace(MADE_BY, preprocessing_hash="q" * 12)}
+    monkeypatch.setattr(place_module, "provenance_of_model", made_by.__getitem__)
+    place = PostgresPlace(database)
+    with pytest.raises(SearchError, match="its preprocessing is pppppppppppp, theirs qqqqqqqqqqqq"):
+        place.load(tmp_path / "embeddings", TREE, model="other")
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert place.load(tmp_path / "embeddings", TREE, model="one").about.model == str(tmp_path / "one")
+
+
+def test_what_postgres_can_not_hold_is_named(database: str) -> None:
+    table = gallery_table(6)
+    odd = table.frame.assign(
+        lot=["a\0b", *"12345"],
+        body_site=pd.Series([*"12345", "a\ud800"], dtype=object),
+        image_id=["i" * 3000, *"12345"],
+    )
+    with pytest.raises(SearchError) as refused:
+        load(PostgresPlace(database), Source.of_table(replace(table, frame=odd.assign(**{"x\0": 1}))))
+    message = (
+        "PostgreSQL holds no NUL, no halves of characters and no very long ids: the column 'x\\x00' is called so; column "
+        f"'lot' has 'a\\x00b'; column 'body_site' has 'a\\ud800'; 1 image_id(s) are longer than 2000 bytes, such as '{'i' * 40}"
+        "...'. Change them."
+    )
+    assert str(refused.value) == message
+
+
+def test_vectors_that_are_too_long_for_a_graph_or_a_table() -> None:
+    source = replace(Source.of_table(gallery_table(4)), vectors=np.zeros((60_000, 4001), dtype=np.int8))
+    assert (
+        kind_for("auto", source) == "flat"
+        and kind_for("auto", replace(source, vectors=source.vectors[:, 1:])) == "hnsw"
+    )
+    with pytest.raises(SearchError, match="a graph of pgvector holds vectors of up to 4000 numbers, these have 4001"):
+        kind_for("hnsw", source)
+    with pytest.raises(SearchError, match="pgvector holds vectors of up to 16000 numbers, these have 16001"):
+        loading.require_fit(replace(source, vectors=np.zeros((4, 16_001), dtype=np.int8)), TREE)
 
 
 def test_a_new_model_is_filled_beside_the_old(server: Server, place: PostgresPlace) -> None:
     old = place.opened()
     other = replace(gallery_table(40), provenance=replace(MADE_BY, weights_hash="x" * 12))
-    with place.building(loading.TableSource(other), TREE, PLAIN.about, replace=True):
+    with place.building(Source.of_table(other), TREE, PLAIN.about, replace=True):
         assert len(place.opened()) == 300 and image_ids(old) == image_ids(PLAIN)
     new = place.opened()
     assert len(new) == 40 and new.provenance.weights_hash == "x" * 12
@@ -268,11 +354,50 @@ def test_two_writers_at_once(place: PostgresPlace, database: str, monkeypatch: p
         index.remove(["s0c2"])
 
 
+def test_neither_a_writer_nor_other_readers_wait_for_a_long_reader(
+    place: PostgresPlace, database: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(place_module, "DROP_PATIENCE", 0.1)
+    old, begun = place.opened(), time.monotonic()
+    with old.reading():
+        assert image_ids(old) == image_ids(PLAIN)  # from now on its tables are held
+        load(PostgresPlace(database), Source.of_table(gallery_table(40)), replace=True)
+        with PostgresPlace(database).updating() as index:
+            index.remove(["s0c1"])
+        assert "Model 1, which was replaced, is still read: the next change drops it." in caplog.text
+        assert len(PostgresPlace(database).opened()) == 38 and image_ids(old) == image_ids(PLAIN)
+    assert time.monotonic() - begun < 20
+    place.forget([])
+    with pytest.raises(DatabaseError, match="replaced or deleted since it was opened"):  # and not nothing
+        old.search(PLAIN.vectors[:1])
+
+
+def test_what_all_searches_need_is_read_once(place: PostgresPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    finder, seen = CaseFinder(place.opened()), list[str]()
+
+    def watched(name: str) -> Callable[[PostgresGallery], Any]:
+        real = getattr(PostgresGallery, name)
+
+        def read(gallery: PostgresGallery) -> Any:
+            seen.append(name)
+            return real(gallery)
+
+        return read
+
+    for name in ("_known_looks", "_pair_similarities"):
+        monkeypatch.setattr(PostgresGallery, name, watched(name))
+    looks = np.ones((1, N_LOOK), dtype=np.float32)
+    for row in range(3):
+        finder.search_vectors(PLAIN.vectors[[row]], looks=looks).to_dict(paths=False)
+    assert sorted(seen) == ["_known_looks", "_pair_similarities"]
+
+
 def test_a_lost_connection(server: Server, place: PostgresPlace, database: str) -> None:
     index = place.opened()
     gallery = index.gallery
     assert isinstance(gallery, PostgresGallery)
-    with pytest.raises(DatabaseError, match="a statement failed: .*Check that the server runs"), index.reading():
+    with pytest.raises(DatabaseError, match="the query failed: .*Check that the server runs"), index.reading():
         ((pid,),) = gallery._rows(Asks("select pg_backend_pid()"))
         server.run(database, "select pg_terminate_backend(%s)", pid)
         index.search(PLAIN.vectors[:1])
@@ -301,6 +426,14 @@ def test_what_is_no_index(server: Server, database: str, place: PostgresPlace) -
             "1 of the images have nothing in vectors, 299 vectors instead of 300",
         ),
         ("update hierderm.vectors set node = 77 where image = 4", "1 vectors under no node of the tree"),
+        (
+            "update hierderm.models set calibration = jsonb_set(calibration, '{rule,levels}', '[]')",
+            "the table of models is damaged: its calibration must have a rule for each of 2 levels",
+        ),
+        (
+            "update hierderm.models set columns = '[[1]]'",
+            "the table of models is damaged: '0.0' must be a valid string",
+        ),
         ("update hierderm.models set about = '{}'", "the table of models is damaged: 'kind' is missing"),
     ):
         server.run(database, damage)
@@ -350,8 +483,15 @@ def test_one_of_two_servers_down(two_servers: tuple[Server, Server]) -> None:
     whole, partial = CaseFinder.open(addresses), CaseFinder.open(addresses, partial=True)
     assert image_ids(whole.index) == image_ids(partial.index) == image_ids(PLAIN)
     assert partial.search_vectors(PLAIN.vectors[:1]).to_dict(paths=False)["missing"] == 0
+    there = {server: f"i{2 * row}" for row in range(20) for server in [loading.server_of(f"s0c{row}", 2)]}
     two_servers[1].stop()
     try:
+        gallery = partial.index.gallery
+        with pytest.raises(SearchError, match=f"no image '{there[1]}', or it is on a server that is down"):
+            gallery.image_row(there[1])
+        assert gallery.image_row(there[0]) == int(there[0][1:])
+        assert not partial.index.search(PLAIN.vectors[:1], where={"image_id": there[1]}).to_list()[0]
+        assert len(gallery.values("image_id")) < 300
         with pytest.raises(DatabaseError, match="connecting failed: .*Check that the server runs"):
             whole.search_vectors(PLAIN.vectors[:1])
         found = partial.search_vectors(PLAIN.vectors[:1])
@@ -363,8 +503,22 @@ def test_one_of_two_servers_down(two_servers: tuple[Server, Server]) -> None:
             index.remove(["s0c1"])
     finally:
         two_servers[1].start()
+    assert len(gallery.values("image_id")) == 300 and gallery.image_row(there[1]) == int(there[1][1:])
     assert image_ids(whole.index) == image_ids(partial.index) == image_ids(PLAIN)
     assert partial.search_vectors(PLAIN.vectors[:1]).to_dict(paths=False)["missing"] == 0
+
+
+def test_an_index_on_two_servers_without_any(two_servers: tuple[Server, Server]) -> None:
+    place = place_of(" ".join(server.new_database() for server in two_servers))
+    place.require_free(replace=False)
+    assert place.generation() == ""
+    with pytest.raises(DatabaseError, match="has no index, or one that is not loaded yet"):
+        place.opened()
+    single = random_table(2)  # of one case: the other server has nothing
+    place.save(CaseIndex.from_embeddings(single, TREE), replace=False)
+    opened = place.opened()
+    assert opened.search(single.embeddings[:1], k=3).rows.tolist() == [[0, -1, -1]]
+    assert opened.measure_recall() == 1 and place.check() and np.isnan(opened.gallery.closer_than(0.5))
 
 
 def test_all_servers_in_their_order(two_servers: tuple[Server, Server]) -> None:
@@ -375,6 +529,29 @@ def test_all_servers_in_their_order(two_servers: tuple[Server, Server]) -> None:
             DatabaseError, match=r"the index is on 2 server\(s\), which must all be given, in their order"
         ):
             CaseIndex.open(wrong)
+
+
+def test_a_load_is_begun_on_all_servers_or_on_none(two_servers: tuple[Server, Server]) -> None:
+    """A loader that is killed when the first of them has begun."""
+    addresses = " ".join(server.new_database() for server in two_servers)
+    ended, killed = Session.each, list[str]()
+
+    def killing(self: Session, act: Any, doing: str) -> Any:
+        if doing == "committing" and not killed and len(self.connections) == 2:
+            found = self.rows("select gid from pg_prepared_xacts where database = current_database()")
+            if found:
+                killed.append(found[0][0])
+                act(self.connections[0])
+                raise KeyboardInterrupt
+        return ended(self, act, doing)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "each", killing)
+        with pytest.raises(KeyboardInterrupt):
+            PLAIN.save(addresses)
+    assert killed
+    PLAIN.save(addresses)
+    assert image_ids(CaseIndex.open(addresses)) == image_ids(PLAIN)
 
 
 def test_a_change_is_on_all_servers_or_on_none(two_servers: tuple[Server, Server]) -> None:

@@ -35,7 +35,9 @@ def test_refusals() -> None:
     ):
         with pytest.raises(SearchError, match=message):
             query_groups(given, cases, 2)  # type: ignore[arg-type]
-    with pytest.raises(SearchError, match="k must be a whole number from 1 and per_condition one from 0, got 0 and 0"):
+    with pytest.raises(
+        SearchError, match="k must be a whole number from 1 to 1,000,000 and per_condition one from 0, got 0 and 0"
+    ):
         check_options(0, "best", 0)
     with pytest.raises(SearchError, match="aggregation must be 'best' or 'mean', got 'sum'"):
         check_options(1, "sum", 0)

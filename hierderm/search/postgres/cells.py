@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -11,10 +12,24 @@ import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.errors import SearchError, some_of
 from hierderm.search.values import as_number, as_text, holds_numbers
 
 OWN = (c.IMAGE_ID, c.CASE_ID, c.IMAGE_PATH)  # columns of tables; the others are cells
+LONGEST_ID = 2000  # bytes, that an index of PostgreSQL takes
+DIGITS = 16_000  # of a number before or after its point, that PostgreSQL takes
+_FOREIGN = re.compile(r"[\x00\ud800-\udfff]")
 Kinds = Mapping[str, bool]  # the columns in order, and whether each holds numbers
+
+
+def _number(text: str) -> float | Decimal:
+    """A number of JSON as a float, where that is the same."""
+    return float(text) if Decimal(text) == Decimal(repr(float(text))) else Decimal(text)
+
+
+def read_json(text: str | bytes) -> Any:
+    """A value of JSON, its numbers exactly."""
+    return json.loads(text, parse_float=_number)
 
 
 def kinds_of(frame: pd.DataFrame) -> dict[str, bool]:
@@ -22,32 +37,60 @@ def kinds_of(frame: pd.DataFrame) -> dict[str, bool]:
     return {str(name): holds_numbers(frame[name]) for name in frame}
 
 
+def can_be_stored(text: str) -> bool:
+    """Whether PostgreSQL can hold a text: it has no NUL, and no half of a character."""
+    return _FOREIGN.search(text) is None
+
+
+def require_storable(frame: pd.DataFrame) -> None:
+    """SearchError with the columns and ids that PostgreSQL can't hold."""
+    faults = [f"the column {str(name)!a} is called so" for name in frame if not can_be_stored(str(name))]
+    for name in frame:
+        wrong = [as_text(value) for value in _distinct(frame[name])[1]]
+        if wrong := [text for text in wrong if not can_be_stored(text)]:
+            faults.append(f"column {str(name)!a} has {some_of(list(map(ascii, wrong)))}")
+    for name in (c.IMAGE_ID, c.CASE_ID):
+        if long := [text for text in map(str, frame[name]) if len(text.encode(errors="replace")) > LONGEST_ID]:
+            faults.append(f"{len(long)} {name}(s) are longer than {LONGEST_ID} bytes, such as '{long[0][:40]}...'")
+    if faults:
+        raise SearchError(
+            f"PostgreSQL holds no NUL, no halves of characters and no very long ids: {'; '.join(faults)}. Change them."
+        )
+
+
 def cells_of(frame: pd.DataFrame, kinds: Kinds) -> list[str]:
     """Each row as a JSON object of its cells, missing ones left out."""
     parts: list[list[str]] = [[] for _ in range(len(frame))]
     for name in frame:
         if name not in OWN:
-            codes, distinct = pd.factorize(frame[name].astype(object), use_na_sentinel=True)
-            written = [f"{json.dumps(str(name))}: {_written(value, kinds[str(name)])}" for value in distinct]
-            known = [as_text(value) != "" for value in distinct]
+            codes, distinct = _distinct(frame[name])
+            texts = list(map(as_text, distinct))
+            written = [f"{json.dumps(str(name))}: {_written(text, kinds[str(name)])}" for text in texts]
             for part, code in zip(parts, codes.tolist(), strict=True):
-                if code >= 0 and known[code]:
+                if code >= 0 and texts[code]:
                     part.append(written[code])
     return ["{" + ", ".join(part) + "}" for part in parts]
 
 
-def asked_cell(column: str, text: str, is_number: bool) -> str:
-    """The JSON that the cells of a row contain whose column has the value that a filter writes as `text`."""
+def _distinct(column: pd.Series) -> tuple[Any, Any]:
+    """Number of each cell's value, -1 where it is missing, and the values; those of mixed types as text."""
+    cells = column.astype(object).to_numpy()
+    return pd.factorize(np.array([as_text(cell) for cell in cells], dtype=object) if column.dtype == object else cells)
+
+
+def asked_cell(column: str, text: str, is_number: bool) -> str | None:
+    """The JSON that the cells of a row contain whose column has the value that a filter writes as `text`.
+
+    None where no row can have it.
+    """
     value = as_number(text) if is_number else text
-    return f"{{{json.dumps(column)}: {value if isinstance(value, Decimal) else json.dumps(value)}}}"
+    fits = abs(value.adjusted()) < DIGITS if isinstance(value, Decimal) else can_be_stored(value)
+    return f"{{{json.dumps(column)}: {_written(text, is_number)}}}" if fits else None
 
 
-def _written(value: Any, is_number: bool) -> str:
-    text = as_text(value)
+def _written(text: str, is_number: bool) -> str:
     number = as_number(text) if is_number else text
-    if isinstance(number, Decimal):
-        return str(number)
-    return json.dumps(value if isinstance(value, str) else text)
+    return str(number) if isinstance(number, Decimal) else json.dumps(text)
 
 
 def frame_of(rows: Iterable[tuple[str, str, str, Mapping[str, Any]]], kinds: Kinds) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
-from psycopg.sql import SQL
 
 from hierderm import columns as c
 from hierderm.embeddings import EmbeddingTable
@@ -16,7 +15,7 @@ from hierderm.search.checks import say_same_files
 from hierderm.search.postgres.cells import joined_kinds, kinds_of
 from hierderm.search.postgres.gallery import PostgresGallery
 from hierderm.search.postgres.loading import Filling
-from hierderm.search.postgres.schema import PARTS, partition, table
+from hierderm.search.postgres.schema import MODELS, PARTS, SCHEMA
 from hierderm.search.postgres.servers import Session
 
 logger = logging.getLogger(__name__)
@@ -48,16 +47,15 @@ def add(gallery: PostgresGallery, new: EmbeddingTable) -> PostgresGallery:
 def remove(gallery: PostgresGallery, case_ids: Sequence[str]) -> PostgresGallery:
     """Without some cases, which are gone from every model; a load that was not ended is given up."""
     session, stored = _writer(gallery), gallery.stored
-    give_up = SQL("update {} set state = 'replaced' where state = 'loading' returning model").format(table("models"))
-    if session.rows(give_up):
+    if session.rows(f"update {MODELS} set state = 'replaced' where state = 'loading' returning model"):
         logger.warning("A load that was not ended is given up, for it may hold the removed cases: begin it again.")
-    find = SQL('select model, "case" from {} where case_id = any(%s)').format(table("cases"))
+    find = f'select model, "case" from {SCHEMA}.cases where case_id = any(%s)'
     found = pd.DataFrame(session.rows(find, (list(case_ids),)), columns=["model", "case"])
-    delete = SQL('delete from {} where model = %s and "case" = any(%s) returning 1')
     n_images = 0
     for model, cases in found.groupby("model")["case"]:
         for name in PARTS:
-            gone = session.rows(delete.format(table(name)), (int(str(model)), cases.tolist()))
+            delete = f'delete from {SCHEMA}.{name} where model = %s and "case" = any(%s) returning 1'
+            gone = session.rows(delete, (int(str(model)), cases.tolist()))
             n_images += len(gone) * (name == "images" and model == stored.model)
     kept = replace(stored, n_images=stored.n_images - n_images, n_cases=stored.n_cases - len(case_ids))
     return replace(gallery, stored=kept)
@@ -73,17 +71,15 @@ def _writer(gallery: PostgresGallery) -> Session:
 
 def _say_same_files(session: Session, model: int, new: pd.DataFrame) -> None:
     if c.IMAGE_HASH in new:
-        statement = SQL("select cells ->> %s, image_id from {} where cells ->> %s = any(%s)")
+        statement = f"select cells ->> %s, image_id from {SCHEMA}.images_{model} where cells ->> %s = any(%s)"
         hashes = [name for name in new[c.IMAGE_HASH] if isinstance(name, str) and name]
         asked = (c.IMAGE_HASH, c.IMAGE_HASH, hashes)
-        found = session.rows(statement.format(partition("images", model)), asked)
+        found = session.rows(statement, asked)
         say_same_files(new, pd.DataFrame(found, columns=[c.IMAGE_HASH, c.IMAGE_ID]))
 
 
 def _make_text(session: Session, model: int, column: str) -> None:
     """Numbers of a column as the text that a person would write."""
-    statement = SQL(
-        "update {} set cells = cells || jsonb_build_object(%s::text, trim_scale((cells ->> %s)::numeric)::text) "
-        "where jsonb_typeof(cells -> %s) = 'number'"
-    )
-    session.rows(statement.format(partition("images", model)), (column, column, column))
+    text = "jsonb_build_object(%s::text, trim_scale((cells ->> %s)::numeric)::text)"
+    only = "where jsonb_typeof(cells -> %s) = 'number'"
+    session.rows(f"update {SCHEMA}.images_{model} set cells = cells || {text} {only}", (column, column, column))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -20,20 +20,21 @@ from hierderm.errors import DatabaseError, SearchError, suggest
 from hierderm.evaluation.metrics.neighbours import RECALL_QUERIES, moved_away, n_proposed
 from hierderm.evaluation.metrics.ranking import K
 from hierderm.search import gallery as limits
-from hierderm.search.filters import Where, Within, require_column
-from hierderm.search.gallery import Asked, Gallery
+from hierderm.search.filters import SHOWN, Where, Within, require_column
+from hierderm.search.gallery import Asked, Gallery, Result
 from hierderm.search.likeness import MOST
 from hierderm.search.memory import unit_sums
 from hierderm.search.nearest import Candidates, nearest_cases
-from hierderm.search.postgres.cells import frame_of
+from hierderm.search.postgres.cells import can_be_stored, frame_of
 from hierderm.search.postgres.schema import Precision
 from hierderm.search.postgres.servers import Rows, Servers, Session
 from hierderm.search.postgres.statements import ALL, Asks, Statements
-from hierderm.search.values import distinct_values
+from hierderm.search.values import as_text, in_order
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Count, Floats, IntArray, Vectors
 
 FIRST_EFFORT, MOST_EFFORT = 64, 1000  # of a graph: candidates while searching
+MOST_LEARNT = 1000  # counts of filters, and a few others
 RECALL_WORK = 50_000_000  # comparisons that measuring the recall may take: of a large gallery it asks fewer queries
 
 
@@ -70,9 +71,7 @@ class PostgresGallery(Gallery):
     missing: tuple[str, ...] = ()
     _own: local = field(default_factory=local, init=False, repr=False)
     _held: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    _counted: dict[str, IntArray] = field(default_factory=dict, init=False, repr=False)
-    _values: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False)
-    _known: set[str] = field(default_factory=set, init=False, repr=False)
+    _learnt: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def _sql(self) -> Statements:
@@ -123,16 +122,26 @@ class PostgresGallery(Gallery):
             assert self._session is not None
             return self._session.rows(asks.text, asks.values)
 
+    def _down(self) -> bool:
+        """Whether a server is missing in the transaction of this thread."""
+        return self._session is not None and bool(self._session.missing)
+
+    def once(self, what: Hashable, make: Callable[[], Result]) -> Result:
+        """As of every gallery, and the same for the galleries of results; not kept while a server is missing."""
+        if what in self._learnt:
+            return super().once(what, make)
+        with self.reading():
+            if len(self._learnt) > MOST_LEARNT:
+                self._learnt.clear()
+            return make() if self._down() else super().once(what, make)
+
     # --- images by their numbers ---------------------------------------------------------------------------------
 
     def rows_at(self, places: IntArray) -> IntArray:
         if self.stored.next_image == len(self):  # none was ever removed
             return places
-        return self._every_row[places]
-
-    @cached_property
-    def _every_row(self) -> IntArray:
-        return _unpacked(self._rows(self._sql.all_images(ALL)))
+        every: IntArray = self.once("rows", lambda: _unpacked(self._rows(self._sql.all_images(ALL))))
+        return every[places]
 
     def frame_at(self, rows: IntArray | None = None) -> pd.DataFrame:
         frame: pd.DataFrame = self._at("frame", rows, partial(frame_of, kinds=self.stored.columns))
@@ -187,15 +196,17 @@ class PostgresGallery(Gallery):
         return {str(name): int(number) for name, number in self._rows(self._sql.case_numbers(wanted))} if wanted else {}
 
     def case_rows(self, case_id: str) -> list[int]:
-        found = self._rows(self._sql.case_rows(list(self.case_numbers(case_id).values())))
-        return sorted(int(row[0]) for row in found)
+        found = self._rows(self._sql.case_images(list(self.case_numbers(case_id).values())))
+        return sorted(int(row[1]) for row in found)
 
     def image_row(self, image_id: str) -> int:
-        found = self._rows(self._sql.image_row(image_id))
-        if not found:
-            near = [row[0] for row in self._rows(self._sql.image_ids_from(image_id[:1]))]
-            raise SearchError(f"the index has no image '{image_id}'.{suggest(image_id, near)}")
-        return int(found[0][0])
+        with self.reading():
+            known = can_be_stored(image_id)
+            if known and (found := self._rows(self._sql.image_row(image_id))):
+                return int(found[0][0])
+            near = [row[0] for row in self._rows(self._sql.image_ids_from(image_id[:1]))] if known else []
+            missing = ", or it is on a server that is down" if self._down() else ""
+        raise SearchError(f"the index has no image '{image_id}'{missing}.{suggest(image_id, near)}")
 
     # --- search --------------------------------------------------------------------------------------------------
 
@@ -203,42 +214,35 @@ class PostgresGallery(Gallery):
         passes = self._passes(within, where)
         return None if passes is ALL else _unpacked(self._rows(self._sql.all_images(passes)))
 
-    @property
-    def levels_of_one_node(self) -> tuple[int, ...]:  # not kept while a server is down
-        return self.taxonomy.levels_of_one_node(np.flatnonzero(self.count()))
-
     def count(self, within: Within | None = None, where: Where | None = None) -> IntArray:
         return self._count(self._passes(within, where))
 
     def _count(self, passes: Asks) -> IntArray:
-        """As `count`, remembered: a page and its answers ask it again and again."""
-        key = repr(passes)
-        if key in self._counted:
-            return self._counted[key]
-        with self.reading():
+        """As `count`; a page and its answers ask it again and again."""
+
+        def counted() -> IntArray:
             found = np.array(self._rows(self._sql.counts(passes)), dtype=np.int64).reshape(-1, 2)
             counts = np.zeros(self.taxonomy.size(-1), dtype=np.int64)
             np.add.at(counts, self._sql.fine[found[:, 0]], found[:, 1])
-            if self._session is not None and not self._session.missing:
-                self._counted[key] = counts
-        return counts
+            return counts
+
+        return self.once(("count", repr(passes)), counted)
 
     def values(self, column: str) -> list[str]:
+        return self.once(("values", column), lambda: self._values(column))
+
+    def _values(self, column: str, limit: int | None = None) -> list[str]:
         require_column(column, self.columns)
-        if column not in self._values:
-            found = [row[0] for row in self._rows(self._sql.values(column)) if row[0] is not None]
-            self._values[column] = distinct_values(pd.Series(found, dtype=object))
-        return self._values[column]
+        found = self._rows(self._sql.values(column, limit))
+        return in_order((as_text(row[0]) for row in found), self.stored.columns[column])
 
     def _passes(self, within: Within | None, where: Where | None) -> Asks:
-        return self._sql.passes(within, where, self._has, self.values)
+        with self.reading():
+            return self._sql.passes(within, where, self._has, partial(self._values, limit=SHOWN))
 
     def _has(self, asks: Asks) -> bool:
-        """Whether a statement gives a row, remembered where it does."""
-        key = repr(asks)
-        if key not in self._known and self._rows(asks):
-            self._known.add(key)
-        return key in self._known
+        """Whether a statement gives a row, or might if no server were missing."""
+        return self._down() or bool(self._rows(asks))
 
     def propose(self, groups: list[Vectors], asked: Asked) -> Iterator[Candidates]:
         passes = self._passes(asked.within, asked.where)
@@ -291,7 +295,7 @@ class PostgresGallery(Gallery):
         return Candidates(rows, similarity, numbers[first, 1], self._sql.fine[numbers[first, 2]])
 
     def case_similarity(self, cases: IntArray, query: Vectors) -> Floats:
-        found = sorted(self._rows(self._sql.case_vectors(cases)), key=lambda row: row[:2])
+        found = sorted(self._rows(self._sql.case_images(cases.tolist())), key=lambda row: row[:2])
         distinct, starts = np.unique([row[0] for row in found], return_index=True)
         if not len(distinct):
             return np.empty(0, dtype=np.float32)
@@ -302,7 +306,10 @@ class PostgresGallery(Gallery):
         return replace(self, approximate=False)
 
     def recall(self) -> float:
-        return self._recall(self._recall_sample()) if self.approximate else 1.0
+        if not self.approximate:
+            return 1.0
+        sample = self.once("recall", self._recall_sample)
+        return float(np.mean([np.isin(true, self._nearest(query)).mean() for query, true in sample]))
 
     def _recall_sample(self) -> list[tuple[Vectors, IntArray]]:
         """Queries that the gallery does not hold (`moved_away`), and the rows of the exact 10 nearest of each."""
@@ -315,10 +322,6 @@ class PostgresGallery(Gallery):
             queries.append(moved_away(vector[None], self.vectors_at(others) if len(others) else vector[None]))
         return [(query, exact._nearest(query)) for query in queries]
 
-    def _recall(self, sample: list[tuple[Vectors, IntArray]]) -> float:
-        shares = [np.isin(true, self._nearest(query)).mean() for query, true in sample]
-        return float(np.mean(shares))
-
     def _nearest(self, query: Vectors) -> IntArray:
         """The rows of the 10 images that are nearest to a query, shape (1, dim), the nearest first."""
         asked = Asked(K, ())
@@ -330,11 +333,9 @@ class PostgresGallery(Gallery):
     def tune(self) -> tuple[int, float]:
         if not self.approximate:
             return 0, 1.0
-        self.effort, sample = FIRST_EFFORT, self._recall_sample()
-        recall = self._recall(sample)
-        while recall < limits.WANTED_RECALL and self.effort < MOST_EFFORT:
+        self.effort = FIRST_EFFORT
+        while (recall := self.recall()) < limits.WANTED_RECALL and self.effort < MOST_EFFORT:
             self.effort = min(2 * self.effort, MOST_EFFORT)
-            recall = self._recall(sample)
         return self.effort, recall
 
     def _known_looks(self) -> tuple[Vectors | None, IntArray]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
-from psycopg.sql import SQL
 
 from hierderm import columns as c
 from hierderm.artifacts import HEADER, Header, read_folder
@@ -20,103 +19,79 @@ from hierderm.embeddings import KIND, EmbeddingTable, Provenance, read_vectors, 
 from hierderm.errors import EmbeddingError, SearchError, some_of
 from hierderm.files import file_hash
 from hierderm.json_files import checked
-from hierderm.search.checks import check_conditions, check_ids
-from hierderm.search.postgres.cells import Kinds, cells_of, kinds_of
-from hierderm.search.postgres.schema import Precision, partition, vectors_table
+from hierderm.search.checks import check_conditions, check_ids, require_tree
+from hierderm.search.postgres.cells import Kinds, cells_of, kinds_of, require_storable
+from hierderm.search.postgres.schema import SCHEMA, Precision, vectors_table
 from hierderm.search.postgres.servers import Session
 from hierderm.search.postgres.statements import preorder
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Vectors
 
 PART = 10_000  # images that are committed together
+LONGEST_VECTOR = 16_000  # numbers, that pgvector holds
 _BEGIN, _END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"  # of binary COPY
 
 
-class Source(Protocol):
-    """Embedded images that are read part by part, always in the same order."""
-
-    @property
-    def n_images(self) -> int: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def kinds(self) -> Kinds: ...
-    @property
-    def provenance(self) -> Provenance: ...
-    @property
-    def has_looks(self) -> bool: ...
-    @property
-    def content_hash(self) -> str: ...
-    def parts(self, start: int) -> Iterator[EmbeddingTable]:
-        """From image number `start` on, up to `PART` images each."""
-
-
 @dataclass(frozen=True)
-class TableSource:
-    """A table in memory."""
+class Source:
+    """Embedded images that are read part by part, always in the same order: a table in memory, or a folder.
 
-    table: EmbeddingTable
+    Attributes:
+        vectors: Unit length, shape (n_images, dim); of a folder they stay on the disk, and so do the looks.
+        looks: Shape (n_images, n_look), or None.
+        kinds: The columns of the case table, and whether each holds numbers.
+        provenance: What made the embeddings.
+        content_hash: Tells it from another source.
+        frames: The case table in frames of `PART` rows.
+    """
 
-    @property
-    def n_images(self) -> int:
-        return len(self.table)
-
-    @property
-    def dim(self) -> int:
-        return int(self.table.embeddings.shape[1])
-
-    @property
-    def kinds(self) -> Kinds:
-        return kinds_of(self.table.frame)
-
-    @property
-    def provenance(self) -> Provenance:
-        return self.table.provenance
-
-    @property
-    def has_looks(self) -> bool:
-        return self.table.looks is not None
-
-    @property
-    def content_hash(self) -> str:
-        digest = hashlib.sha256(pd.util.hash_pandas_object(self.table.frame.astype(str)).to_numpy().tobytes())
-        for start in range(0, self.n_images, PART):
-            digest.update(np.ascontiguousarray(self.table.embeddings[start : start + PART]).tobytes())
-        return digest.hexdigest()[:12]
-
-    def parts(self, start: int) -> Iterator[EmbeddingTable]:
-        whole = self.table
-        for begin in range(start, len(whole), PART):
-            some = slice(begin, begin + PART)
-            looks = None if whole.looks is None else whole.looks[some]
-            frame = whole.frame.iloc[some].reset_index(drop=True)
-            yield EmbeddingTable(np.asarray(whole.embeddings[some]), frame, whole.provenance, looks=looks)
-
-
-@dataclass(frozen=True)
-class FolderSource:
-    """A folder that `EmbeddingTable.save` wrote, read from the disk as it is needed."""
-
-    folder: Path
     vectors: Vectors
     looks: Vectors | None
     kinds: Kinds
     provenance: Provenance
+    content_hash: str
+    frames: Callable[[], Iterable[pd.DataFrame]]
 
     @classmethod
-    def open(cls, folder: Path) -> FolderSource:
-        """EmbeddingError where it is none, or damaged."""
+    def of_table(cls, table: EmbeddingTable) -> Source:
+        """A table in memory; SearchError where PostgreSQL can't hold its cells."""
+        require_storable(table.frame)
+        frame = table.frame.reset_index(drop=True)
+        digest = hashlib.sha256(repr(list(frame)).encode())
+        digest.update(pd.util.hash_pandas_object(frame.astype(str)).to_numpy().tobytes())
+        for start in range(0, len(table), PART):
+            digest.update(np.ascontiguousarray(table.embeddings[start : start + PART]).tobytes())
+
+        def frames() -> Iterator[pd.DataFrame]:
+            return (frame[start : start + PART].reset_index(drop=True) for start in range(0, len(frame), PART))
+
+        content_hash = digest.hexdigest()[:12]
+        return cls(table.embeddings, table.looks, kinds_of(frame), table.provenance, content_hash, frames)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Source:
+        """What `EmbeddingTable.save` wrote, read as it is needed; EmbeddingError where it is none, or damaged."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        def read(header: Header) -> FolderSource:
-            vectors = read_vectors(header.file("embeddings.npy"), mapped=True)
-            looks = header.optional("looks.npy")
-            schema = pq.read_schema(header.file("cases.parquet"))
+        def read(header: Header) -> Source:
+            vectors, found = read_vectors(header.file("embeddings.npy"), mapped=True), header.optional("looks.npy")
+            cases = header.file("cases.parquet")
+            file = pq.ParquetFile(cases)
+            if file.metadata.num_rows != len(vectors):
+                raise EmbeddingError(
+                    f"{folder} has {len(vectors)} vectors for {file.metadata.num_rows} rows of its table."
+                )
             numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
-            kinds = {one.name: any(is_one(one.type) for is_one in numbers) for one in schema}
+            kinds = {one.name: any(is_one(one.type) for is_one in numbers) for one in file.schema_arrow}
             made_by = checked(header.content["provenance"], Provenance, str(folder / HEADER), EmbeddingError)
-            return cls(folder, vectors, None if looks is None else read_vectors(looks, mapped=True), kinds, made_by)
+
+            def frames() -> Iterator[pd.DataFrame]:
+                batches = pq.ParquetFile(cases).iter_batches(batch_size=PART)
+                return (part.to_pandas().reset_index(drop=True) for part in batches)
+
+            looks = None if found is None else read_vectors(found, mapped=True)
+            return cls(vectors, looks, kinds, made_by, file_hash(folder / HEADER), frames)
 
         return read_folder(folder, KIND, read, error=EmbeddingError)
 
@@ -129,30 +104,20 @@ class FolderSource:
         return int(self.vectors.shape[1])
 
     @property
-    def has_looks(self) -> bool:
-        return self.looks is not None
-
-    @property
-    def content_hash(self) -> str:
-        return file_hash(self.folder / HEADER)
-
-    @property
     def split_hash(self) -> str:
         """As `CaseTable.split_hash`; '' without a split."""
         if c.SPLIT not in self.kinds:
             return ""
-        frame = pd.read_parquet(self.folder / "cases.parquet", columns=[c.CASE_ID, c.SPLIT])
-        return split_hash(frame[c.CASE_ID].tolist(), frame[c.SPLIT].tolist())
+        table = pd.concat([frame[[c.CASE_ID, c.SPLIT]] for frame in self.frames()])
+        return split_hash(table[c.CASE_ID].tolist(), table[c.SPLIT].tolist())
 
     def parts(self, start: int) -> Iterator[EmbeddingTable]:
-        import pyarrow.parquet as pq
-
+        """From image number `start` on, up to `PART` images each."""
         begin = 0
-        for batch in pq.ParquetFile(self.folder / "cases.parquet").iter_batches(batch_size=PART):
-            some = slice(begin, begin + len(batch))
+        for frame in self.frames():
+            some = slice(begin, begin + len(frame))
             begin = some.stop
             if some.stop > start:
-                frame = batch.to_pandas().reset_index(drop=True)
                 require_rows(frame)
                 looks = None if self.looks is None else np.asarray(self.looks[some])
                 yield EmbeddingTable(np.asarray(self.vectors[some]), frame, self.provenance, looks=looks)
@@ -177,6 +142,7 @@ class Filling:
     def write(self, table: EmbeddingTable, *, with_looks: bool) -> None:
         """Add images after those that are there; SearchError where an id is not new, or a condition unknown."""
         frame, n_servers = table.frame, len(self.session.connections)
+        require_storable(frame)
         check_ids(frame, self._known_ids(frame[c.IMAGE_ID]))
         check_conditions(frame, self.taxonomy)
         case_ids = frame[c.CASE_ID].astype(str)
@@ -199,8 +165,8 @@ class Filling:
     def _copy(self, server: int, name: str, rows: Sequence[tuple[Any, ...]] | bytes) -> None:
         """Write rows, without their model, or rows in the binary format."""
         address, connection = self.session.addresses[server], self.session.connections[server]
-        how = SQL("copy {} from stdin binary" if isinstance(rows, bytes) else "copy {} from stdin")
-        with address.faults("a load"), connection.cursor().copy(how.format(partition(name, self.model))) as copy:
+        how = f"copy {SCHEMA}.{name}_{self.model} from stdin {'binary' if isinstance(rows, bytes) else ''}"
+        with address.faults("loading"), connection.cursor().copy(how) as copy:
             if isinstance(rows, bytes):
                 copy.write(rows)
             else:
@@ -208,14 +174,14 @@ class Filling:
                     copy.write_row((self.model, *row))
 
     def _known_ids(self, ids: pd.Series) -> pd.Index[Any]:
-        statement = SQL("select image_id from {} where image_id = any(%s)").format(partition("images", self.model))
+        statement = f"select image_id from {SCHEMA}.images_{self.model} where image_id = any(%s)"
         found = self.session.rows(statement, (ids.astype(str).tolist(),))
         return pd.Index([str(row[0]) for row in found], dtype=str)
 
     def _cases(self, ids: pd.Series) -> tuple[IntArray, list[tuple[str, int]]]:
         """The numbers of the cases of some images, shape (n_images,), and the new ones among them."""
         codes, distinct = pd.factorize(ids)
-        statement = SQL('select case_id, "case" from {} where case_id = any(%s)').format(partition("cases", self.model))
+        statement = f'select case_id, "case" from {SCHEMA}.cases_{self.model} where case_id = any(%s)'
         numbers: dict[str, int] = {row[0]: row[1] for row in self.session.rows(statement, (list(distinct),))}
         names = [str(name) for name in distinct if name not in numbers]
         new = [(name, self.next_case + place) for place, name in enumerate(names)]
@@ -231,13 +197,12 @@ def server_of(case_id: str, n_servers: int) -> int:
 
 
 def require_fit(source: Source, taxonomy: Taxonomy) -> None:
-    """SearchError where a source has no images, lacks a column, or was made with another tree."""
-    if not source.n_images:
-        raise SearchError("an index must have at least one image, got none.")
+    """SearchError where a source has no images, lacks a column, has too long vectors or was made with another tree."""
+    require_tree(source.n_images, source.provenance, taxonomy)
     if lacking := [name for name in (c.IMAGE_ID, c.CASE_ID, c.CONDITION, c.IMAGE_PATH) if name not in source.kinds]:
         raise SearchError(f"the table must have the columns {some_of(lacking)}, it has {list(source.kinds)}.")
-    if source.provenance.taxonomy_hash not in ("", taxonomy.content_hash):
-        raise SearchError("the embeddings were made with another taxonomy than the one given. Embed again with it.")
+    if source.dim > LONGEST_VECTOR:
+        raise SearchError(f"pgvector holds vectors of up to {LONGEST_VECTOR} numbers, these have {source.dim}.")
 
 
 def _look_bytes(looks: Vectors) -> list[bytes | None]:

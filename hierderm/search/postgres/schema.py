@@ -7,15 +7,14 @@ searched changes in one commit.
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from psycopg import sql
-from psycopg.sql import SQL, Composed, Identifier
+from typing import Literal
 
 from hierderm.errors import DatabaseError
 from hierderm.search.postgres.address import Connection
 
 SCHEMA, VERSION = "hierderm", 1
+MODELS = f"{SCHEMA}.models"
+CURRENT = f"select generation from {MODELS} where state = 'current'"
 PARTS = ("cases", "images", "vectors", "halves")  # tables with a partition for each model
 Precision = Literal["single", "half"]
 WRITER = 7_430_117  # of the advisory lock that a writer holds
@@ -67,22 +66,11 @@ create index on {schema}.halves (model, "case");
 """
 
 
-def table(name: str) -> Composed:
-    """One of our tables, by name, for a statement."""
-    return SQL("{}").format(Identifier(SCHEMA, name))
-
-
-def partition(name: str, model: int) -> Composed:
-    """The partition of a table that a model has."""
-    return table(f"{name}_{model}")
-
-
 def there(connection: Connection) -> bool:
     """Whether the database has our schema with its tables, of this version: DatabaseError where of another."""
-    (found,) = _row(connection, SQL("select to_regclass(%s)"), f"{SCHEMA}.version")
-    if found is None:
+    if connection.execute("select to_regclass(%s)", (f"{SCHEMA}.version",)).fetchone() == (None,):
         return False
-    versions = [row[0] for row in connection.execute(SQL("select version from {}").format(table("version")))]
+    versions = [row[0] for row in connection.execute(f"select version from {SCHEMA}.version")]
     if versions != [VERSION]:
         raise DatabaseError(
             f"the schema '{SCHEMA}' must be of version {VERSION}, got {versions}: another hierderm made it. Use "
@@ -91,67 +79,69 @@ def there(connection: Connection) -> bool:
     return True
 
 
+def generation(connection: Connection) -> str:
+    """That of the index which the database has; '' where it has none."""
+    found = connection.execute(CURRENT).fetchall() if there(connection) else []
+    return str(found[0][0]) if found else ""
+
+
 def create(connection: Connection) -> None:
-    """Make what is not there yet: the schema and its tables."""
+    """Make what is not there yet: the extension, the schema and its tables."""
+    if connection.execute("select 1 from pg_extension where extname = 'vector'").fetchone() is None:
+        connection.execute("create extension vector")
     if not there(connection):
-        if _row(connection, SQL("select to_regnamespace(%s)"), SCHEMA) == (None,):
-            connection.execute(SQL("create schema {}").format(Identifier(SCHEMA)))
-        connection.execute(SQL(_TABLES).format(schema=Identifier(SCHEMA)))
-        connection.execute(SQL("insert into {} values (%s)").format(table("version")), (VERSION,))
+        if connection.execute("select to_regnamespace(%s)", (SCHEMA,)).fetchone() == (None,):
+            connection.execute(f"create schema {SCHEMA}")
+        connection.execute(_TABLES.format(schema=SCHEMA))
+        connection.execute(f"insert into {SCHEMA}.version values (%s)", (VERSION,))
 
 
-def add_partitions(model: int, dim: int, precision: Precision) -> list[Composed]:
+def add_partitions(model: int, dim: int, precision: Precision) -> list[str]:
     """A place for the cases, images and vectors of a new model."""
-    names, vectors = ("cases", "images", vectors_table(precision)), partition(vectors_table(precision), model)
+    vectors = vectors_table(precision)
     inline = dim * (2 if precision == "half" else 4) < 8000  # a page holds it, and need not look elsewhere
-    made = SQL("create table {} partition of {} for values in ({})")
     return [
-        *(made.format(partition(name, model), table(name), sql.Literal(model)) for name in names),
-        SQL("alter table {} add check (vector_dims(vector) = {})").format(vectors, sql.Literal(dim)),
-        SQL("alter table {} alter vector set storage {}").format(vectors, SQL("plain" if inline else "external")),
+        *(
+            f"create table {SCHEMA}.{name}_{model} partition of {SCHEMA}.{name} for values in ({model})"
+            for name in ("cases", "images", vectors)
+        ),
+        f"alter table {SCHEMA}.{vectors}_{model} add check (vector_dims(vector) = {dim})",
+        f"alter table {SCHEMA}.{vectors}_{model} alter vector set storage {'plain' if inline else 'external'}",
     ]
 
 
-def index_partitions(model: int, dim: int, precision: Precision, *, graph: bool) -> list[Composed]:
+def index_partitions(model: int, dim: int, precision: Precision, *, graph: bool) -> list[str]:
     """The structures that a search uses, made once the rows are there: of filters, and where wanted an HNSW graph."""
-    vectors = partition(vectors_table(precision), model)
-    wanted = {
-        f"cells_{model}": SQL("{} using gin (cells jsonb_path_ops)").format(partition("images", model)),
-        f"nodes_{model}": SQL("{} (node)").format(vectors),
-    }
-    if graph:
-        hnsw = SQL("{} using hnsw ((vector::halfvec({})) halfvec_ip_ops) with (m = {}, ef_construction = {})")
-        wanted[f"graph_{model}"] = hnsw.format(vectors, *map(sql.Literal, (dim, LINKS, BUILD_EFFORT)))
-    made = SQL("create index if not exists {} on {}")
+    vectors, made = f"{SCHEMA}.{vectors_table(precision)}_{model}", "create index if not exists"
+    how = f"((vector::halfvec({dim})) halfvec_ip_ops) with (m = {LINKS}, ef_construction = {BUILD_EFFORT})"
+    hnsw = f"{made} graph_{model} on {vectors} using hnsw {how}"
     return [
-        *(made.format(Identifier(name), what) for name, what in wanted.items()),
-        *(SQL("analyze {}").format(partition(n, model)) for n in ("cases", "images", vectors_table(precision))),
+        f"{made} cells_{model} on {SCHEMA}.images_{model} using gin (cells jsonb_path_ops)",
+        f"{made} nodes_{model} on {vectors} (node)",
+        hnsw if graph else f"drop index if exists {SCHEMA}.graph_{model}",
+        *(f"analyze {part}" for part in (f"{SCHEMA}.cases_{model}", f"{SCHEMA}.images_{model}", vectors)),
     ]
 
 
-def give_up_after(model: int, next_image: int, next_case: int, precision: Precision) -> list[Composed]:
+def give_up_after(model: int, next_image: int, next_case: int, precision: Precision) -> list[str]:
     """Rows that one server has of a part of a load that another has not."""
-    later = SQL("delete from {} where image >= {}")
     return [
-        *(later.format(partition(n, model), sql.Literal(next_image)) for n in ("images", vectors_table(precision))),
-        SQL('delete from {} where "case" >= {}').format(partition("cases", model), sql.Literal(next_case)),
+        *(
+            f"delete from {SCHEMA}.{name}_{model} where image >= {next_image}"
+            for name in ("images", vectors_table(precision))
+        ),
+        f'delete from {SCHEMA}.cases_{model} where "case" >= {next_case}',
     ]
 
 
-def drop_model(model: int) -> list[Composed]:
+def drop_model(model: int) -> list[str]:
     """A model with all that it has."""
     return [
-        *(SQL("drop table if exists {}").format(partition(name, model)) for name in PARTS),
-        SQL("delete from {} where model = {}").format(table("models"), sql.Literal(model)),
+        *(f"drop table if exists {SCHEMA}.{name}_{model}" for name in PARTS),
+        f"delete from {MODELS} where model = {model}",
     ]
 
 
 def vectors_table(precision: Precision) -> str:
     """Where vectors of a precision are."""
     return "halves" if precision == "half" else "vectors"
-
-
-def _row(connection: Connection, statement: SQL, *values: Any) -> tuple[Any, ...]:
-    row = connection.execute(statement, values).fetchone()
-    assert row is not None
-    return row

@@ -7,25 +7,24 @@ once, and what they give is put together here: that is the same for one server a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, LifoQueue
-from typing import Any
+from typing import Any, TypeVar
 from weakref import finalize
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed, Literal
 
 from hierderm.errors import DatabaseError
 from hierderm.search.postgres.address import Address, Connection
-from hierderm.search.postgres.schema import table
+from hierderm.search.postgres.schema import MODELS, generation
 
 PREPARED = "hierderm-"  # begins the name of a prepared transaction, which ends with the generation
 TRIES, PAUSE = 100, 0.05  # to find all servers at one generation, seconds between two
 Rows = list[tuple[Any, ...]]
-_GENERATION = SQL("select generation from {} where state = 'current'").format(table("models"))
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -37,59 +36,57 @@ class Session:
     pool: ThreadPoolExecutor
     missing: tuple[str, ...] = ()
 
-    def rows(self, statement: str | Composable, values: Any = None) -> Rows:
+    def rows(self, statement: str, values: Any = None) -> Rows:
         """What all servers give, those of the first before those of the second."""
         if len(self.connections) == 1:
             return self.on(0, statement, values)
         return [row for found in self.pool.map(lambda n: self.on(n, statement, values), self.numbers) for row in found]
 
-    def on(self, server: int, statement: str | Composable, values: Any = None) -> Rows:
+    def on(self, server: int, statement: str, values: Any = None) -> Rows:
         """What one server gives."""
-        with self.addresses[server].faults("a statement"):
-            cursor = self.connections[server].execute(statement, values, binary=True)  # type: ignore[arg-type]
+        with self.addresses[server].faults("the query"):
+            cursor = self.connections[server].execute(statement, values, binary=True)
             return cursor.fetchall() if cursor.description else []
+
+    def run(self, statements: Iterable[str]) -> None:
+        """Run statements, one after the other, on all servers."""
+        for statement in statements:
+            self.rows(statement)
 
     @property
     def numbers(self) -> range:
         return range(len(self.connections))
 
+    def each(self, act: Callable[[Connection], Found], doing: str) -> list[Found]:
+        """What an act gives on each server, one after the other."""
+        found = []
+        for address, connection in zip(self.addresses, self.connections, strict=True):
+            with address.faults(doing):
+                found.append(act(connection))
+        return found
+
     def commit(self, generation: str = "") -> None:
         """Commit on all servers, or with a generation on all or none: see `recover`."""
         if generation and len(self.connections) > 1:
-            name = Literal(PREPARED + generation)
-            self.rows(SQL("prepare transaction {}").format(name))
-            for number in self.numbers:
-                self._outside(number, SQL("commit prepared {}").format(name))
-        for address, connection in zip(self.addresses, self.connections, strict=True):
-            with address.faults("a commit"):
-                connection.commit()
+            name = PREPARED + generation  # of hexadecimal digits
+            self.rows(f"prepare transaction '{name}'")
+            self.each(lambda connection: _outside(connection, f"commit prepared '{name}'"), "committing")
+        self.each(Connection.commit, "committing")
 
     def recover(self) -> None:
         """End what a killed writer prepared: commit it where a server has committed it, else give it up."""
         ours = "select gid from pg_prepared_xacts where database = current_database() and starts_with(gid, %s)"
+        known = f"select generation from {MODELS}"
         for name in sorted({row[0] for row in self.rows(ours, (PREPARED,))}):
-            done = name.removeprefix(PREPARED) in {row[0] for row in self.rows(_GENERATION)}
-            end = SQL("commit prepared {}" if done else "rollback prepared {}").format(Literal(name))
-            for number in self.numbers:
-                if name in {row[0] for row in self.on(number, ours, (PREPARED,))}:
-                    self._outside(number, end)
+            done = name.removeprefix(PREPARED) in {row[0] for row in self.rows(known)}
+            end = f"{'commit' if done else 'rollback'} prepared '{name}'"
+
+            def act(connection: Connection, name: str = name, end: str = end) -> None:
+                if (name,) in connection.execute(ours, (PREPARED,)).fetchall():
+                    _outside(connection, end)
+
+            self.each(act, "committing")
         self.commit()
-
-    def autocommit(self, wanted: bool) -> None:
-        """Whether each statement is a transaction of its own."""
-        for address, connection in zip(self.addresses, self.connections, strict=True):
-            with address.faults("a commit"):
-                connection.commit()
-                connection.autocommit = wanted
-
-    def _outside(self, number: int, statement: SQL | Composed) -> None:
-        """Run a statement of one server outside of its transaction, which is ended."""
-        connection = self.connections[number]
-        with self.addresses[number].faults("a commit"):
-            connection.commit()
-            connection.autocommit = True
-            connection.execute(statement)
-            connection.autocommit = False
 
     def close(self) -> None:
         """Give up what is not committed."""
@@ -135,15 +132,14 @@ class Servers:
 
     def writing(self) -> Session:
         """A transaction on all servers, to be committed and closed."""
-        connections = []
+        session = Session(self.addresses, [], self._pool)
         try:
             for address in self.addresses:
-                connections.append(address.connect(writes=True))
+                session.connections.append(address.connect(writes=True))
         except BaseException:
-            for connection in connections:
-                connection.close()
+            session.close()
             raise
-        return Session(self.addresses, connections, self._pool)
+        return session
 
     def _at_one_generation(self) -> tuple[Session, list[int]]:
         """A session, and the numbers of its servers; a change is on one server a moment before it is on the next."""
@@ -157,8 +153,12 @@ class Servers:
             if faults and (not self.partial or not connections):
                 session.close()
                 raise faults[0]
-            if len(connections) == 1 or len({row[0] for row in session.rows(_GENERATION)}) == 1:
-                return session, used
+            try:
+                if len(connections) == 1 or len(set(session.each(generation, "opening the index"))) == 1:
+                    return session, used
+            except BaseException:
+                session.close()
+                raise
             session.close()
             time.sleep(PAUSE)
         raise DatabaseError(
@@ -182,6 +182,14 @@ class Servers:
                 connection.close()
             else:
                 return connection
+
+
+def _outside(connection: Connection, statement: str) -> None:
+    """Run a statement outside of the transaction of a connection, which is ended."""
+    connection.commit()
+    connection.autocommit = True
+    connection.execute(statement)
+    connection.autocommit = False
 
 
 def _close_all(idle: Sequence[LifoQueue[Connection]], pool: ThreadPoolExecutor) -> None:

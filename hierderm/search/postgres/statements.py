@@ -10,16 +10,14 @@ import numpy as np
 from pgvector import Vector
 
 from hierderm import columns as c
-from hierderm.search.filters import Where, Within, conditions_under, no_value, require_column, texts_of
-from hierderm.search.postgres.cells import asked_cell
+from hierderm.search.filters import SHOWN, Where, Within, conditions_under, no_value, require_column, texts_of
+from hierderm.search.postgres.cells import asked_cell, can_be_stored
 from hierderm.search.postgres.schema import SCHEMA, Precision, vectors_table
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask, Vectors
 
 SCANNED = 200_000  # rows that a search through a graph may look at
 _COLUMNS = {c.IMAGE_ID: "i.image_id", c.IMAGE_PATH: "i.image_path", c.CASE_ID: "k.case_id"}
-_IMAGES = f"from {SCHEMA}.images i where i.model = %(model)s"
-_WITH_CASES = f'from {SCHEMA}.images i join {SCHEMA}.cases k using (model, "case") where i.model = %(model)s'
 
 
 def preorder(taxonomy: Taxonomy) -> IntArray:
@@ -52,64 +50,67 @@ class Statements:
     """
 
     def __init__(self, model: int, precision: Precision, dim: int, kinds: dict[str, bool], taxonomy: Taxonomy) -> None:
-        self._model, self._kinds, self._taxonomy = model, kinds, taxonomy
+        self._kinds, self._taxonomy = kinds, taxonomy
         self.fine = preorder(taxonomy)
-        self._vectors = f"from {SCHEMA}.{vectors_table(precision)} v where v.model = %(model)s"
+        # The partitions themselves: whoever reads a whole table waits for a writer who makes a partition or drops one,
+        # and finds nothing where the model has been dropped, instead of an error.
+        images, cases = f"{SCHEMA}.images_{model}", f"{SCHEMA}.cases_{model}"
+        self._vectors = f"from {SCHEMA}.{vectors_table(precision)}_{model} v where true"
+        self._images = f"from {images} i where true"
+        self._with_cases = f'from {images} i join {cases} k using ("case") where true'
+        self._cases = f"from {cases} k where true"
         # A vector of half precision is compared as it is stored by a graph, and exactly with the query else.
         self._half, self._single = f"halfvec({int(dim)})", "::vector" if precision == "half" else ""
         self._reads = {
-            "frame": f'select i.image, i.image_id, k.case_id, i.image_path, i.cells, i."case" {_WITH_CASES}',
-            "look": f"select i.image, i.look {_IMAGES}",
+            "frame": f'select i.image, i.image_id, k.case_id, i.image_path, i.cells, i."case" {self._with_cases}',
+            "look": f"select i.image, i.look {self._images}",
             "vector": f"select v.image, v.vector{self._single} {self._vectors}",
             "fine": f"select v.image, v.node {self._vectors}",
             "cases": f'select v.image, v."case" {self._vectors}',
         }
 
-    def _asks(self, text: str, **values: Any) -> Asks:
-        return Asks(text, {"model": self._model, **values})
-
     # --- images by their numbers ---------------------------------------------------------------------------------
 
     def read(self, what: str, rows: IntArray | None) -> Asks:
         """Numbers, with the frame, look, vector, fine or cases of some images, or of all, in any order."""
-        alias = "i" if what in ("frame", "look") else "v"
         if rows is None:
-            return self._asks(self._reads[what])
-        return self._asks(f"{self._reads[what]} and {alias}.image = any(%(rows)s)", rows=rows.tolist())
+            return Asks(self._reads[what])
+        alias = "i" if what in ("frame", "look") else "v"
+        return Asks(f"{self._reads[what]} and {alias}.image = any(%(rows)s)", {"rows": rows.tolist()})
 
     def all_images(self, passes: Asks) -> Asks:
         """The numbers of the images that pass, as one value: a list of millions would take long."""
-        text = f"select string_agg(int8send(v.image), '') {self._vectors} and {passes.text}"
-        return self._asks(text, **passes.values)
+        return Asks(f"select string_agg(int8send(v.image), '') {self._vectors} and {passes.text}", passes.values)
 
     def all_with_looks(self) -> Asks:
         """As `all_images`, of those with looks."""
-        return self._asks(f"select string_agg(int8send(i.image), '') {_IMAGES} and i.look is not null")
+        return Asks(f"select string_agg(int8send(i.image), '') {self._images} and i.look is not null")
 
     def case_numbers(self, case_ids: Sequence[str]) -> Asks:
-        text = f'select k.case_id, k."case" from {SCHEMA}.cases k where k.model = %(model)s'
-        return self._asks(f"{text} and k.case_id = any(%(ids)s)", ids=list(case_ids))
+        """Ids and numbers of those cases that there are."""
+        ids = [name for name in case_ids if can_be_stored(name)]
+        return Asks(f'select k.case_id, k."case" {self._cases} and k.case_id = any(%(ids)s)', {"ids": ids})
 
-    def case_rows(self, cases: Sequence[int]) -> Asks:
-        return self._asks(f'select v.image {self._vectors} and v."case" = any(%(cases)s)', cases=cases)
-
-    def case_vectors(self, cases: IntArray) -> Asks:
-        """Cases, images and vectors of some cases."""
-        text = f'select v."case", v.image, v.vector{self._single} {self._vectors}'
-        return self._asks(f'{text} and v."case" = any(%(cases)s)', cases=cases.tolist())
+    def case_images(self, cases: Sequence[int]) -> Asks:
+        """Cases, images and vectors of some cases, in any order."""
+        text = f'select v."case", v.image, v.vector{self._single} {self._vectors} and v."case" = any(%(cases)s)'
+        return Asks(text, {"cases": list(cases)})
 
     def image_row(self, image_id: str) -> Asks:
-        return self._asks(f"select i.image {_IMAGES} and i.image_id = %(id)s", id=image_id)
+        """The number of an image."""
+        return Asks(f"select i.image {self._images} and i.image_id = %(id)s", {"id": image_id})
 
     def image_ids_from(self, start: str) -> Asks:
         """Some ids of images that begin alike."""
-        return self._asks(f"select i.image_id {_IMAGES} and starts_with(i.image_id, %(start)s) limit 100", start=start)
+        text = f"select i.image_id {self._images} and starts_with(i.image_id, %(start)s) limit {SHOWN}"
+        return Asks(text, {"start": start})
 
-    def values(self, column: str) -> Asks:
-        """The values that a column has."""
+    def values(self, column: str, limit: int | None = None) -> Asks:
+        """The values that a column has, up to so many."""
+        end = "" if limit is None else f"limit {limit}"
         if column in _COLUMNS:
-            return self._asks(f"select distinct {_COLUMNS[column]} {_images_for(column)}")
-        return self._asks(f"select distinct i.cells -> %(column)s::text {_IMAGES}", column=column)
+            return Asks(f"select distinct {_COLUMNS[column]} {self._images_for(column)} {end}")
+        return Asks(f"select distinct i.cells -> %(column)s::text {self._images} {end}", {"column": column})
 
     # --- filters -------------------------------------------------------------------------------------------------
 
@@ -132,28 +133,33 @@ class Statements:
             parts.append(_any_of([f"v.node between %(lo{number})s and %(hi{number})s" for number in range(len(runs))]))
         for place, (column, texts) in enumerate(texts_of(where).items()):
             require_column(column, list(self._kinds))
-            source = _images_for(column)
-            cells = [self._cell(column, text, f"{place}_{number}") for number, text in enumerate(texts)]
-            for text, cell in zip(texts, cells, strict=True):
-                if not has(self._asks(f"select 1 {source} and {cell.text} limit 1", **cell.values)):
+            source, cells = self._images_for(column), list[str]()
+            for number, text in enumerate(texts):
+                cell = self._cell(column, text, f"{place}_{number}")
+                if cell is None or not has(Asks(f"select 1 {source} and {cell.text} limit 1", cell.values)):
                     raise no_value(column, text, values(column))
+                cells.append(cell.text)
                 given |= cell.values
-            own = _any_of([cell.text for cell in cells])
-            parts.append(f"exists (select {source} and i.image = v.image and {own})")
+            parts.append(f"exists (select {source} and i.image = v.image and {_any_of(cells)})")
         return Asks(" and ".join(parts), given) if parts else ALL
 
-    def _cell(self, column: str, text: str, name: str) -> Asks:
-        """What an image i with its case k must fulfil to have a value."""
+    def _cell(self, column: str, text: str, name: str) -> Asks | None:
+        """What an image i with its case k must fulfil to have a value; None where none can."""
         if column in _COLUMNS:
-            return Asks(f"{_COLUMNS[column]} = %(text{name})s", {f"text{name}": text})
+            return Asks(f"{_COLUMNS[column]} = %(text{name})s", {f"text{name}": text}) if can_be_stored(text) else None
         if text == "":
             return Asks(f"i.cells -> %(column{name})s::text is null", {f"column{name}": column})
-        return Asks(f"i.cells @> %(cell{name})s::jsonb", {f"cell{name}": asked_cell(column, text, self._kinds[column])})
+        cell = asked_cell(column, text, self._kinds[column])
+        return None if cell is None else Asks(f"i.cells @> %(cell{name})s::jsonb", {f"cell{name}": cell})
+
+    def _images_for(self, column: str) -> str:
+        """The images, with their cases where a column is of these."""
+        return self._with_cases if column == c.CASE_ID else self._images
 
     def counts(self, passes: Asks) -> Asks:
         """Nodes, and how many images of each pass."""
         text = f"select v.node, count(*) {self._vectors} and {passes.text} group by v.node"
-        return self._asks(text, **passes.values)
+        return Asks(text, passes.values)
 
     # --- nearest -------------------------------------------------------------------------------------------------
 
@@ -172,26 +178,26 @@ class Statements:
 
         `offset 0` has the distances of all that pass computed first: no graph is used, and no vector is sorted.
         """
-        found = self._images(group, passes, outs, "offset 0")
+        found = self._rows(group, passes, outs, "offset 0")
         return Asks(f"select * from ({found.text}) found order by similarity desc, image limit {int(n)}", found.values)
 
     def near(self, group: Vectors, query: Vectors, passes: Asks, outs: Sequence[int], n: int) -> Asks:
         """About the `n` images nearest to one image of a query, as the graph proposes them."""
         order = f"order by v.vector::{self._half} <#> %(query)s::{self._half} limit {int(n)}"
-        found = self._images(group, passes, outs, order)
+        found = self._rows(group, passes, outs, order)
         return Asks(found.text, found.values | {"query": Vector(query)})
 
     def images_of(self, group: Vectors, passes: Asks, cases: IntArray) -> Asks:
         """The images of some cases that pass."""
-        found = self._images(group, passes, (), 'and v."case" = any(%(cases)s)')
+        found = self._rows(group, passes, (), 'and v."case" = any(%(cases)s)')
         return Asks(found.text, found.values | {"cases": cases.tolist()})
 
-    def _images(self, group: Vectors, passes: Asks, outs: Sequence[int], rest: str) -> Asks:
+    def _rows(self, group: Vectors, passes: Asks, outs: Sequence[int], rest: str) -> Asks:
         """Image, case, node and similarity of rows that pass."""
         text = f"""select v.image, v."case", v.node, -{_nearest(self._single, group)} as similarity {self._vectors}
             and {passes.text} and v."case" <> all(%(outs)s) {rest}"""
         given = {f"q{number}": Vector(vector) for number, vector in enumerate(group)}
-        return self._asks(text, outs=list(outs), **given, **passes.values)
+        return Asks(text, given | {"outs": list(outs)} | passes.values)
 
     def nearest_means(self, query: Vectors, passes: Asks, outs: Sequence[int], n: int) -> Asks:
         """The `n` cases whose means are nearest to a vector, with their distance, that have an image that passes."""
@@ -199,12 +205,7 @@ class Statements:
         distance = f"l2_normalize(sum(v.vector{self._single})) <#> %(query)s"
         text = f"""select v."case", {distance} as distance {self._vectors} {some} and v."case" <> all(%(outs)s)
             group by v."case" order by distance, v."case" limit {int(n)}"""
-        return self._asks(text, outs=list(outs), query=Vector(query), **passes.values)
-
-
-def _images_for(column: str) -> str:
-    """The images, with their cases where a column is of these."""
-    return _WITH_CASES if column == c.CASE_ID else _IMAGES
+        return Asks(text, {"outs": list(outs), "query": Vector(query)} | passes.values)
 
 
 def _any_of(conditions: Sequence[str]) -> str:
