@@ -83,6 +83,9 @@ def test_a_stream_from_a_folder_of_embeddings(
         and "kind hnsw: recall@10 against exact search" in shown
     )
     assert "can be read" in run("index", "verify", address)
+    nothing = fails("index", "load", tmp_path / "nothing", "-o", address)
+    assert nothing == f"{tmp_path / 'nothing'} must be a hierderm embeddings folder, it does not exist."
+    assert "has an index. Choose another database" in fails(*stream, "-o", address)
     assert "are streamed into a database: -o postgresql://..." in fails(*stream, "-o", tmp_path / "index")
     build = ("index", "build", tmp_path / "cases.csv", *model, "-o", tmp_path / "index", "--half")
     assert "--half goes with -o postgresql://..." in fails(*build)
