@@ -47,7 +47,7 @@ class Variant:
 
 
 BASE, PLAIN = Variant(), Variant(seen={})
-MIRRORS, FEW = Variant(seen={"mirrors": True}), Variant(seen={}, views=3)
+MIRRORS, FEW, ONE = Variant(seen={"mirrors": True}), replace(PLAIN, views=3), replace(PLAIN, views=1)
 FLAT = replace(BASE, strength=0.0, fine=0.2, coarse=0.0)
 ROWS = {
     "mirror images, minus the image alone": (MIRRORS, PLAIN),
@@ -60,8 +60,8 @@ ROWS = {
     "no node probabilities": (replace(BASE, fine=0.0, coarse=0.0), BASE),
     "share 0.6, temperature 2": (replace(BASE, fine=0.3, coarse=0.3, temperature=2.0), BASE),
     "share 0.6, categories weigh five times": (replace(BASE, fine=0.1, coarse=0.5), BASE),
-    "260 pixels": (replace(FEW, size=260), FEW),
-    "hierderm:lite2 at 260 pixels": (replace(FEW, name="hierderm:lite2"), FEW),
+    "260 pixels, one training view": (replace(ONE, size=260), ONE),
+    "hierderm:lite2 at 260 pixels, one training view": (replace(ONE, name="hierderm:lite2"), ONE),
 }
 
 
@@ -125,9 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="of `hierderm compare experiments/photographs.toml`")
     parser.add_argument("--folds", type=int, default=5, help="the first so many")
-    parser.add_argument("--rows", type=int, default=len(ROWS), help="the first so many")
+    parser.add_argument("--rows", type=int, nargs="+", default=range(1, 1 + len(ROWS)), help="numbers, from 1")
     options = parser.parse_args()
-    rows = list(ROWS.items())[: options.rows]
+    rows = [list(ROWS.items())[number - 1] for number in options.rows]
     store, found = FeatureStore(options.folder / "features"), dict[str, list[Array]]()
     cases = []
     for place in sorted(options.folder.glob("fold-?"))[: options.folds]:
