@@ -103,6 +103,10 @@ class BackboneConfig:
         bool,
         doc("an image's features are the mean over it and its three mirror images: skin has no up or left; 4 passes"),
     ] = False
+    views: Annotated[
+        NotNegative,
+        doc("so many changed copies (crop, angle, light) of every image are in that mean, too; a pass each"),
+    ] = 0
 
     @classmethod
     def parse(cls, text: str) -> BackboneConfig:

@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
@@ -18,6 +19,7 @@ from hierderm.data.preprocessing import Preprocessing
 
 CACHE_BYTES = 2 * 1024**3  # decoded images kept in memory, at most
 ROOM_TO_CROP = 1.5  # a cached image's short side, in sides of the backbone's input
+FIRST_SEED = 1000  # of the views of an image; another one would change what saved models compute
 _DRAWING = Lock()  # torchvision draws from the generator of the process
 
 
@@ -62,13 +64,28 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         if self.augment is None:
             pixels = self.preprocessing.pixels(image)
         else:
-            side = round(ROOM_TO_CROP * self.preprocessing.size)
-            if min(image.size) > side:  # a crop is resized once more; far larger images only cost time
-                image.thumbnail((side * max(image.size) // min(image.size),) * 2)
-            pixels = v2.functional.pil_to_tensor(image)
+            pixels = _with_room(image, self.preprocessing.size)
         if self.kept is not None:
             self.kept[position] = pixels
         return pixels
+
+
+def fixed_views(image: Image.Image | Tensor, preprocessing: Preprocessing) -> list[Tensor]:
+    """`preprocessing.views` changed copies of an image, each of shape (3, size, size), uint8.
+
+    The changes are drawn by the default `Augmentation` with seeds from `FIRST_SEED`: the same for all images of a size.
+    """
+    augment = Augmenter(Augmentation(), preprocessing)
+    pixels = _with_room(image.copy(), preprocessing.size) if isinstance(image, Image.Image) else image
+    return [augment(pixels, FIRST_SEED + view) for view in range(preprocessing.views)]
+
+
+def _with_room(image: Image.Image, size: int) -> Tensor:
+    """The pixels of an image; of a far larger one than `size`, which would only cost time, those of a smaller copy."""
+    side = round(ROOM_TO_CROP * size)
+    if min(image.size) > side:  # a crop is resized once more
+        image.thumbnail((side * max(image.size) // min(image.size),) * 2)
+    return v2.functional.pil_to_tensor(image)
 
 
 class Augmenter:

@@ -45,7 +45,8 @@ class Preprocessing:
     the lower one, as transformers does.
 
     `crop_fraction`: the share of the resized side that is kept, in (0, 1]: the centre of `size` pixels is cut out of
-    `size / crop_fraction`. `interpolation`: on pixels of 8 bits, antialiased.
+    `size / crop_fraction`. `interpolation`: on pixels of 8 bits, antialiased. `views`: so many changed copies of an
+    image are looked at, too, and its vector is the mean: see `fixed_views`.
     """
 
     size: int
@@ -54,6 +55,7 @@ class Preprocessing:
     interpolation: Interpolation = "bicubic"
     fit: Fit = "squash"
     crop_fraction: float = 1.0
+    views: int = 0
 
     def __post_init__(self) -> None:
         colours = (self.mean, self.std)
@@ -62,19 +64,20 @@ class Preprocessing:
             and all(len(values) == 3 and np.isfinite(values).all() for values in colours)
             and min(self.std) > 0
             and 0 < self.crop_fraction <= 1
+            and self.views >= 0
             and self.interpolation in _RESAMPLE.values()
             and self.fit in get_args(Fit)
         )
         if not fits:
             raise CheckpointError(
                 "preprocessing must have a size in pixels, mean and std of three colours, std > 0, bicubic, bilinear "
-                f"or nearest interpolation, and a crop within the resized image, got {asdict(self)}."
+                f"or nearest interpolation, a crop within the resized image, and views >= 0, got {asdict(self)}."
             )
 
     @property
     def hash(self) -> str:
         """Twelve hex digits that name this preprocessing in checkpoints and embeddings."""
-        return text_hash(json.dumps(asdict(self)))
+        return text_hash(json.dumps(self.to_dict()))
 
     @property
     def mode(self) -> InterpolationMode:
@@ -84,7 +87,16 @@ class Preprocessing:
         return InterpolationMode("nearest-exact" if self.interpolation == "nearest" else self.interpolation)
 
     def pixels(self, image: Image.Image | Tensor) -> Tensor:
-        """The resized image, shape (3, size, size), uint8."""
+        """The resized image, shape (3, size, size), uint8; with `views` (1 + views, 3, size, size), itself first."""
+        if not self.views:
+            return self._pixels(image)
+        import torch
+
+        from hierderm.data.dataset import fixed_views
+
+        return torch.stack([self._pixels(image), *fixed_views(image, self)])
+
+    def _pixels(self, image: Image.Image | Tensor) -> Tensor:
         from torchvision.transforms.v2 import functional as F
 
         pixels = F.pil_to_tensor(image) if isinstance(image, Image.Image) else image
@@ -98,7 +110,7 @@ class Preprocessing:
         return cropped
 
     def array(self, image: Image.Image) -> Pixels:
-        """As `pixels`, without torch."""
+        """As `pixels`, without torch and `views`."""
         short, side = min(image.size), self._side
         width, height = (side if self.fit == "squash" or n == short else int(side * n / short) for n in image.size)
         made = resized(np.asarray(image), height, width, self.interpolation)
@@ -125,11 +137,13 @@ class Preprocessing:
         return normalised
 
     def __call__(self, image: Image.Image | Tensor) -> Tensor:
-        """An image as the backbone takes it, shape (3, size, size), float32."""
+        """An image as the backbone takes it: the shape of `pixels`, float32."""
         return self.normalise(self.pixels(image))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All that is not the default of `views`, so that hashes stay as they were."""
+        content = asdict(self)
+        return content if self.views else {key: value for key, value in content.items() if key != "views"}
 
     @classmethod
     def from_timm(cls, config: dict[str, Any]) -> Preprocessing:

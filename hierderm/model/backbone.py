@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -105,8 +106,11 @@ class Backbone(nn.Module):
         return self.architecture.get("precision") == "bf16"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Preprocessed images, shape (n, 3, size, size), float32, to vectors, shape (n, dim)."""
-        return mean_of_mirrors(self.vectors, images) if self.mirrors else self.vectors(images)
+        """Preprocessed images, shape (n, 3, size, size), float32, to vectors, shape (n, dim).
+
+        Of images with views, shape (n, 1 + views, 3, size, size), the vector is the mean.
+        """
+        return mean_vectors(self.vectors, images, mirrors=self.mirrors)
 
     def vectors(self, images: Tensor) -> Tensor:
         """The vectors of the images as they are, without their mirror images."""
@@ -156,10 +160,15 @@ class Backbone(nn.Module):
         return list(max(repeated, key=lambda m: sum(p.numel() for p in m.parameters())))
 
 
-def mean_of_mirrors(vectors: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The mean of `vectors` over images, shape (n, 3, height, width), and their three mirror images each."""
-    turned = (images.flip(sides) for sides in ([-1], [-2], [-2, -1]))
-    return torch.stack([vectors(each) for each in (images, *turned)]).mean(dim=0)
+def mean_vectors(vectors: Callable[[Tensor], Tensor], images: Tensor, *, mirrors: bool) -> Tensor:
+    """The mean of `vectors` over the views of images, and with `mirrors` over the three mirror images of each.
+
+    `images`: shape (n, 3, height, width), or with views (n, n_views, 3, height, width).
+    """
+    views = images.unbind(1) if images.dim() == 5 else [images]
+    sides = [[], [-1], [-2], [-2, -1]] if mirrors else [[]]
+    each = [vectors(view.flip(axes) if axes else view) for view in views for axes in sides]
+    return torch.stack(each).mean(dim=0) if len(each) > 1 else each[0]
 
 
 def load_backbone(config: BackboneConfig, features: Features = "output") -> Backbone:
@@ -186,6 +195,7 @@ def load_backbone(config: BackboneConfig, features: Features = "output") -> Back
     # Only what is not the default, so that names of cached features stay as they were.
     architecture |= {"precision": config.precision} if config.precision != "32" else {}
     architecture |= {"mirrors": True} if config.mirrors else {}
+    preprocessing = replace(preprocessing, views=config.views)
     backbone = Backbone(encoder, preprocessing, architecture)
     backbone.engine = config.engine
     return backbone

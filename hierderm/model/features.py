@@ -56,7 +56,7 @@ def image_features(
 ) -> Iterator[Tensor]:
     """The backbone's vectors of a batch after another, shape (n, dim), float32, not normalised.
 
-    `pixels`: an item's preprocessed image, shape (3, size, size), uint8; it is called on several threads. `total`: the
+    `pixels`: an item's image as `Preprocessing.pixels` gives it; it is called on several threads. `total`: the
     number of items, where it is known. Few batches are read ahead. Which engine computes: see `Backbone.engine`.
     ModelError where a vector is not finite.
     """
@@ -156,7 +156,8 @@ def _by_torch(
 def _forward(backbone: Backbone | Stem, images: list[Tensor]) -> Tensor:
     batch = backbone.preprocessing.normalise(torch.stack(images).to(_device(backbone)))
     if batch.device.type == "cpu" and sum(isinstance(module, nn.Conv2d) for module in backbone.modules()) > 1:
-        batch = batch.contiguous(memory_format=torch.channels_last)  # twice as fast; a transformer has one convolution
+        # Twice as fast; a transformer has one convolution.
+        batch = batch.flatten(0, -4).contiguous(memory_format=torch.channels_last).view_as(batch)
     vectors: Tensor = backbone(batch)
     return vectors.float()
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.errors import HierdermError, MissingExtraError
-from hierderm.model.backbone import Backbone, mean_of_mirrors
+from hierderm.model.backbone import Backbone, mean_vectors
 from hierderm.model.onnx_encoder import open_session
 from hierderm.model.tail import Stem
 from hierderm.model.weights import LOADING
@@ -35,7 +35,7 @@ class NotExportedError(HierdermError):
 
 
 class OnnxGraph:
-    """uint8 pixels, shape (n, 3, size, size), to the vectors of a backbone, shape (n, dim), float32.
+    """uint8 pixels, as `Backbone.forward` takes images, to the vectors of a backbone, shape (n, dim), float32.
 
     By default a call computes on its caller's thread alone, and threads may call at the same time: on one core each,
     they are faster than one call that shares its work among them. Its memory is that of the weights once more.
@@ -51,7 +51,7 @@ class OnnxGraph:
         self._mirrors = backbone.mirrors  # apart from the graph, which would hold the backbone four times
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return mean_of_mirrors(self._run, pixels) if self._mirrors else self._run(pixels)
+        return mean_vectors(self._run, pixels, mirrors=self._mirrors)
 
     def _run(self, pixels: Tensor) -> Tensor:
         (vectors,) = self._session.run(None, {"pixels": pixels.numpy()})

@@ -39,6 +39,11 @@ def export_onnx(encoder: Encoder, path: Path, *, replace_file: bool = False) -> 
             f"{encoder.name} computes in bfloat16, which ONNX Runtime can't on a CPU, and in float32 its vectors would "
             "be others. Train with --backbone.precision 32 to export."
         )
+    if network.backbone.preprocessing.views:
+        raise ModelError(
+            f"{encoder.name} looks at changed copies of an image, which a graph can't make of its pixels. Train with "
+            "--backbone.views 0 to export; --backbone.mirrors true stays possible."
+        )
     outputs = OUTPUTS[: 1 if network.probability_level is None else 2]
     preprocessing = network.backbone.preprocessing
     where = next(network.parameters(), torch.zeros(0)).device

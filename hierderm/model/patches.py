@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextvars import ContextVar
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
@@ -32,12 +33,12 @@ def patch_features(encoder: Encoder, image: ImageLike) -> Vectors:
     with _HOOKING:
         if _keep not in block._forward_hooks.values():
             block.register_forward_hook(_keep)
-    pixels = backbone.preprocessing(as_image(image))[None].to(encoder.device)
+    pixels = replace(backbone.preprocessing, views=0)(as_image(image))[None].to(encoder.device)
     seen: list[Tensor] = []
     token = _SEEN.set(seen)
     try:
         with torch.inference_mode():
-            backbone.vectors(pixels)  # of the image alone, without its mirror images
+            backbone.vectors(pixels)  # of the image alone, without views and mirror images
     finally:
         _SEEN.reset(token)
     places = _as_grid(backbone, seen[-1][0].float())

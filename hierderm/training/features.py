@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -107,7 +107,9 @@ class FeatureStore:
 
     def _path(self, source: _Source, features: str, view: _View | None = None) -> Path:
         architecture = {**source.backbone.architecture, "features": features}
-        key = [architecture, source.identity, [asdict(view.augmentation), view.seed, view.view] if view else []]
+        seen = source.backbone.preprocessing if view is None else replace(source.backbone.preprocessing, views=0)
+        changes = [asdict(view.augmentation), view.seed, view.view] if view else []
+        key = [architecture, [source.weights_hash, seen.hash, source.table.image_hashes], changes]
         return self.folder / f"{text_hash(json.dumps(key))}.npy"
 
 
@@ -127,9 +129,8 @@ class _Source:
     table: CaseTable
 
     @cached_property
-    def identity(self) -> list[object]:
-        """What the features depend on apart from the architecture: weights, preprocessing and the files' content."""
-        return [weights_hash(self.backbone), self.backbone.preprocessing.hash, self.table.image_hashes]
+    def weights_hash(self) -> str:
+        return weights_hash(self.backbone)
 
 
 def _computed(source: _Source, view: _View | None, rows: list[int]) -> Iterator[Vectors]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_eval
 from transformers import AutoImageProcessor
 
+from hierderm.config.methods import Augmentation
+from hierderm.data.dataset import Augmenter
 from hierderm.data.preprocessing import _CROPS, Preprocessing, says_all
 from hierderm.errors import CheckpointError
 from hierderm.model.transformers import _preprocessor_config, quiet
@@ -197,3 +200,22 @@ def test_a_file_that_is_none(tmp_path: Path, content: str, message: str) -> None
     (tmp_path / "config.json").write_text('{"model_type": "vit"}', encoding="utf-8")
     with quiet(), pytest.raises(CheckpointError, match=message):
         _preprocessor_config(str(tmp_path))
+
+
+def test_views_are_the_image_and_the_same_changes_of_every_image() -> None:
+    """Drawn with the seeds 1000 and 1001, whatever came before; of a far larger image, on a smaller copy that stays apart."""
+    plain = Preprocessing(40, (0.5,) * 3, (0.5,) * 3, fit="crop", crop_fraction=0.8)
+    viewed, augment = replace(plain, views=2), Augmenter(Augmentation(), plain)
+    large = SMOOTH[0].resize((610, 400))
+    small = large.copy()
+    small.thumbnail((91, 60))  # 1.5 times the side
+    for image, room in ((SMOOTH[0], SMOOTH[0]), (SMOOTH[1], SMOOTH[1]), (large, small)):
+        pixels = torch.from_numpy(np.array(room)).permute(2, 0, 1)
+        expected = torch.stack([plain.pixels(image), augment(pixels, 1000), augment(pixels, 1001)])
+        torch.testing.assert_close(viewed.pixels(image), expected, rtol=0, atol=0)
+    assert large.size == (610, 400)
+    assert viewed(large).shape == (3, 3, 40, 40)
+    assert viewed.hash != plain.hash and Preprocessing(**viewed.to_dict()) == viewed
+    assert "views" not in plain.to_dict()  # models and caches of before keep their hash
+    with pytest.raises(CheckpointError, match=r"a crop within the resized image, and views >= 0, got"):
+        replace(plain, views=-1)

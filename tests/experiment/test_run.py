@@ -19,7 +19,7 @@ from hierderm.artifacts import HEADER
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Config, DataConfig, SplitConfig
 from hierderm.data.table import CaseTable
-from hierderm.errors import CaseTableError, CheckpointError, ConfigError, EmbeddingError, OutputError
+from hierderm.errors import CaseTableError, CheckpointError, ConfigError, EmbeddingError, ModelError, OutputError
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.experiment.cases import load_cases
 from hierderm.experiment.run import Run, differences, prepare, train
@@ -212,6 +212,23 @@ def test_a_model_of_mirror_images_keeps_them(toy_config: Config, toy: CaseTable,
         np.testing.assert_allclose(one, other, atol=1e-5)
         assert np.abs(np.subtract(*run.encoder.encode(turned))).max() > 1e-3
     assert mirrored.encoder.provenance.weights_hash != run.encoder.provenance.weights_hash
+
+
+@pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
+def test_a_model_of_views_keeps_them_and_learns_from_single_images(
+    toy_config: Config, toy: CaseTable, tmp_path: Path
+) -> None:
+    store = FeatureStore(tmp_path / "features")
+    run = train(with_overrides(toy_config, QUICK), toy, tmp_path / "plain", store)
+    viewed = train(with_overrides(run.config, {"backbone.views": 2}), toy, tmp_path / "viewed", store)
+    assert len(list(store.folder.glob("*.npy"))) == 3  # images with and without views, and the one view of training
+    model = load(viewed.folder / "model")
+    np.testing.assert_allclose(
+        model.encode(toy.paths[:2]), viewed.embeddings(store).embeddings[:2], atol=1e-5
+    )  # of files, and of cached features
+    assert model.provenance.preprocessing_hash != run.encoder.provenance.preprocessing_hash
+    with pytest.raises(ModelError, match=r"changed copies of an image, .*--backbone\.views 0 to export"):
+        model.export(tmp_path / "model.onnx")
 
 
 @pytest.mark.filterwarnings("ignore:.*have images of one node")  # few images

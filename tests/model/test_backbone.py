@@ -148,6 +148,17 @@ def test_an_image_and_its_mirror_images_have_one_vector(
     assert rebuilt.mirrors and (rebuilt.dim, rebuilt.output_dim) == (plain.dim, plain.output_dim)
 
 
+@pytest.mark.parametrize("mirrors", [False, True])
+def test_the_vector_of_views_is_their_mean(small_siglip: Path, images: torch.Tensor, mirrors: bool) -> None:
+    backbone = load_backbone(BackboneConfig(f"hf:{small_siglip}", mirrors=mirrors, views=1))
+    assert backbone.preprocessing.views == 1
+    with torch.no_grad():
+        found = backbone(torch.stack([images, images.roll(5, dims=3)], dim=1))
+        expected = (backbone(images) + backbone(images.roll(5, dims=3))) / 2
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found, backbone(images), atol=1e-3)
+
+
 def test_without_repeated_blocks_there_are_no_layers() -> None:
     with pytest.raises(CheckpointError, match="no repeated blocks; use training.features = 'output' and"):
         named("timm:resnet10t", "random", "layers")

@@ -53,13 +53,16 @@ def by_hand(backbone: Backbone, n: int = 8) -> Tensor:
         return found
 
 
-@pytest.mark.parametrize(("name", "mirrors"), [("timm:test_vit", True), ("timm:test_efficientnet", False)])
-def test_engines_agree(name: str, mirrors: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "mirrors", "views"), [("timm:test_vit", True, 0), ("timm:test_efficientnet", False, 2)]
+)
+def test_engines_agree(name: str, mirrors: bool, views: int) -> None:
     """Features of all layers, the first of which are the output; the last batch is smaller."""
     torch.manual_seed(0)
-    made = load_backbone(BackboneConfig(name, "random", mirrors=mirrors), "layers").eval()
+    made = load_backbone(BackboneConfig(name, "random", mirrors=mirrors, views=views), "layers").eval()
     side = made.preprocessing.size
-    pixels = {n: torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for n in range(7)}
+    shape = (1 + views, 3, side, side) if views else (3, side, side)
+    pixels = {n: torch.randint(0, 256, shape, dtype=torch.uint8) for n in range(7)}
     by_engine = []
     for engine in ("torch", "onnx"):
         made.engine = engine

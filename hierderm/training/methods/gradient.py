@@ -44,10 +44,10 @@ def fit(settings: Gradient, backbone: BackboneConfig, table: CaseTable, store: F
         train = replace(train, taxonomy=shuffled(table.taxonomy, settings.seed))
     tail = None
     if settings.freeze == "last_blocks" and settings.cache_activations:
-        if backbone.mirrors:
+        if backbone.mirrors or backbone.views:
             raise ConfigError(
-                "training.cache_activations keeps what one image gives, backbone.mirrors takes the mean over four: set "
-                "one of them to false."
+                "training.cache_activations keeps what one image gives, backbone.mirrors and backbone.views take the "
+                "mean over several: leave them out."
             )
         stem = Stem(network.backbone, settings.last_blocks)
         like_backbone = cast(Backbone, stem)  # it has what the store asks of one

@@ -215,8 +215,11 @@ def test_cached_activations_change_nothing(toy_config: Config, toy: CaseTable, t
         | {f"training.augmentation.{name}": value for name, value in off.items()},
     )
     cached = with_overrides(config, {"training.cache_activations": True, "training.views": 0})
-    with pytest.raises(ConfigError, match=r"backbone\.mirrors takes the mean over four: set one of them to false"):
-        train(with_overrides(cached, {"backbone.mirrors": True}), toy, tmp_path / "mirrors")
+    for name, value in (("mirrors", True), ("views", 2)):
+        with pytest.raises(
+            ConfigError, match=r"keeps what one image gives, backbone\.mirrors and backbone\.views take"
+        ):
+            train(with_overrides(cached, {f"backbone.{name}": value}), toy, tmp_path / name)
     one, other = train(config, toy, tmp_path / "images"), train(cached, toy, tmp_path / "cached")
     np.testing.assert_allclose(other.history["train_loss"], one.history["train_loss"], rtol=1e-4)
     np.testing.assert_allclose(other.embeddings().embeddings, one.embeddings().embeddings, atol=1e-3)
