@@ -30,8 +30,9 @@ def main() -> None:
         index = CaseIndex.open(folder)
         names = list(index.taxonomy.names(0))
         found = index.search(load(index.about.model).encode_text(names), k=K)
-        precision = [(index.labels[0, rows] == number).mean() for number, rows in enumerate(found.rows)]
-        chance = [(index.labels[0] == number).mean() for number in range(len(names))]
+        categories = index.taxonomy.ancestors[index.gallery.fine_at(), 0]
+        precision = [(categories[rows] == number).mean() for number, rows in enumerate(found.rows)]
+        chance = [(categories == number).mean() for number in range(len(names))]
         print(f"| {folder} | {np.mean(precision):.3f} | {np.mean(chance):.3f} |")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ Array = npt.NDArray[np.float64]
 class Variant:
     """`seen`: how an image is embedded; `views`: to learn from; `fine`, `coarse`: shares of the node probabilities."""
 
-    seen: dict[str, object] = field(default_factory=lambda: {"views": 6})
+    seen: dict[str, Any] = field(default_factory=lambda: {"views": 6})
     name: str = "hierderm:lite0"
     size: int = 0
     views: int = 6

@@ -85,7 +85,8 @@ def _with_room(image: Image.Image, size: int) -> Tensor:
     side = round(ROOM_TO_CROP * size)
     if min(image.size) > side:  # a crop is resized once more
         image.thumbnail((side * max(image.size) // min(image.size),) * 2)
-    return v2.functional.pil_to_tensor(image)
+    pixels: Tensor = v2.functional.pil_to_tensor(image)
+    return pixels
 
 
 class Augmenter:
