@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ Array = npt.NDArray[np.float64]
 class Variant:
     """`seen`: how an image is embedded; `views`: to learn from; `fine`, `coarse`: shares of the node probabilities."""
 
-    seen: dict[str, object] = field(default_factory=lambda: {"views": 6})
+    seen: dict[str, Any] = field(default_factory=lambda: {"views": 6})
     name: str = "hierderm:lite0"
     size: int = 0
     views: int = 6
@@ -111,7 +112,7 @@ def queries(table: CaseTable, store: FeatureStore, variant: Variant, known: dict
 
 def difference(own: Array, other: Array, cases: npt.NDArray[np.str_]) -> list[str]:
     _, group = np.unique(cases, return_inverse=True)
-    n, cells = group.max() + 1, []
+    n, cells = group.max() + 1, list[str]()
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 1000)
     for column in (own - other).T:
         known = ~np.isnan(column)
