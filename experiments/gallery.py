@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from hierderm import columns as c
@@ -20,7 +22,7 @@ DRAWS = 10
 
 
 def recall_at_1(
-    embeddings: np.ndarray, fine: np.ndarray, coarse: np.ndarray, case: np.ndarray, most: int
+    embeddings: npt.NDArray[Any], fine: npt.NDArray[Any], coarse: npt.NDArray[Any], case: npt.NDArray[Any], most: int
 ) -> list[float]:
     """Coarse and fine, means over the draws."""
     other = case[:, None] != case

@@ -112,7 +112,7 @@ def queries(table: CaseTable, store: FeatureStore, variant: Variant, known: dict
 
 def difference(own: Array, other: Array, cases: npt.NDArray[np.str_]) -> list[str]:
     _, group = np.unique(cases, return_inverse=True)
-    n, cells = group.max() + 1, []
+    n, cells = group.max() + 1, list[str]()
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 1000)
     for column in (own - other).T:
         known = ~np.isnan(column)

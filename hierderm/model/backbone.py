@@ -165,8 +165,8 @@ def mean_vectors(vectors: Callable[[Tensor], Tensor], images: Tensor, *, mirrors
 
     `images`: shape (n, 3, height, width), or with views (n, n_views, 3, height, width).
     """
-    views = images.unbind(1) if images.dim() == 5 else [images]
-    sides = [[], [-1], [-2], [-2, -1]] if mirrors else [[]]
+    views = images.unbind(1) if images.dim() == 5 else (images,)
+    sides: list[list[int]] = [[], [-1], [-2], [-2, -1]] if mirrors else [[]]
     each = [vectors(view.flip(axes) if axes else view) for view in views for axes in sides]
     return torch.stack(each).mean(dim=0) if len(each) > 1 else each[0]
 
