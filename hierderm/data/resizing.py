@@ -17,14 +17,17 @@ SHARPNESS = -0.5  # a of the cubic kernel (Keys 1981) where it is antialiased, a
 def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixels:
     """An image, shape (h, w, 3), at another size; antialiased, except with "nearest"."""
     if interpolation == "nearest":
-        rows, columns = (
-            np.floor((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
-            for old, new in zip(pixels.shape[:2], (height, width), strict=True)
-        )
+        rows, columns = (_nearest(*sizes) for sizes in zip(pixels.shape[:2], (height, width), strict=True))
         return np.ascontiguousarray(pixels[rows[:, None], columns])
     if pixels.shape[1] != width:
         pixels = _rows_resized(pixels.transpose(1, 0, 2), width, interpolation).transpose(1, 0, 2)
     return pixels if pixels.shape[0] == height else _rows_resized(pixels, height, interpolation)
+
+
+def _nearest(n_old: int, n_new: int) -> npt.NDArray[np.int64]:
+    """For each new row the old one at its centre, in the single precision of torch, which decides at the borders."""
+    centres = (np.arange(n_new, dtype=np.float32) + np.float32(0.5)) * (np.float32(n_old) / np.float32(n_new))
+    return np.minimum(np.floor(centres).astype(np.int64), n_old - 1)
 
 
 def _rows_resized(pixels: Pixels, n_rows: int, interpolation: str) -> Pixels:

@@ -38,6 +38,14 @@ def test_the_pixels_of_torchvision(
     assert difference.max() <= (0 if AVX2 else 1)
 
 
+@pytest.mark.parametrize(("old", "new"), [(8, 41), (150, 9), (107, 60), (299, 97), (5, 5)])
+def test_the_nearest_row_at_a_border_is_that_of_torch(old: int, new: int) -> None:
+    rows = torch.arange(old, dtype=torch.float32).reshape(1, 1, old, 1)
+    expected = torch.nn.functional.interpolate(rows, size=(new, 1), mode="nearest-exact").flatten().tolist()
+    column = np.arange(old)[:, None, None].repeat(3, axis=2).astype(np.uint16)
+    assert resized(column, new, 1, "nearest")[:, 0, 0].tolist() == expected  # type: ignore[arg-type]  # above 255
+
+
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_pil_takes_nearly_the_same(interpolation: str) -> None:
     """An oracle that is no torch: PIL rounds its weights less, and differs by 1 in few pixels."""
