@@ -27,7 +27,8 @@ def resized(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixe
 def _nearest(n_old: int, n_new: int) -> npt.NDArray[np.int64]:
     """For each new row the old one at its centre, in the single precision of torch, which decides at the borders."""
     centres = (np.arange(n_new, dtype=np.float32) + np.float32(0.5)) * (np.float32(n_old) / np.float32(n_new))
-    return np.minimum(np.floor(centres).astype(np.int64), n_old - 1)
+    rows: npt.NDArray[np.int64] = np.minimum(np.floor(centres).astype(np.int64), n_old - 1)
+    return rows
 
 
 def _rows_resized(pixels: Pixels, n_rows: int, interpolation: str) -> Pixels:
