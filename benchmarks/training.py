@@ -46,7 +46,7 @@ from hierderm.training.gradient.module import FeatureRows, TrainingModule
 from hierderm.training.methods.gradient import shape_of
 
 N_COARSE, N_FINE = 16, 64
-HEADS = Gradient(freeze="frozen", init="random", epochs=3)
+HEADS = Gradient(freeze="frozen", init="random", epochs=10, patience=10)
 EPOCHS = 3  # enough to tell a pass over the images from what comes before the first
 BY_LOSSES = {"method": "gradient", "epochs": EPOCHS, "batch_size": 32}
 OF_OUTPUT = {**BY_LOSSES, "features": "output", "neck": "identity"}
@@ -165,7 +165,7 @@ def rows() -> dict[str, Callable[[], object]]:
     }
 
 
-def ratio_to_bare_loop(repeats: int = 9) -> dict[str, Any]:
+def ratio_to_bare_loop(repeats: int = 5) -> dict[str, Any]:
     """Seconds of an epoch in both ways, medians of runs in turns."""
     seconds: dict[str, list[float]] = {"hierderm": [], "bare loop": []}
     for _ in range(repeats):
