@@ -55,7 +55,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "features": {},
     "linear_probe": {"method": "linear_probe"},
     "lda": {"method": "lda"},
-    "closed form, flat": {"strengths": [0.0], "probability_levels": ["fine"]},
+    "closed form, flat": {"strengths": [0.0], "probability_levels": {"fine": 1.0}},
     "closed form, tree": {},
     "neck by losses": {**BY_LOSSES, "freeze": "frozen"},
     "last 3 blocks by losses": OF_OUTPUT,

@@ -69,7 +69,7 @@ def fitted(config: Config, folder: Path, store: FeatureStore) -> dict[str, Any]:
         frozen = getattr(config.training, "freeze", "frozen") == "frozen"
         vectors = embedded(network, store if frozen else FeatureStore(Path(scratch)), table)
     parts = {part: vectors[table.splits == part] for part in (c.VALIDATION, c.TEST)}
-    chosen_by = validation_scores(parts[c.VALIDATION], table.part(c.VALIDATION))["mean_map_at_r"]
+    chosen_by = validation_scores(parts[c.VALIDATION], table.part(c.VALIDATION))["mean_retrieval"]
     return {"seconds": seconds, "validation": chosen_by, **six(parts[c.TEST], table.part(c.TEST))}
 
 

@@ -30,7 +30,7 @@ LOSS_KINDS: dict[str, LossKind] = {
     "SupCon": "levels", "TreeSupCon": "tree", "HiMulConE": "tree", "SmoothHAP": "tree",
     "CrossEntropy": "logits", "LogitAdjusted": "logits", "HXE": "logits", "SoftLabels": "logits",
 }  # fmt: skip
-Monitor = Literal["mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
+Monitor = Literal["mean_retrieval", "mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
 
 
 def _finite(value: Any) -> Any:
@@ -50,7 +50,8 @@ def loss_kind(name: str) -> LossKind:
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 ProbabilityLevels = Annotated[
-    tuple[str, ...], doc("levels whose node probabilities enter the embedding; empty: all that are classified")
+    dict[str, Annotated[float, Field(gt=0)]],
+    doc("levels whose node probabilities enter the embedding, with their weights; empty: all that are classified"),
 ]
 Components = Annotated[Positive, doc("more features than this are first reduced to as many principal components")]
 WITH_VIEWS = OnlyIf(lambda method: method.views > 0, "{}views is above 0")
@@ -190,8 +191,8 @@ class OnFeatures:
     augmentation: Annotated[Augmentation, WITH_VIEWS] = Augmentation()
     monitor: Annotated[
         Monitor,
-        doc("validation metric that chooses the setting; the mean, of both levels, is geometric"),
-    ] = "mean_map_at_r"
+        doc("validation metric that chooses the setting: see docs/training.md"),
+    ] = "mean_retrieval"
     seed: Annotated[Seed, doc("seed of augmentation"), WITH_VIEWS] = 0
 
 
@@ -238,8 +239,16 @@ class ClosedForm:
     probability_shares: Annotated[
         Several[Share],
         doc("share of the node probabilities in the cosine of two embeddings"),
-    ] = (0.1, 0.2, 0.4, 0.8)
-    probability_levels: Annotated[ProbabilityLevels, WITH_SHARES] = ()
+    ] = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8)
+    probability_levels: Annotated[ProbabilityLevels, WITH_SHARES] = field(
+        default_factory=lambda: {"coarse": 0.7, "fine": 0.3}
+    )
+    probability_temperature: Annotated[
+        float,
+        Field(gt=0),
+        doc("the node probabilities are of logits divided by this: above 1 they are less sure"),
+        WITH_SHARES,
+    ] = 2.0
     folds: Annotated[
         NotNegative,
         doc("parts of the training cases, left out in turn, on which settings are judged as on validation; 0 for none"),
@@ -314,7 +323,7 @@ class Gradient:
     probability_share: Annotated[
         Share, doc("share of the node probabilities in the cosine of two embeddings; 0 for none"), WITH_CLASSIFIER
     ] = 0.0
-    probability_levels: Annotated[ProbabilityLevels, WITH_SHARE] = ()
+    probability_levels: Annotated[ProbabilityLevels, WITH_SHARE] = field(default_factory=dict)
     loss: Loss = Loss()
     sampler: Annotated[BatchSampling, IN_BATCHES] = BatchSampling()
     views: Annotated[
@@ -341,8 +350,8 @@ class Gradient:
     weight_decay: Annotated[NotNegativeFloat, doc("AdamW weight decay")] = 0.05
     warmup: Annotated[Fraction, doc("share of the steps in which the learning rate rises")] = 0.1
     monitor: Annotated[
-        Monitor, doc("validation metric that chooses the epoch; the mean, of both levels, is geometric")
-    ] = "mean_map_at_r"
+        Monitor, doc("validation metric that chooses the epoch: see docs/training.md")
+    ] = "mean_retrieval"
     patience: Annotated[Positive, doc("epochs without improvement before training stops")] = 8
     precision: Annotated[
         Literal["32-true", "16-mixed", "bf16-mixed", "64-true"], doc("Lightning's name of the precision")

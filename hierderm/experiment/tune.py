@@ -259,7 +259,7 @@ def _score(config: Config, part: CaseTable, place: Path, store: FeatureStore) ->
 
 
 def _monitor(config: Config) -> str:
-    return str(getattr(config.training, "monitor", "mean_map_at_r"))
+    return str(getattr(config.training, "monitor", "mean_retrieval"))
 
 
 def _write_trials(study: Study, ranges: Mapping[str, Range], folder: Path) -> pd.DataFrame:

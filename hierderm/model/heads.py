@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,7 +43,7 @@ class Discriminants:
 
     `weight`: shape (n_discriminants, n_features), and `bias`: (n_discriminants,). `condition_weight`: shape (n_fine,
     n_features), and `condition_bias`: (n_fine,), -inf for conditions without training images. `membership`: of the
-    conditions in the nodes of `levels`, shape (n_fine, n_nodes), 0 or 1. `probability_share`: share of the node
+    conditions in the nodes of `levels`, shape (n_fine, n_nodes), see `node_membership`. `probability_share`: share of the node
     probabilities in the cosine of two embeddings, in [0, 1). `scale`: factor that calibrates the logits, > 0.
     """
 
@@ -73,6 +74,16 @@ class Discriminants:
         share = self.probability_share
         probabilities = numpy_softmax(self.logits(features), axis=1) @ self.membership
         return np.concatenate([np.sqrt(1 - share) * unit, np.sqrt(share / len(self.levels) * probabilities)], axis=1)
+
+
+def node_membership(taxonomy: Taxonomy, weights: Mapping[int, float], classified_level: int) -> FloatArray:
+    """Membership of the classes in the nodes of some levels, shape (n_classes, n_nodes): 0, or the level's weight.
+
+    `weights`: by number of the level, above 0; they are scaled to a mean of 1.
+    """
+    mean = sum(weights.values()) / len(weights)
+    parts = [taxonomy.membership(level, below=classified_level) * (w / mean) for level, w in weights.items()]
+    return np.concatenate(parts, axis=1)
 
 
 class ResidualNeck(nn.Module):
@@ -133,11 +144,12 @@ class DiscriminantNeck(nn.Module):
 
 
 class NodeProbabilities(nn.Module):
-    """Puts the node probabilities p of some levels into an embedding z, as sqrt(s / n_levels) * sqrt(p) of each level.
+    """Puts the node probabilities p of some levels into an embedding z, as sqrt(s w / n_levels) * sqrt(p) of each level.
 
     The embedding is sqrt(1 - s) * z, then these, and of unit length again. The cosine of two images is thus (1 - s)
-    times that of z plus s times the mean Bhattacharyya coefficient of their node probabilities, which is in [0, 1].
-    `share`: s, in [0, 1). Its values follow the classes, the nodes of `classified_level`.
+    times that of z plus s times the mean, weighted by w, of the Bhattacharyya coefficients of their node probabilities,
+    which are in [0, 1]. `share`: s, in [0, 1). `membership` holds w, 1 at first: see `node_membership`. Its values follow
+    the classes, the nodes of `classified_level`.
     """
 
     membership: Tensor
@@ -146,7 +158,7 @@ class NodeProbabilities(nn.Module):
     def __init__(self, taxonomy: Taxonomy, levels: tuple[int, ...], classified_level: int) -> None:
         super().__init__()
         self.n_levels = len(levels)
-        members = np.concatenate([taxonomy.membership(level, below=classified_level) for level in levels], axis=1)
+        members = node_membership(taxonomy, dict.fromkeys(levels, 1.0), classified_level)
         self.register_buffer("membership", torch.from_numpy(members).float())
         self.register_buffer("share", torch.tensor(0.0))
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hierderm.errors import TaxonomyError
 from hierderm.taxonomy.tree import Taxonomy
+
+
+def level_weights(taxonomy: Taxonomy, weights: Mapping[str, float]) -> dict[int, float]:
+    """The weights above 0 by number of the level, coarse first; those of two names of an only level are added up."""
+    found: dict[int, float] = {}
+    named = {name: weight for name, weight in weights.items() if weight > 0}
+    for number, weight in sorted(zip(level_numbers(taxonomy, named), named.values(), strict=True)):
+        found[number] = found.get(number, 0.0) + weight
+    return found
 
 
 def level_numbers(taxonomy: Taxonomy, names: Iterable[str]) -> list[int]:

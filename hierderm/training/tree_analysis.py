@@ -18,7 +18,7 @@ discriminants in the embedding, so that images are near, too, where the same nod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import islice
 from typing import NamedTuple
@@ -28,8 +28,8 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 
-from hierderm.model.heads import Discriminants
-from hierderm.taxonomy.levels import level_numbers
+from hierderm.model.heads import Discriminants, node_membership
+from hierderm.taxonomy.levels import level_weights
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.ranks import added_up, rank, world_size
 from hierderm.types import FloatArray, Floats, IntArray, Mask
@@ -44,7 +44,7 @@ class TreeAnalysis:
     `features`: shape (n_views * n_images, n_features), all images of one view after the other, as one array or as
     shards; `fine`: their conditions, shape (n_images,). Views are augmented copies, so what augmentation changes counts
     as covariance within conditions. More than `components` features are first reduced to as many principal components.
-    `probability_levels`: levels whose node probabilities enter the embedding, by default all.
+    `probability_levels`: levels whose node probabilities enter the embedding, with their weights; by default all alike.
 
     All that the analysis needs are sums over images. They are taken some rows at a time, so that shards may lie on the
     disk; processes that run together (`hierderm.training.ranks`) take a part of the rows each and add up. Where
@@ -59,11 +59,10 @@ class TreeAnalysis:
         *,
         n_views: int = 1,
         components: int = 2048,
-        probability_levels: Sequence[str] = (),
+        probability_levels: Mapping[str, float] | None = None,
     ) -> None:
         self.taxonomy, self.n_views = taxonomy, n_views
-        named = level_numbers(taxonomy, probability_levels)
-        self.levels = tuple(named or range(taxonomy.n_levels))
+        self.weights = level_weights(taxonomy, probability_levels or {}) or dict.fromkeys(range(taxonomy.n_levels), 1.0)
         self.fine = np.tile(fine, n_views)
         self.rows = _Rows([features] if isinstance(features, np.ndarray) else features)
         self.centre, self.spread = self.rows.centre, self.rows.spread
@@ -105,25 +104,36 @@ class TreeAnalysis:
         self.within = (moments.products - scatter) / self.n_rows
         self._last: tuple[float, list[FloatArray]] | None = None
 
-    def fit(self, *, shrinkage: float, decay: float, strength: float, probability_share: float = 0.0) -> Discriminants:
+    def fit(
+        self,
+        *,
+        shrinkage: float,
+        decay: float,
+        strength: float,
+        probability_share: float = 0.0,
+        probability_temperature: float = 1.0,
+    ) -> Discriminants:
         """The discriminants of one setting.
 
         `shrinkage`: of the covariance within conditions towards a sphere, in [0, 1]; `decay`: weight of each level
         relative to the one above, >= 0: 1 is flat, 0 the top level alone; `strength`: images that a node's parent
-        counts for, >= 0; `probability_share`: share of the node probabilities in the cosine, in [0, 1).
+        counts for, >= 0; `probability_share`: share of the node probabilities in the cosine, in [0, 1);
+        `probability_temperature`: by which the logits of these are divided, > 0. The scale makes up for it in logits.
         """
         means, _ = self._shrunk(self.raw_means, decay, strength)
         solved, directions = self._shrunk(self._solved_means(shrinkage), decay, strength)
         log_prior = np.log(np.maximum(self.counts[-1][:, 0] / self.n_views, MIN_IMAGES) * self.n_views / self.n_rows)
         weight, condition_weight = self._on_raw_features(directions), self._on_raw_features(solved)
+        bias = log_prior - (means * solved).sum(axis=1) / 2 - condition_weight @ self.centre - solved @ self.grand_mean
         return Discriminants(
             weight,
             -weight @ self.centre - directions @ self.grand_mean,
-            condition_weight,
-            log_prior - (means * solved).sum(axis=1) / 2 - condition_weight @ self.centre - solved @ self.grand_mean,
-            np.concatenate([self.taxonomy.membership(level) for level in self.levels], axis=1),
-            self.levels,
+            condition_weight / probability_temperature,
+            bias / probability_temperature,
+            node_membership(self.taxonomy, self.weights, self.taxonomy.fine_level),
+            tuple(self.weights),
             probability_share,
+            probability_temperature,
         )
 
     def _solved_means(self, shrinkage: float) -> list[FloatArray]:

@@ -34,6 +34,7 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         decay: Weight of each level relative to the one above, >= 0; 1 is flat.
         strength: Images that the parent's mean counts for when the mean of a condition is shrunk towards it, >= 0.
         probability_share: Of the node probabilities in the cosine of two embeddings, in [0, 1).
+        probability_temperature: By which the logits of these are divided, > 0; above 1 they are less sure.
         components: More features than this are first reduced to as many principal components.
 
     Attributes:
@@ -61,6 +62,7 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         decay: float = 1.0,
         strength: float = 3.0,
         probability_share: float = 0.2,
+        probability_temperature: float = 2.0,
         components: int = 2048,
     ) -> None:
         self.taxonomy = taxonomy
@@ -68,6 +70,7 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         self.decay = decay
         self.strength = strength
         self.probability_share = probability_share
+        self.probability_temperature = probability_temperature
         self.components = components
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> TreeEmbedding:
@@ -96,6 +99,7 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
             decay=self.decay,
             strength=self.strength,
             probability_share=self.probability_share,
+            probability_temperature=self.probability_temperature,
         )
         self.discriminants_, self._place = found, place
         self._n_features_out = len(found.weight) + found.membership.shape[1]
@@ -123,7 +127,8 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
             Probabilities of `classes_`, shape (n_images, n_classes), rows summing to 1.
         """
         features = self._checked(X)
-        return np.asarray(softmax(self.discriminants_.logits(features), axis=1)[:, self._place])
+        found = self.discriminants_
+        return np.asarray(softmax(found.scale * found.logits(features), axis=1)[:, self._place])
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:
         """Classify features, and take the first.

@@ -13,7 +13,7 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import unit_length
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.metrics.ranking import Labelled
-from hierderm.evaluation.validation import level_queries, mean_map_at_r, validation_scores
+from hierderm.evaluation.validation import level_queries, retrieval_means, validation_scores
 from hierderm.taxonomy.tree import taxonomy_from_paths
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
@@ -54,7 +54,7 @@ def test_the_geometric_mean_weighs_both_levels() -> None:
 
 def test_without_relevant_images_the_score_is_undefined() -> None:
     alone = Labelled(np.eye(3), np.array([[0, 1, 2]]), np.array(["a", "b", "c"]))
-    np.testing.assert_array_equal(mean_map_at_r(alone), [np.nan])
+    np.testing.assert_array_equal(retrieval_means(alone), [[np.nan], [np.nan]])
     one_a_condition = cases().select(np.arange(9, 18) + 30)
     found = validation_scores(np.eye(9), one_a_condition)
     assert found["coarse_map_at_r"] >= 0 and np.isnan([found["fine_map_at_r"], found["mean_map_at_r"]]).all()

@@ -18,7 +18,7 @@ from hierderm.data.table import CaseTable
 from hierderm.evaluation.validation import validation_scores
 from hierderm.model.network import Network, Outputs
 from hierderm.model.tail import Tail
-from hierderm.taxonomy.levels import level_numbers
+from hierderm.taxonomy.levels import level_weights
 from hierderm.training.gradient.freezing import by_depth
 from hierderm.training.losses.gathered import Gathered
 from hierderm.training.losses.registry import make_classification_loss, make_contrastive_loss
@@ -48,11 +48,8 @@ class TrainingModule(lightning.LightningModule):
         tree, loss = train.taxonomy, settings.loss
         by_tree = loss_kind(loss.contrastive) == "tree"  # such a loss knows the levels and takes fine labels, once
         levels = {"fine": 1.0} if by_tree else loss.contrastive_levels
-        levels = {name: weight for name, weight in levels.items() if weight > 0}
-        numbers = level_numbers(tree, levels)
         self.contrastive_labels = [
-            (weight, torch.from_numpy(train.labels(number)))
-            for number, weight in sorted(zip(numbers, levels.values(), strict=True))
+            (weight, torch.from_numpy(train.labels(number))) for number, weight in level_weights(tree, levels).items()
         ]
         level = tree.level_number(loss.classification_level)
         self.class_labels, self.validation_labels = (torch.from_numpy(t.labels(level)) for t in (train, validation))

@@ -17,9 +17,10 @@ from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.model.backbone import Backbone, load_backbone
-from hierderm.model.heads import CosineClassifier, NetworkShape
+from hierderm.model.heads import CosineClassifier, NetworkShape, node_membership
 from hierderm.model.network import Network
 from hierderm.model.tail import Stem, Tail
+from hierderm.taxonomy.levels import level_weights
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
@@ -70,12 +71,14 @@ def _drawn(
     encoder, tree = load_backbone(backbone, settings.features), table.taxonomy
     apply_freezing(encoder, settings)
     classified = tree.level_number(settings.loss.classification_level)
-    shape = replace(shape_of(settings), probability_levels=_probability_levels(settings, tree, classified))
+    weights = _probability_levels(settings, tree, classified)
+    shape = replace(shape_of(settings), probability_levels=tuple(weights))
     network = Network(encoder, shape, tree, classified)
     if isinstance(network.classifier, CosineClassifier):
         network.classifier.log_scale.data.fill_(math.log(settings.classifier_scale))
     if network.node_probabilities is not None:
         network.node_probabilities.share.fill_(settings.probability_share)
+        network.node_probabilities.membership.copy_(torch.from_numpy(node_membership(tree, weights, classified)))
     return network, frozen_features(settings, encoder, table, store) if settings.freeze == "frozen" else None
 
 
@@ -127,14 +130,14 @@ def shape_of(settings: Gradient) -> NetworkShape:
     )
 
 
-def _probability_levels(settings: Gradient, tree: Taxonomy, classified: int) -> tuple[int, ...]:
-    """The levels whose node probabilities enter the embedding; ConfigError where one is finer than the classes."""
+def _probability_levels(settings: Gradient, tree: Taxonomy, classified: int) -> dict[int, float]:
+    """The levels whose node probabilities enter the embedding, with their weights; ConfigError where one is finer than the classes."""
     if not settings.probability_share or loss_kind(settings.loss.classification) != "logits":
-        return ()
-    levels = tuple(tree.level_number(name) for name in settings.probability_levels) or tuple(range(classified + 1))
-    if max(levels) > classified:
+        return {}
+    weights = level_weights(tree, settings.probability_levels) or dict.fromkeys(range(classified + 1), 1.0)
+    if max(weights) > classified:
         raise ConfigError(
             f"probability_levels must not be finer than loss.classification_level, '{tree.level_names[classified]}', "
             f"got {list(settings.probability_levels)}."
         )
-    return levels
+    return weights

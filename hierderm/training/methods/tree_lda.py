@@ -97,7 +97,8 @@ def every_setting(
     sizes = np.array([len(images.table) for _, images in held_out])
     for shrinkage, decay, strength in itertools.product(settings.shrinkages, settings.decays, settings.strengths):
         setting = {"shrinkage": shrinkage, "decay": decay, "strength": strength}
-        found = [analysis.fit(**setting) for analysis, _ in held_out]
+        temperature = settings.probability_temperature
+        found = [analysis.fit(**setting, probability_temperature=temperature) for analysis, _ in held_out]
         for share in settings.probability_shares:
             shared = [replace(discriminants, probability_share=share) for discriminants in found]
             scores = [
