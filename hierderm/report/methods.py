@@ -60,12 +60,13 @@ def describe_method(settings: Method) -> str:
 
 
 def _tree_lda(settings: ClosedForm) -> str:
-    levels = f" of the {' and '.join(settings.probability_levels)} level" if settings.probability_levels else ""
+    levels = "".join(f"{level} {weight:g}, " for level, weight in settings.probability_levels.items())
+    how = f"{levels}temperature {settings.probability_temperature:g}"
     tried = (
         ("a shrinkage", settings.shrinkages),
         ("a decay", settings.decays),
         ("a strength", settings.strengths),
-        (f"a share of the node probabilities{levels}", settings.probability_shares),
+        (f"a share of the node probabilities ({how})", settings.probability_shares),
     )
     text = ", ".join(_values(name, values) for name, values in tried)
     folds = settings.folds
@@ -108,6 +109,11 @@ def _freezing(settings: Gradient) -> str:
 def _views(views: int) -> str:
     return f", with {views} augmented views of each training image" if views else ""
 
+_MONITORS = {
+    "mean_retrieval": "the mean of MAP@R and recall@1 of both levels", "coarse_map_at_r": "coarse MAP@R",
+    "fine_map_at_r": "fine MAP@R", "mean_map_at_r": "the geometric mean of coarse and fine MAP@R",
+}  # fmt: skip
+
 
 def _training(comparison: Comparison, rows: Sequence[Row]) -> str:
     backbone, seeds = comparison.backbone, comparison.protocol.seeds
@@ -117,8 +123,8 @@ def _training(comparison: Comparison, rows: Sequence[Row]) -> str:
         *dict.fromkeys(_optimiser(own) for row in rows if isinstance(own := row.config.training, Gradient)),
     ]
     if monitors := dict.fromkeys(row.by for row in rows if row.by):
-        named = " or ".join(monitor.replace("_map_at_r", " MAP@R") for monitor in monitors)
-        sentences.append(f"Setting or epoch was chosen by {named} on validation (a mean of levels is geometric).")
+        named = " or ".join(_MONITORS[monitor] for monitor in monitors)
+        sentences.append(f"Setting or epoch was chosen by {named} on validation.")
     where = " on each division" if comparison.protocol.every_fold else ""
     again = f"{seeds} times{where} with other seeds" if seeds > 1 else f"once{where}"
     return " ".join([*sentences, f"Each was trained {again}."])

@@ -40,9 +40,8 @@ class Row:
 def chosen_setting(history: pd.DataFrame, chosen: int) -> str:
     """The values of a row of a history that are settings and not scores, in words."""
     row = history.iloc[chosen]
-    names = [
-        name for name in map(str, history.columns) if name != "held_out" and not name.endswith(("_map_at_r", "_loss"))
-    ]
+    scores = ("held_out", "_map_at_r", "_recall_at_1", "_retrieval", "_loss")
+    names = [name for name in map(str, history.columns) if not name.endswith(scores)]
     texts = {name: row[name] if isinstance(row[name], str) else f"{row[name]:g}" for name in names}
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
 

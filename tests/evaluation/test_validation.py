@@ -40,7 +40,10 @@ def test_the_monitored_values_are_those_of_the_evaluation() -> None:
     config = EvaluationConfig(bootstrap_rounds=0)
     evaluation = evaluate(embeddings, cases(), TREE, config=config)
     for level in ("coarse", "fine"):
-        assert found[f"{level}_map_at_r"] == pytest.approx(evaluation[level, "map_at_r"].value)
+        for metric in ("map_at_r", "recall_at_1"):
+            assert found[f"{level}_{metric}"] == pytest.approx(evaluation[level, metric].value)
+    four = [found[f"{level}_{metric}"] for level in ("coarse", "fine") for metric in ("map_at_r", "recall_at_1")]
+    assert found["mean_retrieval"] == pytest.approx(sum(four) / 4)
 
 
 def test_the_geometric_mean_weighs_both_levels() -> None:
@@ -57,7 +60,7 @@ def test_without_relevant_images_the_score_is_undefined() -> None:
     np.testing.assert_array_equal(retrieval_means(alone), [[np.nan], [np.nan]])
     one_a_condition = cases().select(np.arange(9, 18) + 30)
     found = validation_scores(np.eye(9), one_a_condition)
-    assert found["coarse_map_at_r"] >= 0 and np.isnan([found["fine_map_at_r"], found["mean_map_at_r"]]).all()
+    assert found["coarse_map_at_r"] >= 0 and np.isnan([found["fine_recall_at_1"], found["mean_map_at_r"], found["mean_retrieval"]]).all()
 
 
 @settings(deadline=None)

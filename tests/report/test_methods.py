@@ -38,8 +38,8 @@ def test_views_are_named_where_they_are_learnt_from() -> None:
 
 def test_the_control_and_a_single_level_are_named() -> None:
     assert "as a control the conditions are assigned to categories at random" in describe_method(TreeLda(shuffle=True))
-    flat = TreeLda(probability_levels=("fine",))
-    assert "a share of the node probabilities of the fine level of 0.1, " in describe_method(flat)
+    flat = TreeLda(probability_levels={"fine": 1.0})
+    assert "a share of the node probabilities (fine 1, temperature 2) of 0.1, " in describe_method(flat)
 
 
 def test_losses_are_named_with_their_levels_and_weights() -> None:
@@ -55,7 +55,7 @@ def test_the_start_is_named() -> None:
         "SupCon on the coarse level (weight 1) and the fine level (weight 1) and CrossEntropy on the fine level "
         "(weight 1), starting as discriminants of the tree and node probabilities, in closed form on frozen features, the "
         "best on validation with a shrinkage of 0.05, 0.15, 0.4, a decay of 1, a strength of 0, a share of the node "
-        "probabilities of 0.1, 0.2, 0.4, 0.8; of the backbone, nothing learns; features: layers"
+        "probabilities (coarse 0.7, fine 0.3, temperature 2) of 0.1, 0.2, 0.35, 0.5, 0.65, 0.8; of the backbone, nothing learns; features: layers"
     )
 
 
@@ -69,7 +69,7 @@ def test_training_says_what_was_chosen_how_and_how_often() -> None:
         "protocol": {"seeds": 3},
     }
     training = paragraphs(several)["Training"]
-    assert "chosen by coarse MAP@R or mean MAP@R on validation" in training
+    assert "chosen by coarse MAP@R or the mean of MAP@R and recall@1 of both levels on validation." in training
     assert "AdamW, 10 epochs at most in one batch; learning rate 0.001 for heads, weight decay 0.05." in training
     assert training.endswith("Each was trained 3 times with other seeds.")
     alone = paragraphs({"models": several["models"][:1]})  # type: ignore[index]
@@ -79,7 +79,7 @@ def test_training_says_what_was_chosen_how_and_how_often() -> None:
 
 def test_the_chosen_setting_in_words() -> None:
     history = pd.DataFrame(
-        {"features": ["layers"], "probability_share": [0.1], "held_out": [0.5], "fine_map_at_r": [1]}
+        {"features": ["layers"], "probability_share": [0.1], "held_out": [0.5], "fine_recall_at_1": [1]}
     )
     assert chosen_setting(history, 0) == "features layers, probability share 0.1"
     assert chosen_setting(pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0]}), 1) == "epoch 2"

@@ -38,6 +38,8 @@ ALONE = table(("a", 0), ("a", 0), ("b", 4))
     ("data", "wanted", "used"),
     [
         (BOTH, "mean_map_at_r", "mean_map_at_r"),
+        (BOTH, "mean_retrieval", "mean_retrieval"),
+        (COARSE, "mean_retrieval", "coarse_map_at_r"),
         (BOTH, "coarse_map_at_r", "coarse_map_at_r"),
         (COARSE, "mean_map_at_r", "coarse_map_at_r"),
         (COARSE, "fine_map_at_r", "coarse_map_at_r"),
@@ -53,7 +55,7 @@ def test_the_score_that_can_tell(data: CaseTable, wanted: str, used: str, caplog
 
 @pytest.mark.parametrize("data", [ONE_CONDITION, ALONE])
 def test_nothing_to_choose_by_stops(data: CaseTable) -> None:
-    with pytest.raises(ConfigError, match=r"able to choose, by mean_map_at_r: of its \d images none has another case"):
+    with pytest.raises(ConfigError, match=r"able to choose, by mean_retrieval: of its \d images none has another case"):
         with_usable_monitor(Lda(), data)
     assert with_usable_monitor(Vanilla(), data) == Vanilla()  # chooses nothing
     with_parts = table(("a", 0), train=(("t", 0), ("u", 0), ("v", 4), ("w", 4)))
@@ -81,7 +83,7 @@ def test_training_with_one_case_a_condition_in_validation(
     rows = (whole.splits != "validation") | whole.frame["case_id"].isin(kept).to_numpy()
     with caplog.at_level(logging.INFO):
         run = train(config, whole.select(rows), tmp_path / "run")
-    assert "Chosen by coarse_map_at_r instead of mean_map_at_r" in caplog.text
+    assert "Chosen by coarse_map_at_r instead of mean_retrieval" in caplog.text
     assert "have another case of their node: " in caplog.text and ", 0 for conditions" in caplog.text.replace(
         "categories, 0", ", 0"
     )

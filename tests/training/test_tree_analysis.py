@@ -116,9 +116,17 @@ def test_the_probabilities_are_those_of_normal_classes_that_share_a_covariance()
     np.testing.assert_allclose(probabilities(found, features), oracle.predict_proba(features), atol=1e-5)
 
 
-@pytest.mark.parametrize(("levels", "used"), [((), (0, 1)), (("fine",), (1,)), (("coarse",), (0,))])
+@pytest.mark.parametrize(
+    ("levels", "used"),
+    [
+        ({}, {0: 0.5, 1: 0.5}),
+        ({"fine": 2.0}, {1: 1.0}),
+        ({"coarse": 1.0}, {0: 1.0}),
+        ({"fine": 1.0, "coarse": 4.0}, {0: 0.8, 1: 0.2}),
+    ],
+)
 def test_the_cosine_is_shared_by_discriminants_and_node_probabilities(
-    levels: tuple[str, ...], used: tuple[int, ...]
+    levels: dict[str, float], used: dict[int, float]
 ) -> None:
     """By hand: 0.7 of the discriminants' cosine and 0.3 of the mean overlap of node probabilities, sum of sqrt(p q)."""
     features, fine = drawn(180)
@@ -129,16 +137,30 @@ def test_the_cosine_is_shared_by_discriminants_and_node_probabilities(
     one, other = found.embed(pair)
     conditions = probabilities(found, pair)
     nodes = {0: conditions.reshape(2, 3, 3).sum(axis=2), 1: conditions}
-    overlap = np.mean([np.sqrt(nodes[level][0] * nodes[level][1]).sum() for level in used])
+    overlap = sum(weight * np.sqrt(nodes[level][0] * nodes[level][1]).sum() for level, weight in used.items())
     cosine = without.embed(pair)[0] @ without.embed(pair)[1]
     assert one @ other == pytest.approx(0.7 * cosine + 0.3 * overlap)
+    assert one @ one == pytest.approx(1)
+
+
+def test_a_temperature_makes_the_node_probabilities_less_sure_and_no_others() -> None:
+    """The cosine of an image with itself is 1 at any temperature, and scaled logits are those without one."""
+    features, fine = drawn(180)
+    lda = TreeAnalysis(features, fine, TREE, probability_levels={"fine": 1.0})
+    setting = {"shrinkage": 0.1, "decay": 0.5, "strength": 2.0, "probability_share": 0.5}
+    sure, calm = lda.fit(**setting), lda.fit(**setting, probability_temperature=3.0)
+    np.testing.assert_allclose(calm.scale * calm.logits(features), sure.logits(features))
+    p, q = softmax(sure.logits(features[[0, 10]]) / 3, axis=1)
+    without = lda.fit(**setting | {"probability_share": 0.0}).embed(features[[0, 10]])
+    one, other = calm.embed(features[[0, 10]])
+    assert one @ other == pytest.approx(0.5 * (without[0] @ without[1]) + 0.5 * np.sqrt(p * q).sum())
     assert one @ one == pytest.approx(1)
 
 
 def test_probabilities_of_categories_separate_categories() -> None:
     features, fine = drawn(900, noise=3)
     test, truth = drawn(360, noise=3, seed=1)
-    lda = TreeAnalysis(features, fine, TREE, probability_levels=("coarse",))
+    lda = TreeAnalysis(features, fine, TREE, probability_levels={"coarse": 1.0})
     pairs = np.triu_indices(len(test), k=1)
     same = (truth[:, None] // 3 == truth // 3)[pairs]
 

@@ -39,8 +39,12 @@ def test_the_checks_of_scikit_learn() -> None:
 
 
 def test_it_is_the_closed_form_of_the_package() -> None:
-    model = TreeEmbedding(TREE, shrinkage=0.4, strength=10, probability_share=0.4).fit(planted(), LABELS)
-    found = TreeAnalysis(planted(), FINE, TREE).fit(shrinkage=0.4, decay=1, strength=10, probability_share=0.4)
+    model = TreeEmbedding(TREE, shrinkage=0.4, strength=10, probability_share=0.4, probability_temperature=3).fit(
+        planted(), LABELS
+    )
+    found = TreeAnalysis(planted(), FINE, TREE).fit(
+        shrinkage=0.4, decay=1, strength=10, probability_share=0.4, probability_temperature=3
+    )
     np.testing.assert_allclose(model.transform(planted(3)), found.embed(planted(3)))
     assert (model.predict(planted(3)) == LABELS).mean() > 0.8
     np.testing.assert_allclose(np.linalg.norm(model.transform(planted(3)), axis=1), 1)

@@ -23,7 +23,7 @@ def chosen(config: Config, folder: Path) -> tuple[int, pd.DataFrame]:
     run = train(config, prepare(config.data, config.split, folder)[0], folder)
     number, history = run.chosen + 1, run.history
     assert (
-        f"| chosen | epoch {number} ({number} of {len(history)}), by mean_map_at_r on validation |"
+        f"| chosen | epoch {number} ({number} of {len(history)}), by mean_retrieval on validation |"
         in (folder / "model" / "README.md").read_text()
     )
     return number, history
@@ -37,7 +37,7 @@ def test_only_epochs_with_all_losses_in_force_are_chosen(toy_config: Config, tmp
         settings["training.loss.coarse_fraction"] = 0.5
     config = with_overrides(toy_config, settings)
     number, history = chosen(config, tmp_path)
-    scores = history["mean_map_at_r"].to_numpy()
+    scores = history["mean_retrieval"].to_numpy()
     first = 0 if schedule == "joint" else 3
     assert number == first + 1 + int(scores[first:].argmax())
     assert history["classification_loss"].isna().sum() == (0 if schedule == "joint" else 2)

@@ -103,7 +103,7 @@ def test_the_closed_form_stays_unless_an_epoch_is_better(
     left = iter(scores)
     monkeypatch.setattr(
         "hierderm.training.gradient.module.validation_scores",
-        lambda *_: dict.fromkeys(("mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"), next(left)),
+        lambda *_: dict.fromkeys(("mean_retrieval", "coarse_map_at_r", "fine_map_at_r"), next(left)),
     )
     store = FeatureStore(tmp_path / "features")
     closed = {"training.method": "tree_lda", "training.views": 1, "training.features": ["layers"]}
@@ -114,7 +114,7 @@ def test_the_closed_form_stays_unless_an_epoch_is_better(
     expected = train(other, toy, tmp_path / "closed", store).embeddings(store)
     run = train(own, toy, tmp_path / "two-head", store)
     assert run.chosen == chosen and run.history["epoch"].tolist() == [0, 1, 2]
-    assert run.history["mean_map_at_r"].tolist() == pytest.approx(scores)
+    assert run.history["mean_retrieval"].tolist() == pytest.approx(scores)
     assert run.history["train_loss"].isna().tolist() == [True, False, False]
     found = run.embeddings(store)
     assert np.allclose(found.embeddings, expected.embeddings, atol=1e-5) == (chosen == 0)
@@ -190,10 +190,10 @@ def test_logits_are_calibrated(toy_config: Config, toy: CaseTable, tmp_path: Pat
             "init = 'tree_lda' needs a loss.classification on logits: CrossEntropy, .*, or ''; got 'ArcFaceLoss'",
         ),
         (
-            {"loss.classification_level": "coarse", "probability_share": 0.2, "probability_levels": ["fine"]},
+            {"loss.classification_level": "coarse", "probability_share": 0.2, "probability_levels": {"fine": 1.0}},
             r"must not be finer than loss.classification_level, 'category', got \['fine'\]",
         ),
-        ({"probability_levels": ["fine"]}, "read only where .*probability_share is above 0"),
+        ({"probability_levels": {"fine": 1.0}}, "read only where .*probability_share is above 0"),
         ({"closed_form.folds": 3}, "'training.closed_form.folds' is read only where training.init is tree_lda"),
     ],
 )

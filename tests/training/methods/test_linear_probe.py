@@ -49,8 +49,8 @@ def test_penalties_are_tried_until_the_score_falls(toy: CaseTable, monkeypatch: 
     backbone = FakeBackbone(12)
     data = FrozenData(backbone, train, validation, views, validation_features[0], {"layers": 12})  # type: ignore[arg-type]
     wanted = iter([0.1, 0.5, 0.3, 0.9])
-    monkeypatch.setattr(FrozenData, "scores", lambda *_: {"mean_map_at_r": next(wanted)})
+    monkeypatch.setattr(FrozenData, "scores", lambda *_: {"mean_retrieval": next(wanted)})
     tried = probes(LinearProbe(penalties=(1.0, 0.001, 0.1, 0.01)), data, "layers")
     rows = [row for row, _ in tried]
     assert [(row["features"], row["penalty"]) for row in rows] == [("layers", p) for p in (0.001, 0.01, 0.1)]
-    assert [row["mean_map_at_r"] for row in rows] == [0.1, 0.5, 0.3]
+    assert [row["mean_retrieval"] for row in rows] == [0.1, 0.5, 0.3]

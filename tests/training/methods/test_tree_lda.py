@@ -23,6 +23,8 @@ from hierderm.training.tree_analysis import TreeAnalysis
 Score = Callable[[np.ndarray, CaseTable], float]
 ONE = TreeLda(shrinkages=(0.1,), decays=(1.0,), strengths=(2.0,), probability_shares=(0.2,), folds=0)
 
+SETTING = {"shrinkage": 0.1, "decay": 1.0, "strength": 2.0, "probability_share": 0.2, "probability_temperature": 2.0}
+
 
 def images_of(toy: CaseTable, split: str) -> Images:
     table = toy.select(np.flatnonzero(np.arange(len(toy)) % 3 == ("train", "validation").index(split)))
@@ -37,7 +39,7 @@ def scored_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], None]:
     def put(score: Score) -> None:
         monkeypatch.setattr(
             "hierderm.training.methods.tree_lda.validation_scores",
-            lambda embeddings, table: {"mean_map_at_r": score(embeddings, table)},
+            lambda embeddings, table: {"mean_retrieval": score(embeddings, table)},
         )
 
     return put
@@ -66,7 +68,7 @@ def test_every_setting_is_judged_by_what_it_has_not_seen(toy: CaseTable, scored_
     cases = [{case_of[image] for image in part} for part in first[1:]]
     assert sum(map(len, cases)) == len(set.union(*cases))  # no case in two parts
     row, discriminants = tried[0]
-    assert row["mean_map_at_r"] == 1
+    assert row["mean_retrieval"] == 1
     assert row["held_out"] == pytest.approx(np.average(range(1, 6), weights=[*map(len, first)]))
     expected = whole.fit(shrinkage=0.1, decay=1.0, strength=2.0)
     np.testing.assert_array_equal(discriminants.embed(train.features), expected.embed(train.features))
@@ -85,7 +87,7 @@ def test_a_part_is_embedded_by_the_analysis_of_the_others(toy: CaseTable, scored
     list(every_setting(replace(ONE, folds=3), whole, train, validation))
     for embeddings, table in embedded[1:]:
         left_out = np.isin(train.table.frame["image_id"], table.frame["image_id"])
-        others = whole.leaving_out(left_out).fit(shrinkage=0.1, decay=1.0, strength=2.0, probability_share=0.2)
+        others = whole.leaving_out(left_out).fit(**SETTING)
         np.testing.assert_allclose(embeddings, others.embed(train.features[left_out]))
 
 
@@ -94,7 +96,7 @@ def test_without_folds_validation_alone_chooses(toy: CaseTable, scored_by: Calla
     whole = TreeAnalysis(train.features, train.table.fine, toy.taxonomy)
     scored_by(lambda embeddings, table: float(len(table)))
     ((row, _),) = every_setting(ONE, whole, train, validation)
-    assert row["held_out"] == row["mean_map_at_r"] == len(validation.table)
+    assert row["held_out"] == row["mean_retrieval"] == len(validation.table)
 
 
 def test_the_scale_follows_how_well_labels_are_known() -> None:
@@ -118,8 +120,11 @@ def test_the_network_embeds_as_the_analysis(toy_config: Config, toy: CaseTable, 
     (path,) = (tmp_path / "features").glob("*.npy")
     features, in_training = np.load(path), toy.splits == c.TRAIN
     tree = shuffled(toy.taxonomy, 0) if shuffle else toy.taxonomy
-    analysis = TreeAnalysis(features[in_training], toy.fine[in_training], tree)
-    found = analysis.fit(shrinkage=0.3, decay=0.5, strength=2.0, probability_share=0.3)
+    weights = {"coarse": 0.7, "fine": 0.3}
+    analysis = TreeAnalysis(features[in_training], toy.fine[in_training], tree, probability_levels=weights)
+    found = analysis.fit(
+        shrinkage=0.3, decay=0.5, strength=2.0, probability_share=0.3, probability_temperature=2.0
+    )
     np.testing.assert_allclose(embedded.embeddings, found.embed(features), atol=1e-5)
     assert embedded.probabilities is not None
     assert (embedded.probabilities.argmax(axis=1) == found.logits(features).argmax(axis=1)).mean() > 0.99
@@ -128,7 +133,7 @@ def test_the_network_embeds_as_the_analysis(toy_config: Config, toy: CaseTable, 
 def test_history_and_card(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
     config = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 2})
     run = train(config, toy, tmp_path, FeatureStore(tmp_path / "shared"))
-    assert len(run.history) == 2 * 3 * 1 * 2 * 4  # of features, shrinkage, decay, strength and share
+    assert len(run.history) == 2 * 3 * 1 * 2 * 6  # of features, shrinkage, decay, strength and share
     assert run.history["held_out"].iloc[run.chosen] == run.history["held_out"].max()
     probabilities = run.embeddings(FeatureStore(tmp_path / "shared")).probabilities
     assert probabilities is not None
