@@ -2,7 +2,7 @@
 # Command: hierderm compare experiments/photographs.toml --out runs/photographs --data.cases .. --data.taxonomy ..
 #          python experiments/variants.py runs/photographs --folds 3
 # In each fold the validation images, and in turn each fifth of the training cases, are embedded by an analysis of the
-# others (shrinkage 0.4, strength 10, share 0.8, six views). A row is a variant with one change less its base: paired
+# others (shrinkage 0.4, strength 10, share 0.5, six views). A row is a variant with one change less its base: paired
 # differences with 95 % intervals over cases. Features that are missing are embedded first, which takes longest.
 
 from __future__ import annotations
@@ -41,26 +41,33 @@ class Variant:
     size: int = 0
     views: int = 6
     width: str = "layers"
+    strong: bool = False
     strength: float = 10.0
-    fine: float = 0.4
-    coarse: float = 0.4
-    temperature: float = 1.0
+    fine: float = 0.15
+    coarse: float = 0.35
+    temperature: float = 2.0
 
 
 BASE, PLAIN = Variant(), Variant(seen={})
 MIRRORS, FEW, ONE = Variant(seen={"mirrors": True}), replace(PLAIN, views=3), replace(PLAIN, views=1)
 FLAT = replace(BASE, strength=0.0, fine=0.2, coarse=0.0)
+STRONGER = Augmentation(crop=0.3, rotation=90, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.04, blur=0.3)
 ROWS = {
     "mirror images, minus the image alone": (MIRRORS, PLAIN),
     "six views, minus mirror images": (BASE, MIRRORS),
-    "the same, flat-fine": (FLAT, replace(FLAT, seen=MIRRORS.seen)),
+    "six views, minus mirror images, flat-fine": (FLAT, replace(FLAT, seen=MIRRORS.seen)),
     "three training views in place of six": (FEW, PLAIN),
     "the output alone": (replace(PLAIN, width="output"), PLAIN),
     "means not shrunk (strength 0)": (replace(BASE, strength=0.0), BASE),
     "strength 30": (replace(BASE, strength=30.0), BASE),
     "no node probabilities": (replace(BASE, fine=0.0, coarse=0.0), BASE),
-    "share 0.6, temperature 2": (replace(BASE, fine=0.3, coarse=0.3, temperature=2.0), BASE),
-    "share 0.6, categories weigh five times": (replace(BASE, fine=0.1, coarse=0.5), BASE),
+    "temperature 1": (replace(BASE, temperature=1.0), BASE),
+    "temperature 1, flat-fine": (replace(FLAT, temperature=1.0), FLAT),
+    "temperature 3": (replace(BASE, temperature=3.0), BASE),
+    "categories and conditions alike": (replace(BASE, fine=0.25, coarse=0.25), BASE),
+    "share 0.8": (replace(BASE, fine=0.24, coarse=0.56), BASE),
+    "share 0.8, alike, temperature 1": (replace(BASE, fine=0.4, coarse=0.4, temperature=1.0), BASE),
+    "stronger augmentation of three training views": (replace(FEW, strong=True), FEW),
     "260 pixels, one training view": (replace(ONE, size=260), ONE),
     "hierderm:lite2 at 260 pixels, one training view": (replace(ONE, name="hierderm:lite2"), ONE),
 }
@@ -96,9 +103,9 @@ def queries(table: CaseTable, store: FeatureStore, variant: Variant, known: dict
         if variant.size:
             backbone.preprocessing = replace(backbone.preprocessing, size=variant.size)
     width = plain.output_dim if variant.width == "output" else plain.dim
-    key = f"{variant.name} {variant.size} {variant.views} {variant.width}"
+    key = f"{variant.name} {variant.size} {variant.views} {variant.width} {variant.strong}"
     if key not in known:
-        views, _ = store.for_training(plain, table, variant.views, Augmentation())
+        views, _ = store.for_training(plain, table, variant.views, STRONGER if variant.strong else Augmentation())
         known[key] = held_out(table, [view[:, :width] for view in views])
     whole, values = store.features(seen, table)[:, :width], np.full((len(table), 4), np.nan)
     for analysis, chosen in known[key]:
