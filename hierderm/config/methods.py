@@ -349,9 +349,9 @@ class Gradient:
     ] = 0.0
     weight_decay: Annotated[NotNegativeFloat, doc("AdamW weight decay")] = 0.05
     warmup: Annotated[Fraction, doc("share of the steps in which the learning rate rises")] = 0.1
-    monitor: Annotated[
-        Monitor, doc("validation metric that chooses the epoch: see docs/training.md")
-    ] = "mean_retrieval"
+    monitor: Annotated[Monitor, doc("validation metric that chooses the epoch: see docs/training.md")] = (
+        "mean_retrieval"
+    )
     patience: Annotated[Positive, doc("epochs without improvement before training stops")] = 8
     precision: Annotated[
         Literal["32-true", "16-mixed", "bf16-mixed", "64-true"], doc("Lightning's name of the precision")

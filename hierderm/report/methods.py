@@ -109,6 +109,7 @@ def _freezing(settings: Gradient) -> str:
 def _views(views: int) -> str:
     return f", with {views} augmented views of each training image" if views else ""
 
+
 _MONITORS = {
     "mean_retrieval": "the mean of MAP@R and recall@1 of both levels", "coarse_map_at_r": "coarse MAP@R",
     "fine_map_at_r": "fine MAP@R", "mean_map_at_r": "the geometric mean of coarse and fine MAP@R",

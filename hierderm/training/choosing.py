@@ -14,7 +14,12 @@ from hierderm.evaluation.validation import level_queries
 
 logger = logging.getLogger(__name__)
 Settings = TypeVar("Settings")
-LEVELS = {"fine_map_at_r": ("fine",), "coarse_map_at_r": ("coarse",), "mean_map_at_r": ("coarse", "fine"), "mean_retrieval": ("coarse", "fine")}
+LEVELS = {
+    "fine_map_at_r": ("fine",),
+    "coarse_map_at_r": ("coarse",),
+    "mean_map_at_r": ("coarse", "fine"),
+    "mean_retrieval": ("coarse", "fine"),
+}
 
 
 def with_usable_monitor(settings: Settings, table: CaseTable) -> Settings:

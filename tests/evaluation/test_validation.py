@@ -60,7 +60,10 @@ def test_without_relevant_images_the_score_is_undefined() -> None:
     np.testing.assert_array_equal(retrieval_means(alone), [[np.nan], [np.nan]])
     one_a_condition = cases().select(np.arange(9, 18) + 30)
     found = validation_scores(np.eye(9), one_a_condition)
-    assert found["coarse_map_at_r"] >= 0 and np.isnan([found["fine_recall_at_1"], found["mean_map_at_r"], found["mean_retrieval"]]).all()
+    assert (
+        found["coarse_map_at_r"] >= 0
+        and np.isnan([found["fine_recall_at_1"], found["mean_map_at_r"], found["mean_retrieval"]]).all()
+    )
 
 
 @settings(deadline=None)

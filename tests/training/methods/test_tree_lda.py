@@ -122,9 +122,7 @@ def test_the_network_embeds_as_the_analysis(toy_config: Config, toy: CaseTable, 
     tree = shuffled(toy.taxonomy, 0) if shuffle else toy.taxonomy
     weights = {"coarse": 0.7, "fine": 0.3}
     analysis = TreeAnalysis(features[in_training], toy.fine[in_training], tree, probability_levels=weights)
-    found = analysis.fit(
-        shrinkage=0.3, decay=0.5, strength=2.0, probability_share=0.3, probability_temperature=2.0
-    )
+    found = analysis.fit(shrinkage=0.3, decay=0.5, strength=2.0, probability_share=0.3, probability_temperature=2.0)
     np.testing.assert_allclose(embedded.embeddings, found.embed(features), atol=1e-5)
     assert embedded.probabilities is not None
     assert (embedded.probabilities.argmax(axis=1) == found.logits(features).argmax(axis=1)).mean() > 0.99
