@@ -43,8 +43,8 @@ class Discriminants:
 
     `weight`: shape (n_discriminants, n_features), and `bias`: (n_discriminants,). `condition_weight`: shape (n_fine,
     n_features), and `condition_bias`: (n_fine,), -inf for conditions without training images. `membership`: of the
-    conditions in the nodes of `levels`, shape (n_fine, n_nodes), see `node_membership`. `probability_share`: share of the node
-    probabilities in the cosine of two embeddings, in [0, 1). `scale`: factor that calibrates the logits, > 0.
+    conditions in the nodes of `levels`, shape (n_fine, n_nodes), see `node_membership`. `probability_share`: share of
+    the node probabilities in the cosine of two embeddings, in [0, 1). `scale`: factor that calibrates the logits, > 0.
     """
 
     weight: FloatArray
@@ -144,12 +144,12 @@ class DiscriminantNeck(nn.Module):
 
 
 class NodeProbabilities(nn.Module):
-    """Puts the node probabilities p of some levels into an embedding z, as sqrt(s w / n_levels) * sqrt(p) of each level.
+    """Puts the node probabilities p of some levels into an embedding z, as sqrt(s w / n_levels) * sqrt(p) of each.
 
     The embedding is sqrt(1 - s) * z, then these, and of unit length again. The cosine of two images is thus (1 - s)
     times that of z plus s times the mean, weighted by w, of the Bhattacharyya coefficients of their node probabilities,
-    which are in [0, 1]. `share`: s, in [0, 1). `membership` holds w, 1 at first: see `node_membership`. Its values follow
-    the classes, the nodes of `classified_level`.
+    which are in [0, 1]. `share`: s, in [0, 1). `membership` holds w, 1 at first: see `node_membership`. Its values
+    follow the classes, the nodes of `classified_level`.
     """
 
     membership: Tensor

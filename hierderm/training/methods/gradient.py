@@ -131,7 +131,10 @@ def shape_of(settings: Gradient) -> NetworkShape:
 
 
 def _probability_levels(settings: Gradient, tree: Taxonomy, classified: int) -> dict[int, float]:
-    """The levels whose node probabilities enter the embedding, with their weights; ConfigError where one is finer than the classes."""
+    """The levels whose node probabilities enter the embedding, with their weights.
+
+    ConfigError where one is finer than the classes.
+    """
     if not settings.probability_share or loss_kind(settings.loss.classification) != "logits":
         return {}
     weights = level_weights(tree, settings.probability_levels) or dict.fromkeys(range(classified + 1), 1.0)
