@@ -186,12 +186,6 @@ def _claim(config: Config, table: CaseTable, folder: Path) -> None:
     read["split"] = asdict(config.split)  # whole, as in data.json
     read["training"] = _of_the_model(read["training"])
     del read["backbone"]["engine"]  # it leaves the model as it is, too
-    if read["backbone"]["precision"] == "32":
-        del read["backbone"]["precision"]  # as in runs from before there was a choice
-    if not read["backbone"]["views"]:
-        del read["backbone"]["views"]  # likewise
-    if read["training"].get("loss", {}).get("gather"):
-        del read["training"]["loss"]["gather"]  # likewise
     hashes = {"table_hash": table.table_hash, "taxonomy_hash": table.taxonomy.content_hash}
     identity = json.loads(json.dumps({**read, **hashes}))
     if stamp.is_file():

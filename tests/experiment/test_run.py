@@ -132,7 +132,7 @@ def test_a_run_is_what_its_settings_are_but_for_name_and_evaluation(
     assert "other: already trained." in caplog.messages
     train(with_overrides(config, {"backbone.engine": "torch"}), toy, tmp_path)
     assert caplog.messages[-1] == "toy: already trained."
-    with pytest.raises(CheckpointError, match=r"holds another run: backbone\.precision was not set, now bf16\. "):
+    with pytest.raises(CheckpointError, match=r"holds another run: backbone\.precision was 32, now bf16\. "):
         train(with_overrides(config, {"backbone.precision": "bf16"}), toy, tmp_path)
     with pytest.raises(CheckpointError, match=r"holds another run: training\.strengths was \[.*\], now \[1\.0\]\. "):
         train(with_overrides(config, {"training.strengths": [1.0]}), toy, tmp_path)
