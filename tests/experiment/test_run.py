@@ -232,6 +232,7 @@ def test_a_model_of_views_keeps_them_and_learns_from_single_images(
 
 
 @pytest.mark.filterwarnings("ignore:.*have images of one node")  # few images
+@pytest.mark.filterwarnings("ignore:.* have a twin")  # two epochs from random weights: some vectors are alike
 def test_a_model_of_another_split_is_refused(toy_config: Config, tmp_path: Path) -> None:
     config = with_overrides(toy_config, QUICK)
     table, _ = prepare(config.data, config.split, tmp_path / "one")
