@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from hierderm.config.methods import Augmentation
+from hierderm.data.changes import Blur, Jitter
 from hierderm.data.image_io import open_image
 from hierderm.data.preprocessing import Preprocessing
 
@@ -107,9 +108,9 @@ class Augmenter:
         self.steps.append((1.0, crop))
         if config.flip:
             self.steps += [(0.5, v2.RandomHorizontalFlip()), (0.5, v2.RandomVerticalFlip())]
-        self.steps.append((1.0, v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)))
+        self.steps.append((1.0, Jitter(config.brightness, config.contrast, config.saturation, config.hue)))
         if config.blur:
-            self.steps.append((config.blur, v2.GaussianBlur(5, (0.1, 1.5))))
+            self.steps.append((config.blur, Blur(5, (0.1, 1.5))))
 
     def __call__(self, pixels: Tensor, seed: int) -> Tensor:
         """The image, shape (3, height, width), changed as `seed` has it; the generator of torch is left as it was."""
