@@ -3,10 +3,12 @@
 Goals: how much of the fastest forward pass is left when images are read from files, resized and embedded: the engines'
 forward passes on pixels in memory (torch as it is and channels-last, ONNX Runtime on all cores and a core an image),
 then files to vectors by `hierderm`, in turns with them; the largest difference of the vectors; the seconds that the
-graph of ONNX Runtime takes to make. Reading and resizing need the same cores: `allowed` is what two kinds of work one
-after the other leave of the fastest forward pass, from the rate at which all cores do nothing but read; `of_allowed` is
-the share of that which is reached. Random weights: time does not depend on them. Files have noise of all scales, and
-a short side of `--side` pixels: 160 as in the photographs of derm-dev, or 1024 as from a camera.
+graph of ONNX Runtime takes to make. Views count as images: of each file the image itself and one or five augmented
+copies, a vector each, or with `backbone.views = 6` seven images for one vector. Reading, resizing and changing need the
+same cores: `allowed` is what two kinds of work one after the other leave of the fastest forward pass, from the rate at
+which all cores do nothing but read; `of_allowed` is the share of that which is reached. Random weights: time does not
+depend on them. Files have noise of all scales, and a short side of `--side` pixels: 160 as in the photographs of
+derm-dev, or 1024 as from a camera.
 Non-goals: GPUs, where torch computes; how good the vectors are.
 
     python benchmarks/embed.py --out benchmarks/embed.json
@@ -19,13 +21,13 @@ import atexit
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +47,7 @@ BACKBONES = {"timm:tf_efficientnet_lite0": 192, "timm:vit_base_patch16_siglip_22
 ROUNDS, BATCH = 3, 16
 DEFAULT_SIDES = (160, 1024)
 VIEWS = (2, 6)  # of an image, the image itself among them
+READING = "reading alone:"
 
 
 def photographs(folder: str, n: int, side: int) -> list[Path]:
@@ -60,23 +63,60 @@ def photographs(folder: str, n: int, side: int) -> list[Path]:
     return paths
 
 
-def backbone_of(name: str, features: Features = "output", engine: ForwardEngine = "onnx") -> Backbone:
+def backbone_of(name: str, features: Features = "output", engine: ForwardEngine = "onnx", views: int = 0) -> Backbone:
     torch.manual_seed(0)
-    backbone = load_backbone(BackboneConfig(name, "random", engine), features).eval()
+    backbone = load_backbone(BackboneConfig(name, "random", engine, views=views), features).eval()
     for module in backbone.modules():  # else all vectors of random weights are alike
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
     return backbone
 
 
-def embedded(backbone: Backbone, paths: list[Path], augmentation: Augmentation | None = None) -> Tensor:
-    return torch.cat([*feature_batches(backbone, ImageDataset(paths, backbone.preprocessing, augmentation))])
+class Pass(NamedTuple):
+    """One pass over the files."""
+
+    backbone: Backbone
+    images: ImageDataset
+    epochs: Sequence[int] = (0,)
+
+    @property
+    def n_looks(self) -> int:
+        """Images that are looked at, of each file."""
+        return len(self.epochs) * (1 if self.images.augment else 1 + self.images.preprocessing.views)
 
 
-def looked_at(backbone: Backbone, paths: list[Path], n_views: int) -> None:
-    """Vectors of the images as they are, then of augmented views, each of which reads the files again."""
-    for augmentation in (None, *[Augmentation()] * (n_views - 1)):
-        embedded(backbone, paths, augmentation)
+def embedded(backbone: Backbone, paths: list[Path]) -> Tensor:
+    return torch.cat([*feature_batches(backbone, ImageDataset(paths, backbone.preprocessing))])
+
+
+def ways(name: str, paths: list[Path]) -> dict[str, list[Pass]]:
+    """From files to vectors, by name."""
+    plain, layers = backbone_of(name), backbone_of(name, "layers")
+    recipe = backbone_of(name, views=VIEWS[-1])
+    images, changed, seven = (
+        ImageDataset(paths, backbone.preprocessing, augmentation)
+        for backbone, augmentation in ((plain, None), (plain, Augmentation()), (recipe, None))
+    )
+    return {
+        "files to vectors": [Pass(plain, images)],
+        "files to vectors of all layers": [Pass(layers, images)],
+        "files to vectors of an augmented view": [Pass(plain, changed)],
+        **{f"files to vectors, {n} views": [Pass(plain, images), Pass(plain, changed, range(1, n))] for n in VIEWS},
+        f"files to vectors, backbone.views = {VIEWS[-1]}": [Pass(recipe, seven)],
+    }
+
+
+def embed(passes: list[Pass]) -> None:
+    for backbone, images, epochs in passes:
+        list(feature_batches(backbone, images, None, epochs))
+
+
+def read(passes: list[Pass]) -> None:
+    """Read, resize and change the images of some passes, on all cores."""
+    for _, images, epochs in passes:
+        items = [(row, epoch) for row in range(len(images)) for epoch in epochs]
+        with ThreadPoolExecutor(torch.get_num_threads(), initializer=one_thread, initargs=("openmp",)) as pool:
+            list(pool.map(images.in_epochs(len(epochs)), items))
 
 
 def forwards(backbone: Backbone, graph: OnnxGraph, pixels: Tensor) -> dict[str, Callable[[], object]]:
@@ -102,32 +142,22 @@ def forwards(backbone: Backbone, graph: OnnxGraph, pixels: Tensor) -> dict[str, 
     }
 
 
-def reading(images: ImageDataset) -> None:
-    """Read and resize all images, on all cores."""
-    with ThreadPoolExecutor(torch.get_num_threads(), initializer=one_thread, initargs=("openmp",)) as pool:
-        list(pool.map(images.pixels, range(len(images))))
-
-
 def measure(name: str, side: int, n: int) -> list[dict[str, Any]]:
-    """A row for each forward pass and each way from files to vectors."""
+    """A row for each forward pass, each way from files to vectors, and its reading alone."""
     with TemporaryDirectory() as folder:
         paths = photographs(folder, n, side)
-        plain, layers = backbone_of(name), backbone_of(name, "layers")
+        by_way = ways(name, paths)
+        plain, images, _ = by_way["files to vectors"][0]
         start = time.perf_counter()
         graph = make_graph(plain)
         export = time.perf_counter() - start
-        make_graph(layers)
-        images = ImageDataset(paths, plain.preprocessing)
+        for backbone in {passes[0].backbone for passes in by_way.values()}:
+            make_graph(backbone)
         pixels = torch.stack([images.pixels(number) for number in range(n)])
-        view = ImageDataset(paths, plain.preprocessing, Augmentation())
-        works = forwards(plain, graph, pixels) | {
-            "reading alone": lambda: reading(images),
-            "reading an augmented view alone": lambda: reading(view),
-            "files to vectors": lambda: embedded(plain, paths),
-            "files to vectors of all layers": lambda: embedded(layers, paths),
-            "files to vectors of an augmented view": lambda: embedded(plain, paths, Augmentation()),
-        }
-        works |= {f"files to vectors, {n_views} views": partial(looked_at, plain, paths, n_views) for n_views in VIEWS}
+        works = forwards(plain, graph, pixels)
+        bare = list(works)
+        works |= {f"{READING} {way}": partial(read, passes) for way, passes in by_way.items()}
+        works |= {way: partial(embed, passes) for way, passes in by_way.items()}
         seconds: dict[str, list[float]] = {what: [] for what in works}
         for _ in range(ROUNDS):
             for what, work in works.items():
@@ -135,19 +165,18 @@ def measure(name: str, side: int, n: int) -> list[dict[str, Any]]:
                 work()
                 seconds[what].append(time.perf_counter() - start)
         difference = _difference(plain, name, paths[:BATCH])
-    rates = {what: n / statistics.median(values) for what, values in seconds.items()}
-    for n_views in VIEWS:
-        rates[f"files to vectors, {n_views} views"] *= n_views
-    fastest = max(rate for what, rate in rates.items() if not what.startswith(("files", "reading")))
+    looks = {way: sum(one.n_looks for one in passes) for way, passes in by_way.items()}
+    rates = {
+        what: looks.get(what.removeprefix(f"{READING} "), 1) * n / statistics.median(values)
+        for what, values in seconds.items()
+    }
+    fastest = max(rates[what] for what in bare)
     shared = {"backbone": name, "side": side, "images": n, "cores": torch.get_num_threads()}
     rows: list[dict[str, Any]]
     rows = [{**shared, "what": what, "rate": rate, "of_fastest": rate / fastest} for what, rate in rates.items()]
     for row in rows:
-        if row["what"].startswith("files"):
-            changed = next((1 - 1 / n_views for n_views in VIEWS if f"{n_views} views" in row["what"]), None)
-            changed = float("augmented" in row["what"]) if changed is None else changed  # share of the vectors
-            read = (1 - changed) / rates["reading alone"] + changed / rates["reading an augmented view alone"]
-            row["allowed"] = 1 / (1 + fastest * read)
+        if row["what"] in by_way:
+            row["allowed"] = 1 / (1 + fastest / rates[f"{READING} {row['what']}"])
             row["of_allowed"] = row["of_fastest"] / row["allowed"]
     return [*rows, {**shared, "what": "making the graph", "seconds": export, "largest_difference": difference}]
 
@@ -183,9 +212,10 @@ def main() -> None:
     found = []
     for name in options.backbones:
         for side in options.sides:
-            found += measure(name, side, options.images or BACKBONES.get(name, BATCH))
-            for row in found[-12:]:
+            made = measure(name, side, options.images or BACKBONES.get(name, BATCH))
+            for row in made:
                 print(json.dumps(row), flush=True)
+            found += made
     if options.out:
         write_json(options.out, found)
 

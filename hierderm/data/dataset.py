@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from hierderm.config.methods import Augmentation
+from hierderm.data.changes import Blur, Jitter
 from hierderm.data.image_io import open_image
 from hierderm.data.preprocessing import Preprocessing
 
@@ -52,10 +54,17 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def pixels(self, position: int) -> Tensor:
         """What `__getitem__` gives before it is normalised: shape (3, size, size), uint8. Threads may call it."""
-        pixels = self._decoded(position)
+        return self._changed(self._decoded(position), position, self.epoch)
+
+    def in_epochs(self, n_epochs: int) -> Callable[[tuple[int, int]], Tensor]:
+        """`pixels` of a position in an epoch. An image is decoded once for its `n_epochs` calls and kept till then."""
+        decoded = _Shared(self._decoded, n_epochs)
+        return lambda item: self._changed(decoded(item[0]), *item)
+
+    def _changed(self, pixels: Tensor, position: int, epoch: int) -> Tensor:
         if self.augment is None:
             return pixels
-        return self.augment(pixels, (self.seed * 1_000_003 + self.epoch) * 1_000_003 + position)
+        return self.augment(pixels, (self.seed * 1_000_003 + epoch) * 1_000_003 + position)
 
     def _decoded(self, position: int) -> Tensor:
         if self.kept is not None and position in self.kept:
@@ -68,6 +77,32 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         if self.kept is not None:
             self.kept[position] = pixels
         return pixels
+
+
+class _Shared:
+    """What `work` gives for a position: done once for each `n_calls` calls, by the thread that asks first."""
+
+    def __init__(self, work: Callable[[int], Tensor], n_calls: int) -> None:
+        self.work, self.n_calls = work, n_calls
+        self._lock, self._begun = Lock(), dict[int, _Begun]()
+
+    def __call__(self, position: int) -> Tensor:
+        with self._lock:
+            begun = self._begun.setdefault(position, _Begun(self.n_calls))
+            begun.calls_left -= 1
+            if not begun.calls_left:
+                del self._begun[position]
+        with begun.lock:
+            if begun.pixels is None:
+                begun.pixels = self.work(position)
+            return begun.pixels
+
+
+@dataclass
+class _Begun:
+    calls_left: int
+    pixels: Tensor | None = None
+    lock: Lock = field(default_factory=Lock)
 
 
 def fixed_views(image: Image.Image | Tensor, preprocessing: Preprocessing) -> list[Tensor]:
@@ -107,9 +142,9 @@ class Augmenter:
         self.steps.append((1.0, crop))
         if config.flip:
             self.steps += [(0.5, v2.RandomHorizontalFlip()), (0.5, v2.RandomVerticalFlip())]
-        self.steps.append((1.0, v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)))
+        self.steps.append((1.0, Jitter(config.brightness, config.contrast, config.saturation, config.hue)))
         if config.blur:
-            self.steps.append((config.blur, v2.GaussianBlur(5, (0.1, 1.5))))
+            self.steps.append((config.blur, Blur(5, (0.1, 1.5))))
 
     def __call__(self, pixels: Tensor, seed: int) -> Tensor:
         """The image, shape (3, height, width), changed as `seed` has it; the generator of torch is left as it was."""

@@ -139,7 +139,8 @@ class Backbone(nn.Module):
         """Mean and standard deviation over places of what a block gives, shape (n, 2 * n_channels)."""
         last = values.dim() == 3 or getattr(self.encoder, "output_fmt", "NCHW") == "NHWC"  # timm's name of a layout
         places = [dim for dim in range(1, values.dim()) if dim != (values.dim() - 1 if last else 1)]
-        return torch.cat([values.mean(dim=places), (values.var(dim=places, unbiased=False) + 1e-6).sqrt()], dim=1)
+        mean = values.mean(dim=places, keepdim=True).flatten(1)  # as in `var`, so that a graph computes it once
+        return torch.cat([mean, (values.var(dim=places, unbiased=False) + 1e-6).sqrt()], dim=1)
 
     def _output(self, images: Tensor) -> Tensor:
         library = LIBRARIES[self.architecture["library"]]

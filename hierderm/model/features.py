@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 READERS = 8  # threads that read image files for torch, at most
 FIRST = 16  # images by whose time the engine is chosen
 FEWEST = 300  # images; fewer stay with torch
+TOGETHER = 8  # images that a thread reads before it computes, so that a core's cache holds what either needs, at most
 PAYS = 30.0  # seconds that torch must need for the rest before a graph is made, which takes about ten
 
 Item = TypeVar("Item")
@@ -37,11 +38,21 @@ def best_device() -> torch.device:
 
 
 def feature_batches(
-    backbone: Backbone | Stem, images: ImageDataset, rows: Sequence[int] | None = None, *, batch_size: int = 64
+    backbone: Backbone | Stem,
+    images: ImageDataset,
+    rows: Sequence[int] | None = None,
+    epochs: Sequence[int] = (0,),
+    *,
+    batch_size: int = 64,
 ) -> Iterator[Tensor]:
-    """The features of a data set's images, or of the `rows` among them: see `image_features`."""
-    chosen = range(len(images)) if rows is None else rows
-    return image_features(backbone, chosen, images.pixels, batch_size=batch_size, total=len(chosen), title="Embedding")
+    """The features of a data set's images, or of the `rows` among them: see `image_features`.
+
+    With several `epochs` those of the first image in each of them come first, then those of the second one.
+    """
+    rows = range(len(images)) if rows is None else rows
+    items = ((row, epoch) for row in rows for epoch in epochs)
+    pixels, total = images.in_epochs(len(epochs)), len(rows) * len(epochs)
+    return image_features(backbone, items, pixels, batch_size=batch_size, total=total, title="Embedding")
 
 
 def image_features(
@@ -94,9 +105,11 @@ def _computed(
         vectors, pace = _paced(backbone, first)
         graph = _chosen_graph(backbone, first, vectors, pace, total)
         yield vectors
-    yield from (
-        _by_torch(backbone, items, pixels, batch_size) if graph is None else _by_graph(graph, items, pixels, batch_size)
-    )
+    if graph is None:
+        yield from _by_torch(backbone, items, pixels, batch_size)
+    else:
+        shares = TOGETHER if total is None else total // (8 * torch.get_num_threads())  # no thread has much more work
+        yield from _by_graph(graph, items, pixels, batch_size, together=max(1, min(TOGETHER, shares)))
 
 
 def _paced(backbone: Backbone | Stem, images: list[Tensor]) -> tuple[Tensor, float]:
@@ -130,7 +143,7 @@ def _chosen_graph(
         logger.info("%s: torch computes the vectors; as a graph of ONNX Runtime %s", name, error)
         return None
     start = time.perf_counter()
-    list(chain.from_iterable(_by_graph(graph, iter(first), lambda image: image, n)))
+    list(chain.from_iterable(_by_graph(graph, iter(first), lambda image: image, n, together=1)))
     own = (time.perf_counter() - start) / n
     faster = forced or own < pace
     logger.info(
@@ -163,17 +176,18 @@ def _forward(backbone: Backbone | Stem, images: list[Tensor]) -> Tensor:
 
 
 def _by_graph(
-    graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
+    graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, *, together: int
 ) -> Iterator[Tensor]:
-    """Each thread reads an image and computes its vector, on one core: what lies between layers stays in its cache."""
-    threads = torch.get_num_threads()
+    """Each thread reads a few images, then computes their vectors one by one: layers then stay in its core's cache."""
+    threads, together = torch.get_num_threads(), min(together, batch_size)
 
-    def work(item: Item) -> Tensor:
-        return graph(pixels(item)[None])
+    def work(few: list[Item]) -> Tensor:
+        return torch.cat([graph(image[None]) for image in list(map(pixels, few))])
 
     with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
-        for vectors in _batches(in_order(pool, work, items, 2 * threads), batch_size):
-            yield torch.cat(vectors)
+        vectors = in_order(pool, work, _batches(items, together), 2 * threads)
+        for batch in _batches(vectors, batch_size // together):
+            yield torch.cat(batch)
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

@@ -105,10 +105,11 @@ class FromPixels(nn.Module):
         super().__init__()
         self.module = module
         colours = (preprocessing.mean, preprocessing.std)
-        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in colours)
+        mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in colours)
+        self.factor, self.shift = (1 / (255 * std)).float(), (-mean / std).float()
 
     def forward(self, pixels: Tensor) -> Any:
-        return self.module((pixels.float() / 255 - self.mean) / self.std)
+        return self.module(pixels.float() * self.factor + self.shift)
 
 
 class _Vectors(nn.Module):

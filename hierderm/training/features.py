@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +29,21 @@ from hierderm.model.onnx_encoder import OnnxEncoder
 from hierderm.model.tail import Stem
 from hierderm.model.weights import weights_hash
 from hierderm.training.ranks import rank, wait_for_all, world_size
-from hierderm.training.shards import RowFile
+from hierderm.training.shards import RowFile, write_rows
 from hierderm.types import Mask, Vectors
 
 logger = logging.getLogger(__name__)
+
+
+class _Views(NamedTuple):
+    """Augmented copies of each image, by number; without augmentation the image itself."""
+
+    augmentation: Augmentation | None
+    seed: int
+    numbers: tuple[int, ...]
+
+
+PLAIN = _Views(None, 0, (0,))
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class FeatureStore:
 
         It is a map of the file into memory, which changes of the array do not reach.
         """
-        return self._rows(_Source(backbone, table), np.ones(len(table), dtype=bool))
+        return self._rows(_Source(backbone, table), np.ones(len(table), dtype=bool))[0]
 
     def embed(self, encoder: Encoder, table: CaseTable) -> EmbeddingTable:
         """What `encoder.embed(table)` gives, by way of the backbone's features."""
@@ -78,47 +90,58 @@ class FeatureStore:
         table share files, and each division adds the images that others have not trained on.
         """
         training, source = table.splits == c.TRAIN, _Source(backbone, table)
-        augmented = [self._rows(source, training, _View(augmentation, seed, 1 + view)) for view in range(n_views)]
-        whole = self._rows(source, np.ones(len(table), dtype=bool))
+        views = _Views(augmentation, seed, tuple(range(1, 1 + n_views)))
+        augmented = self._rows(source, training, views)
+        whole = self.features(backbone, table)
         return [vectors[training] for vectors in (whole, *augmented)], whole[table.splits == c.VALIDATION]
 
-    def _rows(self, source: _Source, wanted: Mask, view: _View | None = None) -> Vectors:
-        """Vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN.
+    def _rows(self, source: _Source, wanted: Mask, views: _Views = PLAIN) -> list[Vectors]:
+        """For each view vectors of the table of which those `wanted`, shape (n_images,), are known; others may be NaN.
 
         A backbone that gives its output alone takes it from features of all layers where these are cached.
         """
-        backbone, paths = source.backbone, source.table.paths
-        layers = self._path(source, "layers", view)
-        if backbone.architecture["features"] == "output" and layers.is_file():
-            cached: Vectors = np.load(layers, mmap_mode="r", allow_pickle=False)
-            if not np.isnan(cached[wanted, 0]).any():
-                return np.array(cached[:, : backbone.output_dim])
-        path = self._path(source, backbone.architecture["features"], view)
-        file = RowFile(path, len(paths), backbone.dim)
-        missing = np.flatnonzero(wanted & ~file.known())
-        if len(missing) and file.shards:
-            logger.info("%s: %d of %d images are left of a run that was stopped", path, len(missing), wanted.sum())
-        wait_for_all()  # all have seen the same rows missing, and divide them
-        own = part_of(missing, rank(), world_size())
-        if len(own):
-            file.write(own, _computed(source, view, own.tolist()))
-        wait_for_all()
-        return file.join()
+        cached = [self._from_layers(source, wanted, views, view) for view in views.numbers]
+        missed = [view for view, vectors in zip(views.numbers, cached, strict=True) if vectors is None]
+        made = iter(self._made(source, wanted, views._replace(numbers=tuple(missed))))
+        return [next(made) if vectors is None else vectors for vectors in cached]
 
-    def _path(self, source: _Source, features: str, view: _View | None = None) -> Path:
-        architecture = {**source.backbone.architecture, "features": features}
-        seen = source.backbone.preprocessing if view is None else replace(source.backbone.preprocessing, views=0)
-        changes = [asdict(view.augmentation), view.seed, view.view] if view else []
+    def _from_layers(self, source: _Source, wanted: Mask, views: _Views, view: int) -> Vectors | None:
+        layers = self._path(source, "layers", views, view)
+        if source.backbone.architecture["features"] != "output" or not layers.is_file():
+            return None
+        cached: Vectors = np.load(layers, mmap_mode="r", allow_pickle=False)
+        return None if np.isnan(cached[wanted, 0]).any() else np.array(cached[:, : source.backbone.output_dim])
+
+    def _made(self, source: _Source, wanted: Mask, views: _Views) -> list[Vectors]:
+        """As `_rows`, from files of the same features. Views that lack the same images are computed together."""
+        backbone, n = source.backbone, len(source.table)
+        paths = [self._path(source, backbone.architecture["features"], views, view) for view in views.numbers]
+        files = [RowFile(path, n, backbone.dim) for path in paths]
+        missing = np.zeros((n, len(files)), dtype=bool)
+        for file, column in zip(files, missing.T, strict=True):
+            column[:] = wanted & ~file.known()
+            if column.any() and file.shards:
+                logger.info(
+                    "%s: %d of %d images are left of a run that was stopped", file.path, column.sum(), wanted.sum()
+                )
+        wait_for_all()  # all have seen the same rows missing, and divide them
+        for lacking in np.unique(missing[missing.any(axis=1)], axis=0):
+            own = part_of(np.flatnonzero((missing == lacking).all(axis=1)), rank(), world_size())
+            if len(own):
+                chosen = views._replace(numbers=tuple(np.compress(lacking, views.numbers).tolist()))
+                write_rows(list(compress(files, lacking)), own, _computed(source, chosen, own.tolist()))
+        wait_for_all()
+        return [file.join() for file in files]
+
+    def _path(self, source: _Source, features: str, views: _Views, view: int) -> Path:
+        architecture, preprocessing = (
+            {**source.backbone.architecture, "features": features},
+            source.backbone.preprocessing,
+        )
+        seen = preprocessing if views.augmentation is None else replace(preprocessing, views=0)
+        changes = [asdict(views.augmentation), views.seed, view] if views.augmentation else []
         key = [architecture, [source.weights_hash, seen.hash, source.table.image_hashes], changes]
         return self.folder / f"{text_hash(json.dumps(key))}.npy"
-
-
-class _View(NamedTuple):
-    """One augmented copy of each image."""
-
-    augmentation: Augmentation
-    seed: int
-    view: int
 
 
 @dataclass(frozen=True)
@@ -133,12 +156,11 @@ class _Source:
         return weights_hash(self.backbone)
 
 
-def _computed(source: _Source, view: _View | None, rows: list[int]) -> Iterator[Vectors]:
+def _computed(source: _Source, views: _Views, rows: list[int]) -> Iterator[Vectors]:
+    """The vectors of the views of an image one after another, image by image."""
     backbone = source.backbone.eval().to(best_device())
-    augmentation, seed, number = view or (None, 0, 0)
-    images = ImageDataset(source.table.paths, backbone.preprocessing, augmentation, seed=seed)
-    images.epoch = number
-    for batch in feature_batches(backbone, images, rows):
+    images = ImageDataset(source.table.paths, backbone.preprocessing, views.augmentation, seed=views.seed)
+    for batch in feature_batches(backbone, images, rows, views.numbers):
         yield batch.cpu().numpy()
 
 

@@ -6,7 +6,7 @@ Memory holds one shard. The rows of an array that is whole lie in one `.npy` fil
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,26 +41,11 @@ class RowFile:
             found[_read(shard)[0]] = True
         return found
 
-    def write(self, rows: IntArray, batches: Iterable[Vectors]) -> None:
-        """Write the vectors of `rows`, which come in `batches`. What has come is kept whatever stops it."""
-        held: list[Vectors] = []
-        done, last = 0, time.monotonic()
-        try:
-            for batch in batches:
-                held.append(batch)
-                if sum(map(len, held)) >= SHARD_ROWS or time.monotonic() - last >= SHARD_SECONDS:
-                    done, last = self._write_shard(rows[done:], held) + done, time.monotonic()
-                    held = []
-        finally:
-            self._write_shard(rows[done:], held)
-
-    def _write_shard(self, rows: IntArray, held: list[Vectors]) -> int:
-        values = np.concatenate([np.zeros((0, self.dim), dtype=np.float32), *held])
-        if len(values):
-            shard = self.path.with_name(f"{self.path.stem}.{rows[0]:09d}.npz")
-            with replacing(shard) as temporary, temporary.open("wb") as handle:
-                np.savez(handle, rows=rows[: len(values)], values=values)
-        return len(values)
+    def write_shard(self, rows: IntArray, values: Vectors) -> None:
+        """Write the vectors of some rows, shape (n, dim)."""
+        shard = self.path.with_name(f"{self.path.stem}.{rows[0]:09d}.npz")
+        with replacing(shard) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, rows=rows, values=values)
 
     def join(self) -> Vectors:
         """All rows in one file, shape (n_rows, dim): a map of it into memory, which changes do not reach."""
@@ -82,6 +67,35 @@ class RowFile:
 
     def _file(self) -> Vectors:
         return np.asarray(np.load(self.path, mmap_mode="c", allow_pickle=False))
+
+
+def write_rows(files: Sequence[RowFile], rows: IntArray, batches: Iterable[Vectors]) -> None:
+    """Write to `files` the vectors of `rows`, which come in `batches`, those of a row one after another.
+
+    What has come is kept whatever stops it.
+    """
+    held: list[Vectors] = []
+    done, last = 0, time.monotonic()
+    try:
+        for batch in batches:
+            held.append(batch)
+            if sum(map(len, held)) >= SHARD_ROWS or time.monotonic() - last >= SHARD_SECONDS:
+                held, n = _written(files, rows[done:], held)
+                done, last = done + n, time.monotonic()
+    finally:
+        _written(files, rows[done:], held)
+
+
+def _written(files: Sequence[RowFile], rows: IntArray, held: list[Vectors]) -> tuple[list[Vectors], int]:
+    """A shard of each file. What is left of a row that has not come whole, and the number of rows that were written."""
+    values = np.concatenate([np.zeros((0, files[0].dim), dtype=np.float32), *held])
+    n = len(values) // len(files)
+    if n:
+        for file, of_file in zip(
+            files, values[: n * len(files)].reshape(n, len(files), -1).swapaxes(0, 1), strict=True
+        ):
+            file.write_shard(rows[:n], of_file)
+    return [values[n * len(files) :]], n
 
 
 def _read(shard: Path) -> tuple[IntArray, Vectors]:

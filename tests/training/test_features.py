@@ -15,6 +15,7 @@ from hierderm import columns as c
 from hierderm.config.methods import Augmentation
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.dataset import ImageDataset
+from hierderm.data.image_io import open_image
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError
 from hierderm.model.backbone import Backbone, load_backbone
@@ -71,9 +72,9 @@ def test_divisions_of_a_table_share_their_views(
     """Each adds the images that others have not trained on; the augmentation does not depend on who asks first."""
     other, asked = replace(toy, frame=toy.frame.replace({"split": {"train": "test", "test": "train"}})), []
 
-    def counted(backbone: Backbone, images: ImageDataset, rows: list[int]) -> Any:
+    def counted(backbone: Backbone, images: ImageDataset, rows: list[int], epochs: tuple[int, ...]) -> Any:
         asked.append(len(rows))
-        return feature_batches(backbone, images, rows)
+        return feature_batches(backbone, images, rows, epochs)
 
     monkeypatch.setattr("hierderm.training.features.feature_batches", counted)
     shared, alone = FeatureStore(tmp_path / "shared"), FeatureStore(tmp_path / "alone")
@@ -83,6 +84,40 @@ def test_divisions_of_a_table_share_their_views(
     expected = alone.for_training(backbone, other, 1, AUGMENTATION)[0][1]
     assert np.isfinite(expected).all()
     np.testing.assert_allclose(shared.for_training(backbone, other, 1, AUGMENTATION)[0][1], expected, atol=1e-5)
+
+
+def test_files_are_read_once_for_all_views_that_lack_them(
+    backbone: Backbone, toy: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        read.append(path)
+        return open_image(path)
+
+    monkeypatch.setattr("hierderm.data.dataset.open_image", counted)
+    train, few = toy.part(c.TRAIN).paths, FeatureStore(tmp_path / "few")
+    whole, _ = FeatureStore(tmp_path / "whole").for_training(backbone, toy, 3, AUGMENTATION)
+    assert sorted(read) == sorted([*toy.paths, *train])
+    few.for_training(backbone, toy, 1, AUGMENTATION)
+    read.clear()
+    found, _ = few.for_training(backbone, toy, 3, AUGMENTATION)
+    assert sorted(read) == sorted(train)
+    np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+def test_views_that_were_stopped_apart_are_joined(
+    backbone: Backbone, toy: CaseTable, store: FeatureStore, tmp_path: Path
+) -> None:
+    """After a kill between two files each may lack rows that the other has."""
+    expected, _ = FeatureStore(tmp_path / "whole").for_training(backbone, toy, 2, AUGMENTATION)
+    store.for_training(backbone, toy, 2, AUGMENTATION)
+    lost = np.flatnonzero(toy.splits == c.TRAIN)[:5]
+    for number, path in enumerate(sorted(store.folder.glob("*.npy"))):
+        vectors = np.load(path)
+        vectors[lost[number : number + 2]] = np.nan
+        np.save(path, vectors)
+    np.testing.assert_allclose(store.for_training(backbone, toy, 2, AUGMENTATION)[0], expected, atol=1e-5)
 
 
 def test_the_output_is_taken_from_cached_layers(
@@ -137,8 +172,8 @@ def test_a_stopped_command_goes_on_from_its_store(
     caplog.set_level(logging.INFO, "hierderm")
     encoder, place = load(f"hf:{small_siglip}"), tmp_path / "embeddings"
 
-    def stopped(backbone: Backbone, images: ImageDataset, rows: list[int]) -> Any:
-        for number, batch in enumerate(feature_batches(backbone, images, rows, batch_size=8)):
+    def stopped(backbone: Backbone, images: ImageDataset, rows: list[int], epochs: tuple[int, ...]) -> Any:
+        for number, batch in enumerate(feature_batches(backbone, images, rows, epochs, batch_size=8)):
             if number == 2:
                 raise KeyboardInterrupt
             yield batch
