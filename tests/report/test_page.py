@@ -17,7 +17,8 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.experiment.compare import compare
 from hierderm.report.page import is_ours
-from tests.app.test_page import browser, pytestmark  # noqa: F401
+from tests.app.test_page import DESKTOP, browser, on_both, pytestmark  # noqa: F401
+from tests.drawing import drawing
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,8 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
             {"name": "lda", "method": "lda", "set": {"training.views": 0}},
         ],
     }
-    return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"), pdf=True)
-
-
-DESKTOP, PHONE = (1280, 900), (390, 800)
-on_both = pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
+    with drawing():
+        return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"), pdf=True)
 
 
 @pytest.fixture
