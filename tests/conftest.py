@@ -39,6 +39,13 @@ def drawn() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def drawn_pages() -> Iterator[None]:
+    """Plots in pages are drawn."""
+    with drawing(pngs=False):
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a dear beginning come first and side by side, so that mostly one worker pays for it."""
 

@@ -50,7 +50,7 @@ def every_method(toy_comparison: Comparison) -> Comparison:
     return with_overrides(toy_comparison, {"models": MODELS})
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("drawn_pages")
 def test_a_comparison_writes_its_report_and_resumes(
     every_method: Comparison, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +172,7 @@ def test_the_report_again_as_pdf(
         compare(comparison, tmp_path / "out", pdf=True)
 
 
-@pytest.mark.usefixtures("drawn")
+@pytest.mark.usefixtures("drawn_pages")
 @pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 2, "protocol.every_fold": True, "protocol.seeds": 2}

@@ -33,7 +33,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
             {"name": "lda", "method": "lda", "set": {"training.views": 0}},
         ],
     }
-    with drawing():
+    with drawing(pngs=False):
         return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"), pdf=True)
 
 
