@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+unexport PYTHONDONTWRITEBYTECODE  # where it is set, each process of the tests would compile the package anew
 READY := $(VENV)/.ready
 
 .PHONY: help demo test pytest lint docs bench soak clean

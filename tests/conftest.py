@@ -7,13 +7,11 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import pytest
 import typer.main
 import typer.testing
-from matplotlib.figure import Figure
 
 from hierderm.config.loading import build_comparison, build_config, to_dict
 from hierderm.config.settings import Comparison, Config, SplitConfig
@@ -22,44 +20,48 @@ from hierderm.data.splits import split_cases
 from hierderm.data.synthetic.recipe import PRESETS, write_synthetic
 from hierderm.data.table import CaseTable
 from hierderm.taxonomy.file import read_taxonomy
+from tests.drawing import drawing, leave_undrawn
 from tests.postgres import Server, serving_postgres
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no test needs one, and to look for one takes milliseconds each time
 os.fsync = lambda fd: None  # it outlasts a power cut, which no test has, and takes milliseconds a file
 for module, name in ((typer.main, "get_command"), (typer.testing, "_get_command")):  # takes 25 ms each time
     setattr(module, name, functools.cache(typer.main.get_command))
 matplotlib.use("agg")
-DRAWS = Figure.savefig
 gc.disable()  # while all is imported, where it takes a fifth of the time
 
 
-def _undrawn(figure: Figure, target: Any, **options: Any) -> None:
-    """In place of the PNGs that each training writes, a fifth of its time; tests of what they are take `drawn`."""
-    if options.get("metadata") == {"Software": "hierderm"}:
-        target.write(b"\x89PNG hierderm, not drawn")
-    else:
-        DRAWS(figure, target, **options)
-
-
-setattr(Figure, "savefig", _undrawn)  # noqa: B010 - to mypy it is another function
+@pytest.fixture
+def drawn() -> Iterator[None]:
+    """Plots are drawn."""
+    with drawing():
+        yield
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots are drawn."""
-    monkeypatch.setattr(Figure, "savefig", DRAWS)
+def drawn_pages() -> Iterator[None]:
+    """Plots in pages are drawn."""
+    with drawing(pngs=False):
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a dear beginning come first and side by side, so that mostly one worker pays for it."""
-    groups = {item: str(mark.args[0]) if (mark := item.get_closest_marker("together")) else "~" for item in items}
-    items.sort(key=groups.__getitem__)
+
+    def group(item: pytest.Item) -> str:
+        if mark := item.get_closest_marker("together"):
+            return str(mark.args[0])
+        return "server" if "server" in getattr(item, "fixturenames", ()) else "~"
+
+    items.sort(key=group)
 
 
 def pytest_collection_finish() -> None:
     """What was imported stays: the collector need not look through it again and again."""
     gc.freeze()
     gc.enable()
+    leave_undrawn()
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +88,21 @@ def small_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("siglip")
     torch.manual_seed(0)
     random_siglip(["red papule"], folder, image_size=32, patch_size=8, width=32, depth=2, text_depth=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported_siglip(small_siglip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small SigLIP as a model folder, `model`, and as a graph, `model.onnx`."""
+    from hierderm.config.settings import BackboneConfig
+    from hierderm.model.backbone import load_backbone
+    from hierderm.model.checkpoint import save_model
+    from hierderm.model.loading import load
+    from hierderm.model.network import Network
+
+    folder = tmp_path_factory.mktemp("exported")
+    save_model(Network(load_backbone(BackboneConfig(f"hf:{small_siglip}"))), folder / "model")
+    load(folder / "model").export(folder / "model.onnx")
     return folder
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +14,8 @@ from hierderm import artifacts
 from hierderm.artifacts import HEADER, claim_folder, holds, read_folder, read_header, require_free_folder, write_folder
 from hierderm.errors import EmbeddingError, OutputError
 from hierderm.files import file_hash, is_temporary, locked, replacing, require_free, write_atomically, write_json
-from tests.killing import REPOSITORY, environment, kill_at_every_change
+from tests.killing import kill_at_every_change
+from tests.processes import prepared
 
 NAMES = ["a.txt", "below/b.txt"]
 
@@ -331,8 +330,9 @@ def left_over(path: Path) -> list[str]:
     return [name.name for name in path.parent.iterdir() if name.name not in ("w", ".w.lock")]
 
 
+@pytest.mark.together("processes")
 def test_whatever_the_moment_of_a_kill_the_old_or_the_new_folder_is_whole(tmp_path: Path) -> None:
-    paths = kill_at_every_change(tmp_path, __name__, "save_old", "save_new")
+    paths = kill_at_every_change(tmp_path, save_old, save_new)
     words = [load(path) for path in paths]
     n_old = words.count("old")
     assert words == ["old"] * n_old + ["new"] * (len(words) - n_old)
@@ -343,15 +343,17 @@ def test_whatever_the_moment_of_a_kill_the_old_or_the_new_folder_is_whole(tmp_pa
         assert load(path) == "newest" and not left_over(path)
 
 
+@pytest.mark.together("processes")
 def test_after_a_kill_the_old_folder_is_still_refused(tmp_path: Path) -> None:
-    for path in kill_at_every_change(tmp_path, __name__, "save_old", "save_new"):
+    for path in kill_at_every_change(tmp_path, save_old, save_new):
         with pytest.raises(OutputError, match="holds a hierderm words folder"):
             save(path, "newest")
         assert load(path) in ("old", "new")
 
 
+@pytest.mark.together("processes")
 def test_whatever_the_moment_of_a_kill_a_new_folder_is_whole_or_absent(tmp_path: Path) -> None:
-    paths = kill_at_every_change(tmp_path, __name__, "", "save_new")
+    paths = kill_at_every_change(tmp_path, None, save_new)
     there = [holds(path, "words") for path in paths]
     assert there == sorted(there) and there.count(False) > 8
     for path, found in zip(paths, there, strict=True):
@@ -418,26 +420,23 @@ def test_what_lies_aside_loses_only_what_its_header_lists(tmp_path: Path) -> Non
 
 # --- several processes -------------------------------------------------------------------------------------------
 
-REWRITE = """
-import sys, time
-from pathlib import Path
-from tests.test_artifacts import save
-for number in range(int(sys.argv[3])):
-    save(Path(sys.argv[1]), f"{sys.argv[2]}{number}", replace=True)
-"""
+
+def rewrite(path: Path, name: str) -> None:
+    for number in range(30):
+        save(path, f"{name}{number}", replace=True)
 
 
+@pytest.mark.together("processes")
 def test_two_rewrite_a_folder_while_a_third_reads(tmp_path: Path) -> None:
     path = tmp_path / "w"
     save(path, "start")
-    writers = [
-        subprocess.Popen([sys.executable, "-c", REWRITE, str(path), name, "30"], cwd=REPOSITORY, env=environment())
-        for name in ("first", "second")
-    ]
+    writers = [prepared().Process(target=rewrite, args=(path, name)) for name in ("first", "second")]
+    for writer in writers:
+        writer.start()
     words = set()
-    while any(writer.poll() is None for writer in writers):
+    while any(writer.is_alive() for writer in writers):
         words.add(load(path))  # never a mixture, never absent
-    assert [writer.returncode for writer in writers] == [0, 0]
+    assert [writer.exitcode for writer in writers] == [0, 0]
     assert len(words) > 1 and load(path) in ("first29", "second29")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".w.lock", "w"]
 

@@ -72,8 +72,9 @@ def save_new(path: Path) -> None:
     table(2).save(path, replace=True)
 
 
+@pytest.mark.together("processes")
 def test_whatever_the_moment_of_a_kill_the_old_or_the_new_embeddings_are_whole(tmp_path: Path) -> None:
-    paths = kill_at_every_change(tmp_path, __name__, "save_old", "save_new")
+    paths = kill_at_every_change(tmp_path, save_old, save_new)
     found = [len(EmbeddingTable.load(path)) for path in paths]
     assert found == sorted(found, reverse=True) and found.count(3) > 5 and found.count(2) > 5
     for path in paths:

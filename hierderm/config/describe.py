@@ -47,7 +47,7 @@ def every_setting() -> tuple[Setting, ...]:
 
 def reads(settings: Config | Comparison, name: str) -> bool:
     """Whether these settings have one of that dotted name, and read it."""
-    return any(row.read for row in settings_of(settings) if row.name == name)
+    return any(row.read for row in _described(settings, "") if row.name == name)
 
 
 def not_default(section: Any, name: str) -> list[str]:

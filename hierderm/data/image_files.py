@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from hierderm.data.image_io import is_image
@@ -20,6 +21,7 @@ SUFFIXES = frozenset((
     ".dib", ".gif", ".jp2", ".j2k", ".pgm", ".ppm",
 ))  # fmt: skip
 _HIDDEN = "hidden"
+_AT_ONCE = 32  # files that a thread looks at before it takes others
 _HASHES: dict[tuple[str, int, int, int, int], str] = {}  # by path, size, times and place on the disk
 
 
@@ -111,8 +113,13 @@ def file_hashes(paths: Sequence[Path]) -> list[str]:
             return ""
         return _HASHES[key]
 
+    def found_in(part: Sequence[Path]) -> list[str]:
+        return [found(path) for path in part]
+
+    parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
     with ThreadPoolExecutor() as pool:
-        return list(track(pool.map(found, paths), "Reading images", len(paths), unit="images"))
+        hashes = chain.from_iterable(pool.map(found_in, parts))
+        return list(track(hashes, "Reading images", len(paths), unit="images"))
 
 
 class Spellings:

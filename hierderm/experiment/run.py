@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -351,4 +351,7 @@ class Run:
 
 def environment() -> dict[str, str]:
     """Versions and machine, for the run folder and the report."""
-    return {"python": sys.version.split()[0], "machine": platform.platform()} | {p: version(p) for p in PACKAGES}
+    return {"python": sys.version.split()[0], "machine": platform.platform()} | {p: _version(p) for p in PACKAGES}
+
+
+_version = cache(version)  # it reads files of the package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -27,11 +28,15 @@ def is_ours(content: bytes) -> bool:
 
 def render(template: str, **values: Any) -> str:
     """The HTML of one of our templates, self-contained."""
-    environment = Environment(
+    return _environment().get_template(template).render(version=__version__, disclaimer=DISCLAIMER, **values)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("hierderm.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(version=__version__, disclaimer=DISCLAIMER, **values)

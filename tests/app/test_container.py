@@ -19,8 +19,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from hierderm.model.loading import load
-from hierderm.search.finder import CaseFinder
+from hierderm.data.table import CaseTable
+from hierderm.search.case_index import CaseIndex
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -72,12 +72,16 @@ def absent_modules() -> list[str]:
 
 @pytest.mark.together("exporter")
 def test_an_index_is_served_with_the_packages_of_the_image(
-    toy_index: Path, finder: CaseFinder, small_siglip: Path, tmp_path: Path
+    toy: CaseTable, exported_siglip: Path, tmp_path: Path
 ) -> None:
-    load(f"hf:{small_siglip}").export(tmp_path / "model.onnx")
+    CaseIndex.build(toy, str(exported_siglip / "model"), splits=("train", "validation"), k=5).save(tmp_path / "index")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    places = {"/index": str(toy_index), "/model.onnx": str(tmp_path / "model.onnx"), "0.0.0.0": "127.0.0.1"}
+    places = {
+        "/index": str(tmp_path / "index"),
+        "/model.onnx": str(exported_siglip / "model.onnx"),
+        "0.0.0.0": "127.0.0.1",
+    }
     command = [places.get(word, word) for word in given("ENTRYPOINT")[1:]]
     absent = absent_modules()
     assert {"torch", "transformers", "timm", "lightning", "torchvision"} <= set(absent)
@@ -87,7 +91,7 @@ def test_an_index_is_served_with_the_packages_of_the_image(
             if server.poll() is not None or _status(port, "/") == 200:
                 break
             time.sleep(0.1)
-        image = finder.index.gallery.image_paths([0])[0].read_bytes()
+        image = toy.paths[0].read_bytes()
         status, body = _search(port, image)
         assert status == 200 and len(json.loads(body)["hits"]) == 3
         assert (_status(port, "/api/map"), _status(port, "/api/info")) == (200, 200)

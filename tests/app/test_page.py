@@ -41,9 +41,14 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
+DESKTOP, PHONE = (1280, 900), (390, 800)
+on_both = pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
+
+
+@pytest.fixture
 def page(address: str, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    width, height = request.param
+    """The page as it is opened, on a desktop where a test does not say more."""
+    width, height = getattr(request, "param", DESKTOP)
     opened = browser.new_page(viewport={"width": width, "height": height})  # with a cache and cookies of its own
     troubles: list[str] = []
     elsewhere: list[str] = []
@@ -61,6 +66,7 @@ def settled(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("case")
 
 
+@on_both
 def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> None:
     image = toy.part(c.TEST).paths[0]
     expect(page.locator("#disclaimer")).to_contain_text("not a medical device")
@@ -140,6 +146,7 @@ def test_an_image_unlike_the_index_is_refused(
     expect(page.locator("#tree .node")).to_have_count(0)
 
 
+@on_both
 def test_words_and_images_of_the_gallery(page: Page) -> None:
     page.fill("#text", "red papule")
     page.keyboard.press("Enter")

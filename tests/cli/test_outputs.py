@@ -154,13 +154,13 @@ def test_the_process_ends_with_1_and_the_message(mine: Path) -> None:
     assert snapshot(mine) == before
 
 
-def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, tmp_path: Path) -> None:
-    table, tree = toy_folder / "cases.csv", toy_folder / "taxonomy.csv"
+def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, small_siglip: Path, tmp_path: Path) -> None:
+    table, tree, model = toy_folder / "cases.csv", toy_folder / "taxonomy.csv", f"hf:{small_siglip}"
     for command in (
         ["split", table, "-t", tree, "-o", tmp_path / "split.csv"],
         ["data", "csv", table, "-t", tree, "-o", tmp_path / "cases.parquet"],
-        ["embed", table, "-t", tree, "--model", "hierderm:tiny", "-o", tmp_path / "embeddings"],
-        ["index", "build", table, "-t", tree, "-m", "hierderm:tiny", "-o", tmp_path / "index"],
+        ["embed", table, "-t", tree, "--model", model, "-o", tmp_path / "embeddings"],
+        ["index", "build", table, "-t", tree, "-m", model, "-o", tmp_path / "index"],
         ["search", "--image-id", "s00000-0", "-i", tmp_path / "index", "--html", tmp_path / "page.html"],
         [
             "evaluate",
@@ -169,6 +169,8 @@ def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, tmp_path: 
             tree,
             "--evaluation.bootstrap_rounds",
             10,
+            "--evaluation.tasks",
+            "retrieval",
             "-o",
             tmp_path / "scores.json",
         ],
@@ -181,11 +183,11 @@ def test_what_hierderm_wrote_is_replaced_when_asked(toy_folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["embeddings", "index"])
-def test_a_users_file_among_ours_is_not_lost(kind: str, toy_folder: Path, tmp_path: Path) -> None:
-    out, tree = tmp_path / "out", toy_folder / "taxonomy.csv"
+def test_a_users_file_among_ours_is_not_lost(kind: str, toy_folder: Path, small_siglip: Path, tmp_path: Path) -> None:
+    out, tree, model = tmp_path / "out", toy_folder / "taxonomy.csv", f"hf:{small_siglip}"
     command: list[object] = {
-        "embeddings": ["embed", toy_folder / "cases.csv", "-t", tree, "--model", "hierderm:tiny", "-o", out],
-        "index": ["index", "build", toy_folder / "cases.csv", "-t", tree, "-m", "hierderm:tiny", "-o", out],
+        "embeddings": ["embed", toy_folder / "cases.csv", "-t", tree, "--model", model, "-o", out],
+        "index": ["index", "build", toy_folder / "cases.csv", "-t", tree, "-m", model, "-o", out],
     }[kind]
     run(*command)
     (out / "cases-notes.txt").write_text("mine")

@@ -30,6 +30,9 @@ groups = false
 [[models]]
 name = "tree"
 method = "tree_lda"
+[models.set]
+"training.shrinkages" = [0.1, 0.4]
+"training.folds" = 0
 """
 OPTIONS = {"huggingface": ["--data.taxonomy", "scin"]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -24,15 +25,22 @@ def split_table(toy: CaseTable, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-@pytest.fixture
-def made(split_table: Path, toy_folder: Path, small_siglip: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def built(split_table: Path, toy_folder: Path, small_siglip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of the training and validation cases."""
+    folder = tmp_path_factory.mktemp("built") / "index"
     shown = run(
         "index", "build", split_table, "--model", f"hf:{small_siglip}", "-t", toy_folder / "taxonomy.csv",
-        "-o", tmp_path / "index", "--splits", "train,validation",
+        "-o", folder, "--splits", "train,validation",
     )  # fmt: skip
     assert "kind flat: exact" in shown and "condition: recall@1" in shown and "category: recall@1" in shown
-    return tmp_path / "index"
+    return folder
+
+
+@pytest.fixture
+def made(built: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(built, tmp_path / "index"))
 
 
 def test_search(made: Path, toy: CaseTable, tmp_path: Path) -> None:

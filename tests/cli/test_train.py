@@ -18,6 +18,8 @@ from hierderm.embeddings import EmbeddingTable
 from hierderm.taxonomy.file import read_taxonomy
 from tests.cli.commands import TOY_FLAGS, changed, fails, refusal, run
 
+QUICK = {"training.method": "tree_lda", "training.views": 0, "training.folds": 0}
+
 
 def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(dump_config(toy_config))
@@ -66,7 +68,7 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
 
 
 def test_an_external_test_is_checked_for_what_the_model_has_seen(toy_config: Config, tmp_path: Path) -> None:
-    quick = with_overrides(toy_config, {"training.method": "tree_lda", "training.views": 1, "training.folds": 0})
+    quick = with_overrides(toy_config, {**QUICK, "training.views": 1})
     (tmp_path / "config.toml").write_text(dump_config(quick))
     out = tmp_path / "run"
     run("train", tmp_path / "config.toml", "-o", out)
@@ -114,22 +116,21 @@ def test_an_external_test_is_checked_for_what_the_model_has_seen(toy_config: Con
 
 
 def test_inflation(toy_config: Config, tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text(dump_config(toy_config))
-    shown = run("inflation", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
+    (tmp_path / "c.toml").write_text(dump_config(with_overrides(toy_config, QUICK)))
+    shown = run("inflation", tmp_path / "c.toml", "-o", tmp_path / "out", "--evaluation.bootstrap_rounds", 10)
     assert shown.startswith("| model | metric | by case | own case allowed | by image | inflation |")
     assert "| toy | fine MAP@R |" in shown
 
 
 def test_compare(toy_config: Config, tmp_path: Path) -> None:
-    text = dump_config(toy_config) + '\n[[models]]\nname = "vanilla"\nmethod = "vanilla"\n[[models]]\nname = "tree"\n'
-    (tmp_path / "c.toml").write_text(text)
-    shown = run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS)
+    models = '\n[[models]]\nname = "vanilla"\nmethod = "vanilla"\n[[models]]\nname = "tree"\n'
+    (tmp_path / "c.toml").write_text(dump_config(with_overrides(toy_config, QUICK)) + models)
+    few = ("--evaluation.bootstrap_rounds", 10)
+    shown = run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *few)
     assert "2 models on cases.csv: held-out cases" in shown
     outcome, report = shown.rpartition("┘")[2].strip().splitlines()
     assert " has the best value in " in outcome and report.startswith(f"Report: {tmp_path / 'out' / 'report.html'}")
-    assert (
-        json.loads(run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *TOY_FLAGS, "--json"))["name"] == "toy"
-    )
+    assert json.loads(run("compare", tmp_path / "c.toml", "-o", tmp_path / "out", *few, "--json"))["name"] == "toy"
 
 
 def test_a_pdf_without_a_browser_is_refused_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,14 +29,19 @@ from hierderm.report.page import is_ours
 FLAT = {"training.loss.classification_level": "coarse", "training.loss.schedule": "joint"}
 MODELS: list[dict[str, Any]] = [
     {"name": "vanilla", "method": "vanilla"},
-    {"name": "linear-probe", "method": "linear_probe", "set": {"training.views": 1}},
-    {"name": "lda", "method": "lda", "set": {"training.views": 1}},
+    {"name": "linear-probe", "method": "linear_probe", "set": {"training.views": 1, "training.penalties": [0.01, 1.0]}},
+    {"name": "lda", "method": "lda", "set": {"training.views": 1, "training.shrinkages": [0.1, 0.9]}},
     {"name": "flat-coarse", "set": FLAT},
-    {"name": "tree-lda", "method": "tree_lda", "set": {"training.views": 1}},
+    {
+        "name": "tree-lda",
+        "method": "tree_lda",
+        "set": {"training.views": 1, "training.shrinkages": [0.4], "training.folds": 2},
+    },
     {"name": "hierarchical"},
 ]
 # Quick, though it reads a seed; one task is enough for what is not about tasks.
-LDA = {"name": "lda", "method": "lda", "set": {"training.views": 1, "training.features": "output"}}
+FEW = {"training.views": 1, "training.features": "output", "training.shrinkages": [0.1, 0.9]}
+LDA = {"name": "lda", "method": "lda", "set": FEW}
 QUICK: dict[str, Any] = {"models": [LDA], "training": {}, "evaluation.tasks": ["retrieval"]}
 
 
@@ -45,6 +50,7 @@ def every_method(toy_comparison: Comparison) -> Comparison:
     return with_overrides(toy_comparison, {"models": MODELS})
 
 
+@pytest.mark.usefixtures("drawn_pages")
 def test_a_comparison_writes_its_report_and_resumes(
     every_method: Comparison, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +172,7 @@ def test_the_report_again_as_pdf(
         compare(comparison, tmp_path / "out", pdf=True)
 
 
+@pytest.mark.usefixtures("drawn_pages")
 @pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 2, "protocol.every_fold": True, "protocol.seeds": 2}

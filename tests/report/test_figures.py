@@ -3,14 +3,17 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
 from hierderm.evaluation.evaluation import Evaluation, Metric
 from hierderm.evaluation.inference.differences import Difference
 from hierderm.report.figures import headline_plot, plot
 
+pytestmark = pytest.mark.usefixtures("drawn")
 
-def drawn(label: str) -> str:
+
+def drawing(label: str) -> str:
     figure = Figure()
     axes = figure.add_subplot()
     axes.plot([0, 1.23456], [0, 1], "o", markerfacecolor="white", color="#4477AA")
@@ -19,13 +22,13 @@ def drawn(label: str) -> str:
 
 
 def test_a_plot_takes_the_colours_of_the_page() -> None:
-    svg = drawn("0.12345 & <b>")
+    svg = drawing("0.12345 & <b>")
     assert svg.startswith('<svg class="plot" role="img" aria-label="a &amp; b" style="max-width: ')
     assert "#000000" not in svg and "#ffffff" not in svg and "var(--paper, #fff)" in svg
     assert "http" not in svg and "matplotlib" not in svg and "<g id" not in svg
     assert ">0.12345 &amp; &lt;b&gt;</text>" in svg  # text is text, and whole
     assert not re.search(r"<[^>]*\.\d{3}", svg)  # places are not to a thousandth of a point
-    assert svg == drawn("0.12345 & <b>")
+    assert svg == drawing("0.12345 & <b>")
 
 
 def test_the_plot_of_the_first_screen() -> None:

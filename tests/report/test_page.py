@@ -17,7 +17,8 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.experiment.compare import compare
 from hierderm.report.page import is_ours
-from tests.app.test_page import browser, pytestmark  # noqa: F401
+from tests.app.test_page import DESKTOP, browser, on_both, pytestmark  # noqa: F401
+from tests.drawing import drawing
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +33,14 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
             {"name": "lda", "method": "lda", "set": {"training.views": 0}},
         ],
     }
-    return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"), pdf=True)
+    with drawing(pngs=False):
+        return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"), pdf=True)
 
 
-@pytest.fixture(params=[(1280, 900), (390, 800)], ids=["desktop", "phone"])
+@pytest.fixture
 def page(report: Path, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:  # noqa: F811
-    width, height = request.param
+    """The report as it is opened, on a desktop where a test does not say more."""
+    width, height = getattr(request, "param", DESKTOP)
     opened = browser.new_page(viewport={"width": width, "height": height})
     problems: list[str] = []
     own = ("file:", "data:", "blob:")
@@ -60,6 +63,7 @@ def saved(page: Page, button: Locator) -> tuple[str, bytes]:
     return found.value.suggested_filename, found.value.path().read_bytes()
 
 
+@on_both
 def test_tables_sort_both_ways_by_a_click(page: Page) -> None:
     unfold(page, "All metrics")
     table = page.locator("h3:text-is('Coarse level') + .scroll table.sortable")
@@ -75,6 +79,7 @@ def test_tables_sort_both_ways_by_a_click(page: Page) -> None:
     assert column() == sorted(column()) and len(column()) > 5
 
 
+@on_both
 def test_a_point_shows_its_image(page: Page) -> None:
     unfold(page, "Maps")
     point = page.locator("figure.map svg [data-t]").first
@@ -86,6 +91,7 @@ def test_a_point_shows_its_image(page: Page) -> None:
     assert tip.inner_text().strip() == point.get_attribute("data-t")
 
 
+@on_both
 def test_the_first_screen_is_a_sentence_a_table_and_a_plot(page: Page) -> None:
     assert page.locator("h1").inner_text() == "2 models on cases.csv"
     assert " has the best value in " in page.locator(".outcome").inner_text()
@@ -165,6 +171,7 @@ def test_on_paper_everything_is_unfolded_and_folded_again(page: Page) -> None:
     assert page.locator("details[open]").count() == 0
 
 
+@on_both
 def test_nothing_overflows_the_page(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")

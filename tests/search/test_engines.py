@@ -21,12 +21,12 @@ import torch
 from hierderm.engines import Engine, import_faiss
 from hierderm.embeddings import unit_length
 assert import_faiss().omp_get_max_threads() == int(os.environ["OMP_NUM_THREADS"])
-vectors = unit_length(np.random.default_rng(0).normal(size=(3000, 32)))
+vectors = unit_length(np.random.default_rng(0).normal(size=(1500, 32)))
 layer = torch.nn.Linear(32, 32)
 def work():
     for kind in ("hnsw", "ivf"):
         engine = Engine.build(kind, vectors)
-        for _ in range(5):
+        for _ in range(3):
             layer(torch.from_numpy(vectors)).square().mean().backward()
             assert [len(rows) for rows in engine.propose(vectors[:50], 10)] == [10] * 50
 threads = [threading.Thread(target=work) for _ in range(3)]

@@ -21,7 +21,7 @@ from hierderm.errors import IndexFolderError, OutputError, SearchError
 from hierderm.files import file_hash
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.persistence import writing
-from tests.killing import kill_at_every_change
+from tests.killing import Work, kill_at_every_change
 from tests.processes import prepared
 from tests.search.toy import TREE, random_table
 
@@ -142,9 +142,10 @@ def add_four(folder: Path) -> None:
         index.add(random_table(4, start=50))
 
 
-@pytest.mark.parametrize(("act", "size"), [("save_large", 40), ("add_four", 24)])
-def test_whatever_the_moment_of_a_kill_the_index_is_the_old_or_the_new(act: str, size: int, tmp_path: Path) -> None:
-    paths = kill_at_every_change(tmp_path, __name__, "save_small", act)
+@pytest.mark.together("processes")
+@pytest.mark.parametrize(("act", "size"), [(save_large, 40), (add_four, 24)])
+def test_whatever_the_moment_of_a_kill_the_index_is_the_old_or_the_new(act: Work, size: int, tmp_path: Path) -> None:
+    paths = kill_at_every_change(tmp_path, save_small, act)
     sizes = [len(CaseIndex.open(path)) for path in paths]
     assert sizes == sorted(sizes) and sizes.count(20) > 3 and sizes.count(size) > 2
     assert {20, size} == set(sizes)
@@ -155,8 +156,9 @@ def test_whatever_the_moment_of_a_kill_the_index_is_the_old_or_the_new(act: str,
         assert len(CaseIndex.open(path)) == 40
 
 
+@pytest.mark.together("processes")
 def test_a_killed_build_is_named_and_can_be_done_again(tmp_path: Path) -> None:
-    paths = kill_at_every_change(tmp_path, __name__, "", "save_small")
+    paths = kill_at_every_change(tmp_path, None, save_small)
     for path in paths:
         if not (path / HEADER).exists() and list(path.glob("vectors-*")):
             with pytest.raises(IndexFolderError, match="its build was killed. Build the index again"):

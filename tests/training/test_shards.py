@@ -86,11 +86,12 @@ def test_time_alone_writes_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(file.shards) == 2
 
 
+@pytest.mark.together("processes")
 def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path) -> None:
     write_all(tmp_path / "whole" / "w")
     expected = (tmp_path / "whole" / "w").read_bytes()
     (tmp_path / "killed").mkdir()
-    places = kill_at_every_change(tmp_path / "killed", "tests.training.test_shards", "", "write_all")
+    places = kill_at_every_change(tmp_path / "killed", None, write_all)
     assert len(places) > 8
     n_known = []
     for place in places:

@@ -37,7 +37,7 @@ def test_the_long_tail_has_scins_proportions(name: str) -> None:
 
 
 def test_cases_have_one_to_three_images_of_one_patient() -> None:
-    images = list(generate(replace(PRESETS["demo"], size=16, n_cases=200)))
+    images = list(generate(replace(PRESETS["demo"], size=8, n_cases=200)))
     views = np.bincount([image.case for image in images])
     assert set(views.tolist()) == {1, 2, 3}
     by_case: dict[int, set[object]] = {}
@@ -47,10 +47,10 @@ def test_cases_have_one_to_three_images_of_one_patient() -> None:
 
 
 def test_nuisance_does_not_follow_the_labels() -> None:
-    recipe = Recipe(n_cases=800, n_conditions=16, size=8, label_noise=0.1)
+    recipe = Recipe(n_cases=500, n_conditions=16, size=8, label_noise=0.1)
     images = [image for image in generate(recipe) if image.view == 0]
     tones = np.bincount([image.patient.monk for image in images], minlength=11)[1:]
-    assert tones.min() > 50  # 80 expected of each of ten
+    assert tones.min() > 30  # 50 expected of each of ten
     largest = [image.patient.monk for image in images if image.shown == images[0].shown]
     assert np.mean(largest) == pytest.approx(5.5, abs=0.9)
     assert {image.patient.body_site for image in images} == set(SITES)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +12,12 @@ import pytest
 import hierderm.evaluation.tasks.retrieval_index as module
 from hierderm.config.settings import EvaluationConfig
 from hierderm.embeddings import embeddings_of
+from hierderm.evaluation.evaluation import evaluate
 from hierderm.evaluation.subject import Subject, case_table, subject_of
 from hierderm.evaluation.tasks.registry import TASKS
 from hierderm.evaluation.tasks.retrieval_index import retrieval_index
 from hierderm.taxonomy.tree import taxonomy_from_paths
+from tests.processes import prepared
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(12)], ("category", "condition"), id="t")
 SAME = ("recall_at_1", "recall_at_10", "precision_at_10", "knn_accuracy")
@@ -68,32 +68,25 @@ def test_exact_values_of_a_sample(subject: Subject, monkeypatch: pytest.MonkeyPa
     assert np.isfinite(found.per_image["fine", "index_precision_at_10"]).sum() == 800
 
 
-MEMORY = """
-import resource
-import numpy as np, pandas as pd
-import hierderm
-from hierderm.config.settings import EvaluationConfig
-from hierderm.taxonomy.tree import taxonomy_from_paths
-tree = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(12)], ("category", "condition"), id="t")
-n = 16_000
-vectors = np.random.default_rng(0).standard_normal((n, 32), dtype=np.float32)
-cases = pd.DataFrame({"case_id": np.arange(n) // 2, "condition": np.array(tree.names())[np.arange(n) // 2 % 12]})
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-import faiss, sklearn, scipy.stats
-import hierderm.evaluation.tasks.retrieval_index as module
-module.EXACT_PAIRS = 1  # a sample
-before = peak()
-config = EvaluationConfig(bootstrap_rounds=20, index_kind="ivf", groups=False)
-hierderm.evaluate(vectors, cases, tree, tasks=["retrieval_index"], config=config)
-print(peak() - before)
-"""
+def evaluate_many() -> None:
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+    n = 16_000
+    vectors = np.random.default_rng(0).standard_normal((n, 32), dtype=np.float32)
+    cases = pd.DataFrame({"case_id": np.arange(n) // 2, "condition": np.array(TREE.names())[np.arange(n) // 2 % 12]})
+    module.EXACT_PAIRS = 1  # a sample
+    before = peak()
+    config = EvaluationConfig(bootstrap_rounds=20, index_kind="ivf", groups=False)
+    evaluate(vectors, cases, TREE, tasks=["retrieval_index"], config=config)
+    grown = peak() - before
+    assert 10 < grown < 500, grown
 
 
+@pytest.mark.together("processes")
 def test_memory_does_not_grow_with_the_square() -> None:
     """16,000 images: all similarities would be 1,024 MB."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY], capture_output=True, text=True, env={**os.environ, **threads}, check=True
-    )
-    assert float(done.stdout) < 500
+    process = prepared().Process(target=evaluate_many)
+    process.start()
+    process.join()
+    assert process.exitcode == 0

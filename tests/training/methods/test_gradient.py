@@ -11,6 +11,7 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.methods import Gradient, Loss
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
+from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError
 from hierderm.experiment.run import train
 from hierderm.training.features import FeatureStore
@@ -86,6 +87,18 @@ STARTED = {
 VALUES = {"shrinkages": [0.1, 0.4], "strengths": [2.0], "probability_shares": [0.2, 0.5]}
 
 
+@pytest.fixture(scope="module")
+def closed(
+    toy_config: Config, toy: CaseTable, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[EmbeddingTable, FeatureStore]:
+    """What the closed form alone gives, and the features it was made of."""
+    folder = tmp_path_factory.mktemp("closed")
+    settings = {"training.method": "tree_lda", "training.views": 1, "training.features": ["layers"]}
+    values = {f"training.{name}": value for name, value in VALUES.items()}
+    store = FeatureStore(folder / "features")
+    return train(with_overrides(toy_config, settings | values), toy, folder, store).embeddings(store), store
+
+
 @pytest.mark.parametrize(
     ("scores", "chosen"),
     [([0.5, 0.1, 0.4], 0), ([0.5, 0.5, 0.5], 0), ([0.1, 0.2, 0.3], 2)],
@@ -96,6 +109,7 @@ def test_the_closed_form_stays_unless_an_epoch_is_better(
     toy: CaseTable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    closed: tuple[EmbeddingTable, FeatureStore],
     scores: list[float],
     chosen: int,
 ) -> None:
@@ -105,14 +119,11 @@ def test_the_closed_form_stays_unless_an_epoch_is_better(
         "hierderm.training.gradient.module.validation_scores",
         lambda *_: dict.fromkeys(("mean_retrieval", "coarse_map_at_r", "fine_map_at_r"), next(left)),
     )
-    store = FeatureStore(tmp_path / "features")
-    closed = {"training.method": "tree_lda", "training.views": 1, "training.features": ["layers"]}
-    other = with_overrides(toy_config, closed | {f"training.{name}": value for name, value in VALUES.items()})
+    expected, store = closed
     own = with_overrides(
         toy_config, STARTED | {f"training.closed_form.{name}": value for name, value in VALUES.items()}
     )
-    expected = train(other, toy, tmp_path / "closed", store).embeddings(store)
-    run = train(own, toy, tmp_path / "two-head", store)
+    run = train(own, toy, tmp_path, store)
     assert run.chosen == chosen and run.history["epoch"].tolist() == [0, 1, 2]
     assert run.history["mean_retrieval"].tolist() == pytest.approx(scores)
     assert run.history["train_loss"].isna().tolist() == [True, False, False]
@@ -127,6 +138,7 @@ def test_training_goes_on_from_the_closed_form(
     toy_config: Config, toy: CaseTable, tmp_path: Path, settings: dict[str, object]
 ) -> None:
     own = STARTED | {f"training.{name}": value for name, value in settings.items()}
+    own |= {f"training.closed_form.{name}": value for name, value in VALUES.items()}
     run = train(with_overrides(toy_config, own | {"training.learning_rate": 3e-3, "training.epochs": 4}), toy, tmp_path)
     losses = run.history["train_loss"].iloc[1:]
     assert losses.iloc[1:].min() < losses.iloc[0]
