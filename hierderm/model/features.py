@@ -8,7 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
-from typing import TypeVar
+from threading import Event
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -105,11 +106,13 @@ def _computed(
         vectors, pace = _paced(backbone, first)
         graph = _chosen_graph(backbone, first, vectors, pace, total)
         yield vectors
-    if graph is None:
-        yield from _by_torch(backbone, items, pixels, batch_size)
-    else:
-        shares = TOGETHER if total is None else total // (8 * torch.get_num_threads())  # no thread has much more work
-        yield from _by_graph(graph, items, pixels, batch_size, together=max(1, min(TOGETHER, shares)))
+    fair = TOGETHER if total is None else total // (8 * n_threads())  # so that no thread has much more work
+    together = max(1, min(TOGETHER, batch_size, fair))
+    yield from (
+        _by_torch(backbone, items, pixels, batch_size, together)
+        if graph is None
+        else _by_graph(graph, items, pixels, batch_size, together)
+    )
 
 
 def _paced(backbone: Backbone | Stem, images: list[Tensor]) -> tuple[Tensor, float]:
@@ -143,7 +146,7 @@ def _chosen_graph(
         logger.info("%s: torch computes the vectors; as a graph of ONNX Runtime %s", name, error)
         return None
     start = time.perf_counter()
-    list(chain.from_iterable(_by_graph(graph, iter(first), lambda image: image, n, together=1)))
+    list(chain.from_iterable(_by_graph(graph, iter(first), lambda image: image, n, 1)))
     own = (time.perf_counter() - start) / n
     faster = forced or own < pace
     logger.info(
@@ -157,12 +160,12 @@ def _chosen_graph(
 
 
 def _by_torch(
-    backbone: Backbone | Stem, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int
+    backbone: Backbone | Stem, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, together: int
 ) -> Iterator[Tensor]:
     """Threads read the next batch while one passes the backbone, which uses all threads of torch."""
-    with ThreadPoolExecutor(min(READERS, n_threads()), initializer=_one_thread) as pool:
-        for images in _batches(in_order(pool, pixels, items, batch_size), batch_size):
-            yield _forward(backbone, images)
+    images = _by_threads(min(READERS, n_threads()), [pixels], items, together, batch_size // together)
+    for batch in _batches(images, batch_size):
+        yield _forward(backbone, batch)
 
 
 @torch.inference_mode()
@@ -176,18 +179,31 @@ def _forward(backbone: Backbone | Stem, images: list[Tensor]) -> Tensor:
 
 
 def _by_graph(
-    graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, *, together: int
+    graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, together: int
 ) -> Iterator[Tensor]:
     """Each thread reads a few images, then computes their vectors one by one: layers then stay in its core's cache."""
-    threads, together = torch.get_num_threads(), min(together, batch_size)
+    threads = torch.get_num_threads()
+    steps = [pixels, lambda image: graph(image[None])]
+    for batch in _batches(_by_threads(threads, steps, items, together, 2 * threads), batch_size):
+        yield torch.cat(batch)
 
-    def work(few: list[Item]) -> Tensor:
-        return torch.cat([graph(image[None]) for image in list(map(pixels, few))])
 
-    with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
-        vectors = in_order(pool, work, _batches(items, together), 2 * threads)
-        for batch in _batches(vectors, batch_size // together):
-            yield torch.cat(batch)
+def _by_threads(
+    n_workers: int, steps: Sequence[Callable[[Any], Any]], items: Iterator[Any], together: int, ahead: int
+) -> Iterator[Any]:
+    """What comes of each item by all `steps`. A thread does a step for `together` items before the next one."""
+    ended = Event()
+
+    def work(few: list[Any]) -> list[Any]:
+        for step in steps:
+            few = [step(item) for item in few if not ended.is_set()]
+        return few
+
+    with ThreadPoolExecutor(n_workers, initializer=_one_thread) as pool:
+        try:
+            yield from chain.from_iterable(in_order(pool, work, _batches(items, together), ahead))
+        finally:
+            ended.set()  # Ctrl-C waits for one item of each thread
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

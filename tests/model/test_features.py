@@ -190,6 +190,24 @@ def test_an_error_of_an_image_comes_out_and_stops(backbone: Backbone) -> None:
     assert len(taken) < 20
 
 
+def test_a_stop_waits_for_one_image_though_threads_take_several(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hierderm.model.features.n_threads", lambda: 1)
+    begun: list[int] = []
+
+    def pixels(number: int) -> Tensor:
+        begun.append(number)
+        time.sleep(0.05 * (number >= 8))
+        return noise(number)
+
+    backbone.engine = "torch"
+    batches = image_features(backbone, iter(range(100)), pixels, batch_size=8)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert begun[:8] == list(range(8)) and len(begun) <= 8 + 4  # of 8 that the thread had taken
+
+
 def test_the_engine_is_a_setting_of_a_model(small_siglip: Path) -> None:
     name = f"hf:{small_siglip}"
     by_torch, by_graph = (load(name, engine=engine) for engine in ("torch", "onnx"))
