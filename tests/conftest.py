@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import matplotlib
 import pytest
 import typer.main
@@ -23,6 +24,8 @@ from hierderm.taxonomy.file import read_taxonomy
 from tests.drawing import drawing, leave_undrawn
 from tests.postgres import Server, serving_postgres
 
+hypothesis.settings.register_profile("steady", hypothesis.settings(), deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("steady")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no test needs one, and to look for one takes milliseconds each time
 os.fsync = lambda fd: None  # it outlasts a power cut, which no test has, and takes milliseconds a file
@@ -48,13 +51,8 @@ def drawn_pages() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a dear beginning come first and side by side, so that mostly one worker pays for it."""
-
-    def group(item: pytest.Item) -> str:
-        if mark := item.get_closest_marker("together"):
-            return str(mark.args[0])
-        return "server" if "server" in getattr(item, "fixturenames", ()) else "~"
-
-    items.sort(key=group)
+    groups = {item: str(mark.args[0]) if (mark := item.get_closest_marker("together")) else "~" for item in items}
+    items.sort(key=groups.__getitem__)
 
 
 def pytest_collection_finish() -> None:

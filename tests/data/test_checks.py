@@ -337,7 +337,7 @@ CELLS = st.one_of(
 COLUMN_NAMES = (*c.TEXT, c.FITZPATRICK, c.MONK, "other")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.fixed_dictionaries(dict.fromkeys(COLUMN_NAMES, CELLS)), max_size=4),
     st.sets(st.sampled_from([c.WEIGHTS, c.SPLIT, c.MONK, c.IMAGE_ID])),

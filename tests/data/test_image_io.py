@@ -296,7 +296,7 @@ def test_too_many_pixels_are_refused_by_the_header_alone(monkeypatch: pytest.Mon
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # PIL's, of damaged tags
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_files_are_named_and_nothing_else_is_raised(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "AVIF"]))

@@ -91,7 +91,7 @@ def test_a_changed_copy_is_found(change: str, found: dict[str, list[list[int]]])
     assert len(found[change]) >= {"quality 10": 7, "cropped to 90 % in a corner": 8}.get(change, 9)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     number=st.integers(0, 39),
     share=st.floats(0.93, 1),

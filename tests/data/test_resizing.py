@@ -26,7 +26,7 @@ def image(width: int, height: int, seed: int = 0) -> Image.Image:
     st.integers(8, 150), st.integers(8, 150), st.integers(4, 60), st.sampled_from(["bicubic", "bilinear", "nearest"]),
     st.sampled_from(["squash", "crop", "crop_floor"]), st.sampled_from([1.0, 0.875, 0.9]),
 )  # fmt: skip
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_pixels_of_torchvision(
     width: int, height: int, size: int, interpolation: Interpolation, fit: Fit, crop_fraction: float
 ) -> None:

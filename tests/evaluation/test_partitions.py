@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hierderm.config.settings import EvaluationConfig
@@ -65,7 +65,6 @@ def test_a_perfect_score_of_a_random_embedding_is_warned_of(table: CaseTable) ->
     assert any(f"{level} level" in text for text in found.warnings)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8)), min_size=2, max_size=14))
 def test_a_level_on_which_all_embeddings_score_alike_is_named(rows: list[tuple[int, int]]) -> None:
     """Every level where all images are of one node, or no image has another case to find."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hierderm.config.settings import EvaluationConfig
@@ -66,7 +66,6 @@ def test_without_relevant_images_the_score_is_undefined() -> None:
     )
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), min_size=1, max_size=12))
 def test_a_score_is_defined_where_an_image_has_another_case_to_find(rows: list[tuple[int, int]]) -> None:
     """Cases may hold several conditions; the count is that of a loop over all pairs."""

@@ -61,7 +61,7 @@ def test_engines_agree() -> None:
     pixels = {n: torch.randint(0, 256, shape, dtype=torch.uint8) for n in range(7)}
     by_engine = []
     for engine in ("torch", "onnx"):
-        made.engine = engine  # type: ignore[assignment]
+        made.engine = engine
         by_engine.append(torch.cat([*image_features(made, range(7), pixels.__getitem__, batch_size=2, total=7)]))
         assert [*image_features(made, [], pixels.__getitem__, batch_size=2)] == []
     with torch.inference_mode():

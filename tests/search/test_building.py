@@ -121,7 +121,7 @@ def test_a_query_that_can_find_nothing_is_neither_right_nor_wrong() -> None:
     assert describe_index(index)[-1] == "answers are not calibrated: it had a single case, which finds no other"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**31)), min_size=1, max_size=4))
 def test_whatever_changes_the_calibration_is_that_of_what_is_there(changes: list[tuple[bool, int]]) -> None:
     index = split_index(8)

@@ -84,7 +84,7 @@ def test_every_kind_finds_what_a_slow_search_finds(
     assert np.mean(found_of) >= (1.0 if kind == "flat" else 0.9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000), kind=st.sampled_from(KINDS), k=st.integers(1, 30), cap=st.sampled_from([0, 1, 3]),
     within=st.sampled_from([(), ("C1",), ("F4",), ("C0", "F8")]), tone=st.sampled_from([(), ("3",), ("1", "6.0")]),

@@ -93,7 +93,7 @@ def test_refusals_name_the_closest() -> None:
         rows(where={"body_site": ["arms"]})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), data=st.data())
 def test_against_comparing_each_row(seed: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)

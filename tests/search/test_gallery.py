@@ -110,7 +110,7 @@ WHERE = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10_000), k=st.integers(1, 30), cap=st.sampled_from([0, 1, 3]), within=WITHIN, where=WHERE,
     how=st.sampled_from(["best", "mean"]), n_images=st.integers(1, 3),

@@ -92,7 +92,7 @@ def test_the_stated_false_alarms() -> None:
     assert "0 of 19, each left out in turn (0.0% to 17.6%" in learnt(np.arange(19)).describe()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(19, 60), st.sampled_from([0.05, 0.1, 0.3]), st.integers(0, 2**31))
 def test_exchangeable_queries_are_refused_at_most_as_often_as_wanted(n: int, wanted: float, seed: int) -> None:
     """Over all choices of the query among n + 1 cases, with ties, with looks or without, the share is never above."""

@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hierderm.search.values import as_text, distinct_values, holds_numbers, joined, key_of
@@ -30,7 +30,6 @@ def test_cells_as_text() -> None:
     assert as_text([1, 2]) == "[1, 2]"
 
 
-@settings(deadline=None)
 @given(st.lists(LIKE_NUMBERS, min_size=1, max_size=8, unique=True))
 def test_texts_are_one_value_only_where_they_are_equal(texts: list[str]) -> None:
     column = pd.Series(texts)
@@ -39,7 +38,6 @@ def test_texts_are_one_value_only_where_they_are_equal(texts: list[str]) -> None
     assert distinct_values(column) == sorted(texts)
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(WHOLE, st.none()), min_size=1, max_size=8), st.sampled_from(["Int64", object]))
 def test_whole_numbers_are_compared_exactly(numbers: list[int | None], dtype: object) -> None:
     known = sorted({number for number in numbers if number is not None})
@@ -57,7 +55,6 @@ def test_the_same_number_however_it_is_written() -> None:
     assert len({key(text) for text in ("1_000", "1000", "inf", "nan", "")}) == 5
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.one_of(WHOLE, st.none()), min_size=1, max_size=4),
     st.one_of(

@@ -104,7 +104,7 @@ def test_everything_in_a_folder_is_taken_or_named(tmp_path: Path) -> None:
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sets(st.tuples(st.sampled_from(["a", ".h", "B"]), st.sampled_from(["1", "._2", "3.x", "é"]),
                          st.sampled_from(["", ".jpg", ".JPEG", ".Webp", ".txt", ".jpg_large"]), st.booleans()), max_size=12))  # fmt: skip
 def test_images_and_what_is_left_out_are_all_files(files: set[tuple[str, str, str, bool]]) -> None:

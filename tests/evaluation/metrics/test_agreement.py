@@ -21,7 +21,7 @@ def test_purity_by_hand() -> None:
     assert scores["purity_unweighted"] == pytest.approx(3 / 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=40))
 def test_agreement_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     labels, clusters = np.array(pairs).T
@@ -50,7 +50,7 @@ def test_expected_mutual_information_is_scikit_learns(shape: tuple[int, int]) ->
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.lists(st.integers(1, 40), min_size=1, max_size=12))
 def test_expected_mutual_information_of_few_and_of_many_expected_images(a: list[int], b: list[int]) -> None:
     """Sizes of every kind: pairs of a small mean go through the series, the others are summed."""

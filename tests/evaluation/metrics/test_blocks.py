@@ -70,7 +70,7 @@ def test_by_hand() -> None:
     assert first == {"order": [1, 2, 3], "places": [1, 3], "depths": [1, 2]}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(2, 40))
 def test_against_a_plain_sort(seed: int, n: int, n_cases: int) -> None:
     images = toy(seed, n, n_cases)

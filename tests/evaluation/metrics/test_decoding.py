@@ -49,7 +49,7 @@ def test_the_best_set_by_hand() -> None:
     assert set_f(np.stack([both, one]), truth, UNEQUAL) == pytest.approx([4 / 5, 0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.sampled_from([0.5, 1.0, 2.0]))
 def test_no_set_of_nodes_is_better_in_expectation(weights: list[float], beta: float) -> None:
     p = (np.array(weights) + 1e-3) / (sum(weights) + 4e-3)

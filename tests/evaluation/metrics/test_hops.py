@@ -55,7 +55,7 @@ def test_by_hand() -> None:
     assert hops(ranked(2, 3, 0, 1), truth, SMALL, (2,)) == 0  # worse than the reverse: no less than 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.permutations(range(10)), st.integers(0, 9))
 def test_against_the_definition(order: list[int], label: int) -> None:
     scores, ks = ranked(*order), (None, 2, 5)

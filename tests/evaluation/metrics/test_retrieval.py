@@ -66,7 +66,7 @@ def test_the_own_case_is_left_out() -> None:
     assert scores.n_relevant[0] == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(2, 40), st.integers(1, 5))
 def test_against_the_slow_oracle(seed: int, n: int, n_labels: int) -> None:
     rng = np.random.default_rng(seed)

@@ -22,7 +22,7 @@ def test_by_hand() -> None:
     assert np.isnan([values[1] for values in skipped.values()]).all()  # nothing is relevant: skipped
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 12))
 def test_against_definitions(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
