@@ -28,7 +28,7 @@ LADDER = (
     ("cli",),
 )
 RUNG = {name: number for number, names in enumerate(LADDER) for name in names}
-TORCH = {"data/dataset.py", "data/sampler.py", "data/preprocessing.py", "model/", "training/"}
+TORCH = {"data/changes.py", "data/dataset.py", "data/sampler.py", "data/preprocessing.py", "model/", "training/"}
 LAZY = {"experiment/", "search/finder.py", "cli/"}  # these import heavy parts inside functions only
 
 
