@@ -170,14 +170,15 @@ def ratio_to_bare_loop(dim: int, repeats: int = 5) -> dict[str, Any]:
     """Seconds of an epoch on features of length `dim` in both ways, medians of runs in turns."""
     seconds: dict[str, list[float]] = {"hierderm": [], "bare loop": []}
     for _ in range(repeats):
-        for name, way in (("hierderm", by_hierderm), ("bare loop", by_bare_loop)):
+        for name, train_heads in (("hierderm", by_hierderm), ("bare loop", by_bare_loop)):
             module = heads_on_features(dim=dim)
             start = time.perf_counter()
-            way(module)
+            train_heads(module)
             seconds[name].append((time.perf_counter() - start) / HEADS.epochs)
     found = {name: round(statistics.median(values), 3) for name, values in seconds.items()}
     ratio = round(found["hierderm"] / found["bare loop"], 2)
-    return {"way": f"an epoch of heads on 10,000 cached features of {dim} numbers", "seconds_per_epoch": found, "ratio": ratio}
+    way = f"an epoch of heads on 10,000 cached features of {dim} numbers"
+    return {"way": way, "seconds_per_epoch": found, "ratio": ratio}
 
 
 def main() -> None:
