@@ -28,7 +28,7 @@ from hierderm.training.frozen import FrozenData, best_of
 from hierderm.training.tree_analysis import TreeAnalysis
 from hierderm.types import FloatArray, Floats, IntArray
 
-SCALES = tuple(float(s) for s in np.geomspace(0.05, 5, 29))
+SCALES = tuple(float(s) for s in np.geomspace(5e-4, 500, 85))  # logits may be divided by any usual temperature
 
 
 def fit(settings: TreeLda, backbone: BackboneConfig, table: CaseTable, store: FeatureStore, folder: Path) -> Fitted:

@@ -17,7 +17,7 @@ from hierderm.embeddings import EmbeddingTable
 from hierderm.evaluation.validation import validation_scores
 from hierderm.experiment.run import train
 from hierderm.training.features import FeatureStore
-from hierderm.training.methods.tree_lda import Images, best_scale, every_setting, shuffled
+from hierderm.training.methods.tree_lda import SCALES, Images, best_scale, every_setting, shuffled
 from hierderm.training.tree_analysis import TreeAnalysis
 
 Score = Callable[[np.ndarray, CaseTable], float]
@@ -104,7 +104,17 @@ def test_the_scale_follows_how_well_labels_are_known() -> None:
     fine = np.arange(90) % 9
     logits = 4.0 * np.eye(9)[fine] + np.random.default_rng(0).normal(size=(90, 9))
     assert best_scale(2 * logits, fine) < best_scale(logits, fine)
-    assert best_scale(logits, np.roll(fine, 1)) == 0.05
+    assert best_scale(logits, np.roll(fine, 1)) == SCALES[0]
+
+
+@pytest.mark.parametrize("temperature", [0.02, 1.0, 50.0])
+def test_the_scale_makes_up_for_any_temperature(temperature: float) -> None:
+    """So the probabilities that are reported do not depend on that of the node probabilities in the embedding."""
+    fine = np.arange(90) % 9
+    logits = 2.0 * np.eye(9)[fine] + np.random.default_rng(0).normal(size=(90, 9))
+    step = SCALES[1] / SCALES[0]
+    found = best_scale(logits / temperature, fine) / temperature
+    assert best_scale(logits, fine) / step < found < best_scale(logits, fine) * step
 
 
 def trained(config: Config, table: CaseTable, folder: Path, **settings: object) -> EmbeddingTable:
