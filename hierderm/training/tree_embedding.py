@@ -84,9 +84,10 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
             The estimator itself.
 
         Raises:
-            ValueError: Arrays that do not fit, or labels of one class alone.
+            ValueError: Arrays that do not fit, labels of one class alone, or a setting outside its range.
             TaxonomyError: A label is not in the tree.
         """
+        self._require_ranges()
         features, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
@@ -141,6 +142,22 @@ class TreeEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Classifie
         """
         numbers = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[numbers])
+
+    def _require_ranges(self) -> None:
+        fits = (
+            0 <= self.shrinkage <= 1
+            and 0 <= self.decay < np.inf
+            and 0 <= self.strength < np.inf
+            and 0 <= self.probability_share < 1
+            and 0 < self.probability_temperature < np.inf
+            and self.components >= 1
+        )
+        if not fits:
+            got = {name: value for name, value in self.get_params().items() if name != "taxonomy"}
+            raise ValueError(
+                "TreeEmbedding must have a shrinkage in [0, 1], a decay and a strength >= 0, a probability_share in "
+                f"[0, 1), a probability_temperature > 0 and components >= 1, got {got}."
+            )
 
     def _checked(self, X: npt.ArrayLike) -> FloatArray:
         check_is_fitted(self)

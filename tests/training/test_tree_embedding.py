@@ -94,3 +94,15 @@ def test_settings_are_chosen_by_scikit_learn() -> None:
 def test_what_is_refused(taxonomy: Any, labels: list[str], message: str) -> None:
     with pytest.raises(TaxonomyError, match=message):
         TreeEmbedding(taxonomy).fit(np.eye(4), np.array(labels * 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shrinkage", 1.5), ("decay", -1), ("strength", -1), ("probability_share", 1), ("components", 0),
+        *(("probability_temperature", value) for value in (0, -1, float("nan"), float("inf"))),
+    ],
+)  # fmt: skip
+def test_a_setting_outside_its_range_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"a probability_temperature > 0 and .* got .*'{name}': {value}"):
+        TreeEmbedding(TREE, **{name: value}).fit(planted(), LABELS)
