@@ -25,6 +25,6 @@ def level_numbers(taxonomy: Taxonomy, names: Iterable[str]) -> list[int]:
     if len(set(numbers)) < len(numbers) and not ends:
         raise TaxonomyError(
             f"each level must be named once, got {names} of the levels {list(taxonomy.level_names)}, of which 'coarse' "
-            "is the first and 'fine' the last. Leave one name out, or give it the weight 0."
+            "is the first and 'fine' the last. Leave one name out."
         )
     return numbers
