@@ -124,7 +124,7 @@ def model_config(comparison: Comparison, entry: ModelEntry) -> Config:
         raise ConfigError(f"{source} must not change {changed}: all models share data, split and evaluation.")
     method = entry.method or str(comparison.training.get("method", DEFAULT_METHOD))
     known = {row.name.removeprefix("training.") for row in described(method)}
-    training = {name: value for name, value in _leaves(comparison.training) if _overlaps(name, known)}
+    training = {name: value for name, value in _leaves(comparison.training, known) if _overlaps(name, known)}
     shared = {key: asdict(comparison)[key] for key in ("data", "split", "backbone", "evaluation")}
     shared |= {"name": entry.name, "training": _with({}, {**training, "method": method})}
     return build_config(_without_unread(Config, _with(shared, entry.set), entry.set), source=source)
@@ -260,13 +260,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; a table that is one setting's value (options, levels) is split, too."""
+def _leaves(content: Mapping[str, Any], whole: Collection[str] = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values; a table that is one setting's value (options, levels) is split, too, unless `whole`."""
     for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and name not in whole:
+            yield from _leaves(value, whole, f"{name}.")
         else:
-            yield f"{prefix}{key}", value
+            yield name, value
 
 
 def _named(content: Mapping[str, Any]) -> Iterator[str]:

@@ -255,6 +255,15 @@ def test_each_model_takes_the_shared_settings_that_its_method_reads() -> None:
     assert to_dict(configs["vanilla"])["training"] == {"method": "vanilla"}
 
 
+def test_a_shared_table_may_name_a_level_with_a_dot() -> None:
+    shared = {"probability_levels": {"ICD 1.0": 2.0}}
+    models = [{"name": "a"}, {"name": "b", "set": {"training.probability_levels.fine": 1.0}}]
+    comparison = build_comparison({"models": models, "training": shared})
+    first, second = (model_config(comparison, entry).training for entry in comparison.models)
+    assert isinstance(first, TreeLda) and first.probability_levels == {"ICD 1.0": 2.0}
+    assert isinstance(second, TreeLda) and second.probability_levels == {"ICD 1.0": 2.0, "fine": 1.0}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
