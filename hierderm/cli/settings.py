@@ -86,7 +86,7 @@ def _value(flag: str, text: str, rest: Iterable[str], rows: Iterable[Setting]) -
     """
     from hierderm.config.loading import parse_value
 
-    value, kinds = parse_value(text), {type(row.value): row for row in rows}
+    value, kinds = parse_value(text), {type(row.value): row for row in sorted(rows, key=lambda row: bool(row.value))}
     if str in kinds and not isinstance(value, str) and not (tuple in kinds and isinstance(value, list)):
         return text  # a name such as 007 or 1E5, and no number
     known = kinds.get(dict) or kinds.get(tuple)

@@ -61,12 +61,12 @@ def describe_method(settings: Method) -> str:
 
 def _tree_lda(settings: ClosedForm) -> str:
     levels = "".join(f"{level} {weight:g}, " for level, weight in settings.probability_levels.items())
-    how = f"{levels}temperature {settings.probability_temperature:g}"
+    how = f" ({levels}temperature {settings.probability_temperature:g})" if any(settings.probability_shares) else ""
     tried = (
         ("a shrinkage", settings.shrinkages),
         ("a decay", settings.decays),
         ("a strength", settings.strengths),
-        (f"a share of the node probabilities ({how})", settings.probability_shares),
+        (f"a share of the node probabilities{how}", settings.probability_shares),
     )
     text = ", ".join(_values(name, values) for name, values in tried)
     folds = settings.folds

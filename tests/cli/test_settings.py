@@ -66,8 +66,12 @@ def test_a_list_that_the_shell_took_apart_is_shown_quoted() -> None:
             parse_arguments(["--evaluation.tasks", *words])
     with pytest.raises(ConfigError, match=re.escape("must be a list of TOML in single quotes")):
         parse_arguments(["--models", "[{name", "=", "a}]"])
-    with pytest.raises(ConfigError, match=re.escape("Write: --training.loss.contrastive_options '{ name = value }'")):
-        parse_arguments(["--training.loss.contrastive_options", "x"])
+    for flag, written in (
+        ("--training.loss.contrastive_options", "{ name = value }"),
+        ("--training.probability_levels", "{ coarse = 0.7, fine = 0.3 }"),  # of the method that has a default
+    ):
+        with pytest.raises(ConfigError, match=re.escape(f"Write: {flag} '{written}'")):
+            parse_arguments([flag, "fine"])
 
 
 def test_tables_lists_and_their_keys() -> None:

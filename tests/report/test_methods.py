@@ -40,6 +40,7 @@ def test_the_control_and_a_single_level_are_named() -> None:
     assert "as a control the conditions are assigned to categories at random" in describe_method(TreeLda(shuffle=True))
     flat = TreeLda(probability_levels={"fine": 1.0})
     assert "a share of the node probabilities (fine 1, temperature 2) of 0.1, " in describe_method(flat)
+    assert "a share of the node probabilities of 0, with" in describe_method(TreeLda(probability_shares=(0.0,)))
 
 
 def test_losses_are_named_with_their_levels_and_weights() -> None:

@@ -103,6 +103,6 @@ def test_what_is_refused(taxonomy: Any, labels: list[str], message: str) -> None
         *(("probability_temperature", value) for value in (0, -1, float("nan"), float("inf"))),
     ],
 )  # fmt: skip
-def test_a_setting_outside_its_range_is_refused(name: str, value: float) -> None:
+def test_a_setting_outside_its_range_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"a probability_temperature > 0 and .* got .*'{name}': {value}"):
         TreeEmbedding(TREE, **{name: value}).fit(planted(), LABELS)
