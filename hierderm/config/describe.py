@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -62,26 +62,30 @@ def known_names() -> frozenset[str]:
 
 
 def _described(section: Any, prefix: str, condition: str = "", read: bool = True) -> Iterator[Setting]:
-    hints = _hints(section.__class__)
-    for setting in fields(section):
-        name, value, hint = f"{prefix}{setting.name}", getattr(section, setting.name), hints[setting.name]
-        extra = getattr(hint, "__metadata__", ())
-        only = next((m for m in extra if isinstance(m, OnlyIf)), None)
+    for key, only, text, choices in _fields(section.__class__):
+        name, value = f"{prefix}{key}", getattr(section, key)
         needs = " and ".join(filter(None, [condition, only.text.replace("{}", prefix) if only else ""]))
         is_read = read and (only is None or only.holds(section))
         if is_dataclass(value):
             yield from _described(value, f"{name}.", needs, is_read)
-            continue
-        texts = [m.description for m in extra if getattr(m, "description", None)]
-        if texts:
-            inner = get_args(hint)[0]  # of several choices the type of each
-            choices = [a for part in (inner, *get_args(inner)) for a in get_args(part) if isinstance(a, str)]
-            yield Setting(name, "|".join(choices) or type(value).__name__, value, texts[-1], needs, is_read)
+        elif text:
+            yield Setting(name, choices or type(value).__name__, value, text, needs, is_read)
 
 
 @cache
-def _hints(section: Hashable) -> dict[str, Any]:
-    return get_type_hints(section, include_extras=True)
+def _fields(section: type[Any]) -> list[tuple[str, OnlyIf | None, str, str]]:
+    """Of each field of a section its name, when it is read, its description and its choices."""
+    hints, found = get_type_hints(section, include_extras=True), []
+    for setting in fields(section):
+        hint = hints[setting.name]
+        extra = getattr(hint, "__metadata__", ())
+        only = next((m for m in extra if isinstance(m, OnlyIf)), None)
+        texts = [m.description for m in extra if getattr(m, "description", None)]
+        inner = get_args(hint)[:1]  # of several choices the type of each
+        parts = (*inner, *(part for one in inner for part in get_args(one)))
+        choices = [a for part in parts for a in get_args(part) if isinstance(a, str)]
+        found.append((setting.name, only, texts[-1] if texts else "", "|".join(choices)))
+    return found
 
 
 def require_method(method: str) -> None:

@@ -125,7 +125,8 @@ def model_config(comparison: Comparison, entry: ModelEntry) -> Config:
     method = entry.method or str(comparison.training.get("method", DEFAULT_METHOD))
     known = {row.name.removeprefix("training.") for row in described(method)}
     training = {name: value for name, value in _leaves(comparison.training, known) if _overlaps(name, known)}
-    shared = {key: asdict(comparison)[key] for key in ("data", "split", "backbone", "evaluation")}
+    whole = asdict(comparison)
+    shared = {key: whole[key] for key in ("data", "split", "backbone", "evaluation")}
     shared |= {"name": entry.name, "training": _with({}, {**training, "method": method})}
     return build_config(_without_unread(Config, _with(shared, entry.set), entry.set), source=source)
 

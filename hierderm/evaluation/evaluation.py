@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,8 +171,8 @@ class Evaluation:
             "warnings": list(self.warnings),
             "metrics": [metric.to_dict() for metric in self.metrics],
             "categories": list(self.categories),
-            "groups": [known(asdict(row)) for row in self.groups],
-            "gaps": [known(asdict(row)) for row in self.gaps],
+            "groups": [known(row.__dict__) for row in self.groups],
+            "gaps": [known(row.__dict__) for row in self.gaps],
             "neighbours": list(self.neighbours),
             "details": self.details,
         }

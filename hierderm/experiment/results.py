@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class Results:
         found: dict[str, dict[str, Result]] = {}
         for path in sorted((folder / "results").glob("*/*.json")):
             content = read_json(path, _Content, BenchmarkError, extra="ignore", again=AGAIN)
-            found.setdefault(content.model, {})[content.task] = Result(_evaluation(content, path), asdict(content))
+            found.setdefault(content.model, {})[content.task] = Result(_evaluation(content, path), vars(content))
         if not found:
             raise BenchmarkError(f"{folder} has no results. Make some with: hierderm bench run ... -o {folder}")
         return cls(folder, found)

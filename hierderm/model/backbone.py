@@ -168,8 +168,11 @@ def mean_vectors(vectors: Callable[[Tensor], Tensor], images: Tensor, *, mirrors
     """
     views = images.unbind(1) if images.dim() == 5 else (images,)
     sides: list[list[int]] = [[], [-1], [-2], [-2, -1]] if mirrors else [[]]
-    each = [vectors(view.flip(axes) if axes else view) for view in views for axes in sides]
-    return torch.stack(each).mean(dim=0) if len(each) > 1 else each[0]
+    each = [view.flip(axes) if axes else view for view in views for axes in sides]
+    if torch.compiler.is_exporting() and mirrors:  # a graph goes through the backbone once, not four times
+        return vectors(torch.cat(each)).unflatten(0, (len(each), -1)).mean(dim=0)
+    found = [vectors(one) for one in each]
+    return torch.stack(found).mean(dim=0) if len(found) > 1 else found[0]
 
 
 def load_backbone(config: BackboneConfig, features: Features = "output") -> Backbone:

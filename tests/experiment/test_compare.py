@@ -47,7 +47,7 @@ QUICK: dict[str, Any] = {"models": [LDA], "training": {}, "evaluation.tasks": ["
 
 @pytest.fixture
 def every_method(toy_comparison: Comparison) -> Comparison:
-    return with_overrides(toy_comparison, {"models": MODELS})
+    return with_overrides(toy_comparison, {"models": MODELS, "evaluation.groups": True})
 
 
 @pytest.mark.usefixtures("drawn_pages")

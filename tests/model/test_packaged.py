@@ -51,7 +51,7 @@ def test_the_weights_are_those_of_the_file(tmp_path: Path, state: dict[str, Tens
     install(tmp_path, state)
     whole = timm.create_model("test_efficientnet").eval()
     whole.load_state_dict(dict(zip(whole.state_dict(), state.values(), strict=True)))
-    whole.reset_classifier(0)  # type: ignore[operator]
+    whole.reset_classifier(0)
     backbone = load_backbone(BackboneConfig(NAME)).eval()
     images = torch.randn(2, 3, backbone.preprocessing.size, backbone.preprocessing.size)
     with torch.no_grad():

@@ -17,6 +17,7 @@ from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.experiment.compare import compare
 from hierderm.report.page import is_ours
+from hierderm.report.pdf import find_browser
 from tests.app.test_page import DESKTOP, browser, on_both, pytestmark  # noqa: F401
 from tests.drawing import drawing
 
@@ -33,7 +34,8 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
             {"name": "lda", "method": "lda", "set": {"training.views": 0}},
         ],
     }
-    with drawing(pngs=False):
+    with drawing(pngs=False), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hierderm.experiment.compare.working_browser", find_browser)  # without a page on trial
         return compare(with_overrides(Comparison(), settings), tmp_path_factory.mktemp("report"), pdf=True)
 
 

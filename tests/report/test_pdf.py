@@ -73,8 +73,7 @@ def test_which_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
 def test_chromium_prints_a_page_that_is_ours(tmp_path: Path) -> None:
-    for number, title in enumerate(("2 models on a.csv - hierderm", "2 models on ä.csv - hierderm")):
-        html = f"<!doctype html><meta charset='utf-8'><title>{title}</title><p>text</p>"
-        print_pdf(html, tmp_path / f"{number}.pdf", CHROMIUM)
-        assert is_ours((tmp_path / f"{number}.pdf").read_bytes())
+    html = "<!doctype html><meta charset='utf-8'><title>2 models on ä.csv - hierderm</title><p>text</p>"
+    print_pdf(html, tmp_path / "a.pdf", CHROMIUM)  # a title of ASCII: see test_page.py
+    assert is_ours((tmp_path / "a.pdf").read_bytes())
     assert not is_ours(b"%PDF-1.4 mine") and not is_ours(b"mine")
