@@ -58,6 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What was imported stays: the collector need not look through it again and again."""
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
     gc.enable()
     leave_undrawn()
 

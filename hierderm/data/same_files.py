@@ -14,14 +14,14 @@ def two_splits(frame: pd.DataFrame, rows: Sequence[str]) -> list[Fault]:
     """Images whose file, by its hash, is that of one of another split; `rows`: what each is called, number last."""
     if c.SPLIT not in frame:
         return []
-    faults, first = list[Fault](), dict[str, int]()
-    for position, (image, split) in enumerate(zip(frame[c.IMAGE_HASH], frame[c.SPLIT], strict=True)):
+    faults, first, splits = list[Fault](), dict[str, int](), frame[c.SPLIT].tolist()
+    for position, (image, split) in enumerate(zip(frame[c.IMAGE_HASH], splits, strict=True)):
         row = first.setdefault(image, position) if image and split else position
-        if frame[c.SPLIT].iloc[row] != split:
+        if splits[row] != split:
             number = rows[row].rpartition(" ")[2]
             what = (
                 f"image '{frame[c.IMAGE_ID].iloc[position]}' ({split}) has the file of image "
-                f"'{frame[c.IMAGE_ID].iloc[row]}' ({frame[c.SPLIT].iloc[row]}, row {number}); a photograph must be in "
+                f"'{frame[c.IMAGE_ID].iloc[row]}' ({splits[row]}, row {number}); a photograph must be in "
                 "one split. Join their cases and split again."
             )
             faults.append(Fault(rows[position], what))

@@ -15,6 +15,9 @@ from fastapi import FastAPI
 from hierderm.data.table import CaseTable
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
+from tests.postgres import Server
+
+SECRET = "pl4nted"
 
 
 @contextmanager
@@ -42,3 +45,21 @@ def toy_index(toy: CaseTable, small_siglip: Path, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def finder(toy_index: Path) -> CaseFinder:
     return CaseFinder.open(toy_index)
+
+
+@pytest.fixture
+def writer(server: Server, finder: CaseFinder) -> str:
+    address = server.new_database()
+    finder.index.save(address)
+    return address
+
+
+@pytest.fixture
+def reader(server: Server, writer: str, finder: CaseFinder) -> CaseFinder:
+    """A finder as a page has it: with a role that can only read."""
+    name = writer.partition("@/")[2].partition("?")[0]
+    server.run(writer, f"create role page_{name} login")
+    server.run(writer, f"grant usage on schema hierderm to page_{name}")
+    server.run(writer, f"grant select on all tables in schema hierderm to page_{name}")
+    address = server.address(name, user=f"page_{name}", password=SECRET)
+    return CaseFinder.open(address, model=finder.encoder)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -45,20 +47,38 @@ DESKTOP, PHONE = (1280, 900), (390, 800)
 on_both = pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
 
 
-@pytest.fixture
-def page(address: str, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The page as it is opened, on a desktop where a test does not say more."""
-    width, height = getattr(request, "param", DESKTOP)
-    opened = browser.new_page(viewport={"width": width, "height": height})  # with a cache and cookies of its own
-    troubles: list[str] = []
-    elsewhere: list[str] = []
-    opened.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: troubles.append(str(error)))
-    opened.on("request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else elsewhere.append(r.url))
-    opened.goto(address)
+@pytest.fixture(scope="module")
+def tab(browser: Browser) -> Iterator[Page]:
+    opened = browser.new_page()
     yield opened
-    assert troubles == [] and elsewhere == []
     opened.close()
+
+
+@contextmanager
+def opening(tab: Page, address: str, request: pytest.FixtureRequest, own: tuple[str, ...]) -> Iterator[Page]:
+    """A page opened anew, on a desktop where a test does not say more, without errors and without what is not `own`."""
+    width, height = getattr(request, "param", DESKTOP)
+    troubles: list[str] = []
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "console": lambda message: troubles.append(message.text) if message.type == "error" else None,
+        "pageerror": lambda error: troubles.append(str(error)),
+        "request": lambda r: None if r.url.startswith(own) else troubles.append(r.url),
+    }
+    for event, listener in listeners.items():
+        tab.on(event, listener)
+    tab.set_viewport_size({"width": width, "height": height})
+    tab.emulate_media(media="null", color_scheme="null")
+    tab.goto(address)
+    yield tab
+    for event, listener in listeners.items():
+        tab.remove_listener(event, listener)
+    assert troubles == []
+
+
+@pytest.fixture
+def page(address: str, tab: Page, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with opening(tab, address, request, (address, "blob:", "data:")) as opened:
+        yield opened
 
 
 def settled(page: Page) -> None:
@@ -118,7 +138,7 @@ def test_from_upload_to_case(page: Page, toy: CaseTable, finder: CaseFinder) -> 
 
 def test_an_image_chosen_before_the_server_has_answered_is_not_lost(page: Page, toy: CaseTable) -> None:
     held: list[Route] = []
-    page.route("**/api/info", lambda route: held.append(route))
+    page.route("**/api/info", lambda route: held.append(route), times=1)
     page.reload()
     page.set_input_files("#files", toy.part(c.TEST).paths[0])
     expect(page.locator("#hits button")).to_have_count(0)
@@ -195,3 +215,14 @@ def test_an_open_page_follows_its_index_and_sends_the_token(
         expect(page.locator("#map svg > *:not(.mark)")).not_to_have_count(drawn)
         expect(page.locator("#holdings")).to_contain_text(f"{len(index)} images of {index.n_cases} cases")
         page.close()
+
+
+def test_an_index_in_a_database(tab: Page, reader: CaseFinder, toy: CaseTable) -> None:
+    with serving(create_app(reader)) as address:
+        tab.goto(address)
+        tab.set_input_files("#files", toy.part(c.TEST).paths[0])
+        expect(tab.locator("#hits button")).to_have_count(10)
+        expect(tab.locator("#status")).to_have_text("10 cases found.")
+        tab.locator("#hits button").first.click()
+        expect(tab.locator("dialog img").first).to_be_visible()
+        tab.goto("about:blank")

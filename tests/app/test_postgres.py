@@ -7,37 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
-from playwright.sync_api import expect, sync_playwright
 
 from hierderm import columns as c
 from hierderm.app.server import create_app
 from hierderm.data.table import CaseTable
 from hierderm.search.case_index import CaseIndex
 from hierderm.search.finder import CaseFinder
-from tests.app.conftest import serving
+from tests.app.conftest import SECRET
 from tests.app.test_following import ask, images, soon
-from tests.app.test_page import CHROMIUM, FLAGS
 from tests.postgres import Server
-
-SECRET = "pl4nted"
-
-
-@pytest.fixture
-def writer(server: Server, finder: CaseFinder) -> str:
-    address = server.new_database()
-    finder.index.save(address)
-    return address
-
-
-@pytest.fixture
-def reader(server: Server, writer: str, finder: CaseFinder) -> CaseFinder:
-    """A finder as a page has it: with a role that can only read."""
-    name = writer.partition("@/")[2].partition("?")[0]
-    server.run(writer, f"create role page_{name} login")
-    server.run(writer, f"grant usage on schema hierderm to page_{name}")
-    server.run(writer, f"grant select on all tables in schema hierderm to page_{name}")
-    address = server.address(name, user=f"page_{name}", password=SECRET)
-    return CaseFinder.open(address, model=finder.encoder)
 
 
 @pytest.fixture
@@ -91,17 +69,3 @@ def test_the_page_follows_the_database(
     assert soon(lambda: ask(client, other).status_code == 200)
     assert caplog.text.count("so the page keeps the index it had") <= 2  # the connection is lost, and none is made
     assert SECRET not in caplog.text + str(refused.headers) + client.get("/api/info").text
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
-def test_in_a_browser(reader: CaseFinder, toy: CaseTable) -> None:
-    with serving(create_app(reader)) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
-        page.goto(address)
-        page.set_input_files("#files", toy.part(c.TEST).paths[0])
-        expect(page.locator("#hits button")).to_have_count(10)
-        expect(page.locator("#status")).to_have_text("10 cases found.")
-        page.locator("#hits button").first.click()
-        expect(page.locator("dialog img").first).to_be_visible()
-        browser.close()

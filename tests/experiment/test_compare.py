@@ -131,10 +131,8 @@ def test_a_warning_of_several_models_is_said_once(
     frame["source"] = np.where(frame["condition"] == frame["condition"][0], "rare", "other")
     frame["image_path"] = [str(toy_folder / path) for path in frame["image_path"]]
     frame.to_csv(tmp_path / "cases.csv", index=False)
-    page = compare(
-        replace(two_vanilla(toy_comparison), data=replace(toy_comparison.data, cases=str(tmp_path / "cases.csv"))),
-        tmp_path / "out",
-    )
+    own = {"data.cases": str(tmp_path / "cases.csv"), "evaluation.groups": True}
+    page = compare(two_vanilla(with_overrides(toy_comparison, own)), tmp_path / "out")
     (said,) = [text for text in caplog.messages if "have images of one node" in text]
     assert said.startswith("all 2 models: ") and "source 'rare'" in said
     assert said in json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
@@ -172,7 +170,6 @@ def test_the_report_again_as_pdf(
         compare(comparison, tmp_path / "out", pdf=True)
 
 
-@pytest.mark.usefixtures("drawn_pages")
 @pytest.mark.filterwarnings("ignore::hierderm.errors.EvaluationWarning")
 def test_every_fold_and_several_seeds(toy_comparison: Comparison, tmp_path: Path) -> None:
     protocol = {"split.folds": 2, "protocol.every_fold": True, "protocol.seeds": 2}

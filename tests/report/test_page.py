@@ -11,14 +11,14 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Locator, Page
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.settings import Comparison
 from hierderm.experiment.compare import compare
 from hierderm.report.page import is_ours
 from hierderm.report.pdf import find_browser
-from tests.app.test_page import DESKTOP, browser, on_both, pytestmark  # noqa: F401
+from tests.app.test_page import browser, on_both, opening, pytestmark, tab  # noqa: F401
 from tests.drawing import drawing
 
 
@@ -40,18 +40,9 @@ def report(tmp_path_factory: pytest.TempPathFactory, toy_folder: Path, small_sig
 
 
 @pytest.fixture
-def page(report: Path, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:  # noqa: F811
-    """The report as it is opened, on a desktop where a test does not say more."""
-    width, height = getattr(request, "param", DESKTOP)
-    opened = browser.new_page(viewport={"width": width, "height": height})
-    problems: list[str] = []
-    own = ("file:", "data:", "blob:")
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("request", lambda r: problems.append(r.url) if not r.url.startswith(own) else None)
-    opened.goto(report.as_uri())
-    yield opened
-    assert problems == []
-    opened.close()
+def page(report: Path, tab: Page, request: pytest.FixtureRequest) -> Iterator[Page]:  # noqa: F811
+    with opening(tab, report.as_uri(), request, ("file:", "data:", "blob:")) as opened:
+        yield opened
 
 
 def unfold(page: Page, title: str) -> None:
