@@ -19,7 +19,14 @@ def prepared() -> ForkServerContext:
     """The context to start processes with."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["hierderm.cli.main", "hierderm.training.methods.gradient", "hierderm.search.finder"]
+        [
+            "tests.no_collector",
+            "hierderm.cli.main",
+            "hierderm.experiment.run",
+            "hierderm.report.model_card",
+            "hierderm.search.finder",
+            "hierderm.training.gradient.loop",
+        ]
     )
     return context
 

@@ -53,5 +53,5 @@ def test_a_model_of_each_method_goes_all_the_way(
     assert answer.status_code == 200 and len(answer.json()["hits"]) == 10
     assert (answer.json()["classifier"] is None) == (method == "vanilla")
     run("bench", "run", "-m", f"mine={model}", "--data.cases", cases, "--data.taxonomy", tree[1], "--suite", "quick",
-        "--evaluation.bootstrap_rounds", "10", "-o", str(tmp_path / "bench"))  # fmt: skip
+        "--evaluation.bootstrap_rounds", "10", "--evaluation.groups", "false", "-o", str(tmp_path / "bench"))  # fmt: skip
     assert "mine" in run("bench", "table", str(tmp_path / "bench"), "--format", "markdown")

@@ -385,15 +385,15 @@ def test_a_slow_upload_is_given_up(finder: CaseFinder) -> None:
     assert answer.status_code == 408 and "more than 0.2 s" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("name", ["hf:", "timm:test_vit", "timm:test_convnext"])
+@pytest.mark.parametrize("name", ["hf:", "timm:test_convnext"])
 def test_searches_at_once_with_features_of_all_layers(
     name: str, toy: CaseTable, small_siglip: Path, tmp_path: Path
 ) -> None:
-    """The vectors of all layers are collected while the blocks run: each request must get its own (issue 14)."""
+    """The vectors of all layers are collected while the blocks run: each request must get its own."""
     config = BackboneConfig(f"hf:{small_siglip}") if name == "hf:" else BackboneConfig(name, "random")
     backbone = load_backbone(config, "layers")
     save_model(Network(backbone, NetworkShape("linear", 24, classifier="cosine"), toy.taxonomy, 1), tmp_path / "model")
-    CaseIndex.build(toy, tmp_path / "model", k=5).save(tmp_path / "index")
+    CaseIndex.build(toy.select(np.arange(len(toy)) < 40), tmp_path / "model", k=5).save(tmp_path / "index")
     sent = [path.read_bytes() for path in toy.part(c.TEST).paths[:8]]
 
     def ask(client: TestClient, number: int) -> Any:

@@ -54,6 +54,8 @@ def arguments(data: Path, out: Path, *models: str) -> list[object]:
         out,
         "--evaluation.bootstrap_rounds",
         60,
+        "--evaluation.groups",
+        "false",
     ]
 
 
