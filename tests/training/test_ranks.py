@@ -36,6 +36,7 @@ from hierderm.training.losses import (
     SmoothHAPLoss,
     SoftLabelsLoss,
     SupConLoss,
+    TreeMarginLoss,
     TreeSupConLoss,
 )
 from hierderm.training.losses.gathered import Gathered
@@ -70,6 +71,7 @@ def losses() -> dict[str, nn.Module]:
         "CrossEntropy": nn.CrossEntropyLoss(),
         "HXE": HXELoss(TREE),
         "SoftLabels": SoftLabelsLoss(TREE),
+        "TreeMargin": TreeMarginLoss(TREE),
         "LogitAdjusted": LogitAdjustedLoss(torch.tensor([3, 2, 2, 2, 1, 1])),
         "MultiSimilarity": pml_losses.MultiSimilarityLoss(),
         "NTXent": pml_losses.NTXentLoss(),
