@@ -67,12 +67,10 @@ def png(figure: Figure) -> bytes:
 
 HISTORY_PANELS = {
     "contrastive_loss": "contrastive loss",
-    "coarse_map_at_r": "coarse MAP@R, validation",
-    "coarse_recall_at_1": "coarse recall@1, validation",
+    "coarse_map_at_r": "coarse MAP@R, validation", "coarse_recall_at_1": "coarse recall@1, validation",
     "classification_loss": "classification loss",
-    "fine_map_at_r": "fine MAP@R, validation",
-    "fine_recall_at_1": "fine recall@1, validation",
-}
+    "fine_map_at_r": "fine MAP@R, validation", "fine_recall_at_1": "fine recall@1, validation",
+}  # fmt: skip
 
 
 def forest(differences: Sequence[Difference], columns: int = 3) -> Figure:
