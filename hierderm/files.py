@@ -90,14 +90,17 @@ def is_temporary(name: str) -> bool:
 
 
 @contextmanager
-def locked(path: Path, *, timeout: float = PATIENCE, error: type[HierdermError] = OutputError) -> Iterator[None]:
-    """Only one process at a time is in the block of this path; others wait up to `timeout` seconds."""
+def locked(
+    path: Path, *, timeout: float = PATIENCE, error: type[HierdermError] = OutputError, busy: str = ""
+) -> Iterator[None]:
+    """Only one process at a time is in the block of this path; others wait up to `timeout` seconds, and say `busy`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
     try:
         lock.acquire()
     except Timeout:
-        raise error(f"{path} has been written by another process for {timeout:g} s. Try again later.") from None
+        busy = busy or f"{path} has been written by another process for {timeout:g} s. Try again later."
+        raise error(busy) from None
     try:
         yield
     finally:

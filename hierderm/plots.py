@@ -67,10 +67,10 @@ def png(figure: Figure) -> bytes:
 
 HISTORY_PANELS = {
     "contrastive_loss": "contrastive loss",
+    "coarse_map_at_r": "coarse MAP@R, validation", "coarse_recall_at_1": "coarse recall@1, validation",
     "classification_loss": "classification loss",
-    "coarse_map_at_r": "coarse MAP@R, validation",
-    "fine_map_at_r": "fine MAP@R, validation",
-}
+    "fine_map_at_r": "fine MAP@R, validation", "fine_recall_at_1": "fine recall@1, validation",
+}  # fmt: skip
 
 
 def forest(differences: Sequence[Difference], columns: int = 3) -> Figure:
@@ -172,7 +172,7 @@ def scores(evaluations: Evaluation | Sequence[Evaluation]) -> Figure:
 
 
 def history(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, int]) -> Figure:
-    """Each loss by itself and validation MAP@R by epoch, a line a model; a vertical line at the epoch that was chosen.
+    """Each loss by itself and validation scores by epoch, a line a model; a vertical line at the epoch that was chosen.
 
     The sum of the losses is not drawn: it rises when the second is faded in. Losses are those of training; dashed the
     same loss on validation.
@@ -182,12 +182,14 @@ def history(histories: Mapping[str, pd.DataFrame], chosen: Mapping[str, int]) ->
         chosen: Of each model the row that was chosen (`Run.chosen`).
 
     Returns:
-        The figure, a panel a loss or level.
+        The figure, a panel a loss or score.
     """
     panels = {column: title for column, title in HISTORY_PANELS.items() if any(column in h for h in histories.values())}
-    figure = Figure(figsize=(4 * len(panels), 3.2))
+    n_lines = 2 if len(panels) > 3 else 1
+    columns = -(-len(panels) // n_lines)
+    figure = Figure(figsize=(4 * columns, 3.2 * n_lines), layout="constrained")
     for place, (column, title) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(1, len(panels), place)
+        axes = figure.add_subplot(n_lines, columns, place)
         for number, (name, history) in enumerate(histories.items()):
             colour, marker = PALETTE[number % len(PALETTE)], MARKERS[number % len(MARKERS)]
             if column in history:

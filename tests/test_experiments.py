@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import answers, recipe, scarce
+from experiments import answers, classifiers, recipe, scarce
 from hierderm.config.loading import load_comparison, load_config, model_config
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
@@ -124,3 +124,18 @@ def test_what_answers_are_read_from(toy: CaseTable) -> None:
         assert answers.areas(scored[1], fine[1], toy.taxonomy) == [0, 0]
         validation, test = [*answers.counts(scored, fine, toy.taxonomy, 0.5)][1::2][:2]
         assert (validation, test) == (1, 1)
+
+
+def test_classifiers_by_hand(toy: CaseTable) -> None:
+    """Two classifiers that are each sure of one half of the images are right together."""
+    few, n = toy.select(np.arange(len(toy)) < 4), toy.taxonomy.size(-1)
+    sure, unsure = 0.99 * np.eye(n)[few.fine] + 0.01 / n, np.full((4, n), 1 / n)
+    halves = [np.where(np.arange(4)[:, None] < 2, *pair) for pair in ((sure, unsure), (unsure, sure))]
+    found = classifiers.product(*halves)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert classifiers.scores(found, few)[:4] == [1, 1, 1, 1]
+    wrong = np.eye(n)[(few.fine + n - 1) % n]
+    heights = few.taxonomy.lca_height[few.fine, (few.fine + n - 1) % n]
+    *right, severity, height, likelihood = classifiers.scores(wrong, few)
+    assert right[1] == right[3] == 0 and severity == height == pytest.approx(heights.mean())
+    assert likelihood == pytest.approx(np.log(classifiers.LEAST))

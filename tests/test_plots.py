@@ -72,16 +72,16 @@ def test_an_image_without_another_case_has_no_neighbour() -> None:
 
 def test_each_loss_has_its_own_panel_and_the_sum_none() -> None:
     names = ["train_loss", "contrastive_loss", "classification_loss", "validation_classification_loss"]
-    rows = pd.DataFrame({"epoch": [1, 2, 3]} | {name: [3.0, 2.0, 1.0] for name in [*names, "coarse_map_at_r"]})
-    figure = history(
-        {"both": rows, "one": rows[["epoch", "contrastive_loss", "coarse_map_at_r"]]}, {"both": 1, "one": 2}
-    )
+    scores = ["coarse_map_at_r", "fine_recall_at_1"]
+    rows = pd.DataFrame({"epoch": [1, 2, 3]} | {name: [3.0, 2.0, 1.0] for name in [*names, *scores]})
+    figure = history({"both": rows, "one": rows[["epoch", "contrastive_loss", *scores]]}, {"both": 1, "one": 2})
     assert [axes.get_title() for axes in figure.axes] == [
-        "contrastive loss", "classification loss (dashed: validation)", "coarse MAP@R, validation",
+        "contrastive loss", "coarse MAP@R, validation", "classification loss (dashed: validation)",
+        "fine recall@1, validation",
     ]  # fmt: skip
     # Lines of a panel: each model's values and the epoch it was chosen at; dashed in addition the validation loss.
-    assert [len(axes.lines) for axes in figure.axes] == [4, 4, 4]
-    assert [next(iter(np.asarray(line.get_xdata()))) for line in figure.axes[2].lines] == [1, 2, 1, 3]
+    assert [len(axes.lines) for axes in figure.axes] == [4, 4, 4, 4]
+    assert [next(iter(np.asarray(line.get_xdata()))) for line in figure.axes[3].lines] == [1, 2, 1, 3]
 
 
 def test_a_forest_of_one_pair_has_a_row_for_each_metric() -> None:

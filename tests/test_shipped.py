@@ -54,7 +54,7 @@ def test_two_heads_are_trained_by_name(toy_folder: Path, tmp_path: Path) -> None
     data = ["--data.cases", toy_folder / "cases.csv", "--data.taxonomy", toy_folder / "taxonomy.csv"]
     fast = ["--training.epochs", "1", "--training.views", "0", "--training.closed_form.folds", "0"]
     shown = run("train", "two_head", *data, *fast, "-o", tmp_path / "run")
-    assert "model: gradient, epoch " in shown and "validation MAP@R: coarse 0." in shown
+    assert "model: gradient, epoch " in shown and "validation: MAP@R coarse 0." in shown
     model = load(tmp_path / "run")
     image = toy_folder / pd.read_csv(toy_folder / "cases.csv")["image_path"][0]
     assert model.predict_proba(image).shape == (1, model.taxonomy.size(-1) if model.taxonomy else 0)

@@ -19,6 +19,7 @@ from hierderm.app.following import Following, Served
 from hierderm.app.request_queue import RequestQueue
 from hierderm.app.uploads import Form, Limits, RefusedError, Uploads, decoded
 from hierderm.data.image_io import ImageError, open_image
+from hierderm.data.table import as_text
 from hierderm.errors import ModelError
 from hierderm.plots import map_look
 from hierderm.report.overlay import why_images
@@ -27,7 +28,6 @@ from hierderm.report.thumbnails import thumbnail, thumbnail_uri
 from hierderm.search.filters import BETWEEN
 from hierderm.search.finder import SHOWN_COLUMNS, CaseFinder, FinderResult, SearchOptions
 from hierderm.search.query import MAX_IMAGES
-from hierderm.search.values import as_text
 from hierderm.search.why import HINT
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray

@@ -72,7 +72,7 @@ def train(
     from hierderm.config.loading import load_config
     from hierderm.experiment.run import prepare
     from hierderm.experiment.run import train as train_model
-    from hierderm.report.rows import chosen_setting, score_text
+    from hierderm.report.rows import chosen_setting, scores_text
     from hierderm.training.ranks import first_alone, rank, together
 
     file, settings = file_and_settings(arguments)
@@ -88,8 +88,7 @@ def train(
     best = run.history.iloc[run.chosen]
     setting = chosen_setting(run.history, run.chosen)
     chosen = f", {setting} ({run.chosen + 1} of {len(run.history)}, by {run.by})" if setting else ""
-    scores = ", ".join(f"{level} {score_text(best[f'{level}_map_at_r'])}" for level in ("coarse", "fine"))
-    typer.echo(f"{folder / 'model'}: {config.training.method}{chosen}; validation MAP@R: {scores}")
+    typer.echo(f"{folder / 'model'}: {config.training.method}{chosen}; validation: {scores_text(best)}")
 
 
 def embed(

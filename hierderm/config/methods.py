@@ -29,6 +29,7 @@ LossKind = Literal["levels", "tree", "logits"]
 LOSS_KINDS: dict[str, LossKind] = {
     "SupCon": "levels", "TreeSupCon": "tree", "HiMulConE": "tree", "SmoothHAP": "tree",
     "CrossEntropy": "logits", "LogitAdjusted": "logits", "HXE": "logits", "SoftLabels": "logits",
+    "TreeMargin": "logits",
 }  # fmt: skip
 Monitor = Literal["mean_retrieval", "mean_map_at_r", "coarse_map_at_r", "fine_map_at_r"]
 

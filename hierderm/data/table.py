@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -261,18 +263,15 @@ def row_numbers(frame: pd.DataFrame) -> list[int]:
     return [int(n) for n in frame.index] if frame.index.name == ROW else list(range(2, len(frame) + 2))
 
 
-def as_text(value: object) -> str:
-    """A cell of any table as text: missing values as '', whole numbers without a point."""
-    if (
-        value is None
-        or value is pd.NA
-        or value is pd.NaT
-        or (isinstance(value, float | np.floating) and np.isnan(value))
-    ):
-        return ""
+def as_text(value: Any) -> str:
+    """A cell of any table as a person would write it: whole numbers without a point, missing values as ''."""
+    if isinstance(value, str):
+        return value.strip()
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="backslashreplace").strip()
-    if isinstance(value, float | np.floating) and value.is_integer():
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return ""
+    if isinstance(value, float | np.floating | Decimal) and math.isfinite(value) and value == int(value):
         return str(int(value))
     return str(value).strip()
 

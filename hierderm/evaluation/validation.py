@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
 from hierderm.data.table import CaseTable
+from hierderm.evaluation.catalogue import level_metrics
 from hierderm.evaluation.metrics.blocks import over_rankings
 from hierderm.evaluation.metrics.ranking import Labelled, Rankings
-from hierderm.evaluation.metrics.terms import LevelMetric, map_at_r, recall_at, sums
+from hierderm.evaluation.metrics.terms import sums
 from hierderm.types import FloatArray, Floats
 
-MONITORED = {"map_at_r": LevelMetric(map_at_r), "recall_at_1": LevelMetric(partial(recall_at, k=1), first=1)}
+MONITORED = ("map_at_r", "recall_at_1")
 
 
 def validation_scores(embeddings: Floats, table: CaseTable) -> dict[str, float]:
@@ -47,13 +47,15 @@ def level_queries(table: CaseTable, level: str) -> tuple[int, int]:
 
 def retrieval_means(labelled: Labelled) -> FloatArray:
     """Means of the metrics `MONITORED`, shape (n_metrics, n_levels), coarse first; nan without a relevant image."""
+    known = level_metrics()
+    metrics = [known[name] for name in MONITORED]
 
     def add_up(block: Iterator[Rankings]) -> FloatArray:
         total = np.zeros((1 + len(MONITORED), len(labelled.labels)))
         for rankings in block:
             for level in range(len(labelled.labels)):
                 relevant = rankings.relevant(level)
-                total[1:, level] += sums(MONITORED.values(), relevant).sum(axis=1)
+                total[1:, level] += sums(metrics, relevant).sum(axis=1)
                 total[0, level] += (relevant.counts > 0).sum()
         return total
 

@@ -180,8 +180,11 @@ def _embed_first(
 
     Features of all layers come first: they hold the output, too.
     """
+    from hierderm.training.choosing import require_levels
     from hierderm.training.fit import cache_features, is_frozen
 
+    for entry in entries:
+        require_levels(model_config(comparison, entry).training, divisions[0][0].table.taxonomy)
     frozen = [entry for entry in entries if is_frozen(model_config(comparison, entry).training)]
     wanted: dict[str, tuple[Config, Division]] = {}
     for division in (fold for folds in divisions for fold in folds):

@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -29,7 +30,7 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import KIND, EmbeddingTable
 from hierderm.errors import CheckpointError, ConfigError, Fault, describe_os_error
 from hierderm.experiment.cases import limited, load_cases, tables
-from hierderm.files import file_hash, os_faults, require_regular, write_atomically, write_json
+from hierderm.files import file_hash, locked, os_faults, require_regular, write_atomically, write_json
 from hierderm.json_files import read_json
 from hierderm.taxonomy.file import read_taxonomy, write_taxonomy
 from hierderm.taxonomy.tree import Taxonomy
@@ -161,11 +162,12 @@ def train(config: Config, table: CaseTable, folder: Path | str, store: FeatureSt
         The finished run.
 
     Raises:
-        CheckpointError: The folder holds another run: other settings, another split or another taxonomy.
+        CheckpointError: The folder holds another run: other settings, another split or another taxonomy; or another
+            process trains in it.
         ConfigError: Settings that do not fit the data.
         OutputError: The folder holds something else.
     """
-    from hierderm.training.ranks import first_alone, wait_for_all
+    from hierderm.training.ranks import first_alone, rank, wait_for_all
 
     folder = Path(folder)
     with first_alone():
@@ -173,7 +175,10 @@ def train(config: Config, table: CaseTable, folder: Path | str, store: FeatureSt
     if (folder / "finished.json").is_file():  # written last: with it the folder is whole
         logger.info("%s: already trained.", config.name)
     else:
-        _fit(config, table, folder, store)
+        busy = f"{folder} is being trained by another process. Wait until it has ended, or choose another --out."
+        alone = locked(folder / "training", timeout=0, error=CheckpointError, busy=busy)
+        with alone if rank() == 0 else nullcontext():  # the first process stands for those that train together
+            _fit(config, table, folder, store)
     wait_for_all()
     return Run.open(folder)
 

@@ -19,7 +19,7 @@ from hierderm.model.listing import BACKBONES, Listed
 from hierderm.plots import PALETTE, png
 from hierderm.report.methods import describe_method
 from hierderm.report.page import DISCLAIMER
-from hierderm.report.rows import chosen_setting, score_text
+from hierderm.report.rows import SHOWN_SCORES, chosen_setting, scores_text
 from hierderm.report.words import data_name
 
 if TYPE_CHECKING:
@@ -31,11 +31,7 @@ LEVELS = ("coarse", "fine")
 def model_card(config: Config, table: CaseTable, found: Fitted) -> Card:
     """What the model is, on what it was trained, how it was chosen, what it must not be used for, and a figure."""
     best, validation = found.history.iloc[found.chosen], table.part(c.VALIDATION)
-    scores = ", ".join(
-        f"{level} {score_text(best[f'{level}_map_at_r'])} "
-        f"({level_queries(validation, level)[0]} of {len(validation)} images have another case to find)"
-        for level in LEVELS
-    )
+    queries = ", ".join(f"{level} {level_queries(validation, level)[0]}" for level in LEVELS)
     images = {split: int((table.splits == split).sum()) for split in c.SPLITS}
     choice = _choice(config.training, found) if found.by else ""
     data = data_name(config.data.cases)
@@ -51,13 +47,13 @@ def model_card(config: Config, table: CaseTable, found: Fitted) -> Card:
 | data | `{data}` |
 | images | {images["train"]} training, {images["validation"]} validation, {images["test"]} test (not seen) |
 | split | {table.split_hash} |
-{choice}| validation MAP@R | {scores} |
+{choice}| on validation | {scores_text(best)}; images that have another case to find: {queries} of {len(validation)} |
 
 Test metrics, with intervals, are in the report of a comparison. How well the model does on other cameras, clinics
 or skin tones than those of its data is not known. Load it with `hierderm.load`, or embed with `hierderm embed`; the
 weights are safetensors.
 """
-    values = {(level, "map_at_r"): best[f"{level}_map_at_r"] for level in LEVELS}
+    values = {(level, metric): best[f"{level}_{metric}"] for metric in SHOWN_SCORES for level in LEVELS}
     results = results_of(values, data, c.VALIDATION, revision=table.split_hash)
     tree = found.network.taxonomy or table.taxonomy
     metadata = card_data(config.name, tree, results, _repository(config.backbone))
@@ -65,19 +61,20 @@ weights are safetensors.
 
 
 def choice_plot(history: pd.DataFrame, chosen: int) -> Figure:
-    """Validation MAP@R by level of every setting or epoch that was tried, that of the chosen one marked."""
-    figure = Figure(figsize=(6, 1.7), layout="constrained")
+    """The validation scores of every setting or epoch that was tried, those of the chosen one marked."""
+    figure = Figure(figsize=(6, 2.7), layout="constrained")
     axes = figure.add_subplot()
-    for row, level in enumerate(LEVELS):
-        values = history[f"{level}_map_at_r"].to_numpy(dtype=float)
+    scores = {f"{level} {name}": f"{level}_{metric}" for level in LEVELS for metric, name in SHOWN_SCORES.items()}
+    for row, column in enumerate(scores.values()):
+        values = history[column].to_numpy(dtype=float)
         axes.plot(values, [row] * len(values), "|", color="#888888", markersize=9, label="tried" if row == 0 else "")
         axes.plot(values[chosen], row, "D", color=PALETTE[0], markersize=7, label="chosen" if row == 0 else "")
         if values[chosen] == values[chosen]:
             axes.text(values[chosen], row - 0.25, f"{values[chosen]:.3f}", ha="center", fontsize=9)
-    axes.set_yticks(range(len(LEVELS)), LEVELS)
-    axes.set_ylim(len(LEVELS) - 0.5, -0.8)
+    axes.set_yticks(range(len(scores)), scores)
+    axes.set_ylim(len(scores) - 0.5, -0.8)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f"MAP@R on validation; settings or epochs tried: {len(history)}", fontsize=9)
+    axes.set_xlabel(f"scores on validation; settings or epochs tried: {len(history)}", fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

@@ -11,6 +11,8 @@ from hierderm.config.settings import Config, ModelEntry
 from hierderm.embeddings import EmbeddingTable
 from hierderm.evaluation.evaluation import Evaluation
 
+SHOWN_SCORES = {"map_at_r": "MAP@R", "recall_at_1": "recall@1"}  # of validation, by the end of the column's name
+
 
 @dataclass(frozen=True)
 class Row:
@@ -46,6 +48,11 @@ def chosen_setting(history: pd.DataFrame, chosen: int) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
 
 
-def score_text(value: float) -> str:
-    """A score, or that it is undefined."""
-    return "undefined" if np.isnan(value) else f"{value:.3f}"
+def scores_text(row: pd.Series) -> str:
+    """The validation scores of a row of a history, in words."""
+
+    def text(column: str) -> str:
+        return "undefined" if np.isnan(row[column]) else f"{row[column]:.3f}"
+
+    parts = [f"{name} coarse {text(f'coarse_{m}')}, fine {text(f'fine_{m}')}" for m, name in SHOWN_SCORES.items()]
+    return "; ".join(parts)

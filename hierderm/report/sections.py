@@ -82,7 +82,7 @@ def models_section(rows: Sequence[Row]) -> dict[str, Any]:
     if not trained:
         return {"rows": rows, "curves": None}
     figure = plots.history({r.entry.name: r.history for r in trained}, {r.entry.name: r.chosen for r in trained})
-    return {"rows": rows, "curves": plot("training-curves", "losses and validation MAP@R by epoch", figure)}
+    return {"rows": rows, "curves": plot("training-curves", "losses and validation scores by epoch", figure)}
 
 
 def maps_section(table: CaseTable, rows: Sequence[Row], focus: Row, seed: int) -> dict[str, Any]:

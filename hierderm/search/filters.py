@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hierderm.data.table import as_text
 from hierderm.errors import SearchError, suggest
-from hierderm.search.values import as_text, distinct_values, key_of
+from hierderm.search.values import distinct_values, key_of
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import IntArray, Mask
 

@@ -14,6 +14,7 @@ from PIL import Image
 from hierderm import columns as c
 from hierderm.data.image_io import ImageLike, each_image, open_image
 from hierderm.data.look import look
+from hierderm.data.table import as_text
 from hierderm.embeddings import Aggregation, Encodes, provenance_of, unit_length
 from hierderm.errors import SearchError
 from hierderm.search.answer import Answer, Calibration, Candidate, answer, ranked_nodes
@@ -23,7 +24,6 @@ from hierderm.search.likeness import Judged, distances_of
 from hierderm.search.places import Place, place_of
 from hierderm.search.query import MAX_IMAGES
 from hierderm.search.result import SearchResult
-from hierderm.search.values import as_text
 from hierderm.search.why import Match, match
 from hierderm.types import Vectors
 

@@ -7,30 +7,19 @@ size; in a column of text '1E5', '007' and '100000' are three. Nothing passes th
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from decimal import Decimal
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import pandas as pd
+
+from hierderm.data.table import as_text
 
 logger = logging.getLogger(__name__)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _OF_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")  # by `infer_dtype`
-
-
-def as_text(value: Any) -> str:
-    """A cell as a person would write it: text as it is, whole numbers without a point, missing values as ''."""
-    if isinstance(value, str):
-        return value.strip()
-    if pd.api.types.is_scalar(value) and pd.isna(value):
-        return ""
-    if isinstance(value, float | np.floating | Decimal) and math.isfinite(value) and value == int(value):
-        return str(int(value))
-    return str(value)
 
 
 def holds_numbers(column: pd.Series) -> bool:

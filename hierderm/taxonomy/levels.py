@@ -17,6 +17,11 @@ def level_weights(taxonomy: Taxonomy, weights: Mapping[str, float]) -> dict[int,
     return found
 
 
+def probability_weights(taxonomy: Taxonomy, weights: Mapping[str, float], finest: int = -1) -> dict[int, float]:
+    """The levels whose node probabilities enter an embedding, with their weights; all to `finest` if none is named."""
+    return level_weights(taxonomy, weights) or dict.fromkeys(range(taxonomy.level_number(finest) + 1), 1.0)
+
+
 def level_numbers(taxonomy: Taxonomy, names: Iterable[str]) -> list[int]:
     """The numbers of several levels; TaxonomyError where two names, as 'coarse' and its own, mean one level."""
     names = list(names)

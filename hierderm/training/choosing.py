@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from hierderm import columns as c
@@ -11,6 +12,7 @@ from hierderm.config.methods import TreeLda
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.evaluation.validation import level_queries
+from hierderm.taxonomy.tree import Taxonomy
 
 logger = logging.getLogger(__name__)
 Settings = TypeVar("Settings")
@@ -50,6 +52,26 @@ def with_usable_monitor(settings: Settings, table: CaseTable) -> Settings:
         )
     logger.warning("Chosen by %s instead of %s, which these validation images can't tell.", usable[0], wanted)
     return cast(Settings, replace(cast(Any, settings), monitor=usable[0]))
+
+
+def require_levels(settings: Any, taxonomy: Taxonomy) -> None:
+    """ConfigError, before anything slow, where settings of a method name levels that the tree has not: all at once."""
+    known = ["coarse", "fine", *(name for name in taxonomy.level_names if name not in ("coarse", "fine"))]
+    unknown = [f"{place} names {level!r}" for place, level in _named_levels(settings) if level not in known]
+    if unknown:
+        raise ConfigError(f"levels must be of taxonomy '{taxonomy.id}', {', '.join(known)}: {'; '.join(unknown)}.")
+
+
+def _named_levels(settings: Any, place: str = "training") -> Iterator[tuple[str, str]]:
+    """Each name of a level in the settings, with the setting's own."""
+    for field in fields(settings):
+        value, own = getattr(settings, field.name), f"{place}.{field.name}"
+        if is_dataclass(value):
+            yield from _named_levels(value, own)
+        elif field.name.endswith("_level"):
+            yield own, value
+        elif field.name.endswith("_levels"):
+            yield from ((own, level) for level in value)
 
 
 def _log_counts(n_coarse: int, n_fine: int, n: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from hierderm.errors import HierdermError
 from hierderm.types import FloatArray
 
 PATIENCE = timedelta(days=1)  # of those that wait for the first, which may have much to embed
@@ -33,13 +35,23 @@ def started_by_torchrun(environment: Mapping[str, str] = os.environ) -> bool:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """The processes of a `torchrun` know each other while the block runs; otherwise nothing happens."""
+    """The processes of a `torchrun` know each other while the block runs; otherwise nothing happens.
+
+    HierdermError where another one ends before: what it says stands in its own message.
+    """
     if not started_by_torchrun() or world_size() > 1:
         yield
         return
     distributed.init_process_group(timeout=PATIENCE)  # by gloo on CPUs, by NCCL on GPUs
     try:
         yield
+    except RuntimeError as error:  # torch has no type for it
+        if not re.search("(closed|reset) by peer|remote process exited", str(error)):
+            raise
+        raise HierdermError(
+            f"process {rank()} of {world_size()} stops, because another one has ended, or can't be reached. What that "
+            "one says is the reason."
+        ) from None
     finally:
         distributed.destroy_process_group()
 

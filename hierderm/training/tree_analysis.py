@@ -29,7 +29,7 @@ from scipy.sparse import csr_array
 from sklearn.decomposition import PCA
 
 from hierderm.model.heads import Discriminants, node_membership
-from hierderm.taxonomy.levels import level_weights
+from hierderm.taxonomy.levels import probability_weights
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.ranks import added_up, rank, world_size
 from hierderm.types import FloatArray, Floats, IntArray, Mask
@@ -62,7 +62,7 @@ class TreeAnalysis:
         probability_levels: Mapping[str, float] | None = None,
     ) -> None:
         self.taxonomy, self.n_views = taxonomy, n_views
-        self.weights = level_weights(taxonomy, probability_levels or {}) or dict.fromkeys(range(taxonomy.n_levels), 1.0)
+        self.weights = probability_weights(taxonomy, probability_levels or {})
         self.fine = np.tile(fine, n_views)
         self.rows = _Rows([features] if isinstance(features, np.ndarray) else features)
         self.centre, self.spread = self.rows.centre, self.rows.spread

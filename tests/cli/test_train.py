@@ -25,7 +25,7 @@ def test_train_embed_and_evaluate(toy_config: Config, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(dump_config(toy_config))
     out = tmp_path / "run"
     shown = run("train", tmp_path / "config.toml", "-o", out, *TOY_FLAGS[:2])
-    assert "model: gradient, epoch 1 (1 of 1, by mean_retrieval); validation MAP@R: coarse 0." in shown
+    assert "model: gradient, epoch 1 (1 of 1, by mean_retrieval); validation: MAP@R coarse 0." in shown
     shown = run("embed", out / "cases.csv", "--model", out / "model", "-o", tmp_path / "e")
     assert "embeddings of length 32" in shown
     evaluated = json.loads(

@@ -23,7 +23,7 @@ from hierderm.errors import CaseTableError, CheckpointError, ConfigError, Embedd
 from hierderm.evaluation.evaluation import evaluate
 from hierderm.experiment.cases import load_cases
 from hierderm.experiment.run import Run, differences, prepare, train
-from hierderm.files import is_temporary
+from hierderm.files import is_temporary, locked
 from hierderm.model.loading import load
 from hierderm.training.features import FeatureStore
 from tests.data.loaders.miniatures import write_isic
@@ -142,6 +142,16 @@ def test_a_run_is_what_its_settings_are_but_for_name_and_evaluation(
         train(toy_config, toy, tmp_path)
     with pytest.raises(CheckpointError, match=r"another run: table_hash was \w{12}, now \w{12}; taxonomy_hash was "):
         train(config, toy.with_taxonomy(toy.taxonomy.keep(toy.taxonomy.names()[:5])), tmp_path)
+
+
+def test_two_do_not_train_in_one_folder(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:
+    config = with_overrides(toy_config, QUICK)
+    busy = r"run is being trained by another process\. Wait until it has ended, or choose another --out\."
+    with locked(tmp_path / "run" / "training"), pytest.raises(CheckpointError, match=busy):
+        train(config, toy, tmp_path / "run")
+    train(config, toy, tmp_path / "run")
+    with locked(tmp_path / "run" / "training"):
+        train(config, toy, tmp_path / "run")  # finished: nothing is written
 
 
 def test_an_unfinished_folder_is_no_run(toy_config: Config, toy: CaseTable, tmp_path: Path) -> None:

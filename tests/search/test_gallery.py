@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import hierderm.search.gallery as limits
 from hierderm import columns as c
 from hierderm.data.look import N_LOOK
+from hierderm.data.table import as_text
 from hierderm.embeddings import EmbeddingTable, unit_length
 from hierderm.errors import HierdermError, SearchError
 from hierderm.search.building import describe_index, learn, validation_means
@@ -25,7 +26,6 @@ from hierderm.search.evaluation import evaluate_index
 from hierderm.search.finder import CaseFinder, SearchOptions
 from hierderm.search.places import place_of
 from hierderm.search.proof import remove_and_prove
-from hierderm.search.values import as_text
 from tests.postgres import Server
 from tests.search.toy import DIM, MADE_BY, TREE, random_table
 

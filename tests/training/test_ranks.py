@@ -21,12 +21,12 @@ from hierderm.config.loading import build_config, to_dict, with_overrides
 from hierderm.config.methods import Augmentation
 from hierderm.config.settings import BackboneConfig, Config
 from hierderm.data.table import CaseTable
-from hierderm.errors import ConfigError
+from hierderm.errors import ConfigError, HierdermError
 from hierderm.experiment.run import prepare, train
 from hierderm.model.backbone import load_backbone
 from hierderm.model.heads import Discriminants
 from hierderm.taxonomy.tree import taxonomy_from_paths
-from hierderm.training import features, tree_analysis
+from hierderm.training import features, ranks, tree_analysis
 from hierderm.training.features import FeatureStore
 from hierderm.training.gradient.module import TrainingModule
 from hierderm.training.losses import (
@@ -36,6 +36,7 @@ from hierderm.training.losses import (
     SmoothHAPLoss,
     SoftLabelsLoss,
     SupConLoss,
+    TreeMarginLoss,
     TreeSupConLoss,
 )
 from hierderm.training.losses.gathered import Gathered
@@ -70,6 +71,7 @@ def losses() -> dict[str, nn.Module]:
         "CrossEntropy": nn.CrossEntropyLoss(),
         "HXE": HXELoss(TREE),
         "SoftLabels": SoftLabelsLoss(TREE),
+        "TreeMargin": TreeMarginLoss(TREE),
         "LogitAdjusted": LogitAdjustedLoss(torch.tensor([3, 2, 2, 2, 1, 1])),
         "MultiSimilarity": pml_losses.MultiSimilarityLoss(),
         "NTXent": pml_losses.NTXentLoss(),
@@ -279,6 +281,17 @@ def test_as_many_processes_as_the_settings_say(toy_config: Config, tmp_path: Pat
         r"by `torchrun --nnodes 3 --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m hierderm train",
     ):
         train(config, prepare(config.data, config.split, tmp_path)[0], tmp_path)
+
+
+def test_another_process_that_ends_is_no_error_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "started_by_torchrun", lambda: True)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(ranks.distributed, name, lambda **_: None)
+    for said in ("pair.cc:561] Connection closed by peer [::1]:5", "NCCL error: remote process exited or there was"):
+        with pytest.raises(HierdermError, match="process 0 of 1 stops, because another one has"), ranks.together():
+            raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), ranks.together():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
 def test_what_torchrun_says() -> None:

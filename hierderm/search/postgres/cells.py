@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from hierderm import columns as c
+from hierderm.data.table import as_text
 from hierderm.errors import SearchError, some_of
-from hierderm.search.values import as_number, as_text, holds_numbers
+from hierderm.search.values import as_number, holds_numbers
 
 OWN = (c.IMAGE_ID, c.CASE_ID, c.IMAGE_PATH)  # columns of tables; the others are cells
 LONGEST_ID = 2000  # bytes, that an index of PostgreSQL takes

@@ -15,6 +15,7 @@ import pandas as pd
 
 from hierderm import columns as c
 from hierderm.data.look import N_LOOK
+from hierderm.data.table import as_text
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import DatabaseError, SearchError, suggest
 from hierderm.evaluation.metrics.neighbours import RECALL_QUERIES, moved_away, n_proposed
@@ -29,7 +30,7 @@ from hierderm.search.postgres.cells import can_be_stored, frame_of
 from hierderm.search.postgres.schema import Precision
 from hierderm.search.postgres.servers import Rows, Servers, Session
 from hierderm.search.postgres.statements import ALL, Asks, Statements
-from hierderm.search.values import as_text, in_order
+from hierderm.search.values import in_order
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.types import Count, Floats, IntArray, Vectors
 

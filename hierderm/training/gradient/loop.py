@@ -152,9 +152,10 @@ def require_processes(settings: Gradient) -> None:
 
 
 def _strategy(settings: Gradient) -> str:
-    """Lightning's name. Heads that have no part in an epoch's loss get no gradient, which plain DDP refuses."""
+    """Lightning's name. What has no part in a step's loss, such as a head or a backbone's, is refused by plain DDP."""
     if settings.strategy == "auto" and world_size() > 1:
-        return "ddp_find_unused_parameters_true"
+        all_learn = settings.freeze == "frozen" and settings.loss.schedule == "joint"
+        return "ddp" if all_learn else "ddp_find_unused_parameters_true"
     return settings.strategy
 
 

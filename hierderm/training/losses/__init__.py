@@ -6,6 +6,7 @@ from hierderm.training.losses.logit_adjusted import LogitAdjustedLoss
 from hierderm.training.losses.smooth_hap import SmoothHAPLoss
 from hierderm.training.losses.soft_labels import SoftLabelsLoss
 from hierderm.training.losses.supcon import SupConLoss
+from hierderm.training.losses.tree_margin import TreeMarginLoss
 from hierderm.training.losses.tree_supcon import TreeSupConLoss
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "SmoothHAPLoss",
     "HXELoss",
     "SoftLabelsLoss",
+    "TreeMarginLoss",
     "LogitAdjustedLoss",
 ]

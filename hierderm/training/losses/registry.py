@@ -18,6 +18,7 @@ from hierderm.training.losses.logit_adjusted import LogitAdjustedLoss
 from hierderm.training.losses.smooth_hap import SmoothHAPLoss
 from hierderm.training.losses.soft_labels import SoftLabelsLoss
 from hierderm.training.losses.supcon import SupConLoss
+from hierderm.training.losses.tree_margin import TreeMarginLoss
 from hierderm.training.losses.tree_supcon import TreeSupConLoss
 
 # A new loss is a file, an entry here, and one in LOSS_KINDS of hierderm.config.methods: what it is called with.
@@ -30,6 +31,7 @@ OUR_LOSSES: dict[str, type[nn.Module]] = {
     "LogitAdjusted": LogitAdjustedLoss,
     "HXE": HXELoss,
     "SoftLabels": SoftLabelsLoss,
+    "TreeMargin": TreeMarginLoss,
 }
 
 
@@ -60,7 +62,7 @@ def make_classification_loss(
         options: its keyword arguments.
         class_counts: training images of each class, shape (n_classes,).
         dim: length of the embeddings, for losses with class weights of their own, such as ArcFaceLoss.
-        taxonomy: the tree of the labels, for HXE and SoftLabels.
+        taxonomy: the tree of the labels, for HXE, SoftLabels and TreeMargin.
 
     Raises:
         ConfigError: the name is unknown, the options do not fit, the taxonomy is missing or its finest level is not the

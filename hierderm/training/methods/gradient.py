@@ -20,7 +20,7 @@ from hierderm.model.backbone import Backbone, load_backbone
 from hierderm.model.heads import CosineClassifier, NetworkShape, node_membership
 from hierderm.model.network import Network
 from hierderm.model.tail import Stem, Tail
-from hierderm.taxonomy.levels import level_weights
+from hierderm.taxonomy.levels import probability_weights
 from hierderm.taxonomy.tree import Taxonomy
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
@@ -137,7 +137,7 @@ def _probability_levels(settings: Gradient, tree: Taxonomy, classified: int) -> 
     """
     if not settings.probability_share or loss_kind(settings.loss.classification) != "logits":
         return {}
-    weights = level_weights(tree, settings.probability_levels) or dict.fromkeys(range(classified + 1), 1.0)
+    weights = probability_weights(tree, settings.probability_levels, classified)
     if max(weights) > classified:
         raise ConfigError(
             f"probability_levels must not be finer than loss.classification_level, '{tree.level_names[classified]}', "

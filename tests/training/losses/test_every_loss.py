@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hierderm.training.losses import (
     SmoothHAPLoss,
     SoftLabelsLoss,
     SupConLoss,
+    TreeMarginLoss,
     TreeSupConLoss,
 )
 
@@ -38,6 +40,7 @@ EMBEDDING: dict[str, Maker] = {
 LOGIT: dict[str, Maker] = {
     "HXE": HXELoss,
     "SoftLabels": SoftLabelsLoss,
+    "TreeMargin": TreeMarginLoss,
     "LogitAdjusted": lambda tree: LogitAdjustedLoss(torch.tensor([9, 3, 0, 1, 4, 1]), label_smoothing=0.1),
 }
 EVERY = EMBEDDING | LOGIT
@@ -120,7 +123,7 @@ def test_labels_must_be_of_the_tree(name: str, tree: Taxonomy, embeddings: Tenso
             EVERY[name](tree)(inputs(name, embeddings, logits)[:2], torch.tensor(wrong))
 
 
-@pytest.mark.parametrize("name", ["HXE", "SoftLabels"])
+@pytest.mark.parametrize("name", ["HXE", "SoftLabels", "TreeMargin"])
 def test_logits_must_be_of_the_tree(name: str, tree: Taxonomy) -> None:
     with pytest.raises(EmbeddingError, match=r"logits must have shape \(n, 6\), .* got \(8, 3\)"):
         LOGIT[name](tree)(torch.zeros(8, 3), LABELS)
@@ -146,6 +149,8 @@ def test_no_miners_and_references(name: str, tree: Taxonomy, embeddings: Tensor)
          "constraint must be 'pair' or 'level', got 'batch'"),
         (lambda tree: HXELoss(tree, alpha=float("inf")), "alpha must be finite, got inf"),
         (lambda tree: SoftLabelsLoss(tree, beta=-1), "beta must be >= 0, got -1"),
+        (lambda tree: TreeMarginLoss(tree, margin=-1), "margin must be finite and >= 0, got -1"),
+        (lambda tree: TreeMarginLoss(tree, margin=float("inf")), "margin must be finite and >= 0, got inf"),
         (lambda tree: LogitAdjustedLoss(torch.tensor([1, -1])), r"class_counts must have .* be >= 0, got \[1, -1\]"),
         (lambda tree: LogitAdjustedLoss(torch.ones(2), tau=-0.5), "tau must be >= 0, got -0.5"),
         (lambda tree: LogitAdjustedLoss(torch.ones(2), label_smoothing=2), r"label_smoothing must be in \[0, 1\], got 2"),
@@ -175,6 +180,6 @@ def test_worked_examples_are_true(module: Any) -> None:
 @pytest.mark.parametrize("name", hierderm.training.losses.__all__)
 def test_every_public_loss_is_documented(name: str) -> None:
     text = inspect.getdoc(getattr(hierderm.training.losses, name))
-    assert text is not None and "arXiv" in text
+    assert text is not None and re.search("arXiv|NAACL 20", text)  # where the formula is from
     for part in ("Args:", "Call:", "Returns:", "Raises:", "Examples:", "gradient of zeros", ">>>"):
         assert part in text
