@@ -54,8 +54,6 @@ def arguments(data: Path, out: Path, *models: str) -> list[object]:
         out,
         "--evaluation.bootstrap_rounds",
         60,
-        "--evaluation.groups",
-        "false",
     ]
 
 
