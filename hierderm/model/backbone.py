@@ -170,7 +170,7 @@ def mean_vectors(vectors: Callable[[Tensor], Tensor], images: Tensor, *, mirrors
     sides: list[list[int]] = [[], [-1], [-2], [-2, -1]] if mirrors else [[]]
     each = [view.flip(axes) if axes else view for view in views for axes in sides]
     if torch.compiler.is_exporting() and mirrors:  # a graph goes through the backbone once, not four times
-        return vectors(torch.cat(each)).unflatten(0, (len(each), -1)).mean(dim=0)
+        return vectors(torch.cat(each)).reshape(len(each), images.shape[0], -1).mean(dim=0)
     found = [vectors(one) for one in each]
     return torch.stack(found).mean(dim=0) if len(found) > 1 else found[0]
 

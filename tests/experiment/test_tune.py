@@ -35,14 +35,14 @@ def frames_alike(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 
 
 def test_the_best_on_validation_and_a_search_that_goes_on(config: Config, tmp_path: Path) -> None:
-    whole = tune(config, RANGES, tmp_path / "whole", trials=6)
-    assert whole.trials["value"].max() == whole.value and len(whole.trials) == 6
+    whole = tune(config, RANGES, tmp_path / "whole", trials=4)
+    assert whole.trials["value"].max() == whole.value and len(whole.trials) == 4
     best = load_config(tmp_path / "whole" / "best.toml")
     row = whole.trials.iloc[int(whole.trials["value"].argmax())]
     assert best == whole.config and best.training.shrinkages == (row["training.shrinkages"],)  # type: ignore[union-attr]
     assert load_comparison(tmp_path / "whole" / "best.toml").name == config.name  # compare takes it, too
     assert not any((tmp_path / "whole" / "trials").iterdir())  # what a trial trained is not kept
-    for trials in (2, 6):
+    for trials in (2, 4):
         parts = tune(config, RANGES, tmp_path / "parts", trials=trials)
     assert frames_alike(parts.trials, whole.trials)
     assert frames_alike(

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hierderm.data.table import as_text
 from hierderm.errors import SearchError
 from hierderm.search.filters import RowFilter, Where, Within, column_of, where_of
-from hierderm.search.values import as_text, distinct_values, key_of
+from hierderm.search.values import distinct_values, key_of
 from hierderm.taxonomy.tree import Taxonomy, taxonomy_from_paths
 from tests.search.toy import TREE
 
@@ -93,7 +94,7 @@ def test_refusals_name_the_closest() -> None:
         rows(where={"body_site": ["arms"]})
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), data=st.data())
 def test_against_comparing_each_row(seed: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ import pytest
 import pytorch_metric_learning.losses as pml_losses
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hierderm.config.loading import build_config, to_dict, with_overrides
@@ -286,7 +286,7 @@ def test_as_many_processes_as_the_settings_say(toy_config: Config, tmp_path: Pat
 def test_another_process_that_ends_is_no_error_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "started_by_torchrun", lambda: True)
     for name in ("init_process_group", "destroy_process_group"):
-        monkeypatch.setattr(ranks.distributed, name, lambda **_: None)
+        monkeypatch.setattr(distributed, name, lambda **_: None)
     for said in ("pair.cc:561] Connection closed by peer [::1]:5", "NCCL error: remote process exited or there was"):
         with pytest.raises(HierdermError, match="process 0 of 1 stops, because another one has"), ranks.together():
             raise RuntimeError(said)

@@ -18,10 +18,12 @@ from hierderm.data.synthetic.recipe import (
 )
 from hierderm.errors import ConfigError, OutputError
 
+SMALL = replace(PRESETS["toy"], n_cases=12)
+
 
 def test_the_same_seed_gives_the_same_images() -> None:
-    first, again = list(generate(PRESETS["toy"])), list(generate(PRESETS["toy"]))
-    other = next(iter(generate(replace(PRESETS["toy"], seed=1))))
+    first, again = list(generate(SMALL)), list(generate(SMALL))
+    other = next(iter(generate(replace(SMALL, seed=1))))
     assert all((a.pixels == b.pixels).all() and a.caption == b.caption for a, b in zip(first, again, strict=True))
     assert (first[0].pixels != other.pixels).any()
 
@@ -72,7 +74,7 @@ def test_every_category_has_a_condition() -> None:
 
 
 def test_written_once(tmp_path: Path) -> None:
-    toy, other = PRESETS["toy"], replace(PRESETS["toy"], seed=1)
+    toy, other = SMALL, replace(SMALL, seed=1)
     before = write_synthetic(toy, tmp_path).stat().st_ino
     assert write_synthetic(toy, tmp_path).stat().st_ino == before
     with pytest.raises(OutputError, match=r"holds a hierderm synthetic data folder. .* replace it \(--replace\)"):
@@ -82,10 +84,10 @@ def test_written_once(tmp_path: Path) -> None:
 
 
 def test_foreign_files_are_kept(tmp_path: Path) -> None:
-    write_synthetic(PRESETS["toy"], tmp_path / "data")
+    write_synthetic(SMALL, tmp_path / "data")
     (tmp_path / "data" / "images" / "mine.jpg").write_bytes(b"jpeg")
     with pytest.raises(OutputError, match=r"besides those of its synthetic data \(images/mine.jpg\)"):
-        write_synthetic(replace(PRESETS["toy"], seed=1), tmp_path / "data", replace=True)
+        write_synthetic(replace(SMALL, seed=1), tmp_path / "data", replace=True)
 
 
 def test_refusals() -> None:
