@@ -51,7 +51,7 @@ def drawn_pages() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a dear beginning come first and side by side, so that mostly one worker pays for it."""
+    """Tests that share a dear beginning, and long ones, come first and side by side: mostly one worker pays for it."""
     groups = {item: str(mark.args[0]) if (mark := item.get_closest_marker("together")) else "~" for item in items}
     items.sort(key=groups.__getitem__)
 

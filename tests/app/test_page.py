@@ -26,7 +26,10 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 expect.set_options(timeout=20_000)  # CI machines are slow and shared
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium"),
+    pytest.mark.together("browser"),
+]
 
 
 @pytest.fixture(scope="module")

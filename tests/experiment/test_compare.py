@@ -50,6 +50,7 @@ def every_method(toy_comparison: Comparison) -> Comparison:
     return with_overrides(toy_comparison, {"models": MODELS, "evaluation.groups": True})
 
 
+@pytest.mark.together("long")
 @pytest.mark.usefixtures("drawn_pages")
 def test_a_comparison_writes_its_report_and_resumes(
     every_method: Comparison, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
