@@ -110,4 +110,5 @@ def test_training_with_one_case_a_condition_in_validation(
     if method != "gradient":  # of whose epochs only those with all losses in force can be chosen
         assert run.history[by][run.chosen] == run.history[by].max()
     card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
-    assert "by coarse_map_at_r on validation" in card and "fine undefined (0 of " in card
+    assert "by coarse_map_at_r on validation" in card and "fine undefined; recall@1 coarse 0." in card
+    assert re.search(r"images that have another case to find: coarse \d+, fine 0 of \d+ \|", card)

@@ -63,7 +63,8 @@ def test_a_method_makes_a_model_folder(toy_config: Config, tmp_path: Path, metho
     about: Any = yaml.safe_load(card.split("---")[1])
     [results] = about["model-index"][0]["results"]
     assert results["dataset"]["name"] == "cases.csv" and results["dataset"]["split"] == "validation"
-    assert [metric["type"] for metric in results["metrics"]] == ["map_at_r"] * len(results["metrics"])
+    shown = [(metric["type"], metric["args"]["level"]) for metric in results["metrics"]]
+    assert shown == [(name, level) for name in ("map_at_r", "recall_at_1") for level in ("coarse", "fine")]
     assert set(about["taxonomy"]) == {"id", "version", "hash"} and "base_model" not in about
 
     # Given again, the command opens the run; killed before its last write, it makes the same one.

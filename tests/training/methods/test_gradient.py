@@ -14,6 +14,7 @@ from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError
 from hierderm.experiment.run import train
+from hierderm.report.rows import SHOWN_SCORES
 from hierderm.training.features import FeatureStore
 from hierderm.training.gradient.module import TrainingModule
 from hierderm.training.methods.gradient import shape_of
@@ -115,9 +116,10 @@ def test_the_closed_form_stays_unless_an_epoch_is_better(
 ) -> None:
     """Validation scores are made up, those of the start first; the weights are those of the best."""
     left = iter(scores)
+    names = ["mean_retrieval", *(f"{level}_{name}" for level in ("coarse", "fine") for name in SHOWN_SCORES)]
     monkeypatch.setattr(
         "hierderm.training.gradient.module.validation_scores",
-        lambda *_: dict.fromkeys(("mean_retrieval", "coarse_map_at_r", "fine_map_at_r"), next(left)),
+        lambda *_: dict.fromkeys(names, next(left)),
     )
     expected, store = closed
     own = with_overrides(
