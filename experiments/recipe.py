@@ -26,6 +26,7 @@ import pandas as pd
 from sklearn.metrics import adjusted_mutual_info_score
 
 from hierderm import columns as c
+from hierderm.config.describe import reads
 from hierderm.config.loading import load_comparison, model_config
 from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
@@ -74,6 +75,7 @@ def fitted(config: Config, folder: Path, store: FeatureStore, seeds: int = 1) ->
     """A model fitted on a fold: its score on validation, which may choose it, and the metrics of its test images."""
     table = Run.open(folder / "models" / "vanilla").table
     members, seconds = [], 0.0
+    seeds = seeds if reads(config, "training.seed") else 1
     for seed in range(seeds):
         training = replace(cast(Any, config.training), seed=seed) if seeds > 1 else config.training
         start = time.perf_counter()
@@ -119,11 +121,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     comparison, store = load_comparison(options.models), SameViews(options.folder / "features")
     rows: list[dict[str, Any]] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else []
+    if others := {row.get("seeds", 1) for row in rows} - {options.seeds}:
+        parser.error(f"{options.out} must hold models of --seeds {options.seeds}, it has {others}: choose another")
+    names = [entry.name for entry in comparison.models]
+    if unknown := [one for one in options.only if not any(fnmatchcase(name, one) for name in names)]:
+        parser.error(f"--only must name models of {options.models}, none is called {unknown}")
     done = {(row["model"], row["fold"]) for row in rows}
     for entry in comparison.models:
         for folder in sorted(options.folder.glob("fold-?"))[: options.folds]:
             if any(fnmatchcase(entry.name, one) for one in options.only) and (entry.name, folder.name) not in done:
-                rows.append({"model": entry.name, "fold": folder.name})
+                rows.append({"model": entry.name, "fold": folder.name, "seeds": options.seeds})
                 rows[-1] |= fitted(model_config(comparison, entry), folder, store, options.seeds)
                 options.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
                 print(json.dumps(rows[-1]), flush=True)

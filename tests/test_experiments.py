@@ -94,6 +94,22 @@ def test_a_recipe_is_chosen_on_validation() -> None:
     assert recipe.table_of(pd.DataFrame(rows))[-1] == f"| **a**, chosen of 2 | 2 | 0.350 | {cells} | 7 |"
 
 
+def test_a_recipe_mixes_no_ensembles_and_names_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    single = tmp_path / "single.json"
+    single.write_text('[{"model": "vanilla", "fold": "fold-0", "seeds": 1}]')
+    given = [str(Path(recipe.__file__).with_suffix(".toml")), str(tmp_path), "--out"]
+    for arguments, said in (
+        (
+            [*given, str(single), "--seeds", "3"],
+            "single.json must hold models of --seeds 3, it has {1}: choose another",
+        ),
+        ([*given, str(tmp_path / "new"), "--only", "vanilla", "variant"], "none is called ['variant']"),
+    ):
+        with pytest.raises(SystemExit):
+            recipe.main(arguments)
+        assert said in capsys.readouterr().err
+
+
 def test_the_six_metrics(toy: CaseTable) -> None:
     embeddings = unit_length(np.random.default_rng(0).normal(size=(len(toy), 8)).astype(np.float32))
     found = recipe.six(embeddings, toy)

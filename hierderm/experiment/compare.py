@@ -183,8 +183,8 @@ def _embed_first(
     from hierderm.training.choosing import require_levels
     from hierderm.training.fit import cache_features, is_frozen
 
-    for entry in entries:
-        require_levels(model_config(comparison, entry).training, divisions[0][0].table.taxonomy)
+    settings = {f"model '{entry.name}': training": model_config(comparison, entry).training for entry in entries}
+    require_levels(settings, divisions[0][0].table.taxonomy)
     frozen = [entry for entry in entries if is_frozen(model_config(comparison, entry).training)]
     wanted: dict[str, tuple[Config, Division]] = {}
     for division in (fold for folds in divisions for fold in folds):

@@ -92,7 +92,9 @@ class Results:
         found: dict[str, dict[str, Result]] = {}
         for path in sorted((folder / "results").glob("*/*.json")):
             content = read_json(path, _Content, BenchmarkError, extra="ignore", again=AGAIN)
-            found.setdefault(content.model, {})[content.task] = Result(_evaluation(content, path), vars(content))
+            evaluation = _evaluation(content, path)
+            said = vars(content) | evaluation.to_dict()
+            found.setdefault(content.model, {})[content.task] = Result(evaluation, said)
         if not found:
             raise BenchmarkError(f"{folder} has no results. Make some with: hierderm bench run ... -o {folder}")
         return cls(folder, found)

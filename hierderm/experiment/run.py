@@ -167,9 +167,11 @@ def train(config: Config, table: CaseTable, folder: Path | str, store: FeatureSt
         ConfigError: Settings that do not fit the data.
         OutputError: The folder holds something else.
     """
+    from hierderm.training.choosing import require_levels
     from hierderm.training.ranks import first_alone, rank, wait_for_all
 
     folder = Path(folder)
+    require_levels({"training": config.training}, table.taxonomy)  # a folder is not for settings that can't be trained
     with first_alone():
         _claim(config, table, folder)
     if (folder / "finished.json").is_file():  # written last: with it the folder is whole

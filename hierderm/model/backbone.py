@@ -168,9 +168,10 @@ def mean_vectors(vectors: Callable[[Tensor], Tensor], images: Tensor, *, mirrors
     """
     views = images.unbind(1) if images.dim() == 5 else (images,)
     sides: list[list[int]] = [[], [-1], [-2], [-2, -1]] if mirrors else [[]]
-    each = [view.flip(axes) if axes else view for view in views for axes in sides]
+    each = (view.flip(axes) if axes else view for view in views for axes in sides)  # a copy at a time in memory
     if torch.compiler.is_exporting() and mirrors:  # a graph goes through the backbone once, not four times
-        return vectors(torch.cat(each)).reshape(len(each), images.shape[0], -1).mean(dim=0)
+        together = vectors(torch.cat(list(each)))
+        return together.reshape(-1, images.shape[0], together.shape[1]).mean(dim=0)
     found = [vectors(one) for one in each]
     return torch.stack(found).mean(dim=0) if len(found) > 1 else found[0]
 

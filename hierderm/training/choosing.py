@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -54,15 +54,19 @@ def with_usable_monitor(settings: Settings, table: CaseTable) -> Settings:
     return cast(Settings, replace(cast(Any, settings), monitor=usable[0]))
 
 
-def require_levels(settings: Any, taxonomy: Taxonomy) -> None:
-    """ConfigError, before anything slow, where settings of a method name levels that the tree has not: all at once."""
+def require_levels(settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
+    """ConfigError, before anything slow, where settings of methods name levels that the tree has not: all at once.
+
+    `settings`: by what they are called.
+    """
     known = ["coarse", "fine", *(name for name in taxonomy.level_names if name not in ("coarse", "fine"))]
-    unknown = [f"{place} names {level!r}" for place, level in _named_levels(settings) if level not in known]
+    named = (one for place, own in settings.items() for one in _named_levels(own, place))
+    unknown = [f"{place} names {level!r}" for place, level in named if level not in known]
     if unknown:
         raise ConfigError(f"levels must be of taxonomy '{taxonomy.id}', {', '.join(known)}: {'; '.join(unknown)}.")
 
 
-def _named_levels(settings: Any, place: str = "training") -> Iterator[tuple[str, str]]:
+def _named_levels(settings: Any, place: str) -> Iterator[tuple[str, str]]:
     """Each name of a level in the settings, with the setting's own."""
     for field in fields(settings):
         value, own = getattr(settings, field.name), f"{place}.{field.name}"

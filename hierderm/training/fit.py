@@ -13,7 +13,7 @@ from hierderm.config.methods import Gradient, Method, OnFeatures, Vanilla
 from hierderm.config.settings import BackboneConfig
 from hierderm.data.table import CaseTable
 from hierderm.model.backbone import load_backbone
-from hierderm.training.choosing import require_levels, with_usable_monitor
+from hierderm.training.choosing import with_usable_monitor
 from hierderm.training.features import FeatureStore
 from hierderm.training.fitted import Fitted
 from hierderm.training.frozen import FrozenData
@@ -46,7 +46,6 @@ def fit(settings: Method, backbone: BackboneConfig, table: CaseTable, store: Fea
         ConfigError: Settings that do not fit the data.
         CheckpointError: A backbone that can't be loaded.
     """
-    require_levels(settings, table.taxonomy)
     torch.manual_seed(getattr(settings, "seed", 0))
     chosen = with_usable_monitor(settings, table)
     found = FITS[settings.method](chosen, backbone, table, store, folder)

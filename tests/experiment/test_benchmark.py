@@ -139,6 +139,8 @@ def test_seeds_and_folds(data: Path, tmp_path: Path) -> None:
         content["n_images"] == len(toy) and content["n_cases"] == toy["case_id"].nunique()
     )  # every case is tested once
     assert len(set(content["table_hashes"])) == 3
+    file = json.loads((tmp_path / "results" / "two" / "retrieval.json").read_text())
+    assert json.loads(json.dumps(content)) == {key: value for key, value in file.items() if key in content}
     one, two = (results[name]["retrieval"].evaluation["fine", "map_at_r"].value for name in ("one", "two"))
     assert one != two
 

@@ -15,6 +15,7 @@ import hierderm
 from hierderm.artifacts import claim_folder, holds
 from hierderm.config.loading import to_dict, with_overrides
 from hierderm.config.settings import Comparison, ModelEntry
+from hierderm.data.table import CaseTable
 from hierderm.embeddings import EmbeddingTable
 from hierderm.errors import ConfigError, OutputError
 from hierderm.evaluation.evaluation import evaluate
@@ -116,6 +117,24 @@ def test_a_comparison_must_be_complete(toy_comparison: Comparison, tmp_path: Pat
         compare(with_overrides(toy_comparison, {"models": []}), tmp_path)
     with pytest.raises(ConfigError, match="needs 'retrieval' among evaluation.tasks"):
         compare(with_overrides(toy_comparison, {"evaluation.tasks": ["clustering"]}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_levels_of_all_models_are_named_before_any_is_trained(
+    toy_comparison: Comparison, toy: CaseTable, tmp_path: Path
+) -> None:
+    levels = {"a": {"fine": 1.0}, "b": {"famly": 1.0}, "c": {"body": 1.0}}
+    entries = [
+        {"name": name, "method": "tree_lda", "set": {"training.probability_levels": own}}
+        for name, own in levels.items()
+    ]
+    comparison = with_overrides(toy_comparison, {"models": entries, "training": {}})
+    wanted = (
+        r", condition: model 'b': training\.probability_levels names 'famly'; "
+        r"model 'c': training\.probability_levels names 'body'\.$"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        comparing.make_models(comparison, [[Division(tmp_path, toy)]], tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from hierderm.config.settings import BackboneConfig
 from hierderm.errors import CheckpointError
 from hierderm.model import timm
-from hierderm.model.backbone import Backbone, Features, build_backbone, load_backbone
+from hierderm.model.backbone import Backbone, Features, build_backbone, load_backbone, mean_vectors
 from hierderm.model.timm import siglip_to_timm
 from hierderm.model.tiny import FOLDER
 from hierderm.model.weights import weights_hash
@@ -157,6 +158,19 @@ def test_the_vector_of_views_is_their_mean(small_siglip: Path, images: torch.Ten
         expected = (backbone(images) + backbone(images.roll(5, dims=3))) / 2
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found, backbone(images), atol=1e-3)
+
+
+def test_one_mirror_image_at_a_time_is_in_memory(images: torch.Tensor) -> None:
+    given: list[weakref.ref[torch.Tensor]] = []
+
+    def vectors(one: torch.Tensor) -> torch.Tensor:
+        if not one._is_view():  # of the images themselves
+            given.append(weakref.ref(one))
+        assert sum(known() is not None for known in given) <= 1
+        return one.mean(dim=(2, 3))
+
+    mean_vectors(vectors, torch.stack([images, images], dim=1), mirrors=True)
+    assert len(given) == 6
 
 
 def test_without_repeated_blocks_there_are_no_layers() -> None:

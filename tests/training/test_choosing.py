@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,12 @@ import pytest
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.methods import ClosedForm, Gradient, Lda, Loss, TreeLda, Vanilla
-from hierderm.config.settings import BackboneConfig, Config
+from hierderm.config.settings import Config
 from hierderm.data.table import CaseTable
 from hierderm.errors import ConfigError
 from hierderm.experiment.run import prepare, train
 from hierderm.taxonomy.tree import taxonomy_from_paths
 from hierderm.training.choosing import require_levels, with_usable_monitor
-from hierderm.training.features import FeatureStore
-from hierderm.training.fit import fit
 from hierderm.training.frozen import best_of
 
 TREE = taxonomy_from_paths([(f"C{k // 3}", f"F{k}") for k in range(9)], ("category", "condition"), id="t")
@@ -56,7 +55,7 @@ def test_the_score_that_can_tell(data: CaseTable, wanted: str, used: str, caplog
     assert (f"Chosen by {used} instead of {wanted}" in caplog.text) == (used != wanted)
 
 
-def test_every_unknown_level_is_named_before_anything_slow(tmp_path: Path) -> None:
+def test_every_unknown_level_is_named_before_anything_slow(toy_config: Config, tmp_path: Path) -> None:
     loss = Loss(contrastive_levels={"category": 1.0, "body": 1.0}, classification_level="condition")
     settings = Gradient(loss=loss, closed_form=ClosedForm(probability_levels={"conditions": 1.0}))
     wanted = (
@@ -64,11 +63,11 @@ def test_every_unknown_level_is_named_before_anything_slow(tmp_path: Path) -> No
         "names 'conditions'; training.loss.contrastive_levels names 'body'."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(wanted)}$"):
-        require_levels(settings, TREE)
+        require_levels({"training": settings}, TREE)
     with pytest.raises(ConfigError, match=f"^{re.escape(wanted)}$"):
-        fit(settings, BackboneConfig(name="no backbone is loaded"), BOTH, FeatureStore(tmp_path), tmp_path)
-    require_levels(Gradient(), TREE)
-    require_levels(Vanilla(), TREE)
+        train(replace(toy_config, training=settings), BOTH, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # it stays free for the settings that were meant
+    require_levels({"training": Gradient(), "other": Vanilla()}, TREE)
 
 
 @pytest.mark.parametrize("data", [ONE_CONDITION, ALONE])

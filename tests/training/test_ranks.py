@@ -271,6 +271,9 @@ def test_a_training_from_the_closed_form_on_cached_features(pair: Ranks, toy_con
     alone = trained(config, tmp_path / "alone")
     for history in pair.call(trained, with_overrides(config, {"training.devices": 2}), tmp_path / "two"):
         pd.testing.assert_frame_equal(history, alone, check_exact=False, rtol=1e-4, atol=1e-6)
+    settings = {"training.loss.classification": "", "training.devices": 2, "training.epochs": 2}
+    for history in pair.call(trained, with_overrides(config, settings), tmp_path / "contrastive"):
+        assert len(history) == 3  # the head of the logits, which the closed form always has, never has a gradient
 
 
 def test_as_many_processes_as_the_settings_say(toy_config: Config, tmp_path: Path) -> None:

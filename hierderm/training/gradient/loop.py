@@ -154,7 +154,8 @@ def require_processes(settings: Gradient) -> None:
 def _strategy(settings: Gradient) -> str:
     """Lightning's name. What has no part in a step's loss, such as a head or a backbone's, is refused by plain DDP."""
     if settings.strategy == "auto" and world_size() > 1:
-        all_learn = settings.freeze == "frozen" and settings.loss.schedule == "joint"
+        heads = settings.loss.classification != "" or settings.init == "random"  # of the closed form, both always exist
+        all_learn = settings.freeze == "frozen" and settings.loss.schedule == "joint" and heads
         return "ddp" if all_learn else "ddp_find_unused_parameters_true"
     return settings.strategy
 
