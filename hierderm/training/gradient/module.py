@@ -138,8 +138,8 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self.settings.seed * 1_000_003 + self.current_epoch + 1009 * self.global_rank)  # dropout
-        if self.settings.freeze != "full":
-            self.network.backbone.eval()  # statistics of batch normalisation stay those of pretraining
+        if self.settings.freeze != "full" or self.settings.init == "tree_lda":
+            self.network.backbone.eval()  # statistics of batch normalisation stay those that the heads start from
 
     def training_step(self, batch: list[Tensor], step: int) -> Tensor:
         inputs, position = batch

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.special import softmax
+from torch import nn
 
 from hierderm.config.loading import with_overrides
 from hierderm.config.methods import Gradient, Loss
@@ -15,6 +18,9 @@ from hierderm.errors import TaxonomyError
 from hierderm.experiment.run import prepare, train
 from hierderm.model.backbone import load_backbone
 from hierderm.model.network import Network
+from hierderm.training.features import FeatureStore
+from hierderm.training.fit import fit
+from hierderm.training.gradient import module
 from hierderm.training.gradient.module import TrainingModule
 from hierderm.training.methods.gradient import shape_of
 
@@ -82,3 +88,31 @@ def test_a_level_named_twice_does_not_count_twice(small_siglip: Path, toy: CaseT
     network = Network(backbone, shape_of(settings), toy.taxonomy, toy.taxonomy.fine_level)
     with pytest.raises(TaxonomyError, match=r"each level must be named once, got \['coarse', 'fine', 'category'\]"):
         TrainingModule(network, settings, toy.part("train"), toy.part("validation"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [
+        ({"freeze": "full", "init": "tree_lda", "views": 0}, False),
+        ({"freeze": "last_blocks", "last_blocks": 1, "init": "random"}, False),
+        ({"freeze": "full", "init": "random"}, True),
+    ],
+)
+def test_the_statistics_that_the_heads_start_from_stay(
+    toy_config: Config,
+    toy: CaseTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, object],
+    change: bool,
+) -> None:
+    better = count(0.1, 0.1)  # so that the epoch is chosen, not the start
+    monkeypatch.setattr(module, "validation_scores", lambda *_: {"mean_retrieval": next(better)})
+    name, own = "timm:test_efficientnet", {f"training.{key}": value for key, value in settings.items()}
+    start = {"backbone.name": name, "backbone.weights": "random", "training.features": "output", "training.epochs": 1}
+    config = with_overrides(toy_config, start | {"training.loss.schedule": "joint"} | own)
+    torch.manual_seed(0)
+    network = fit(config.training, config.backbone, toy, FeatureStore(tmp_path), tmp_path).network
+    found = [layer for layer in network.backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
+    means = torch.cat([layer.running_mean for layer in found if layer.running_mean is not None])
+    assert bool((means != 0).any()) == change  # random weights have means of 0
