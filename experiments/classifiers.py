@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from hierderm import columns as c
 from hierderm.data.table import CaseTable
+from hierderm.evaluation.metrics.decoding import crm_decode
 from hierderm.experiment.run import Run
 
 Array = npt.NDArray[np.float64]
@@ -33,11 +34,10 @@ def product(one: Array, other: Array) -> Array:
 
 def scores(probabilities: Array, table: CaseTable) -> list[float]:
     """The columns of the table. Severity is the mean height of wrong decisions alone."""
-    truth, up = table.fine, table.taxonomy.ancestors[:, 0]
-    heights = table.taxonomy.lca_height.astype(np.float64)
-    first, careful = probabilities.argmax(axis=1), (probabilities @ heights).argmin(axis=1)
-    paid = heights[truth, careful]
-    right = [(up[first] == up[truth]), (first == truth), (up[careful] == up[truth]), (careful == truth)]
+    truth, tree = table.fine, table.taxonomy
+    first, careful = probabilities.argmax(axis=1), crm_decode(probabilities, tree)
+    paid = tree.lca_height[truth, careful]
+    right = [tree.to_level(own, level) == table.labels(level) for own in (first, careful) for level in (0, -1)]
     likelihood = np.log(np.maximum(probabilities[np.arange(len(truth)), truth], LEAST))
     severity = float(paid[paid > 0].mean()) if paid.any() else float("nan")
     return [*(float(one.mean()) for one in right), severity, float(paid.mean()), float(likelihood.mean())]
