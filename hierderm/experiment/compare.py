@@ -125,6 +125,10 @@ def make_models(comparison: Comparison, divisions: Divisions, folder: Path) -> N
             works.pop(entry.name)()  # quick, unless its data or settings have changed
     if not left:
         return
+    from hierderm.training.choosing import require_levels  # whose import takes seconds
+
+    settings = {f"model '{entry.name}': training": model_config(comparison, entry).training for entry in left}
+    require_levels(settings, divisions[0][0].table.taxonomy)
     n_fits = sum(len(_places(comparison, entry, divisions)) for entry in left)
     n_tasks, n_images = len(left) * len(tasks_named(comparison.evaluation.tasks)), len(divisions[0][0].table)
     logger.info("To do: %d models, %d fits, %d tasks, on %d images.", len(left), n_fits, n_tasks, n_images)
@@ -180,11 +184,8 @@ def _embed_first(
 
     Features of all layers come first: they hold the output, too.
     """
-    from hierderm.training.choosing import require_levels
     from hierderm.training.fit import cache_features, is_frozen
 
-    settings = {f"model '{entry.name}': training": model_config(comparison, entry).training for entry in entries}
-    require_levels(settings, divisions[0][0].table.taxonomy)
     frozen = [entry for entry in entries if is_frozen(model_config(comparison, entry).training)]
     wanted: dict[str, tuple[Config, Division]] = {}
     for division in (fold for folds in divisions for fold in folds):
