@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from itertools import chain, islice
 from threading import Event
 from typing import Any, TypeVar
@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 READERS = 8  # threads that read image files for torch, at most
 FIRST = 16  # images by whose time the engine is chosen
 FEWEST = 300  # images; fewer stay with torch
-TOGETHER = 8  # images that a thread reads before it computes, so that a core's cache holds what either needs, at most
+TOGETHER = 16  # images that a thread reads before it computes, at most: each change of work finds cold caches
+SHARE = 4  # parts, for each thread, of the images that are left: as much as a thread takes of them, at most
 PAYS = 30.0  # seconds that torch must need for the rest before a graph is made, which takes about ten
 
 Item = TypeVar("Item")
@@ -106,12 +107,10 @@ def _computed(
         vectors, pace = _paced(backbone, first)
         graph = _chosen_graph(backbone, first, vectors, pace, total)
         yield vectors
-    fair = TOGETHER if total is None else total // (8 * n_threads())  # so that no thread has much more work
-    together = max(1, min(TOGETHER, batch_size, fair))
     yield from (
-        _by_torch(backbone, items, pixels, batch_size, together)
+        _by_torch(backbone, items, pixels, batch_size, total)
         if graph is None
-        else _by_graph(graph, items, pixels, batch_size, together)
+        else _by_graph(graph, items, pixels, batch_size, total)
     )
 
 
@@ -146,7 +145,7 @@ def _chosen_graph(
         logger.info("%s: torch computes the vectors; as a graph of ONNX Runtime %s", name, error)
         return None
     start = time.perf_counter()
-    list(chain.from_iterable(_by_graph(graph, iter(first), lambda image: image, n, 1)))
+    list(_by_graph(graph, iter(first), lambda image: image, n, n))
     own = (time.perf_counter() - start) / n
     faster = forced or own < pace
     logger.info(
@@ -160,10 +159,16 @@ def _chosen_graph(
 
 
 def _by_torch(
-    backbone: Backbone | Stem, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, together: int
+    backbone: Backbone | Stem,
+    items: Iterator[Item],
+    pixels: Callable[[Item], Tensor],
+    batch_size: int,
+    total: int | None,
 ) -> Iterator[Tensor]:
     """Threads read the next batch while one passes the backbone, which uses all threads of torch."""
-    images = _by_threads(min(READERS, n_threads()), [pixels], items, together, batch_size // together)
+    readers = min(READERS, n_threads())
+    size = max(1, min(TOGETHER, batch_size // readers))
+    images = _by_threads(readers, [pixels], _groups(items, size, total), batch_size // size)
     for batch in _batches(images, batch_size):
         yield _forward(backbone, batch)
 
@@ -179,19 +184,25 @@ def _forward(backbone: Backbone | Stem, images: list[Tensor]) -> Tensor:
 
 
 def _by_graph(
-    graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, together: int
+    graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, total: int | None
 ) -> Iterator[Tensor]:
-    """Each thread reads a few images, then computes their vectors one by one: layers then stay in its core's cache."""
+    """Each thread reads a few images, then computes their vectors one by one: layers then stay in its core's cache.
+
+    Till the end the calling thread computes alone, too: threads of OpenMP spin for milliseconds after each operation,
+    on the cores of the readers.
+    """
     threads = torch.get_num_threads()
     steps = [pixels, lambda image: graph(image[None])]
-    for batch in _batches(_by_threads(threads, steps, items, together, 2 * threads), batch_size):
-        yield torch.cat(batch)
+    groups = _groups(items, min(TOGETHER, batch_size), total)
+    with _one_thread():
+        for batch in _batches(_by_threads(threads, steps, groups, 2 * threads), batch_size):
+            yield torch.cat(batch)
 
 
 def _by_threads(
-    n_workers: int, steps: Sequence[Callable[[Any], Any]], items: Iterator[Any], together: int, ahead: int
+    n_workers: int, steps: Sequence[Callable[[Any], Any]], groups: Iterator[list[Any]], ahead: int
 ) -> Iterator[Any]:
-    """What comes of each item by all `steps`. A thread does a step for `together` items before the next one."""
+    """What comes of each item by all `steps`. A thread does a step for all items of a group before the next one."""
     ended = Event()
 
     def work(few: list[Any]) -> list[Any]:
@@ -201,9 +212,17 @@ def _by_threads(
 
     with ThreadPoolExecutor(n_workers, initializer=_one_thread) as pool:
         try:
-            yield from chain.from_iterable(in_order(pool, work, _batches(items, together), ahead))
+            yield from chain.from_iterable(in_order(pool, work, groups, ahead))
         finally:
             ended.set()  # Ctrl-C waits for one item of each thread
+
+
+def _groups(items: Iterator[Item], size: int, total: int | None) -> Iterator[list[Item]]:
+    """Up to `size` items after another; fewer towards the end, so that no thread is left with much work."""
+    left, parts = total, SHARE * n_threads()
+    while group := list(islice(items, size if left is None else max(1, min(size, left // parts)))):
+        left = None if left is None else left - len(group)
+        yield group
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
@@ -211,10 +230,10 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _one_thread() -> None:
-    """Let the thread that calls it compute alone: the cores are for the other threads."""
+def _one_thread() -> AbstractContextManager[object]:
+    """Let the thread that calls it compute alone, or a `with` block: the cores are for the other threads."""
     torch.get_num_threads()  # torch sets its own number when a thread first asks for it
-    one_thread("openmp")
+    return one_thread("openmp")
 
 
 def _device(backbone: Backbone | Stem) -> torch.device:

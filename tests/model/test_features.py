@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hierderm.config.settings import BackboneConfig
 from hierderm.errors import MissingExtraError, ModelError
 from hierderm.model import features, onnx
 from hierderm.model.backbone import Backbone, load_backbone
-from hierderm.model.features import image_features
+from hierderm.model.features import _by_graph, _groups, image_features
 from hierderm.model.loading import load
 
 pytestmark = pytest.mark.together("exporter")
@@ -210,6 +211,27 @@ def test_a_stop_waits_for_one_image_though_threads_take_several(
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert begun[:8] == list(range(8)) and len(begun) <= 8 + 4  # of 8 that the thread had taken
+
+
+def test_threads_take_less_towards_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hierderm.model.features.n_threads", lambda: 2)
+    sizes = [len(group) for group in _groups(iter(range(100)), 16, 100)]
+    assert sizes == [12, 11, 9, 8, 7, 6, 5, 5, 4, 4, 3, 3, 2, 2, 2, 2] + [1] * 15
+    uncounted = list(_groups(iter(range(40)), 16, None))
+    assert [*chain(*uncounted)] == list(range(40)) and [len(group) for group in uncounted] == [16, 16, 8]
+
+
+def test_beside_a_graph_the_caller_computes_alone_until_the_end(graph: onnx.OnnxGraph) -> None:
+    """Threads of OpenMP that wait for the next operation take a core from those that read."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        batches = _by_graph(graph, iter(range(6)), noise, 2, 6)
+        next(batches)
+        assert torch.get_num_threads() == 1
+        assert sum(1 for _ in batches) == 2 and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_engine_is_a_setting_of_a_model(small_siglip: Path) -> None:
