@@ -10,7 +10,7 @@ COPY --from=wheel /wheels /source/constraints.txt /tmp/hierderm/
 RUN pip install --no-cache-dir --no-deps /tmp/hierderm/*.whl \
     && pip install --no-cache-dir --constraint /tmp/hierderm/constraints.txt \
         annotated-types faiss-cpu fastapi filelock huggingface-hub jinja2 joblib matplotlib numpy onnxruntime packaging pandas \
-        pillow pyarrow pydantic python-multipart rich safetensors scikit-learn scipy threadpoolctl tomli-w tqdm typer uvicorn \
+        pillow pyarrow pydantic python-multipart rich safetensors scikit-learn scipy simplejpeg threadpoolctl tomli-w tqdm typer uvicorn \
     && rm -r /tmp/hierderm \
     && useradd --create-home --uid 10001 hierderm
 USER hierderm

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from hierderm.config.methods import Augmentation
 from hierderm.data.changes import Blur, Jitter
-from hierderm.data.image_io import open_image
+from hierderm.data.image_io import ImageLike, as_pixels
 from hierderm.data.preprocessing import Preprocessing
 
 CACHE_BYTES = 2 * 1024**3  # decoded images kept in memory, at most
 ROOM_TO_CROP = 1.5  # a cached image's short side, in sides of the backbone's input
 FIRST_SEED = 1000  # of the views of an image; another one would change what saved models compute
+Steps = list[tuple[v2.Transform, dict[str, Any]]]  # changes of an image, each with what it drew
 _DRAWING = Lock()  # torchvision draws from the generator of the process
 
 
@@ -69,11 +70,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def _decoded(self, position: int) -> Tensor:
         if self.kept is not None and position in self.kept:
             return self.kept[position]
-        image = open_image(self.paths[position])
+        path = self.paths[position]
         if self.augment is None:
-            pixels = self.preprocessing.pixels(image)
+            pixels = self.preprocessing.pixels(path)
         else:
-            pixels = _with_room(image, self.preprocessing.size)
+            pixels = _with_room(read_pixels(path), self.preprocessing.size)
         if self.kept is not None:
             self.kept[position] = pixels
         return pixels
@@ -105,23 +106,36 @@ class _Begun:
     lock: Lock = field(default_factory=Lock)
 
 
-def fixed_views(image: Image.Image | Tensor, preprocessing: Preprocessing) -> list[Tensor]:
+def read_pixels(image: ImageLike) -> Tensor:
+    """An image of any accepted kind, shape (3, height, width), uint8, its colours innermost in memory."""
+    return torch.from_numpy(as_pixels(image)).permute(2, 0, 1)
+
+
+def fixed_views(pixels: Tensor, preprocessing: Preprocessing) -> list[Tensor]:
     """`preprocessing.views` changed copies of an image, each of shape (3, size, size), uint8.
 
     The changes are drawn by the default `Augmentation` with seeds from `FIRST_SEED`: the same for all images of a size.
     """
-    augment = Augmenter(Augmentation(), preprocessing)
-    pixels = _with_room(image.copy(), preprocessing.size) if isinstance(image, Image.Image) else image
-    return [augment(pixels, FIRST_SEED + view) for view in range(preprocessing.views)]
+    pixels = _with_room(pixels, preprocessing.size)
+    return [_changed_by(steps, pixels) for steps in _fixed_steps(preprocessing, *pixels.shape[1:])]
 
 
-def _with_room(image: Image.Image, size: int) -> Tensor:
-    """The pixels of an image; of a far larger one than `size`, which would only cost time, those of a smaller copy."""
-    side = round(ROOM_TO_CROP * size)
-    if min(image.size) > side:  # a crop is resized once more
-        image.thumbnail((side * max(image.size) // min(image.size),) * 2)
-    pixels: Tensor = v2.functional.pil_to_tensor(image)
-    return pixels
+@lru_cache(maxsize=256)
+def _fixed_steps(preprocessing: Preprocessing, height: int, width: int) -> list[Steps]:
+    augment, shape = Augmenter(Augmentation(), preprocessing), torch.empty(3, height, width, dtype=torch.uint8)
+    return [augment.drawn(shape, FIRST_SEED + view) for view in range(preprocessing.views)]
+
+
+def _with_room(pixels: Tensor, size: int) -> Tensor:
+    """The image itself; of a far larger one than `size`, which would only cost time, a smaller copy."""
+    short, long = sorted(pixels.shape[1:])
+    side = round(ROOM_TO_CROP * size)  # a crop is resized once more
+    if short <= side:
+        return pixels
+    image = v2.functional.to_pil_image(pixels)
+    image.thumbnail((side * long // short,) * 2)
+    smaller: Tensor = v2.functional.pil_to_tensor(image)
+    return smaller
 
 
 class Augmenter:
@@ -148,11 +162,9 @@ class Augmenter:
 
     def __call__(self, pixels: Tensor, seed: int) -> Tensor:
         """The image, shape (3, height, width), changed as `seed` has it; the generator of torch is left as it was."""
-        for step, drawn in self._drawn(pixels, seed):
-            pixels = step.transform(pixels, drawn)
-        return pixels
+        return _changed_by(self.drawn(pixels, seed), pixels)
 
-    def _drawn(self, pixels: Tensor, seed: int) -> list[tuple[v2.Transform, dict[str, Any]]]:
+    def drawn(self, pixels: Tensor, seed: int) -> Steps:
         """The steps that are taken and what they drew; none needs more of the image than its size, which stays."""
         with _DRAWING, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -161,3 +173,9 @@ class Augmenter:
                 for chance, step in self.steps
                 if chance == 1 or torch.rand(1) < chance
             ]
+
+
+def _changed_by(steps: Steps, pixels: Tensor) -> Tensor:
+    for step, drawn in steps:
+        pixels = step.transform(pixels, drawn)
+    return pixels

@@ -1,7 +1,7 @@
 """The one decoder: files, uploads, PIL images and arrays become RGB as a browser shows them, or the reason is reported.
 
 Upright by the orientation they carry, from their colour profile to sRGB, alpha on white, 16 bits scaled to 8. What has
-no such reading (floating point, several images in one file) is refused by name. PIL only, no torch.
+no such reading (floating point, several images in one file) is refused by name. No torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import stat
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache, lru_cache
 from os import PathLike
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
+from simplejpeg import decode_jpeg
 
 from hierderm.errors import HierdermError, MissingExtraError, describe_os_error
 from hierderm.progress import track
@@ -122,6 +124,29 @@ def decode(
         raise TooLargeError(f"an image must have at most {max_pixels / 1e6:g} megapixels, it has far more.") from None
 
 
+def _plain_jpeg(path: str | PathLike[str]) -> bytes | None:
+    """The content of a JPEG file that any decoder reads as `open_image` does: RGB, upright, no profile that matters.
+
+    None of all other files, also of those that can't be read: `open_image` says why.
+    """
+    try:
+        require_file(path)
+        with Path(path).open("rb") as stream, _opened(stream, ("JPEG",)) as file:
+            size, n_pixels = stream.seek(0, io.SEEK_END), file.width * file.height
+            plain = (
+                file.format == "JPEG"  # not several in one file
+                and file.mode == "RGB"
+                and n_pixels <= MAX_PIXELS
+                and size <= 3 * n_pixels  # what follows an image, such as a film, needs no memory
+                and _orientation(file) not in _TURNS
+                and _to_srgb(file.info.get("icc_profile") or b"", "RGB") is None
+            )
+            stream.seek(0)
+            return stream.read() if plain else None
+    except (ImageError, OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def _opened(stream: BinaryIO, formats: Sequence[str]) -> Image.Image:
     start = stream.read(16)
     heif = start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
@@ -183,6 +208,19 @@ def as_image(image: ImageLike) -> Image.Image:
         raise ImageError(f"an image must have at least one pixel, got an array of shape {image.shape}.")
     eight = _eight_bits(pixels, 65535) if pixels.dtype.type is np.uint16 else np.ascontiguousarray(pixels)
     return _as_srgb(Image.fromarray(eight), "the array")
+
+
+def as_pixels(image: ImageLike) -> npt.NDArray[np.uint8]:
+    """As `as_image`, as an array, shape (height, width, 3), that nobody else holds.
+
+    PIL, which copies a JPEG three times, is asked for others alone; libjpeg-turbo decodes in either case.
+    """
+    content = _plain_jpeg(image) if isinstance(image, str | PathLike) else None
+    if content is not None:
+        with suppress(ValueError):  # of damaged ones PIL reads some, and says of others what is wrong
+            pixels: npt.NDArray[np.uint8] = decode_jpeg(content)
+            return pixels
+    return np.array(as_image(image))
 
 
 def each_image(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike]:

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from PIL import Image
 
+from hierderm.data.image_io import ImageLike, as_pixels
 from hierderm.data.resizing import Pixels, resized
 from hierderm.errors import CheckpointError
 from hierderm.files import text_hash
@@ -86,20 +86,18 @@ class Preprocessing:
 
         return InterpolationMode("nearest-exact" if self.interpolation == "nearest" else self.interpolation)
 
-    def pixels(self, image: Image.Image | Tensor) -> Tensor:
+    def pixels(self, image: ImageLike) -> Tensor:
         """The resized image, shape (3, size, size), uint8; with `views` (1 + views, 3, size, size), itself first."""
-        if not self.views:
-            return self._pixels(image)
         import torch
 
-        from hierderm.data.dataset import fixed_views
+        from hierderm.data.dataset import fixed_views, read_pixels
 
-        return torch.stack([self._pixels(image), *fixed_views(image, self)])
+        pixels = read_pixels(image)
+        return torch.stack([self._fitted(pixels), *fixed_views(pixels, self)]) if self.views else self._fitted(pixels)
 
-    def _pixels(self, image: Image.Image | Tensor) -> Tensor:
+    def _fitted(self, pixels: Tensor) -> Tensor:
         from torchvision.transforms.v2 import functional as F
 
-        pixels = F.pil_to_tensor(image) if isinstance(image, Image.Image) else image
         side = [self._side, self._side] if self.fit == "squash" else [self._side]
         resized: Tensor = F.resize(pixels, side, self.mode, antialias=True)
         height, width = resized.shape[-2:]
@@ -109,11 +107,14 @@ class Preprocessing:
         cropped: Tensor = F.crop(resized, top, left, self.size, self.size)
         return cropped
 
-    def array(self, image: Image.Image) -> Pixels:
+    def array(self, image: ImageLike) -> Pixels:
         """As `pixels`, without torch and `views`."""
-        short, side = min(image.size), self._side
-        width, height = (side if self.fit == "squash" or n == short else int(side * n / short) for n in image.size)
-        made = resized(np.asarray(image), height, width, self.interpolation)
+        pixels = as_pixels(image)
+        lengths, side = pixels.shape[:2], self._side
+        height, width = (
+            side if self.fit == "squash" or n == min(lengths) else int(side * n / min(lengths)) for n in lengths
+        )
+        made = resized(pixels, height, width, self.interpolation)
         top, left = self._corner(height, width)
         return np.ascontiguousarray(made[top : top + self.size, left : left + self.size].transpose(2, 0, 1))
 
@@ -136,7 +137,7 @@ class Preprocessing:
         normalised: Tensor = F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(self.mean), list(self.std))
         return normalised
 
-    def __call__(self, image: Image.Image | Tensor) -> Tensor:
+    def __call__(self, image: ImageLike) -> Tensor:
         """An image as the backbone takes it: the shape of `pixels`, float32."""
         return self.normalise(self.pixels(image))
 

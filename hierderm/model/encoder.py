@@ -393,7 +393,7 @@ class Encoder:
 
         backbone = self.network.backbone
         batches = image_features(
-            backbone, images, lambda image: backbone.preprocessing.pixels(as_image(image)),
+            backbone, images, backbone.preprocessing.pixels,
             batch_size=batch_size, total=total, title=title, progress=progress,
         )  # fmt: skip
         return Encoded(*through_heads(self.network, self.device, batches, level))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hierderm.data.image_io import ImageLike, as_image
+from hierderm.data.image_io import ImageLike
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.embeddings import Encoded, Provenance
 from hierderm.errors import CheckpointError, MissingExtraError
@@ -130,7 +130,7 @@ class OnnxEncoder(Encoder):
 
     def _outputs(self, images: Iterable[ImageLike], names: tuple[str, ...]) -> Iterator[list[Vectors]]:
         def outputs(image: ImageLike) -> list[Vectors]:
-            pixels = self._content.preprocessing.array(as_image(image))
+            pixels = self._content.preprocessing.array(image)
             found: list[Vectors] = self._session.run(names, {INPUT: pixels[None]})
             return found
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hierderm.data.image_io import ImageLike, as_image
+from hierderm.data.image_io import ImageLike
 from hierderm.errors import ModelError
 from hierderm.model.backbone import Backbone
 from hierderm.model.encoder import Encoder
@@ -33,7 +33,7 @@ def patch_features(encoder: Encoder, image: ImageLike) -> Vectors:
     with _HOOKING:
         if _keep not in block._forward_hooks.values():
             block.register_forward_hook(_keep)
-    pixels = replace(backbone.preprocessing, views=0)(as_image(image))[None].to(encoder.device)
+    pixels = replace(backbone.preprocessing, views=0)(image)[None].to(encoder.device)
     seen: list[Tensor] = []
     token = _SEEN.set(seen)
     try:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -21,6 +21,7 @@ from hierderm.data.image_io import (
     ImageError,
     TooLargeError,
     as_image,
+    as_pixels,
     decode,
     each_image,
     open_image,
@@ -82,6 +83,7 @@ def test_orientation_is_honoured_by_every_door(tmp_path: Path, orientation: int,
             decode(io.BytesIO(path.read_bytes())),
         ]
     assert all(worst(other, np.asarray(first)) == 0 for other in others)
+    assert np.array_equal(as_pixels(path), np.asarray(first))
     assert worst(as_image(first), np.asarray(first)) == 0  # what is upright is not turned again
 
 
@@ -309,6 +311,73 @@ def test_damaged_files_are_named_and_nothing_else_is_raised(data: st.DataObject)
         assert decode(io.BytesIO(bytes(content)), max_pixels=10_000).mode == "RGB"
     except ImageError as error:
         assert str(error).endswith((".", ")."))
+
+
+# --- arrays -------------------------------------------------------------------------------------------------------
+
+PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)).resize((213, 160))
+ORDINARY: list[dict[str, Any]] = [
+    {}, {"quality": 98}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"restart_marker_rows": 1},
+    {"icc_profile": gamut("sRGB", 0)}, {"icc_profile": b"no profile"}, {"comment": "x" * 9000},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", ORDINARY)
+def test_an_ordinary_jpeg_has_the_same_pixels_without_pil(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    path = saved(tmp_path / "a.jpg", PHOTOGRAPH, **options)
+    expected = np.array(open_image(path))
+    monkeypatch.setattr(image_io, "as_image", None)
+    found = as_pixels(path)
+    assert found.dtype == np.uint8 and found.flags.writeable and found.flags.c_contiguous
+    assert np.array_equal(found, expected) and np.array_equal(as_pixels(str(path)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("profile.jpg", "RGB", {"icc_profile": gamut("sRGB", 1.0)}),
+        ("grey.jpg", "L", {}),
+        ("print.jpg", "CMYK", {}),
+        ("phone.mpo", "RGB", {"save_all": True, "append_images": [PHOTOGRAPH.rotate(180)]}),
+        ("a.png", "RGBA", {}),
+        ("long.jpg", "RGB", {"comment": "x" * 60_000}),
+    ],
+)
+def test_other_files_have_the_pixels_of_open_image(
+    tmp_path: Path, name: str, mode: str, options: dict[str, Any]
+) -> None:
+    image = PHOTOGRAPH.convert(mode)
+    if name == "long.jpg":  # more metadata than pixels
+        image = image.resize((40, 30))
+    path = saved(tmp_path / name, image, **options)
+    assert np.array_equal(as_pixels(path), np.asarray(open_image(path)))
+
+
+def test_pixels_of_images_in_memory_are_a_copy() -> None:
+    assert np.array_equal(as_pixels(PHOTOGRAPH), np.asarray(PHOTOGRAPH))
+    given_pixels = COLOUR.copy()
+    as_pixels(given_pixels)[:] = 0
+    assert np.array_equal(given_pixels, COLOUR)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_jpeg_has_the_pixels_or_the_message_of_open_image(tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(saved(tmp_path / "a.jpg", PHOTOGRAPH, **data.draw(st.sampled_from(ORDINARY))).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content[: data.draw(st.sampled_from([len(content), len(content) - 2, len(content) // 2]))])
+
+    def outcome(read: Callable[[Path], Any]) -> Any:
+        try:
+            return np.asarray(read(path)).tolist()
+        except ImageError as error:
+            return str(error)
+
+    assert outcome(as_pixels) == outcome(open_image)
 
 
 # --- one and many -------------------------------------------------------------------------------------------------
