@@ -96,11 +96,15 @@ class Taxonomy:
         """
         if isinstance(level, int):
             return range(self.n_levels)[level]
-        known = {name: number for number, name in enumerate(self.level_names)}
-        known |= {"coarse": 0, "fine": self.fine_level}
-        if level not in known:
-            raise TaxonomyError(f"taxonomy '{self.id}' has the levels {list(known)}, got '{level}'.")
-        return known[level]
+        if level not in self.known_levels:
+            raise TaxonomyError(f"taxonomy '{self.id}' has the levels {', '.join(self.known_levels)}, got '{level}'.")
+        return self.known_levels[level]
+
+    @cached_property
+    def known_levels(self) -> Mapping[str, int]:
+        """The number of each level by all names that it can be given: 'coarse' and 'fine' for the ends, and its own."""
+        ends = {"coarse": 0, "fine": self.fine_level}
+        return ends | {name: number for number, name in enumerate(self.level_names) if name not in ends}
 
     @cached_property
     def _lookup(self) -> tuple[dict[str, int], ...]:

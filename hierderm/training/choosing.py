@@ -59,7 +59,7 @@ def require_levels(settings: Mapping[str, Any], taxonomy: Taxonomy) -> None:
 
     `settings`: by what they are called.
     """
-    known = ["coarse", "fine", *(name for name in taxonomy.level_names if name not in ("coarse", "fine"))]
+    known = taxonomy.known_levels
     named = (one for place, own in settings.items() for one in _named_levels(own, place))
     unknown = [f"{place} names {level!r}" for place, level in named if level not in known]
     if unknown:

@@ -161,7 +161,8 @@ def test_render(tree: Taxonomy) -> None:
 
 def test_levels_by_name(tree: Taxonomy) -> None:
     assert [tree.level_number(name) for name in ("coarse", "middle", "fine", "condition")] == [0, 1, 2, 2]
-    with pytest.raises(TaxonomyError, match="got 'bottom'"):
+    assert list(tree.known_levels) == ["coarse", "fine", "top", "middle", "condition"]
+    with pytest.raises(TaxonomyError, match="has the levels coarse, fine, top, middle, condition, got 'bottom'"):
         tree.level_number("bottom")
 
 

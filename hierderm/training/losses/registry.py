@@ -95,6 +95,8 @@ def _loss_class(name: str, kinds: tuple[LossKind, ...]) -> type[nn.Module]:
 
 def _made(loss_class: type[nn.Module], name: str, options: dict[str, Any], **given: Any) -> nn.Module:
     """The loss with its options and, of what is `given`, the arguments that it takes."""
+    if own := sorted(set(options) & set(given)):
+        raise ConfigError(f"the options of loss '{name}' must not have {own}: data, tree and model decide on them.")
     taken = set(inspect.signature(loss_class).parameters)
     if hasattr(loss_class, "get_logits"):  # pytorch-metric-learning's: some hide these behind *args
         taken |= {"num_classes", "embedding_size"}

@@ -82,5 +82,5 @@ def test_references_and_miners(tree: Taxonomy, embeddings: Tensor) -> None:
 
 
 def test_a_level_that_is_not_there_is_refused(tree: Taxonomy) -> None:
-    with pytest.raises(TaxonomyError, match="has the levels .*'group'.* got 'grup'"):
+    with pytest.raises(TaxonomyError, match="has the levels coarse, fine, .*group.*, got 'grup'"):
         TreeSupConLoss(tree, level_weights={"grup": 1.0})
