@@ -211,9 +211,9 @@ def as_image(image: ImageLike) -> Image.Image:
 
 
 def as_pixels(image: ImageLike) -> npt.NDArray[np.uint8]:
-    """As `as_image`, as an array, shape (height, width, 3), that nobody else holds.
+    """As `as_image`, but a new array, shape (height, width, 3).
 
-    PIL, which copies a JPEG three times, is asked for others alone; libjpeg-turbo decodes in either case.
+    Ordinary JPEG files are decoded without PIL, which copies them three times; by libjpeg-turbo in either case.
     """
     content = _plain_jpeg(image) if isinstance(image, str | PathLike) else None
     if content is not None:
@@ -379,7 +379,7 @@ def unreadable_images(paths: Sequence[str | PathLike[str]], *, decode: bool = Tr
     def problem(path: str | PathLike[str]) -> str:
         try:
             if decode:
-                open_image(path)
+                as_pixels(path)
             else:
                 require_file(path)
         except ImageError as error:
