@@ -14,8 +14,7 @@ import torch
 from hierderm import columns as c
 from hierderm.config.methods import Augmentation
 from hierderm.config.settings import BackboneConfig
-from hierderm.data.dataset import ImageDataset
-from hierderm.data.image_io import open_image
+from hierderm.data.dataset import ImageDataset, read_pixels
 from hierderm.data.table import CaseTable
 from hierderm.errors import CheckpointError
 from hierderm.model.backbone import Backbone, load_backbone
@@ -93,9 +92,9 @@ def test_files_are_read_once_for_all_views_that_lack_them(
 
     def counted(path: Path) -> Any:
         read.append(path)
-        return open_image(path)
+        return read_pixels(path)
 
-    monkeypatch.setattr("hierderm.data.dataset.open_image", counted)
+    monkeypatch.setattr("hierderm.data.dataset.read_pixels", counted)
     train, few = toy.part(c.TRAIN).paths, FeatureStore(tmp_path / "few")
     whole, _ = FeatureStore(tmp_path / "whole").for_training(backbone, toy, 3, AUGMENTATION)
     assert sorted(read) == sorted([*toy.paths, *train])

@@ -49,7 +49,11 @@ def test_losses_with_class_weights_of_their_own(name: str) -> None:
         ("SupCon", {"temprature": 1}, "the options .'temprature'. do not fit loss 'SupCon'"),
         ("SupCon", {"temperature": 0}, "temperature must be > 0, got 0"),
         ("SmoothHAP", {}, "loss 'SmoothHAP' needs a taxonomy, got none"),
-        ("SmoothHAP", {"taxonomy": "scin"}, r"the options of loss 'SmoothHAP' must not have \['taxonomy'\]: data, tree and"),
+        (
+            "SmoothHAP",
+            {"taxonomy": "scin"},
+            r"the options of loss 'SmoothHAP' must not have \['taxonomy'\]: data, tree and",
+        ),
         ("HXE", {}, "loss 'HXE' takes logits: name it in training.loss.classification, not .contrastive"),
         ("TripletMarginLoss", {"x": 1}, "do not fit loss 'TripletMarginLoss'"),
     ],
