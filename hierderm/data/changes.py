@@ -122,7 +122,7 @@ class Jitter(v2.ColorJitter):  # type: ignore[misc]  # torchvision has no types
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """An image, shape (3, height, width), uint8, changed as `make_params` drew."""
-        inpt = inpt.contiguous()  # the same, sooner: each colour apart
+        inpt = inpt.contiguous()  # the same values, faster: each colour in its own plane
         for number in params["fn_idx"].tolist():
             name, change = _JITTER[number]
             inpt = inpt if params[name] is None else change(inpt, params[name])

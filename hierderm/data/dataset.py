@@ -107,7 +107,7 @@ class _Begun:
 
 
 def read_pixels(image: ImageLike) -> Tensor:
-    """An image of any accepted kind, shape (3, height, width), uint8, its colours innermost in memory."""
+    """An image of any accepted kind, shape (3, height, width), uint8, channels last in memory."""
     return torch.from_numpy(as_pixels(image)).permute(2, 0, 1)
 
 

@@ -137,7 +137,7 @@ def _plain_jpeg(path: str | PathLike[str]) -> bytes | None:
                 file.format == "JPEG"  # not several in one file
                 and file.mode == "RGB"
                 and n_pixels <= MAX_PIXELS
-                and size <= 3 * n_pixels  # what follows an image, such as a film, needs no memory
+                and size <= 3 * n_pixels  # a film after a photograph is not read into memory
                 and _orientation(file) not in _TURNS
                 and _to_srgb(file.info.get("icc_profile") or b"", "RGB") is None
             )

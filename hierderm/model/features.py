@@ -76,7 +76,9 @@ def image_features(
     bar = Progress(title, total, unit="images", shown=progress)
     with bar, closing(_computed(backbone, iter(items), pixels, batch_size, total)) as batches:
         for vectors in batches:
-            if not torch.isfinite(vectors).all():
+            with _one_thread():
+                finite = bool(torch.isfinite(vectors).all())
+            if not finite:
                 raise ModelError(
                     f"{backbone.architecture['name']} gives vectors that are not finite: its weights, configuration or "
                     "preprocessing are damaged, or it can't compute at this precision. Restore a copy."
@@ -186,17 +188,14 @@ def _forward(backbone: Backbone | Stem, images: list[Tensor]) -> Tensor:
 def _by_graph(
     graph: onnx.OnnxGraph, items: Iterator[Item], pixels: Callable[[Item], Tensor], batch_size: int, total: int | None
 ) -> Iterator[Tensor]:
-    """Each thread reads a few images, then computes their vectors one by one: layers then stay in its core's cache.
-
-    Till the end the calling thread computes alone, too: threads of OpenMP spin for milliseconds after each operation,
-    on the cores of the readers.
-    """
+    """Each thread reads a few images, then computes their vectors one by one: layers then stay in its core's cache."""
     threads = torch.get_num_threads()
     steps = [pixels, lambda image: graph(image[None])]
     groups = _groups(items, min(TOGETHER, batch_size), total)
-    with _one_thread():
-        for batch in _batches(_by_threads(threads, steps, groups, 2 * threads), batch_size):
-            yield torch.cat(batch)
+    for batch in _batches(_by_threads(threads, steps, groups, 2 * threads), batch_size):
+        with _one_thread():
+            vectors = torch.cat(batch)
+        yield vectors
 
 
 def _by_threads(
@@ -218,7 +217,7 @@ def _by_threads(
 
 
 def _groups(items: Iterator[Item], size: int, total: int | None) -> Iterator[list[Item]]:
-    """Up to `size` items after another; fewer towards the end, so that no thread is left with much work."""
+    """Up to `size` items at a time; fewer towards the end, so that no thread is left with much work."""
     left, parts = total, SHARE * n_threads()
     while group := list(islice(items, size if left is None else max(1, min(size, left // parts)))):
         left = None if left is None else left - len(group)
@@ -231,7 +230,10 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _one_thread() -> AbstractContextManager[object]:
-    """Let the thread that calls it compute alone, or a `with` block: the cores are for the other threads."""
+    """Let the calling thread compute alone, from now on or in a `with` block: the cores are for the other threads.
+
+    Threads of OpenMP take them even after an operation, for milliseconds, in case that another one follows.
+    """
     torch.get_num_threads()  # torch sets its own number when a thread first asks for it
     return one_thread("openmp")
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from hierderm.config.methods import Augmentation
-from hierderm.data.dataset import Augmenter, ImageDataset
+from hierderm.data.dataset import Augmenter, ImageDataset, read_pixels
 from hierderm.data.image_io import ImageError, open_image
 from hierderm.data.preprocessing import Preprocessing
 from hierderm.data.table import CaseTable
@@ -67,6 +67,19 @@ def test_augmentation_draws_as_torchvisions_chain_and_threads_do_not_mix() -> No
         torch.manual_seed(seed)
         difference = (one.int() - chain(image).int()).abs()
         assert difference.max() <= 1 and difference.count_nonzero() <= 1  # of a blur, by another order of its sums
+
+
+def test_a_far_larger_image_is_augmented_from_a_smaller_copy(tmp_path: Path) -> None:
+    """Of 1.5 times the side, 24 pixels; one that is small enough is left as it is."""
+    noise = torch.randint(0, 256, (40, 60, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    large = Image.fromarray(noise)
+    large.save(tmp_path / "large.png")
+    large.crop((0, 0, 30, 24)).save(tmp_path / "small.png")
+    large.thumbnail((36, 36))
+    dataset = ImageDataset([tmp_path / "large.png", tmp_path / "small.png"], PLAIN, Augmentation())
+    augment = Augmenter(Augmentation(), PLAIN)
+    assert torch.equal(dataset.pixels(0), augment(read_pixels(large), 0))
+    assert torch.equal(dataset.pixels(1), augment(read_pixels(tmp_path / "small.png"), 1))
 
 
 def test_a_damaged_image_stops_with_its_name(tmp_path: Path) -> None:

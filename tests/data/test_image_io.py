@@ -281,6 +281,8 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path: Path) -> None:
     ):
         with pytest.raises(ImageError, match=message):
             open_image(path)
+        with pytest.raises(ImageError, match=message):
+            as_pixels(path)
         for decoded in (True, False):
             assert list(unreadable_images([path], decode=decoded)) == [0]
 
@@ -353,6 +355,14 @@ def test_other_files_have_the_pixels_of_open_image(
         image = image.resize((40, 30))
     path = saved(tmp_path / name, image, **options)
     assert np.array_equal(as_pixels(path), np.asarray(open_image(path)))
+    assert image_io._plain_jpeg(path) is None
+
+
+def test_a_jpeg_with_too_many_pixels_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.jpg", PHOTOGRAPH)
+    assert image_io._plain_jpeg(path) == path.read_bytes()
+    monkeypatch.setattr(image_io, "MAX_PIXELS", 213 * 160 - 1)
+    assert image_io._plain_jpeg(path) is None
 
 
 def test_pixels_of_images_in_memory_are_a_copy() -> None:
