@@ -103,8 +103,8 @@ class Taxonomy:
     @cached_property
     def known_levels(self) -> Mapping[str, int]:
         """The number of each level by all names that it can be given: 'coarse' and 'fine' for the ends, and its own."""
-        ends = {"coarse": 0, "fine": self.fine_level}
-        return ends | {name: number for number, name in enumerate(self.level_names) if name not in ends}
+        own = {name: number for number, name in enumerate(self.level_names)}
+        return {"coarse": 0, "fine": self.fine_level} | own  # an own name 'coarse' or 'fine' is that of its end
 
     @cached_property
     def _lookup(self) -> tuple[dict[str, int], ...]:
