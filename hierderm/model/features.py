@@ -109,6 +109,7 @@ def _computed(
         vectors, pace = _paced(backbone, first)
         graph = _chosen_graph(backbone, first, vectors, pace, total)
         yield vectors
+        total = None if total is None else total - len(first)
     yield from (
         _by_torch(backbone, items, pixels, batch_size, total)
         if graph is None
